@@ -1,0 +1,33 @@
+"""What a front end is: it looks at the photographs and predicts, one pair at a time (method: Part A2).
+
+A front end works in two steps. `open` does what concerns the whole set once (features, intrinsics, the relative
+scale of the pairs) and returns a `PairPredictor`; iterating over it yields one `PairPrediction` per pair, in the order
+of the pair list, so that a caller may stream them and keep none.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from anchorsfm.io.store import Store
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.pairs import PairList, PairPrediction
+from anchorsfm.scene.progress import Progress
+
+
+class PairPredictor(Protocol):
+    """The set-wide work is done; predictions are made, or read from the cache, as they are asked for."""
+
+    grid: ImageGrid
+    """The grid the predictions live on."""
+    digest: str
+    """Identifies everything the predictions depend on: later stages are cached under it."""
+
+    def __iter__(self) -> Iterator[PairPrediction]: ...
+
+    def __len__(self) -> int: ...
+
+
+class Frontend(Protocol):
+    """Implemented by a frozen config dataclass; add a class to `anchorsfm.frontend.FRONTENDS` to offer it."""
+
+    def open(self, images: ImageSet, pairs: PairList, store: Store, progress: Progress) -> PairPredictor: ...

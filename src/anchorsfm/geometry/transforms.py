@@ -1,0 +1,61 @@
+"""Rigid and similarity transforms as plain arrays: poses are (..., 3, 4) matrices [R | t], x_target = R x_source + t."""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def compose(
+    c_from_b: Float[np.ndarray, "*batch 3 4"], b_from_a: Float[np.ndarray, "*batch 3 4"]
+) -> Float[np.ndarray, "*batch 3 4"]:
+    """c_from_a of two poses."""
+    rotation = c_from_b[..., :3] @ b_from_a[..., :3]
+    translation = c_from_b[..., :3] @ b_from_a[..., 3:] + c_from_b[..., 3:]
+    return np.concatenate([rotation, translation], axis=-1)
+
+
+def invert(b_from_a: Float[np.ndarray, "*batch 3 4"]) -> Float[np.ndarray, "*batch 3 4"]:
+    """a_from_b of a pose."""
+    rotation = np.swapaxes(b_from_a[..., :3], -1, -2)
+    return np.concatenate([rotation, -rotation @ b_from_a[..., 3:]], axis=-1)
+
+
+def transform(
+    b_from_a: Float[np.ndarray, "3 4"], points_in_a: Float[np.ndarray, "*batch 3"]
+) -> Float[np.ndarray, "*batch 3"]:
+    """Points in frame b."""
+    return points_in_a @ b_from_a[:, :3].T + b_from_a[:, 3]
+
+
+def rotation_angle_deg(rotation: Float[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch"]:
+    """Angle of rotation matrices, accurate for small angles too (atan2 of sine and cosine)."""
+    skew = rotation - np.swapaxes(rotation, -1, -2)
+    sine = np.sqrt(skew[..., 0, 1] ** 2 + skew[..., 0, 2] ** 2 + skew[..., 1, 2] ** 2) / 2
+    cosine = (np.trace(rotation, axis1=-2, axis2=-1) - 1) / 2
+    return np.degrees(np.arctan2(sine, cosine))
+
+
+def camera_centres(cam_from_world: Float[np.ndarray, "*batch 3 4"]) -> Float[np.ndarray, "*batch 3"]:
+    """Projection centres in the world frame."""
+    return invert(cam_from_world)[..., 3]
+
+
+def fit_similarity(
+    source: Float[np.ndarray, "point 3"],
+    target: Float[np.ndarray, "point 3"],
+    weight: Float[np.ndarray, "point"] | None = None,
+) -> tuple[float, Float[np.ndarray, "3 4"]]:
+    """Scale s and pose [R | t] minimising sum w |target - (s R source + t)|^2.
+
+    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
+    Points that coincide or lie on a line leave the rotation undetermined; some minimiser is returned.
+    """
+    w = np.ones(len(source)) if weight is None else np.asarray(weight, float)
+    w = w / w.sum()
+    mean_source, mean_target = w @ source, w @ target
+    centred_source, centred_target = source - mean_source, target - mean_target
+    u, singular, vt = np.linalg.svd((centred_target * w[:, None]).T @ centred_source)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    variance = w @ (centred_source**2).sum(1)
+    scale = float((singular * sign).sum() / max(variance, 1e-300))
+    return scale, np.concatenate([rotation, (mean_target - scale * rotation @ mean_source)[:, None]], axis=1)

@@ -1,0 +1,1 @@
+"""The data types that flow between stages. No algorithms, no I/O."""

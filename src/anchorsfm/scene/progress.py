@@ -1,0 +1,21 @@
+"""How stages report progress without printing: the caller passes a `Progress`, the default ignores everything."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int], None]
+
+
+class Progress:
+    """Silent progress. The command line passes a subclass that draws bars with the time left."""
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        """Enter a stage of `total` steps (None: unknown); the yielded function adds finished steps."""
+        yield lambda _count: None
+
+    def warn(self, message: str) -> None:
+        """One line the user should see, such as the name of a skipped file."""
+
+
+SILENT = Progress()

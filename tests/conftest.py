@@ -1,0 +1,41 @@
+"""Shared fixtures. Shape annotations of the package are checked at run time in the tests."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("anchorsfm", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _shared_folder(name: str) -> Path:
+    """A folder of reference data beside the checkout; its absence skips the test, a missing file in it does not."""
+    folder = SHARED / name
+    if not SHARED.is_dir():
+        pytest.skip(f"reference data not available: {folder}")
+    assert folder.is_dir(), f"{SHARED} exists but has no {name}"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Reference outputs of a public implementation of sparse global alignment."""
+    return _shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """Real photographs, two sets with laser-measured camera poses."""
+    return _shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def bench_tools() -> Path:
+    """Independent scene generator and pose evaluator."""
+    return _shared_folder("bench")
