@@ -1,0 +1,100 @@
+"""Settings of the alignment."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class AnchorDepthMode(StrEnum):
+    """How the relief of an image follows its distance to the focal plane."""
+
+    ADD = "add"
+    """z_cam + (core - 1) m e^s: a change of focal length moves the camera and leaves the relief."""
+    MULTIPLY = "mul"
+    """z_cam core: the relief is stretched with the distance."""
+
+
+class InitialPoses(StrEnum):
+    """Where cameras start whose pose is not known."""
+
+    IDENTITY = "identity"
+    """All cameras look the same way at the same place."""
+    PAIRS = "pairs"
+    """Robust similarities between canonical points of matching pairs, chained along the best matching pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceCompat:
+    """Peculiarities of the original implementation, each off by default; on only to compare with its outputs."""
+
+    fallback_at_matches: bool = False
+    """Regress every matched pixel of an image on the target of its block, instead of each anchor once. The original
+    also samples targets at block corners: `GraphConfig.corner_targets`."""
+    fallback_unscaled: bool = False
+    """Use predicted points at their own scale although the image they are expressed in has been resized."""
+    unmatched_tree_edges: bool = False
+    """Let the kinematic tree chain images that share no match."""
+    repeated_shared_steps: bool = False
+    """Step shared intrinsics once per image in every iteration, which multiplies their learning rate."""
+    fixed_pixel_clip: bool = False
+    """Clip projected pixels to [-1000, 2000] whatever the image size."""
+    last_state: bool = False
+    """Return the state of the last iteration, hand on the one after its step, and never stop early."""
+
+    @staticmethod
+    def all() -> "ReferenceCompat":
+        return ReferenceCompat(
+            fallback_at_matches=True,
+            fallback_unscaled=True,
+            unmatched_tree_edges=True,
+            repeated_shared_steps=True,
+            fixed_pixel_clip=True,
+            last_state=True,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """Settings of the sparse global alignment."""
+
+    subsample: int = 8
+    """Side in grid pixels of the blocks that share one depth unknown."""
+    kinematic_mode: str = "hclust-ward"
+    """Tree along which poses are chained: mst or hclust-<linkage>."""
+    matching_conf_thr: float = 5.0
+    """A pair whose best match confidence does not exceed this is used through the regression fallback."""
+    lr1: float = 0.07
+    """Learning rate at the start of the coarse stage (3D matching)."""
+    niter1: int = 300
+    """Iterations of the coarse stage at most."""
+    gamma1: float = 1.5
+    """Exponent of the robust loss on distances between matched 3D points."""
+    lr2: float = 0.01
+    """Learning rate at the start of the fine stage (2D reprojection)."""
+    niter2: int = 300
+    """Iterations of the fine stage at most; 0 returns the coarse result."""
+    gamma2: float = 0.5
+    """Exponent of the robust loss on reprojection errors."""
+    loss_dust3r_w: float = 0.01
+    """Weight of the regression fallback."""
+    gamma_fallback: float = 1.1
+    """Exponent of the robust loss of the regression fallback."""
+    opt_pp: bool = True
+    """Refine principal points in the fine stage."""
+    opt_depth: bool = True
+    """Refine anchor depths in the fine stage."""
+    depth_mode: AnchorDepthMode = AnchorDepthMode.ADD
+    """How the relief follows the distance of the focal plane."""
+    exp_depth: bool = False
+    """Optimise the logarithm of anchor depths."""
+    init_poses: InitialPoses = InitialPoses.PAIRS
+    """Where cameras start."""
+    schedule: str = "cosine"
+    """How the learning rate falls to zero: cosine or linear."""
+    tolerance: float = 1e-5
+    """A stage ends when its loss fell by less than this share during the last `patience` iterations; 0: never."""
+    patience: int = 20
+    """Iterations over which the fall of the loss is judged."""
+    double_precision: bool = False
+    """Compute in float64."""
+    reference: ReferenceCompat = field(default_factory=ReferenceCompat)
+    """Peculiarities of the original implementation, for comparisons only."""

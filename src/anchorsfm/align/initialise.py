@@ -1,0 +1,233 @@
+"""Where the unknowns start: similarities of the views, from pairs of canonical points and from known poses.
+
+A view's similarity maps points of its camera frame, at the front end's scale, into the world: X = s R x + C.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+
+from anchorsfm.align.problem import DirectedObservations, Observations
+from anchorsfm.geometry.transforms import fit_similarity
+
+NUM_ROUNDS = 12
+"""Rounds of iteratively reweighted least squares per edge."""
+MIN_TOLERANCE = 0.03
+"""Residual, as a share of depth, below which a correspondence counts fully."""
+MIN_PARALLAX = np.radians(1.0)
+MIN_TRIANGULATED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarities:
+    """world_from_cam of every view with a scale."""
+
+    scale: Float[np.ndarray, "view"]
+    rotation: Float[np.ndarray, "view 3 3"]
+    centre: Float[np.ndarray, "view 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraPoints:
+    """Points of the observations in their source camera frames at the front end's scale."""
+
+    matches: Float[np.ndarray, "match_row 3"]
+    fallback: Float[np.ndarray, "fallback_row 3"]
+
+
+def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
+    """All cameras look the same way, with their focal planes' centres at the origin."""
+    num = len(pivot_offset)
+    rotation = np.tile(np.eye(3), (num, 1, 1))
+    return Similarities(scale=np.ones(num), rotation=rotation, centre=-pivot_offset)
+
+
+def from_pairs(observations: Observations, points: CameraPoints, fallback: Similarities) -> Similarities:
+    """Chain robust similarities along the maximum spanning tree of the pairs, by number of correspondences.
+
+    Well matching pairs come first; a badly matching pair is used through its regression targets where nothing else
+    connects. Views that stay unconnected keep `fallback`.
+    """
+    num_views = len(fallback.scale)
+    edges = _edges(observations, num_views)
+    order, parent = _spanning_order(edges, num_views)
+    scale, rotation, centre = fallback.scale.copy(), fallback.rotation.copy(), fallback.centre.copy()
+    for child in order[1:]:
+        up = int(parent[child])
+        link = _link(observations, points, int(child), up)
+        if link is None:
+            continue
+        edge_scale, pose = link
+        scale[child] = scale[up] * edge_scale
+        rotation[child] = rotation[up] @ pose[:, :3]
+        centre[child] = scale[up] * rotation[up] @ pose[:, 3] + centre[up]
+    return Similarities(scale=scale, rotation=rotation, centre=centre)
+
+
+def _edges(observations: Observations, num_views: int) -> Float[np.ndarray, "view view"]:
+    """Weights for the spanning tree: matches outrank regression targets."""
+    weight = np.zeros((num_views, num_views))
+    for rows, rank in ((observations.fallback, 1e-9), (observations.matches, 1.0)):
+        count = np.bincount(rows.pair, minlength=len(rows.source)) * rank
+        np.maximum.at(weight, (rows.source, rows.target), count)
+        np.maximum.at(weight, (rows.target, rows.source), count)
+    return weight
+
+
+def _spanning_order(
+    weight: Float[np.ndarray, "view view"], num_views: int
+) -> tuple[Int[np.ndarray, "reached"], Int[np.ndarray, "view"]]:
+    tree = minimum_spanning_tree(csr_array(-weight))
+    hub = int(weight.sum(axis=1).argmax())
+    order, parent = breadth_first_order(tree, hub, directed=False)
+    if len(order) < num_views:  # keep the pieces: each starts from the fallback at its own hub
+        label = connected_components(tree, directed=False)[1]
+        for piece in np.unique(label):
+            members = np.flatnonzero(label == piece)
+            if hub not in members:
+                start = int(members[weight[members].sum(axis=1).argmax()])
+                more, up = breadth_first_order(tree, start, directed=False)
+                parent[more[1:]] = up[more[1:]]
+                order = np.concatenate([order, more[1:]])
+    return order, parent
+
+
+def _link(
+    observations: Observations, points: CameraPoints, child: int, parent: int
+) -> tuple[float, Float[np.ndarray, "3 4"]] | None:
+    """Scale and pose of parent_from_child of one pair, or None if nothing is known."""
+    matches, count = observations.matches, len(observations.matches) // 2
+    first, second = _rows(matches, child, parent), _rows(matches, parent, child)
+    if len(first) >= 3:
+        # directed rows of both directions list the same matches in the same order
+        assert (first % count == second % count).all()
+        return robust_similarity(points.matches[first], points.matches[second], matches.weight[first])
+    fallback = observations.fallback
+    forward, backward = _rows(fallback, child, parent), _rows(fallback, parent, child)
+    source = np.concatenate([points.fallback[forward], fallback.goal[backward]])
+    target = np.concatenate([fallback.goal[forward], points.fallback[backward]])
+    if len(source) < 3:
+        return None
+    return robust_similarity(source, target, fallback.weight[np.concatenate([forward, backward])])
+
+
+def _rows(rows: DirectedObservations, source: int, target: int) -> Int[np.ndarray, "found"]:
+    pair = np.flatnonzero((rows.source == source) & (rows.target == target))
+    if len(pair) == 0:
+        return np.zeros(0, np.int64)
+    return np.arange(*np.searchsorted(rows.pair, [pair[0], pair[0] + 1]))
+
+
+def robust_similarity(
+    source: Float[np.ndarray, "point 3"], target: Float[np.ndarray, "point 3"], weight: Float[np.ndarray, "point"]
+) -> tuple[float, Float[np.ndarray, "3 4"]]:
+    """Similarity from source to target by IRLS with weights of Geman-McClure's type on residuals relative to depth."""
+    depth = np.maximum(np.abs(target[:, 2]), 1e-6)
+    base = np.maximum(weight, 1e-6) / depth**2
+    current = base
+    for _ in range(NUM_ROUNDS):
+        scale, pose = fit_similarity(source, target, current)
+        residual = np.linalg.norm(scale * source @ pose[:, :3].T + pose[:, 3] - target, axis=1) / depth
+        tolerance = max(MIN_TOLERANCE, 1.5 * float(np.median(residual)))
+        current = base / (1 + (residual / tolerance) ** 2) ** 2
+    scale, pose = fit_similarity(source, target, current)
+    return max(scale, 1e-6), pose
+
+
+def onto_known(
+    base: Similarities,
+    known: Sequence[Float[np.ndarray, "3 4"] | None],
+    triangulated_scale: Float[np.ndarray, "view"],
+    parent: Int[np.ndarray, "view"],
+) -> Similarities:
+    """Put views with known world_from_cam there, the others where their nearest known tree neighbour takes them.
+
+    triangulated_scale: scales that the known poses imply, NaN where they imply none.
+    """
+    is_known = np.array([pose is not None for pose in known])
+    scale, rotation, centre = base.scale.copy(), base.rotation.copy(), base.centre.copy()
+    has_scale = np.isfinite(triangulated_scale)
+    change = triangulated_scale[has_scale] / base.scale[has_scale]
+    scale[is_known] = np.where(
+        has_scale, triangulated_scale, base.scale * (np.exp(np.median(np.log(change))) if len(change) else 1.0)
+    )[is_known]
+    for view, pose in enumerate(known):
+        if pose is not None:
+            rotation[view], centre[view] = pose[:, :3], pose[:, 3]
+    nearest = _nearest_known(parent, is_known)
+    for view in np.flatnonzero(~is_known):
+        k = nearest[view]
+        factor = scale[k] / base.scale[k]
+        turn = rotation[k] @ base.rotation[k].T
+        scale[view] = factor * base.scale[view]
+        rotation[view] = turn @ base.rotation[view]
+        centre[view] = centre[k] + factor * turn @ (base.centre[view] - base.centre[k])
+    return Similarities(scale=scale, rotation=rotation, centre=centre)
+
+
+def _nearest_known(
+    parent: Int[np.ndarray, "view"], is_known: Bool[np.ndarray, "view"]
+) -> Int[np.ndarray, "view"]:
+    """For every view the known view fewest tree edges away (the smallest index of several)."""
+    nearest = np.where(is_known, np.arange(len(parent)), -1)
+    child = np.flatnonzero(parent >= 0)
+    while (nearest < 0).any():
+        before = nearest.copy()
+        for a, b in ((child, parent[child]), (parent[child], child)):
+            for view, other in zip(a.tolist(), b.tolist(), strict=True):
+                if before[view] < 0 and before[other] >= 0:
+                    found = before[other]
+                    nearest[view] = found if nearest[view] < 0 else min(nearest[view], found)
+        assert (nearest != before).any(), "the tree does not span the views"
+    return nearest
+
+
+def triangulated_scales(
+    observations: Observations,
+    points: CameraPoints,
+    known: Sequence[Float[np.ndarray, "3 4"] | None],
+) -> Float[np.ndarray, "view"]:
+    """Median over matches of triangulated depth / front end depth, per view with a known world_from_cam."""
+    matches, num_pairs = observations.matches, observations.num_pairs
+    log_ratios: list[list[np.ndarray]] = [[] for _ in known]
+    for pair in range(num_pairs):
+        i, j = int(matches.source[pair]), int(matches.target[pair])
+        pose_i, pose_j = known[i], known[j]
+        if pose_i is None or pose_j is None:
+            continue
+        rows = np.arange(*np.searchsorted(matches.pair, [pair, pair + 1]))
+        point_i, point_j = points.matches[rows], points.matches[rows + len(matches) // 2]
+        depth_i, depth_j, valid = _triangulate(pose_i, pose_j, point_i, point_j)
+        log_ratios[i].append(np.log(depth_i[valid] / point_i[valid, 2]))
+        log_ratios[j].append(np.log(depth_j[valid] / point_j[valid, 2]))
+    scales = np.full(len(known), np.nan)
+    for view, parts in enumerate(log_ratios):
+        values = np.concatenate(parts) if parts else np.zeros(0)
+        if len(values) >= MIN_TRIANGULATED:
+            scales[view] = np.exp(np.median(values))
+    return scales
+
+
+def _triangulate(
+    pose_i: Float[np.ndarray, "3 4"],
+    pose_j: Float[np.ndarray, "3 4"],
+    point_i: Float[np.ndarray, "match 3"],
+    point_j: Float[np.ndarray, "match 3"],
+) -> tuple[Float[np.ndarray, "match"], Float[np.ndarray, "match"], Bool[np.ndarray, "match"]]:
+    """Depths of the points closest to both rays, and where they mean something (world_from_cam poses)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ray_i = point_i / point_i[:, 2:] @ pose_i[:, :3].T
+        ray_j = point_j / point_j[:, 2:] @ pose_j[:, :3].T
+        baseline = pose_j[:, 3] - pose_i[:, 3]
+        ii, jj, ij = (ray_i**2).sum(1), (ray_j**2).sum(1), (ray_i * ray_j).sum(1)
+        along_i, along_j = ray_i @ baseline, ray_j @ baseline
+        determinant = ii * jj - ij**2
+        depth_i = (jj * along_i - ij * along_j) / determinant
+        depth_j = (ij * along_i - ii * along_j) / determinant
+        parallel = determinant / (ii * jj) < np.sin(MIN_PARALLAX) ** 2
+        valid = ~parallel & (depth_i > 0) & (depth_j > 0) & (point_i[:, 2] > 0) & (point_j[:, 2] > 0)
+    return depth_i, depth_j, valid

@@ -1,0 +1,179 @@
+"""Sparse global alignment of one connected component: coarse stage, fine stage, result (method: Part A6-A8)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from anchorsfm.align.adam import AdamSettings, SolverResult, minimise, skipped
+from anchorsfm.align.config import AlignConfig
+from anchorsfm.align.model import POSE_VARIABLES, Variables, anchor_depths, cameras_of
+from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem, points_in_camera
+from anchorsfm.align.schedules import SCHEDULES
+from anchorsfm.align.setup import build_problem
+from anchorsfm.geometry.transforms import invert
+from anchorsfm.graph import ObservedScene
+from anchorsfm.scene.alignment import AlignmentResult, KnownImage
+from anchorsfm.scene.graph import Anchors, KinematicTree
+from anchorsfm.scene.progress import SILENT, Progress
+
+
+def align(
+    scene: ObservedScene,
+    anchors: Anchors,
+    tree: KinematicTree,
+    config: AlignConfig | None = None,
+    *,
+    camera_index: Int[np.ndarray, "view"] | None = None,
+    known: Sequence[KnownImage | None] | None = None,
+    progress: Progress = SILENT,
+) -> AlignmentResult:
+    """Poses, intrinsics and anchor depths of one connected component.
+
+    camera_index: views with the same value share focal length and principal point; by default each has its own.
+    known: what is known about each view, as initial value or frozen.
+    """
+    config = config or AlignConfig()
+    problem = build_problem(scene, anchors, tree, config, camera_index, known)
+    coarse = _coarse_stage(problem, config, progress)
+    start = coarse.stepped if config.reference.last_state else coarse.state
+    fine = _fine_stage(problem, start, config, progress)
+    state = fine.state if config.niter2 > 0 else coarse.state
+    result = _result(scene, anchors, problem, state, coarse, fine)
+    return _onto_known_poses(result, known, problem)
+
+
+def _coarse_stage(problem: Problem, config: AlignConfig, progress: Progress) -> SolverResult:
+    if config.niter1 == 0:
+        return skipped(problem.start)
+    objective = CoarseObjective(problem.observations, problem.start, problem.layout, config)
+    settings = _settings(config, config.niter1, config.lr1, POSE_VARIABLES)
+    with progress.stage("coarse alignment", config.niter1) as advance:
+        return minimise(
+            objective, problem.start, settings, problem.freedom.mask, lambda v: _into_domain(v, problem), advance
+        )
+
+
+def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progress: Progress) -> SolverResult:
+    if config.niter2 == 0:
+        return skipped(start)
+    active = [*POSE_VARIABLES, "log_focal"]
+    if config.opt_pp:
+        active.append("principal_point")
+    if config.opt_depth:
+        active.append("core_depth")
+    objective = FineObjective(problem.observations, problem.layout, config, start.log_size.dtype)
+    settings = _settings(config, config.niter2, config.lr2, tuple(active))
+    num_views, num_cameras = problem.layout.num_views, len(start.log_focal)
+    if config.reference.repeated_shared_steps and num_cameras == 1:
+        settings = replace(settings, repeats={"log_focal": num_views, "principal_point": num_views})
+    with progress.stage("fine alignment", config.niter2) as advance:
+        return minimise(objective, start, settings, problem.freedom.mask, lambda v: _into_domain(v, problem), advance)
+
+
+def _settings(config: AlignConfig, iterations: int, rate: float, active: tuple[str, ...]) -> AdamSettings:
+    return AdamSettings(
+        num_iterations=iterations,
+        learning_rate=rate,
+        schedule=SCHEDULES[config.schedule],
+        active=active,
+        tolerance=0.0 if config.reference.last_state else config.tolerance,
+        patience=config.patience,
+        keep_last=config.reference.last_state,
+    )
+
+
+def _into_domain(variables: Variables, problem: Problem) -> None:
+    """Unit quaternions and plausible focal lengths, in place; what is frozen is left alone."""
+    free = problem.freedom.view
+    unit = variables.quaternion / variables.quaternion.norm(dim=1, keepdim=True)
+    variables.quaternion.copy_(unit if free is None else torch.where(free[:, None], unit, variables.quaternion))
+    lowest, highest = problem.log_focal_range
+    clamped = torch.minimum(torch.maximum(variables.log_focal, lowest), highest)
+    cameras = problem.freedom.camera
+    variables.log_focal.copy_(clamped if cameras is None else torch.where(cameras, clamped, variables.log_focal))
+
+
+def _result(
+    scene: ObservedScene, anchors: Anchors, problem: Problem, state: Variables, coarse: SolverResult, fine: SolverResult
+) -> AlignmentResult:
+    with torch.no_grad():
+        cameras = cameras_of(state, problem.layout)
+        depth = anchor_depths(state, cameras, problem.layout).double().numpy()
+    rotation, centre = cameras.rotation.double().numpy(), cameras.centre.double().numpy()
+    world_from_cam = np.concatenate([rotation, centre[:, :, None]], axis=2)
+    rows = problem.observations.matches
+    view = rows.source[rows.pair]
+    local = points_in_camera(rows, depth, cameras, problem.layout)
+    return AlignmentResult(
+        image=scene.image,
+        cam_from_world=invert(world_from_cam),
+        focal_px=cameras.focal.double().numpy(),
+        principal_point_px=cameras.principal_point.double().numpy(),
+        anchor_start=anchors.start,
+        anchor_depth=depth,
+        points=_moved(world_from_cam, view, local),
+        point_view=view,
+        point_xy=rows.xy,
+        point_confidence=rows.weight,
+        coarse=coarse.history,
+        fine=fine.history,
+        pose_known=problem.fixed_pose,
+    )
+
+
+def _moved(
+    world_from_cam: Float[np.ndarray, "view 3 4"], view: Int[np.ndarray, "point"], local: Float[np.ndarray, "point 3"]
+) -> Float[np.ndarray, "point 3"]:
+    """Camera-frame points in the world, one view after the other."""
+    world = np.empty_like(local)
+    for k, pose in enumerate(world_from_cam):
+        rows = view == k
+        world[rows] = local[rows] @ pose[:, :3].T + pose[:, 3]
+    return world
+
+
+def _onto_known_poses(
+    result: AlignmentResult, known: Sequence[KnownImage | None] | None, problem: Problem
+) -> AlignmentResult:
+    """Known poses that were free to move still fix where, how large and which way up the result is."""
+    poses = [None if k is None or k.cam_from_world is None else invert(k.cam_from_world) for k in known or []]
+    given = [view for view, pose in enumerate(poses) if pose is not None]
+    if not given or problem.fixed_pose.any():
+        return result
+    target = np.stack([pose for pose in poses if pose is not None])
+    source = invert(result.cam_from_world[given])
+    scale, rotation, shift = similarity_of_poses(source, target)
+    if not problem.layout.normalise:  # frozen depths fix the scale
+        scale = 1.0
+        shift = (target[:, :, 3] - source[:, :, 3] @ rotation.T).mean(axis=0)
+    world_from_cam = invert(result.cam_from_world)
+    moved = np.concatenate(
+        [rotation @ world_from_cam[:, :, :3], (scale * rotation @ world_from_cam[:, :, 3:]) + shift[:, None]], axis=2
+    )
+    return replace(
+        result,
+        cam_from_world=invert(moved),
+        anchor_depth=scale * result.anchor_depth,
+        points=scale * result.points @ rotation.T + shift,
+    )
+
+
+def similarity_of_poses(
+    source: Float[np.ndarray, "pose 3 4"], target: Float[np.ndarray, "pose 3 4"]
+) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Scale, rotation and shift that bring world_from_cam poses onto others; the scale is 1 for a single centre.
+
+    The rotation is the chordal mean of the poses' own rotations: unlike a fit of the centres alone it is determined
+    for one pose, two poses and cameras on a line.
+    """
+    u, _, vt = np.linalg.svd(np.einsum("pij,pkj->ik", target[:, :, :3], source[:, :, :3]))
+    rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    a, b = source[:, :, 3], target[:, :, 3]
+    centred_a, centred_b = (a - a.mean(axis=0)) @ rotation.T, b - b.mean(axis=0)
+    square = (centred_a**2).sum()
+    scale = float((centred_a * centred_b).sum() / square) if square > 0 else 1.0
+    scale = scale if scale > 0 else 1.0
+    return scale, rotation, b.mean(axis=0) - scale * rotation @ a.mean(axis=0)

@@ -1,0 +1,298 @@
+"""Condensed scene, tree and knowledge -> `Problem`: constants, start and freedom of the unknowns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.align.config import AlignConfig, InitialPoses
+from anchorsfm.align.initialise import (
+    CameraPoints,
+    Similarities,
+    coincident,
+    from_pairs,
+    onto_known,
+    triangulated_scales,
+)
+from anchorsfm.align.model import Layout, Variables, ancestor_rounds, cameras_of, focal_ratio, pivot_offset
+from anchorsfm.align.problem import Freedom, Observations, Problem, collect_observations, unit_points
+from anchorsfm.anchors import require_views
+from anchorsfm.geometry.transforms import invert
+from anchorsfm.graph import ObservedScene
+from anchorsfm.scene.alignment import KnownImage
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.graph import Anchors, KinematicTree
+
+FOCAL_RANGE_DIAGONALS = (0.25, 10.0)
+MIN_CORE_DEPTH = 1e-3
+"""Depths, as a share of the median, below which a canonical depth is not believed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What is known about each view of the component, one entry a view."""
+
+    images: tuple[KnownImage, ...]
+
+    @property
+    def world_from_cam(self) -> list[Float[np.ndarray, "3 4"] | None]:
+        return [None if k.cam_from_world is None else invert(k.cam_from_world) for k in self.images]
+
+    @property
+    def pose_frozen(self) -> Bool[np.ndarray, "view"]:
+        return np.array([k.freeze_pose and k.cam_from_world is not None for k in self.images])
+
+    @property
+    def depth_frozen(self) -> Bool[np.ndarray, "view"]:
+        return np.array([k.freeze_depth and k.anchor_depth is not None for k in self.images])
+
+    @property
+    def intrinsics_frozen(self) -> Bool[np.ndarray, "view"]:
+        return np.array([k.freeze_intrinsics and k.focal_px is not None for k in self.images])
+
+
+def check_knowledge(known: Sequence[KnownImage | None] | None, scene: ObservedScene) -> Knowledge:
+    """One `KnownImage` per view. Raises InputError, naming the image, for values that cannot be used."""
+    num = scene.graph.num_images
+    images = tuple(k or KnownImage() for k in (known or [None] * num))
+    if len(images) != num:
+        raise InputError(f"known quantities for {len(images)} images were given, but {num} are aligned")
+    for k, image, view in zip(images, scene.image.tolist(), require_views(scene.views), strict=True):
+        if k.freeze_pose and k.cam_from_world is None:
+            raise InputError(f"image {image}: its pose is to be frozen but none was given")
+        if k.freeze_intrinsics and k.focal_px is None:
+            raise InputError(f"image {image}: its intrinsics are to be frozen but no focal length was given")
+        if k.freeze_depth and k.anchor_depth is None:
+            raise InputError(f"image {image}: its depth is to be frozen but none was given")
+        if k.focal_px is not None and not k.focal_px > 0:
+            raise InputError(f"image {image}: focal length {k.focal_px} is not positive")
+        if k.anchor_depth is not None and k.anchor_depth.shape != view.anchor_depth.shape:
+            raise InputError(
+                f"image {image}: known depth has {k.anchor_depth.shape} anchors, expected {view.anchor_depth.shape}"
+            )
+        if k.anchor_depth is not None and not (k.anchor_depth > 0).all():
+            raise InputError(f"image {image}: known depths must be positive")
+    return Knowledge(images=images)
+
+
+def build_problem(
+    scene: ObservedScene,
+    anchors: Anchors,
+    tree: KinematicTree,
+    config: AlignConfig,
+    camera_index: Int[np.ndarray, "view"] | None = None,
+    known: Sequence[KnownImage | None] | None = None,
+) -> Problem:
+    """Everything a solver needs for one connected component."""
+    knowledge = check_knowledge(known, scene)
+    num_views = scene.graph.num_images
+    camera = np.arange(num_views) if camera_index is None else np.unique(camera_index, return_inverse=True)[1]
+    dtype = torch.float64 if config.double_precision else torch.float32
+    depth, median = _median_and_core(scene, anchors, knowledge)
+    layout = _layout(scene, anchors, tree, config, camera, knowledge, median).to(dtype)
+    observations = collect_observations(scene, anchors, config)
+    start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
+    similarities = _initial_similarities(observations, start, layout, tree, config, knowledge)
+    start = _with_poses(start, similarities, layout, tree, knowledge)
+    return Problem(
+        layout=layout,
+        observations=observations,
+        start=start,
+        freedom=_freedom(layout, camera, knowledge),
+        log_focal_range=_log_focal_range(layout, camera),
+        fixed_pose=knowledge.pose_frozen,
+    )
+
+
+def _median_and_core(
+    scene: ObservedScene, anchors: Anchors, knowledge: Knowledge
+) -> tuple[Float[np.ndarray, "anchor"], Float[np.ndarray, "view"]]:
+    """Core depths (1 at the median) of all anchors and the lower median of each view."""
+    core = anchors.depth.astype(np.float64)
+    median = np.ones(scene.graph.num_images)
+    for view, k in enumerate(knowledge.images):
+        rows = slice(anchors.start[view], anchors.start[view + 1])
+        depth = core[rows] if k.anchor_depth is None else k.anchor_depth.ravel().astype(np.float64)
+        positive = np.sort(depth[depth > 0])
+        median[view] = positive[(len(positive) - 1) // 2] if len(positive) else 1.0
+        core[rows] = np.maximum(depth / median[view], MIN_CORE_DEPTH)
+    return core, median
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LayoutDraft:
+    """The layout in numpy float64, cast once when complete."""
+
+    layout: Layout
+
+    def to(self, dtype: torch.dtype) -> Layout:
+        names = ("size", "base_focal", "median_depth", "fixed_rotation", "fixed_centre", "scale_origin")
+        return replace(self.layout, **{name: getattr(self.layout, name).to(dtype) for name in names})
+
+
+def _layout(
+    scene: ObservedScene,
+    anchors: Anchors,
+    tree: KinematicTree,
+    config: AlignConfig,
+    camera: Int[np.ndarray, "view"],
+    knowledge: Knowledge,
+    median: Float[np.ndarray, "view"],
+) -> _LayoutDraft:
+    views = require_views(scene.views)
+    num_views = len(views)
+    frozen = knowledge.pose_frozen
+    rotation, centre = np.tile(np.eye(3), (num_views, 1, 1)), np.zeros((num_views, 3))
+    for view in np.flatnonzero(frozen):
+        pose = knowledge.world_from_cam[view]
+        assert pose is not None
+        rotation[view], centre[view] = pose[:, :3], pose[:, 3]
+    spread = np.ptp(centre[frozen], axis=0).max() if frozen.sum() > 1 else 0.0
+    origin = centre[frozen][0] if frozen.any() else np.zeros(3)
+    parent = np.where(frozen, -1, tree.parent)
+    layout = Layout(
+        size=torch.tensor([view.relative_depth.shape[::-1] for view in views], dtype=torch.float64),
+        base_focal=torch.tensor([view.focal_px for view in views], dtype=torch.float64),
+        median_depth=torch.from_numpy(median),
+        camera=torch.from_numpy(camera),
+        anchor_view=torch.from_numpy(np.repeat(np.arange(num_views), np.diff(anchors.start))),
+        ancestors=ancestor_rounds(torch.from_numpy(parent)),
+        pose_fixed=torch.from_numpy(frozen),
+        fixed_rotation=torch.from_numpy(rotation),
+        fixed_centre=torch.from_numpy(centre),
+        depth_fixed=torch.from_numpy(knowledge.depth_frozen),
+        normalise=bool(spread == 0 and not knowledge.depth_frozen.any()),
+        scale_origin=torch.from_numpy(origin),
+        depth_mode=config.depth_mode,
+        exp_depth=config.exp_depth,
+    )
+    return _LayoutDraft(layout=layout)
+
+
+def _intrinsics_and_depths(
+    scene: ObservedScene,
+    layout: Layout,
+    camera: Int[np.ndarray, "view"],
+    core: Float[np.ndarray, "anchor"],
+    knowledge: Knowledge,
+    config: AlignConfig,
+) -> Variables:
+    """Unknowns with everything but the poses; a shared camera starts at the confidence-weighted mean of its views,
+    or at the mean of what is known about it."""
+    num_cameras = int(camera.max()) + 1
+    confidence = np.array([view.confidence.mean(dtype=np.float64) for view in require_views(scene.views)])
+    size = layout.size.double().numpy()
+    focal, pp = np.ones(num_cameras), np.full((num_cameras, 2), 0.5)
+    base_focal = np.array([view.focal_px for view in require_views(scene.views)])
+    for row in range(num_cameras):
+        members = np.flatnonzero(camera == row)
+        frozen = [v for v in members if knowledge.intrinsics_frozen[v]]
+        given = frozen or [v for v in members if knowledge.images[v].focal_px is not None]
+        weight = confidence[members] / confidence[members].sum()
+        focals = [knowledge.images[v].focal_px for v in given]
+        focal[row] = np.mean(np.array(focals, float)) if given else weight @ base_focal[members]
+        centres = [
+            np.asarray(point) / size[v]
+            for v in (frozen or members)
+            if (point := knowledge.images[v].principal_point_px) is not None
+        ]
+        if centres:
+            pp[row] = np.mean(centres, axis=0)
+    dtype, num_views = layout.size.dtype, len(camera)
+    quaternion = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=dtype).repeat(num_views, 1)
+    return Variables(
+        quaternion=quaternion,
+        translation=torch.zeros(num_views, 3, dtype=dtype),
+        log_size=torch.zeros(num_views, dtype=dtype),
+        log_focal=torch.tensor(np.log(focal), dtype=dtype),
+        principal_point=torch.tensor(pp, dtype=dtype),
+        core_depth=torch.tensor(np.log(core) if config.exp_depth else core, dtype=dtype),
+    )
+
+
+def _initial_similarities(
+    observations: Observations,
+    start: Variables,
+    layout: Layout,
+    tree: KinematicTree,
+    config: AlignConfig,
+    knowledge: Knowledge,
+) -> Similarities:
+    similarities = coincident(_unit_pivot_offset(start, layout))
+    world_from_cam = knowledge.world_from_cam
+    any_pose = any(pose is not None for pose in world_from_cam)
+    if config.init_poses == InitialPoses.IDENTITY and not any_pose:
+        return _at_known_scale(similarities, knowledge)
+    points = CameraPoints(
+        matches=unit_points(observations.matches, start, layout),
+        fallback=unit_points(observations.fallback, start, layout),
+    )
+    if config.init_poses == InitialPoses.PAIRS:
+        similarities = from_pairs(observations, points, similarities)
+    if any_pose:
+        scales = triangulated_scales(observations, points, world_from_cam)
+        similarities = onto_known(similarities, world_from_cam, scales, tree.parent)
+        frozen_scale = np.where(knowledge.depth_frozen, 1.0, similarities.scale)
+        return replace(similarities, scale=frozen_scale)
+    return _at_known_scale(similarities, knowledge)
+
+
+def _at_known_scale(similarities: Similarities, knowledge: Knowledge) -> Similarities:
+    """Rescale the world so that views with frozen depth have scale 1."""
+    frozen = knowledge.depth_frozen
+    if not frozen.any():
+        return similarities
+    factor = np.exp(-np.log(similarities.scale[frozen]).mean())
+    scale = np.where(frozen, 1.0, similarities.scale * factor)
+    return replace(similarities, scale=scale, centre=similarities.centre * factor)
+
+
+def _unit_pivot_offset(start: Variables, layout: Layout) -> Float[np.ndarray, "view 3"]:
+    """Pivots in the camera frames for size 1."""
+    cameras = cameras_of(start, layout)
+    distance = layout.median_depth * focal_ratio(cameras.focal, layout)
+    pp = start.principal_point.index_select(0, layout.camera)
+    return pivot_offset(distance, cameras.focal, pp, layout).double().numpy()
+
+
+def _with_poses(
+    start: Variables, similarities: Similarities, layout: Layout, tree: KinematicTree, knowledge: Knowledge
+) -> Variables:
+    """Express similarities as pivots relative to the parents in the tree."""
+    rotation = similarities.rotation
+    offset = similarities.scale[:, None] * _unit_pivot_offset(start, layout)
+    origin = similarities.centre + np.einsum("vij,vj->vi", rotation, offset)
+    relative = (tree.parent >= 0) & ~knowledge.pose_frozen
+    parent = np.where(relative, tree.parent, 0)
+    outer = np.where(relative[:, None, None], rotation[parent], np.eye(3))
+    shift = np.where(relative[:, None], origin[parent], 0.0)
+    inward = np.swapaxes(outer, 1, 2)
+    dtype = start.log_size.dtype
+    return replace(
+        start,
+        quaternion=torch.tensor(Rotation.from_matrix(inward @ rotation).as_quat(), dtype=dtype),
+        translation=torch.tensor(np.einsum("vij,vj->vi", inward, origin - shift), dtype=dtype),
+        log_size=torch.tensor(np.log(similarities.scale), dtype=dtype),
+    )
+
+
+def _freedom(layout: Layout, camera: Int[np.ndarray, "view"], knowledge: Knowledge) -> Freedom:
+    camera_frozen = np.zeros(int(camera.max()) + 1, bool)
+    camera_frozen[camera[knowledge.intrinsics_frozen]] = True
+    return Freedom(
+        view=~layout.pose_fixed,
+        size=~layout.depth_fixed,
+        camera=torch.from_numpy(~camera_frozen),
+        anchor=~layout.depth_fixed[layout.anchor_view],
+    )
+
+
+def _log_focal_range(layout: Layout, camera: Int[np.ndarray, "view"]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds of the focal length of every camera, from its largest image."""
+    diagonal = np.zeros(int(camera.max()) + 1)
+    np.maximum.at(diagonal, camera, np.hypot(*layout.size.double().numpy().T))
+    lowest, highest = (torch.tensor(np.log(bound * diagonal), dtype=layout.size.dtype) for bound in FOCAL_RANGE_DIAGONALS)
+    return lowest, highest

@@ -1,0 +1,175 @@
+"""The command line: the only module that prints. Errors are one line and exit code 2."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from anchorsfm.pipeline import PipelineConfig
+from anchorsfm.scene.errors import AnchorSfMError
+from anchorsfm.scene.progress import Advance, Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Reconstruct photographs: poses, intrinsics, sparse and dense points, as a COLMAP model.
+
+    Running the same command again after an interruption continues where it stopped.
+    """
+
+    photos: tyro.conf.Positional[tuple[Path, ...]]
+    """A folder (searched recursively), a text file that lists images, or image files."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder for sparse/, dense/, alignment/, cache/, config.yaml and report.json."""
+    config: tyro.conf.OmitArgPrefixes[PipelineConfig] = field(default_factory=PipelineConfig)
+    quiet: bool = False
+    """No progress display, only warnings and the summary."""
+
+    def run(self, console: Console) -> None:
+        from anchorsfm.pipeline import reconstruct
+        from anchorsfm.report import summary_lines
+
+        source = self.photos[0] if len(self.photos) == 1 else list(self.photos)
+        with _progress(console, self.quiet) as progress:
+            result = reconstruct(source, self.output, self.config, progress)
+        for line in summary_lines(result.report):
+            console.print(line, markup=False, highlight=False)
+        console.print(f"model: {self.output / 'sparse' / '0'}", markup=False, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Render photographs of a synthetic scene, reconstruct from the JPEGs alone, and compare with the truth."""
+
+    output: tyro.conf.Positional[Path]
+    """Folder for the photographs, the truth and the reconstruction."""
+    num_images: int = 8
+    """Photographs to render."""
+    seed: int = 0
+    """Another seed is another scene."""
+    quiet: bool = False
+    """No progress display, only warnings and the summary."""
+
+    def run(self, console: Console) -> None:
+        from anchorsfm.demo import run_demo
+
+        with _progress(console, self.quiet) as progress:
+            lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
+        for line in lines:
+            console.print(line, markup=False, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Compare the poses of a model with known ones: registered images, RRA, RTA, AUC, ATE, focal error."""
+
+    model: tyro.conf.Positional[Path]
+    """An output folder of `reconstruct` (its largest model counts), or a folder with a COLMAP model."""
+    truth: Path
+    """A COLMAP model, or a JSON file: image name -> R_cam_from_world, t_cam_from_world and K."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def run(self, console: Console) -> None:
+        from anchorsfm.evaluation import evaluate_poses, format_table, read_poses, to_dict
+
+        evaluation = evaluate_poses(read_poses(self.model), read_poses(self.truth))
+        if self.json:
+            print(json.dumps(to_dict(evaluation)))
+            return
+        for line in format_table(evaluation):
+            console.print(line, markup=False, highlight=False)
+
+
+Command = (
+    Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `anchorsfm` command."""
+    console = Console(stderr=False, soft_wrap=True)
+    errors = Console(stderr=True, soft_wrap=True)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        from anchorsfm import __version__
+
+        print(f"anchorsfm {__version__}")
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command = tyro.cli(Command, prog="anchorsfm", description=__doc__, args=arguments)  # type: ignore[call-overload]
+        command.run(console)
+    except AnchorSfMError as error:
+        errors.print(f"error: {error}", markup=False, highlight=False, style="red")
+        _leave(2)
+    except KeyboardInterrupt:
+        errors.print("interrupted: run the same command again and it continues", markup=False, highlight=False)
+        _leave(2)
+    except OSError as error:
+        errors.print(f"error: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
+        _leave(2)
+
+
+def _leave(code: int) -> None:
+    """Exit at once: worker threads that are still busy must not hold the terminal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _RichProgressAdapter(Progress):
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        task = self._bars.add_task(description, total=total)
+        yield lambda steps: self._bars.update(task, advance=steps)
+        if total is None:
+            self._bars.update(task, total=1, completed=1)
+        self._bars.stop_task(task)
+
+    def warn(self, message: str) -> None:
+        self._bars.console.print(f"warning: {message}", markup=False, highlight=False, style="yellow")
+
+
+class _WarningsOnly(Progress):
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def warn(self, message: str) -> None:
+        self._console.print(f"warning: {message}", markup=False, highlight=False)
+
+
+@contextmanager
+def _progress(console: Console, quiet: bool) -> Iterator[Progress]:
+    if quiet or not console.is_terminal:
+        yield _WarningsOnly(console)
+        return
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=console) as bars:
+        yield _RichProgressAdapter(bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Between our `Reconstruction` and `pycolmap.Reconstruction`.
+
+Identifiers: camera_id = row of `cameras` + 1, image_id = index in the ImageSet + 1, point3D_id = row of `points` + 1.
+Only observations that belong to a point become COLMAP 2D points, ordered by point within each image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pycolmap
+
+from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+
+
+def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
+    """A pycolmap model with trivial rigs and frames; `names` are those of the whole ImageSet."""
+    model = pycolmap.Reconstruction()
+    for row, camera in enumerate(reconstruction.cameras):
+        model.add_camera_with_trivial_rig(to_pycolmap_camera(camera, row + 1))
+    tracks = reconstruction.tracks
+    slot = np.zeros(len(tracks.obs_point), np.int64)  # position of each observation in its image's list
+    for view, image in enumerate(reconstruction.image):
+        rows = np.flatnonzero(tracks.obs_image == image)
+        slot[rows] = np.arange(len(rows))
+        entry = pycolmap.Image(
+            name=names[image],
+            keypoints=tracks.obs_xy[rows].astype(np.float64).reshape(-1, 2),
+            camera_id=int(reconstruction.camera_index[view]) + 1,
+            image_id=int(image) + 1,
+        )
+        pose = reconstruction.cam_from_world[view]
+        model.add_image_with_trivial_frame(entry, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:, :3]), pose[:, 3]))
+    bounds = np.searchsorted(tracks.obs_point, np.arange(len(reconstruction.points) + 1))
+    image_ids, slots = (tracks.obs_image + 1).tolist(), slot.tolist()
+    for point in range(len(reconstruction.points)):
+        observations = range(bounds[point], bounds[point + 1])
+        track = pycolmap.Track([pycolmap.TrackElement(image_ids[k], slots[k]) for k in observations])
+        entry = pycolmap.Point3D(
+            xyz=reconstruction.points[point],
+            color=reconstruction.rgb[point],
+            error=float(reconstruction.error_px[point]),
+            track=track,
+        )
+        model.add_point3D_with_id(point + 1, entry)
+    return model
+
+
+def from_pycolmap(model: pycolmap.Reconstruction, reconstruction: Reconstruction) -> Reconstruction:
+    """The state of `model`, made by `to_pycolmap(reconstruction, ...)` and since adjusted in place."""
+    poses = [model.images[int(image) + 1].cam_from_world().matrix() for image in reconstruction.image]
+    points = np.array([model.points3D[k + 1].xyz for k in range(len(reconstruction.points))]).reshape(-1, 3)
+    return Reconstruction(
+        image=reconstruction.image,
+        cam_from_world=np.array(poses).reshape(-1, 3, 4),
+        cameras=tuple(from_pycolmap_camera(model.cameras[k + 1]) for k in range(len(reconstruction.cameras))),
+        camera_index=reconstruction.camera_index,
+        points=points,
+        rgb=reconstruction.rgb,
+        error_px=reconstruction.error_px,
+        tracks=reconstruction.tracks,
+    )
+
+
+def to_pycolmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:
+    """The same camera as pycolmap's type."""
+    return pycolmap.Camera(
+        model=camera.model,
+        width=camera.width,
+        height=camera.height,
+        params=list(camera.params),
+        camera_id=camera_id,
+    )
+
+
+def from_pycolmap_camera(camera: pycolmap.Camera) -> Camera:
+    """The same camera as our type."""
+    return Camera(
+        model=camera.model.name,
+        width=int(camera.width),
+        height=int(camera.height),
+        params=tuple(float(p) for p in camera.params),
+    )
+
+
+def empty_tracks() -> Tracks:
+    """No observations."""
+    none = np.zeros(0, np.int64)
+    return Tracks(obs_point=none, obs_image=none, obs_xy=np.zeros((0, 2)))

@@ -1,0 +1,53 @@
+"""Writing models: complete or not at all, and read back, because a full disk gives no error inside COLMAP's writer."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from anchorsfm.colmap.convert import to_pycolmap
+from anchorsfm.io.store import storage_error
+from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.reconstruction import Reconstruction
+
+
+def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence[str], *, text: bool = False) -> None:
+    """Replace `folder` by subfolders 0, 1, ... with one COLMAP model each (binary, or text).
+
+    Raises StorageError if anything cannot be written; an earlier content of `folder` is then still there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    try:
+        for number, model in enumerate(models):
+            _write_checked(temporary / str(number), model, names, text=text)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool) -> None:
+    import pycolmap
+
+    folder.mkdir()
+    entry = to_pycolmap(model, names)
+    try:
+        (entry.write_text if text else entry.write_binary)(str(folder))
+        back = pycolmap.Reconstruction(str(folder))
+        complete = (back.num_points3D(), back.num_reg_images()) == (len(model.points), len(model.image))
+        complete = complete and back.compute_num_observations() == len(model.tracks.obs_point)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise StorageError(f"cannot write the model to {folder}: {str(error).splitlines()[0]}") from error
+    if not complete:
+        raise StorageError(
+            f"the model written to {folder.parent.parent} is incomplete, probably because the disk is full: "
+            "free some space and run the same command again, it continues"
+        )

@@ -1,0 +1,85 @@
+"""What a user can set about the classical front end. The defaults hold for photographs of any size."""
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """Keypoints and descriptors (SIFT), once per image."""
+
+    max_image_size: int = 1600
+    """Long side in pixels that keypoints are looked for on; smaller photographs are not enlarged."""
+    max_keypoints: int = 8192
+    """Strongest descriptors kept per image."""
+    contrast_threshold: float = 0.01
+    """OpenCV's contrast threshold: lower finds more and fainter keypoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """Which descriptors match, and which matches agree on one epipolar geometry."""
+
+    max_ratio: float = 0.85
+    """Largest ratio of the distances to the best and the second best descriptor."""
+    max_epipolar_error_px: float = 1.5
+    """Largest distance to the epipolar line, in pixels of an image with a long side of 1024."""
+    min_inliers: int = 30
+    """A pair with fewer verified matches is unmatched."""
+    min_inlier_ratio: float = 0.15
+    """A pair whose verified matches are a smaller share of all its matches is unmatched (chance agreement)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntrinsicsConfig:
+    """Focal lengths, one per camera, from the photographs' own record or from the pairs."""
+
+    typical_focal: float = 1.1
+    """Focal length over long side that is assumed where nothing else is known."""
+    typical_focal_spread: float = 0.35
+    """Standard deviation of the logarithm of the above over all cameras."""
+    max_prior_deviation: float = 0.25
+    """A recorded focal length is distrusted when many pairs agree on one that differs by more (log ratio)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoViewConfig:
+    """Relative pose of each pair and what it says about the pair."""
+
+    min_parallax_deg: float = 0.3
+    """Pairs whose rays meet at a smaller median angle count as pure rotation: their depth is unknown."""
+    max_rotation_inlier_ratio: float = 0.95
+    """Pairs of which a rotation alone explains a larger share of the matches count as pure rotation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """Dense depth of both images of a pair: plane sweep with semi-global aggregation."""
+
+    size: int = 512
+    """Long side of the grid in pixels; the sides may be up to 3 % less so that both are scaled alike."""
+    plane_step_px: float = 1.0
+    """Distance between neighbouring depth planes in pixels of the other image: 1 for quality, 2 for speed."""
+    min_planes: int = 24
+    """Fewest depth planes."""
+    max_planes: int = 160
+    """Most depth planes; bounds memory and time of a pair with a wide range of depths."""
+    window_radius: int = 3
+    """Radius of the correlation window: 3 compares 7x7 pixels."""
+    refine: bool = True
+    """Refine the depth below the plane distance by local alignment of the windows."""
+    match_stride: int = 8
+    """Every how many pixels a dense correspondence is offered; 0 offers keypoint matches only."""
+    min_region_px: int = 150
+    """Connected regions of consistent depth with fewer pixels are not trusted (at a long side of 512)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """How the work is spread. The results do not depend on it."""
+
+    num_workers: int = 0
+    """Threads that work side by side; 0 takes one per processor core, at most 8."""
+
+    def resolve(self) -> int:
+        return self.num_workers if self.num_workers > 0 else min(os.cpu_count() or 1, 8)

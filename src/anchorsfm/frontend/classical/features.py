@@ -1,0 +1,54 @@
+"""SIFT keypoints with RootSIFT descriptors, one coordinate per physical point.
+
+SIFT: Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 2004. RootSIFT: Arandjelović and
+Zisserman, "Three things everyone should know to improve object retrieval", CVPR 2012. OpenCV puts (0, 0) at the centre
+of the top-left pixel; half a pixel is added at once, so that all coordinates are COLMAP's.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from anchorsfm.frontend.classical.config import FeatureConfig
+
+DESCRIPTOR_NORM = 512.0
+"""Norm of a stored descriptor: components of a RootSIFT vector stay below 1/2 in practice and fill 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Keypoints of one image. A keypoint with several dominant orientations has several descriptors."""
+
+    xy: Float[np.ndarray, "keypoint 2"]
+    """Original pixels, all different."""
+    descriptor: UInt8[np.ndarray, "descriptor 128"]
+    """RootSIFT times DESCRIPTOR_NORM."""
+    keypoint: Int[np.ndarray, "descriptor"]
+    """Keypoint of each descriptor."""
+
+
+def detect(grey: UInt8[np.ndarray, "h w"], size_wh: Int[np.ndarray, "2"], config: FeatureConfig) -> Features:
+    """Features of an image given at working size; `size_wh` is its size in original pixels."""
+    sift = cv2.SIFT_create(nfeatures=config.max_keypoints, contrastThreshold=config.contrast_threshold)
+    found, raw = sift.detectAndCompute(grey, None)
+    if raw is None or len(found) == 0:
+        return _no_features()
+    scale = size_wh / np.array([grey.shape[1], grey.shape[0]], float)
+    # OpenCV may return a few more than asked for, the last ones being weakest
+    order = np.argsort([-k.response for k in found], kind="stable")[: config.max_keypoints]
+    position = (np.array([found[k].pt for k in order], np.float64) + 0.5) * scale
+    xy, keypoint = np.unique(position.astype(np.float32), axis=0, return_inverse=True)
+    return Features(xy=xy, descriptor=_root_sift(raw[order]), keypoint=keypoint.reshape(-1).astype(np.int32))
+
+
+def _root_sift(raw: Float[np.ndarray, "descriptor 128"]) -> UInt8[np.ndarray, "descriptor 128"]:
+    root = np.sqrt(raw / np.maximum(raw.sum(1, keepdims=True), 1e-9))
+    return np.clip(np.rint(root * DESCRIPTOR_NORM), 0, 255).astype(np.uint8)
+
+
+def _no_features() -> Features:
+    return Features(
+        xy=np.zeros((0, 2), np.float32), descriptor=np.zeros((0, 128), np.uint8), keypoint=np.zeros(0, np.int32)
+    )

@@ -1,0 +1,170 @@
+"""Verified matches and relative pose of one pair. Centred coordinates (see `rays`) throughout.
+
+PoseLib's estimators are seeded: the same matches always give the same answer.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import poselib
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.frontend.classical.config import MatchingConfig, TwoViewConfig
+from anchorsfm.frontend.classical.rays import bearing, in_front, parallax_deg, triangulate_depths
+from anchorsfm.scene.pairs import PairStatus
+
+MAX_RANSAC_ITERATIONS = 3000
+ROTATION_FOCAL_SPREAD = 0.1
+"""A rotating camera is recognised although its focal length may be wrong by about this much (log)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """Matches that agree on one fundamental matrix: x_j^T F x_i = 0. No rows: the pair is unmatched."""
+
+    keypoint: Int[np.ndarray, "match 2"]
+    """Rows of the keypoints of i and of j."""
+    fundamental: Float[np.ndarray, "3 3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativePose:
+    """Pose of camera j against camera i and the matches that agree with it."""
+
+    status: PairStatus
+    keypoint: Int[np.ndarray, "match 2"]
+    j_from_i: Float[np.ndarray, "3 4"]
+    """Baseline of length 1. For a pure rotation the translation is 0."""
+    depth: Float[np.ndarray, "match 2"]
+    """Depth of each match in camera i and in camera j, in baselines; NaN for a pure rotation."""
+    parallax_deg: float
+    """Median over matches."""
+
+
+def verify(
+    xy_i: Float[np.ndarray, "match 2"],
+    xy_j: Float[np.ndarray, "match 2"],
+    keypoint: Int[np.ndarray, "match 2"],
+    config: MatchingConfig,
+) -> Verified:
+    """Keep the matches of a robustly estimated fundamental matrix."""
+    if len(keypoint) < max(config.min_inliers, 8):
+        return _unverified()
+    fundamental, info = poselib.estimate_fundamental(
+        xy_i,
+        xy_j,
+        {"max_epipolar_error": config.max_epipolar_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": 0},
+        {},
+    )
+    inlier = np.array(info["inliers"], bool)
+    if inlier.sum() < max(config.min_inliers, config.min_inlier_ratio * len(keypoint)):
+        return _unverified()
+    return Verified(keypoint=keypoint[inlier], fundamental=np.asarray(fundamental, np.float64))
+
+
+def relate(
+    xy_i: Float[np.ndarray, "match 2"],
+    xy_j: Float[np.ndarray, "match 2"],
+    keypoint: Int[np.ndarray, "match 2"],
+    focal_ij: tuple[float, float],
+    matching: MatchingConfig,
+    config: TwoViewConfig,
+) -> RelativePose:
+    """Relative pose from verified matches and known focal lengths, and what kind of pair it is."""
+    if len(keypoint) < matching.min_inliers:
+        return _unrelated()
+    rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
+    j_from_i, inlier = _essential_pose(xy_i, xy_j, focal_ij, matching.max_epipolar_error_px)
+    depth = triangulate_depths(rays_i, rays_j, j_from_i)
+    keep = inlier & in_front(depth)
+    if inlier.sum() < matching.min_inliers:
+        return _unrelated()
+    parallax = float(np.median(parallax_deg(rays_i[inlier], rays_j[inlier], j_from_i[:, :3])))
+    rotation = fit_rotation(xy_i[inlier], xy_j[inlier], focal_ij, j_from_i[:, :3], matching.max_epipolar_error_px)
+    if parallax < config.min_parallax_deg or rotation.inlier_ratio > config.max_rotation_inlier_ratio:
+        return RelativePose(
+            status=PairStatus.PURE_ROTATION,
+            keypoint=keypoint[inlier],
+            j_from_i=np.concatenate([rotation.j_from_i, np.zeros((3, 1))], axis=1),
+            depth=np.full((int(inlier.sum()), 2), np.nan),
+            parallax_deg=parallax,
+        )
+    if keep.sum() < matching.min_inliers:
+        return _unrelated()
+    return RelativePose(
+        status=PairStatus.OK, keypoint=keypoint[keep], j_from_i=j_from_i, depth=depth[keep], parallax_deg=parallax
+    )
+
+
+def _essential_pose(
+    xy_i: Float[np.ndarray, "match 2"],
+    xy_j: Float[np.ndarray, "match 2"],
+    focal_ij: tuple[float, float],
+    max_error_px: float,
+) -> tuple[Float[np.ndarray, "3 4"], Bool[np.ndarray, "match"]]:
+    cameras = [{"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [f, 0.0, 0.0]} for f in focal_ij]
+    pose, info = poselib.estimate_relative_pose(
+        xy_i,
+        xy_j,
+        cameras[0],
+        cameras[1],
+        {"max_epipolar_error": max_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": 0},
+        {"loss_type": "CAUCHY", "loss_scale": max_error_px / 3},
+    )
+    j_from_i = np.array(pose.Rt, np.float64)
+    j_from_i[:, 3] /= max(float(np.linalg.norm(j_from_i[:, 3])), 1e-12)
+    return j_from_i, np.array(info["inliers"], bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationFit:
+    """How well a camera that only turns explains the matches."""
+
+    j_from_i: Float[np.ndarray, "3 3"]
+    inlier_ratio: float
+
+
+def fit_rotation(
+    xy_i: Float[np.ndarray, "match 2"],
+    xy_j: Float[np.ndarray, "match 2"],
+    focal_ij: tuple[float, float],
+    start: Float[np.ndarray, "3 3"],
+    max_error_px: float,
+) -> RotationFit:
+    """Robustly fit x_j ~ K_j R K_i^-1 x_i over R and a common correction of the focal lengths.
+
+    With a slightly wrong focal length a turning camera leaves residuals that a translation could explain; freeing the
+    focal length within ROTATION_FOCAL_SPREAD keeps such pairs from being mistaken for ones with depth.
+    """
+    sample = np.linspace(0, len(xy_i) - 1, min(len(xy_i), 300)).astype(int)
+
+    def residual(parameters: Float[np.ndarray, "4"], rows: Int[np.ndarray, "sample"]) -> Float[np.ndarray, "sample 2"]:
+        zoom = np.exp(parameters[3])
+        rotation = Rotation.from_rotvec(parameters[:3]).as_matrix() @ start
+        target = bearing(xy_i[rows], focal_ij[0] * zoom) @ rotation.T
+        return target[:, :2] / np.maximum(target[:, 2:], 1e-3) * (focal_ij[1] * zoom) - xy_j[rows]
+
+    def cost(parameters: Float[np.ndarray, "4"]) -> Float[np.ndarray, "row"]:
+        prior = parameters[3:] / ROTATION_FOCAL_SPREAD * max_error_px
+        return np.concatenate([residual(parameters, sample).ravel(), prior])
+
+    fit = least_squares(cost, np.zeros(4), loss="cauchy", f_scale=max_error_px, max_nfev=30)
+    error = np.linalg.norm(residual(fit.x, np.arange(len(xy_i))), axis=1)
+    rotation = Rotation.from_rotvec(fit.x[:3]).as_matrix() @ start
+    return RotationFit(j_from_i=rotation, inlier_ratio=float((error < max_error_px).mean()))
+
+
+def _unverified() -> Verified:
+    return Verified(keypoint=np.zeros((0, 2), np.int32), fundamental=np.zeros((3, 3)))
+
+
+def _unrelated() -> RelativePose:
+    return RelativePose(
+        status=PairStatus.UNMATCHED,
+        keypoint=np.zeros((0, 2), np.int32),
+        j_from_i=np.eye(3, 4),
+        depth=np.zeros((0, 2)),
+        parallax_deg=0.0,
+    )

@@ -1,0 +1,63 @@
+"""Wall time, CPU time and peak memory of the stages of a run."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTiming:
+    """Cost of one stage of a run."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+    """User and system time of all threads of this process."""
+    peak_memory_mib: float
+    """Largest resident size during the stage (of the run so far where the system cannot reset its mark)."""
+
+
+class StageClock:
+    """Collects one `StageTiming` per `with clock.stage(name)`."""
+
+    def __init__(self) -> None:
+        self.timings: list[StageTiming] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; its figures are kept when it ends without an error."""
+        _reset_peak()
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.timings.append(
+            StageTiming(
+                stage=name,
+                wall_s=round(time.perf_counter() - wall, 3),
+                cpu_s=round(time.process_time() - cpu, 3),
+                peak_memory_mib=round(peak_memory_mib(), 1),
+            )
+        )
+
+
+def _reset_peak() -> None:
+    """Linux: lower the high-water mark of resident memory to the present size."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # other systems: the mark of the whole run is what there is
+
+
+def peak_memory_mib() -> float:
+    """High-water mark of resident memory since it was last reset."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

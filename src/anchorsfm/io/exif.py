@@ -1,0 +1,154 @@
+"""What EXIF says about a camera, and the focal length in pixels that follows.
+
+Three sources. All scale with the picture, so a copy downscaled after capture needs no correction unless the source
+counts captured pixels.
+
+1. `FocalLengthIn35mmFilm` f35: the focal length that sees the same *diagonal* field of view on 36 x 24 mm film (CIPA
+   DCG-001), so f_px = f35 * diagonal_px / 43.2666 mm. COLMAP 4 uses the same rule; for 3:2 pictures it equals
+   f35 * width / 36. Makers state the value of the whole sensor. Pictures wider than 3:2 (16:9 stills) come as a
+   rule from a 4:3 sensor cropped in height, whose diagonal is 5/4 of the width; then f_px = f35 * width / 34.61.
+2. `FocalLength` in mm and `FocalPlaneXResolution` in captured pixels per unit of length.
+3. `FocalLength` in mm and the sensor width of a known camera.
+
+The first is rounded to whole millimetres and by some makers to a whole "crop factor" (a Nikon at 40 mm says 60, its
+sensor says 62), so where the third agrees with it roughly, the third is taken; where they disagree the picture was
+cropped or zoomed digitally, which only the first knows.
+"""
+
+import math
+from dataclasses import dataclass
+
+from PIL import Image
+
+_FILM_DIAGONAL_MM = math.hypot(36, 24)
+_MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+_AGREEMENT = 0.15
+_PLAUSIBLE_FOCAL_RANGE = (0.25, 20.0)
+"""Focal length in units of the longer side; values beyond are typing errors of some software."""
+
+_ORIENTATION, _MAKE, _MODEL = 274, 271, 272
+_EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
+_PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
+
+_SENSOR_WIDTH_MM = {
+    # DJI drones and action cameras, by the model of the camera module
+    "FC220": 6.17, "FC300C": 6.17, "FC300S": 6.17, "FC300X": 6.17, "FC330": 6.17, "FC200": 6.17,
+    "FC7203": 6.17, "FC7303": 6.17, "FC3170": 6.4, "FC350": 6.17, "FC550": 17.3, "FC6310": 13.2,
+    "FC6310S": 13.2, "FC6510": 13.2, "FC6520": 17.3, "FC6540": 23.5, "FC3411": 13.2, "FC3582": 9.7,
+    "L1D-20C": 13.2, "L2D-20C": 17.3,
+    # Nikon
+    "NIKON D40": 23.7, "NIKON D60": 23.6, "NIKON D70": 23.7, "NIKON D80": 23.6, "NIKON D90": 23.6,
+    "NIKON D200": 23.6, "NIKON D300": 23.6, "NIKON D3000": 23.6, "NIKON D3100": 23.1, "NIKON D3200": 23.2,
+    "NIKON D3300": 23.5, "NIKON D3400": 23.5, "NIKON D3500": 23.5, "NIKON D5000": 23.6, "NIKON D5100": 23.6,
+    "NIKON D5200": 23.5, "NIKON D5300": 23.5, "NIKON D5500": 23.5, "NIKON D5600": 23.5, "NIKON D7000": 23.6,
+    "NIKON D7100": 23.5, "NIKON D7200": 23.5, "NIKON D7500": 23.5, "NIKON D500": 23.5, "NIKON D600": 35.9,
+    "NIKON D610": 35.9, "NIKON D700": 36.0, "NIKON D750": 35.9, "NIKON D780": 35.9, "NIKON D800": 35.9,
+    "NIKON D800E": 35.9, "NIKON D810": 35.9, "NIKON D850": 35.9, "NIKON Z 50": 23.5, "NIKON Z 5": 35.9,
+    "NIKON Z 6": 35.9, "NIKON Z 6_2": 35.9, "NIKON Z 7": 35.9, "NIKON Z 7_2": 35.9,
+    # Canon
+    "CANON EOS 5D": 35.8, "CANON EOS 5D MARK II": 36.0, "CANON EOS 5D MARK III": 36.0, "CANON EOS 5D MARK IV": 36.0,
+    "CANON EOS 5DS R": 36.0, "CANON EOS 6D": 35.8, "CANON EOS 6D MARK II": 35.9, "CANON EOS R": 36.0,
+    "CANON EOS R5": 36.0, "CANON EOS R6": 35.9, "CANON EOS RP": 35.9, "CANON EOS 7D": 22.3,
+    "CANON EOS 7D MARK II": 22.4, "CANON EOS 40D": 22.2, "CANON EOS 50D": 22.3, "CANON EOS 60D": 22.3,
+    "CANON EOS 70D": 22.5, "CANON EOS 80D": 22.5, "CANON EOS 90D": 22.3, "CANON EOS 350D DIGITAL": 22.2,
+    "CANON EOS 400D DIGITAL": 22.2, "CANON EOS 450D": 22.2, "CANON EOS 500D": 22.3, "CANON EOS 550D": 22.3,
+    "CANON EOS 600D": 22.3, "CANON EOS 650D": 22.3, "CANON EOS 700D": 22.3, "CANON EOS 750D": 22.3,
+    "CANON EOS 1100D": 22.2, "CANON EOS M50": 22.3,
+    # Sony
+    "ILCE-5000": 23.2, "ILCE-5100": 23.5, "ILCE-6000": 23.5, "ILCE-6100": 23.5, "ILCE-6300": 23.5, "ILCE-6400": 23.5,
+    "ILCE-6500": 23.5, "ILCE-6600": 23.5, "ILCE-7": 35.8, "ILCE-7M2": 35.8, "ILCE-7M3": 35.6, "ILCE-7M4": 35.9,
+    "ILCE-7R": 35.9, "ILCE-7RM2": 35.9, "ILCE-7RM3": 35.9, "ILCE-7RM4": 35.7, "ILCE-7S": 35.6, "ILCE-9": 35.6,
+    "NEX-5": 23.4, "NEX-6": 23.5, "NEX-7": 23.5,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exif:
+    """The tags that concern geometry; NaN and empty strings where a tag is missing or unusable."""
+
+    orientation: int = 1
+    make: str = ""
+    model: str = ""
+    focal_mm: float = math.nan
+    focal_35mm: float = math.nan
+    captured_wh: tuple[int, int] | None = None
+    """Size when the picture was taken, before any downscaling."""
+    pixels_per_mm: float = math.nan
+    """Captured pixels per millimetre of the sensor, horizontally."""
+
+    @property
+    def names_camera(self) -> bool:
+        """Whether anything tells one camera from another."""
+        return bool(self.make or self.model) or math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
+
+
+def read_exif(image: Image.Image) -> Exif:
+    """Tags of a loaded picture. A damaged EXIF block counts as absent: the pixels are still good.
+
+    TIFF pictures are turned upright by Pillow when they are loaded, which clears their orientation: load first.
+    """
+    try:
+        tags = image.getexif()
+        details = tags.get_ifd(_EXIF_IFD)
+    except Exception:  # parsers of foreign blocks raise anything from struct.error to SyntaxError
+        return Exif()
+    width, height = _number(details.get(_PIXEL_X)), _number(details.get(_PIXEL_Y))
+    unit = _MM_PER_RESOLUTION_UNIT.get(_integer(details.get(_FOCAL_PLANE_UNIT), 2), math.nan)
+    orientation = _integer(tags.get(_ORIENTATION), 1)
+    return Exif(
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        make=_text(tags.get(_MAKE)),
+        model=_text(tags.get(_MODEL)),
+        focal_mm=_number(details.get(_FOCAL_LENGTH)),
+        focal_35mm=_number(details.get(_FOCAL_LENGTH_35)),
+        captured_wh=(int(width), int(height)) if math.isfinite(width + height) else None,
+        pixels_per_mm=_number(details.get(_FOCAL_PLANE_X)) / unit,
+    )
+
+
+def exif_focal_px(exif: Exif, size_wh: tuple[int, int]) -> float:
+    """Focal length in pixels of a picture of the given (current) size, NaN if unknown or absurd."""
+    longer = max(size_wh)
+    equivalent, known = _focal_from_35mm(exif, size_wh), _focal_from_sensor_width(exif, longer)
+    best_first = [equivalent, _focal_from_resolution(exif, longer), known]
+    if abs(known / equivalent - 1) < _AGREEMENT:
+        best_first.insert(0, known)
+    shortest, longest = _PLAUSIBLE_FOCAL_RANGE
+    return next((focal for focal in best_first if shortest <= focal / longer <= longest), math.nan)
+
+
+def _focal_from_35mm(exif: Exif, size_wh: tuple[int, int]) -> float:
+    longer, shorter = max(size_wh), min(size_wh)
+    wider_than_film = longer > 1.55 * shorter
+    diagonal = 1.25 * longer if wider_than_film else math.hypot(longer, shorter)
+    return exif.focal_35mm * diagonal / _FILM_DIAGONAL_MM
+
+
+def _focal_from_resolution(exif: Exif, longer: int) -> float:
+    captured = max(exif.captured_wh) if exif.captured_wh else longer
+    return exif.focal_mm * exif.pixels_per_mm * longer / captured
+
+
+def _focal_from_sensor_width(exif: Exif, longer: int) -> float:
+    model = exif.model.upper()
+    width_mm = _SENSOR_WIDTH_MM.get(model, _SENSOR_WIDTH_MM.get(f"{exif.make.upper()} {model}", math.nan))
+    return exif.focal_mm * longer / width_mm
+
+
+def _number(value: object) -> float:
+    """A positive finite number, else NaN; EXIF writes 0 (or 0/0) for unknown."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return math.nan
+    return number if math.isfinite(number) and number > 0 else math.nan
+
+
+def _integer(value: object, default: int) -> int:
+    number = _number(value)
+    return int(number) if math.isfinite(number) else default
+
+
+def _text(value: object) -> str:
+    """A tag as text; cameras pad with zeros and blanks."""
+    return value.split("\0")[0].strip() if isinstance(value, str) else ""

@@ -1,0 +1,410 @@
+"""Photographs from files: find, verify, describe, and read pixels again when a stage needs them.
+
+Every file is decoded once when the set is made, so that a damaged file is known by name before any computing starts.
+Pixels are not kept. Pictures are upright (EXIF orientation applied) everywhere behind this module.
+
+Alpha is dropped, as COLMAP does: masks belong in mask files, and what lies under transparent pixels of a cut-out
+object is as a rule the true background, which helps to find the poses. 16-bit pictures map 0..65535 to 0..255.
+"""
+
+import hashlib
+import io
+import math
+import os
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from anchorsfm.io.exif import Exif, exif_focal_px, read_exif
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet, SkippedImage
+from anchorsfm.scene.progress import SILENT, Progress
+
+CameraMode = Literal["auto", "single", "per-folder", "per-image"]
+"""Which images share a camera: `auto` same size and EXIF; `single` all; `per-folder` all of one size in a folder."""
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif")
+_HEIC = (".heic", ".heif")
+_NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
+_MIN_SIDE = 16
+_MAX_SIZES_WITHOUT_EXIF = 2
+_NUM_READERS = 4
+_OPEN_LOCK = threading.Lock()
+"""Changing warning filters is not safe in threads."""
+
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Photo:
+    """What one readable file says."""
+
+    name: str
+    size_wh: tuple[int, int]
+    exif: Exif
+    digest: str
+
+
+def load_image_set(
+    source: Path | Sequence[Path],
+    *,
+    camera_mode: CameraMode = "auto",
+    focal_px: float | None = None,
+    progress: Progress = SILENT,
+) -> ImageSet:
+    """Find and verify photographs.
+
+    `source` is a folder (searched recursively, sorted by name, hidden files ignored), a text file that lists images one
+    per line relative to itself, or the files themselves (kept in the given order). `focal_px` is the focal length of
+    all images in original pixels, overriding EXIF. Unreadable files are skipped with a warning.
+
+    Raises InputError if there is nothing to work on or an option does not fit the images.
+    """
+    if camera_mode not in get_args(CameraMode):
+        raise InputError(f"unknown camera mode {camera_mode!r}: choose one of {', '.join(get_args(CameraMode))}")
+    if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
+        raise InputError(f"the focal length must be a positive number of pixels, not {focal_px}")
+    root, names = _find(source)
+    photos, skipped = _read_all(root, names, progress)
+    if not photos:
+        raise InputError(
+            f"none of the {len(names)} images in {root} can be read; {skipped[0].name}: {skipped[0].reason}"
+        )
+    camera_index = _group_cameras(photos, camera_mode)
+    return ImageSet(
+        root=root,
+        names=tuple(photo.name for photo in photos),
+        size_wh=np.array([photo.size_wh for photo in photos], np.int64),
+        camera_index=camera_index,
+        focal_prior_px=_focal_priors(photos, camera_index, focal_px),
+        digests=tuple(photo.digest for photo in photos),
+        skipped=tuple(skipped),
+    )
+
+
+def load_rgb(
+    images: ImageSet, index: int, size_wh: Int[np.ndarray, "2"] | tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Upright pixels of one image, resampled (anti-aliased) to exactly `size_wh` if given.
+
+    Pixel edges map to pixel edges: x_resized = x * width_resized / width in COLMAP pixels.
+
+    Raises InputError if the file can no longer be read or is not the one that was verified.
+    """
+    return np.array(_load(images, index, "RGB", size_wh))
+
+
+def load_grey(
+    images: ImageSet, index: int, size_wh: Int[np.ndarray, "2"] | tuple[int, int] | None = None
+) -> UInt8[np.ndarray, "h w"]:
+    """Like `load_rgb`, as luminance (ITU-R 601)."""
+    return np.array(_load(images, index, "L", size_wh))
+
+
+def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[np.ndarray, "*batch 2"]:
+    """Sizes whose longer side is at most `max_size`, aspect kept to the nearest pixel; never enlarged."""
+    scale = np.minimum(1.0, max_size / size_wh.max(axis=-1, keepdims=True))
+    return np.maximum(1, np.floor(size_wh * scale + 0.5)).astype(np.int64)
+
+
+# ---------------------------------------------------------------------------------------------------- finding files
+
+
+def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
+    """Root folder and the names of all candidate files."""
+    if not isinstance(source, Path):
+        return _common_root([Path(path) for path in source])
+    try:
+        if source.is_dir():
+            return _list_folder(source)
+        if source.is_file():
+            return _common_root(_read_list(source))
+        missing = not source.exists()
+    except PermissionError as error:
+        raise InputError(f"cannot read {source}: permission denied") from error
+    reason = "no such file or folder" if missing else "neither a file nor a folder"
+    raise InputError(f"{source}: {reason}; give a folder of photographs")
+
+
+def _list_folder(root: Path) -> tuple[Path, list[str]]:
+    files = sorted(path.relative_to(root).as_posix() for path in _walk(root))
+    names = [name for name in files if name.lower().endswith(EXTENSIONS)]
+    if not names:
+        kinds = Counter(Path(name).suffix.lower() or "no extension" for name in files)
+        found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
+        raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}")
+    return root, names
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """All visible files below a folder, following links to folders once."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
+
+    seen = {os.path.realpath(root)}
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=fail):
+        keep = []
+        for name in subfolders:
+            real = os.path.realpath(Path(folder) / name)
+            if not name.startswith(".") and name != "__MACOSX" and real not in seen:
+                seen.add(real)
+                keep.append(name)
+        subfolders[:] = keep
+        yield from (Path(folder) / name for name in files if not name.startswith("."))
+
+
+def _read_list(path: Path) -> list[Path]:
+    """Paths listed in a text file, relative to it; blank lines and lines that begin with # are ignored."""
+    if path.suffix.lower() in EXTENSIONS:
+        raise InputError(f"{path} is a single image: give the folder it is in, or a text file listing images")
+    try:
+        with path.open("rb") as file:
+            content = file.read(16 * 2**20)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is neither a folder nor a text file listing images") from error
+    if "\0" in text:
+        raise InputError(f"{path} is neither a folder nor a text file listing images")
+    listed = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            listed.append(path.parent / line.strip())
+            if not listed[-1].is_file():
+                raise InputError(f"{path}, line {number}: no such file: {line.strip()}")
+    if not listed:
+        raise InputError(f"{path} lists no images")
+    return listed
+
+
+def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
+    if not paths:
+        raise InputError("the list of images is empty")
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
+        if path.suffix.lower() not in EXTENSIONS:
+            raise InputError(f"{path}: not a supported kind of image; supported are {' '.join(EXTENSIONS)}")
+    plain = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - `resolve` would follow links to other names
+    repeated = [path for path, count in Counter(plain).items() if count > 1]
+    if repeated:
+        raise InputError(f"{repeated[0]} is listed more than once")
+    root = Path(os.path.commonpath([path.parent for path in plain]))
+    return root, [path.relative_to(root).as_posix() for path in plain]
+
+
+# ------------------------------------------------------------------------------------------------- verifying files
+
+
+def _read_all(root: Path, names: list[str], progress: Progress) -> tuple[list[_Photo], list[SkippedImage]]:
+    """Verify every file; four at a time, since hashing and decoding release the interpreter lock."""
+    photos: list[_Photo] = []
+    skipped: list[SkippedImage] = []
+    with (
+        progress.stage("reading photographs", len(names)) as advance,
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(_NUM_READERS) as pool,
+    ):
+        warnings.simplefilter("ignore")  # Pillow's remarks about damaged EXIF
+        for result in pool.map(lambda name: _verify(root, name), names):
+            advance(1)
+            if isinstance(result, SkippedImage):
+                skipped.append(result)
+                progress.warn(f"skipped {result.name}: {result.reason}")
+            else:
+                photos.append(result)
+    return photos, skipped
+
+
+def _verify(root: Path, name: str) -> _Photo | SkippedImage:
+    try:
+        data = (root / name).read_bytes()
+        if not data:
+            return SkippedImage(name=name, reason="empty file")
+        with _open(io.BytesIO(data), name) as image:
+            # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
+            full_wh = _draft(image, "RGB", (1, 1))
+            image.load()
+            exif = read_exif(image)
+            if _eight_bits(image) is None:
+                return SkippedImage(name=name, reason=f"unsupported kind of pixels ({image.mode})")
+            stored_wh = full_wh or image.size
+        size_wh = (stored_wh[1], stored_wh[0]) if exif.orientation >= 5 else stored_wh
+        if min(size_wh) < _MIN_SIDE:
+            return SkippedImage(name=name, reason=f"too small ({size_wh[0]}x{size_wh[1]})")
+        return _Photo(name=name, size_wh=size_wh, exif=exif, digest=hashlib.sha256(data).hexdigest())
+    except Exception as error:  # decoders of damaged files raise almost anything
+        return SkippedImage(name=name, reason=_reason(error))
+
+
+def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
+    if name.lower().endswith(_HEIC):
+        _register_heic()
+    with _OPEN_LOCK, warnings.catch_warnings():
+        # Photographs of 100 megapixels are no attack; at twice that Pillow refuses, and the file is skipped.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file)
+
+
+def _register_heic() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(_NO_HEIC) from error
+    pillow_heif.register_heif_opener()
+
+
+def _draft(image: Image.Image, mode: str, at_least_wh: tuple[int, int]) -> tuple[int, int] | None:
+    """Let libjpeg decode at 1/2, 1/4 or 1/8; the full stored size if the picture is such a JPEG, else None."""
+    full_wh = image.size
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return None
+    image.draft(mode, at_least_wh)
+    return full_wh
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or damaged at its beginning"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text.replace("image file is truncated", "truncated")
+
+
+# --------------------------------------------------------------------------------------------------------- cameras
+
+
+def _group_cameras(photos: list[_Photo], mode: CameraMode) -> Int[np.ndarray, "image"]:
+    """Row of the camera of each photo, in order of first appearance.
+
+    `auto`: same size, make, model and focal lengths. Images without EXIF: equal size means one camera as long as they
+    have at most two sizes (landscape and portrait); a collection of many sizes comes from many cameras, some of which
+    agree by chance, so there every image gets its own.
+    """
+    if mode == "single":
+        _check_one_size(photos)
+        return np.zeros(len(photos), np.int64)
+    if mode == "per-image":
+        return np.arange(len(photos))
+    if mode == "per-folder":
+        return _number_groups((Path(photo.name).parent, photo.size_wh) for photo in photos)
+    unnamed_sizes = {photo.size_wh for photo in photos if not photo.exif.names_camera}
+    share = len(unnamed_sizes) <= _MAX_SIZES_WITHOUT_EXIF
+    return _number_groups(_camera_key(photo, share) for photo in photos)
+
+
+def _camera_key(photo: _Photo, share_without_exif: bool) -> Hashable:
+    exif = photo.exif
+    if not exif.names_camera:
+        return photo.size_wh if share_without_exif else photo.name
+    focal = tuple(0.0 if math.isnan(value) else value for value in (exif.focal_mm, exif.focal_35mm))
+    return photo.size_wh, exif.make, exif.model, focal
+
+
+def _number_groups(keys: Iterable[Hashable]) -> Int[np.ndarray, "image"]:
+    rows: dict[Hashable, int] = {}
+    return np.array([rows.setdefault(key, len(rows)) for key in keys], np.int64)
+
+
+def _check_one_size(photos: list[_Photo]) -> None:
+    first = photos[0]
+    for photo in photos:
+        if photo.size_wh != first.size_wh:
+            raise InputError(
+                f"a single camera needs images of one size, but {first.name} is {first.size_wh[0]}x{first.size_wh[1]} "
+                f"and {photo.name} {photo.size_wh[0]}x{photo.size_wh[1]}: choose camera mode auto"
+            )
+
+
+def _focal_priors(photos: list[_Photo], camera_index: np.ndarray, given_px: float | None) -> np.ndarray:
+    """Focal length per image: the given one, else the median of what EXIF says about the images of its camera."""
+    if given_px is not None:
+        return np.full(len(photos), float(given_px))
+    priors = np.array([exif_focal_px(photo.exif, photo.size_wh) for photo in photos])
+    for camera in range(camera_index.max() + 1):
+        known = priors[(camera_index == camera) & np.isfinite(priors)]
+        priors[camera_index == camera] = np.median(known) if len(known) else np.nan
+    return priors
+
+
+# ---------------------------------------------------------------------------------------------------------- pixels
+
+
+def _load(images: ImageSet, index: int, mode: str, size_wh: np.ndarray | tuple[int, int] | None) -> Image.Image:
+    path = images.path(index)
+    full_wh = (int(images.size_wh[index, 0]), int(images.size_wh[index, 1]))
+    target_wh = full_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
+    try:
+        with _open(path, path.name) as image:
+            return _decode(image, mode, full_wh, target_wh)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+
+
+def _decode(image: Image.Image, mode: str, full_wh: tuple[int, int], target_wh: tuple[int, int]) -> Image.Image:
+    """Load, convert, resample and turn upright; ValueError if the picture is not of the expected upright size."""
+    # Decoding at twice the target keeps the resampling filter's quality; for a target near full size it does nothing.
+    stored_wh = _draft(image, mode, (2 * max(target_wh), 2 * max(target_wh)))
+    image.load()
+    turned = read_exif(image).orientation
+    stored_wh = stored_wh or image.size
+    to_stored: Callable[[tuple[int, int]], tuple[int, int]] = (lambda wh: wh[::-1]) if turned >= 5 else (lambda wh: wh)
+    if to_stored(stored_wh) != full_wh:
+        raise ValueError("the file has changed since it was first read")
+    converted = _convert(image, mode)
+    if to_stored(target_wh) != converted.size:
+        converted = _resample(converted, stored_wh, to_stored(target_wh))
+    return converted.transpose(_TO_UPRIGHT[turned]) if turned in _TO_UPRIGHT else converted
+
+
+def _resample(image: Image.Image, stored_wh: tuple[int, int], target_wh: tuple[int, int]) -> Image.Image:
+    """Resize what may be a reduced decoding of a picture of size `stored_wh`.
+
+    libjpeg rounds reduced sizes up, so the last column may lie partly outside the picture: the exact box is resized.
+    """
+    reduced = next((by for by in (1, 2, 4, 8) if image.width == -(-stored_wh[0] // by)), 1)
+    box = (0.0, 0.0, stored_wh[0] / reduced, stored_wh[1] / reduced)
+    enlarging = target_wh[0] > stored_wh[0] or target_wh[1] > stored_wh[1]
+    method = Image.Resampling.BICUBIC if enlarging else Image.Resampling.LANCZOS
+    return image.resize(target_wh, method, box=box)
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    eight_bits = _eight_bits(image)
+    if eight_bits is None:
+        raise ValueError(f"unsupported kind of pixels ({image.mode})")
+    if "transparency" in image.info and image.mode == "P":
+        eight_bits = eight_bits.convert("RGBA")
+    if mode == "L" and eight_bits.mode not in ("L", "RGB"):
+        eight_bits = eight_bits.convert("RGB")
+    return eight_bits.convert(mode)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image | None:
+    """The picture with 8-bit channels, None if its numbers have no agreed white."""
+    if image.mode == "F":
+        return None
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray(((np.clip(values, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
+    return image

@@ -1,0 +1,98 @@
+"""Poses and intrinsics that the user knows, read from a COLMAP model and matched to the photographs by name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from anchorsfm.colmap.cameras import focal_length_px, principal_point_px
+from anchorsfm.colmap.models import find_models, read_cameras
+from anchorsfm.scene.alignment import KnownImage
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.reconstruction import Camera
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownConfig:
+    """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
+
+    model: Path | None = None
+    """Folder of the model; its images are matched by name. Cameras of other photographs are found as usual."""
+    use_poses: bool = True
+    """Take its poses; without this only its intrinsics are used."""
+    freeze_poses: bool = True
+    """Keep its poses exactly; otherwise they only start the alignment."""
+    freeze_intrinsics: bool = True
+    """Keep its intrinsics exactly; otherwise they only start the alignment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownCameras:
+    """What is known, by index in the ImageSet."""
+
+    config: KnownConfig
+    poses: dict[int, np.ndarray]
+    """Image -> cam_from_world (3, 4)."""
+    cameras: dict[int, Camera]
+    """Row of the ImageSet's cameras -> intrinsics in original pixels."""
+    camera_index: Int[np.ndarray, "image"]
+
+    def with_focal_priors(self, images: ImageSet) -> ImageSet:
+        """The photographs with the known focal lengths as priors."""
+        focal_px = images.focal_prior_px.copy()
+        for row, camera in self.cameras.items():
+            focal_px[images.camera_index == row] = focal_length_px(camera)
+        return replace(images, focal_prior_px=focal_px)
+
+    def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> dict[int, KnownImage]:
+        """Known quantities of some images, by position in `image`, in grid pixels."""
+        known = {}
+        for local, index in enumerate(image.tolist()):
+            camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
+            if camera is None and pose is None:
+                continue
+            known[local] = KnownImage(
+                cam_from_world=pose,
+                focal_px=None if camera is None else float(focal_length_px(camera) * grid.scale[index].mean()),
+                principal_point_px=None
+                if camera is None
+                else grid.to_grid(index, principal_point_px(camera)[None])[0],
+                freeze_pose=pose is not None and self.config.freeze_poses,
+                freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
+            )
+        return known
+
+    def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
+        """Which cameras of the ImageSet must not be adjusted."""
+        return np.array([int(row) in self.cameras and self.config.freeze_intrinsics for row in rows], bool)
+
+
+def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:
+    """Read the known model.
+
+    Raises InputError if it cannot be read or has no image in common with the photographs, or if its cameras are not
+    at the size of the photographs.
+    """
+    poses: dict[int, np.ndarray] = {}
+    cameras: dict[int, Camera] = {}
+    for folder in find_models(config.model)[:1] if config.model else []:
+        entries = read_cameras(folder)
+        for index, name in enumerate(images.names):
+            if name not in entries:
+                continue
+            camera, pose = entries[name]
+            width, height = images.size_wh[index].tolist()
+            if (camera.width, camera.height) != (width, height):
+                raise InputError(
+                    f"{folder}: the camera of {name} is {camera.width}x{camera.height}, "
+                    f"but the photograph is {width}x{height}"
+                )
+            cameras[int(images.camera_index[index])] = camera
+            if config.use_poses and pose is not None:
+                poses[index] = pose
+        if not cameras:
+            raise InputError(f"{folder}: none of its images is among the photographs (for instance {images.names[0]})")
+    return KnownCameras(config=config, poses=poses, cameras=cameras, camera_index=images.camera_index)

@@ -1,0 +1,77 @@
+"""The output folder: what lies where, written so that a file is complete or absent."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anchorsfm.colmap.write import write_models
+from anchorsfm.densify import DenseCloud
+from anchorsfm.io.ply import write_ply
+from anchorsfm.io.store import Store, storage_error, to_json, write_atomic
+from anchorsfm.report import RunReport
+from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.reconstruction import Reconstruction
+
+
+class OutputFolder:
+    """OUT/sparse, OUT/dense, OUT/alignment, OUT/cache, OUT/config.yaml and OUT/report.json."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(root / "cache")
+        self.report = root / "report.json"
+
+    def prepare(self, config: object) -> None:
+        """Make the folder, check that it can be written, and record the settings.
+
+        Raises StorageError before any work is done if it cannot be.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise StorageError(f"{self.root} is a file, not a folder: choose another --output")
+        write_atomic(self.root / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+
+    def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
+        """Poses and intrinsics of each aligned component before any adjustment, as COLMAP models without points."""
+        write_models(self.root / "alignment", models, names)
+
+    def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
+        """The final models, largest first, as sparse/0, sparse/1, ..."""
+        write_models(self.root / "sparse", models, names)
+
+    def write_dense(self, clouds: Sequence[DenseCloud]) -> None:
+        """Dense clouds as dense/0.ply, dense/1.ply, ... numbered like the models."""
+        shutil.rmtree(self.root / "dense", ignore_errors=True)
+        for number, cloud in enumerate(clouds):
+            write_ply(self.root / "dense" / f"{number}.ply", cloud.xyz, cloud.rgb)
+
+    def write_report(self, report: RunReport) -> None:
+        """Everything the run says about itself."""
+        write_atomic(self.report, to_json(report))
+
+    def clear_results(self) -> None:
+        """Remove the results of an earlier run, so that a run that fails leaves none that are not its own."""
+        try:
+            for name in ("sparse", "dense", "alignment"):
+                if (self.root / name).exists():
+                    shutil.rmtree(self.root / name)
+            self.report.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(self.root, error) from error
+
+
+def plain(value: Any) -> Any:
+    """Nested dataclasses, enums and paths as what YAML can say."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,283 @@
+"""The whole reconstruction, about one statement per stage."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from anchorsfm.align import AlignConfig, align
+from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.anchors import build_anchors
+from anchorsfm.frontend.base import Frontend, PairPredictor
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.io.clock import StageClock
+from anchorsfm.io.images import CameraMode, load_image_set
+from anchorsfm.io.store import Store, digest
+from anchorsfm.known import KnownCameras, KnownConfig, read_known
+from anchorsfm.output import OutputFolder
+from anchorsfm.pairing import make_pairs
+from anchorsfm.report import ImageReport, RunReport, report_alignment, report_model
+from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.errors import InputError, NoReconstructionError
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.pairs import PairPrediction
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.points import colour, observations_per_view
+from anchorsfm.tracks.refine import AdjustConfig, AdjustResult, KnownViews, refine_model
+from anchorsfm.tracks.start import alignment_model, start_model
+from anchorsfm.tree import build_tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """Settings of a run."""
+
+    max_image_size: int = 1024
+    """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
+    camera_mode: CameraMode = "auto"
+    """Which images share a camera. auto: same size and same EXIF data."""
+    focal_px: float | None = None
+    """Focal length of all images in original pixels, instead of EXIF or an estimate."""
+    scene_graph: str = "auto"
+    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, pairs:FILE."""
+    frontend: Literal["classical"] = "classical"
+    """What predicts depth and matches of a pair."""
+    classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
+    """The embedded front end: no weights, no GPU."""
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    """How predictions are condensed."""
+    align: AlignConfig = field(default_factory=AlignConfig)
+    """Global alignment."""
+    adjust: AdjustConfig = field(default_factory=AdjustConfig)
+    """Triangulation and bundle adjustment."""
+    known: KnownConfig = field(default_factory=KnownConfig)
+    """Known poses and intrinsics."""
+    dense: bool = True
+    """Write a dense cloud of each model to OUT/dense."""
+    seed: int = 0
+    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run made; everything is on disk already."""
+
+    images: ImageSet
+    models: tuple[Reconstruction, ...]
+    """Largest first."""
+    alignments: tuple[AlignmentResult, ...]
+    report: RunReport
+
+
+def reconstruct(
+    source: Path | list[Path], output: Path, config: PipelineConfig | None = None, progress: Progress = SILENT
+) -> RunResult:
+    """Photographs in, COLMAP models out; a run that was interrupted continues from `output`/cache.
+
+    Args:
+        source: folder, list file or image files.
+        output: folder for sparse/, dense/, alignment/, cache/, config.yaml and report.json.
+        config: settings.
+        progress: receives stages and warnings.
+
+    Raises:
+        InputError: the photographs or options cannot be used.
+        NoReconstructionError: no two photographs could be related.
+        StorageError: the output cannot be written.
+    """
+    config = config or PipelineConfig()
+    folder, clock = OutputFolder(output), StageClock()
+    folder.prepare(config)
+    warnings = _WarningLog(progress)
+    with clock.stage("images"):
+        images = load_image_set(
+            source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=warnings
+        )
+        _require_two(images)
+        known = read_known(config.known, images)
+        images = known.with_focal_priors(images)
+    with clock.stage("features, matches"):
+        pairs = make_pairs(images.num_images, config.scene_graph, names=images.names, seed=config.seed)
+        predictor = _frontend(config).open(images, pairs, folder.store, warnings)
+    with clock.stage("dense depth"):
+        collector, log = KeypointMatchCollector(predictor.grid), _PairLog()
+        predictions = log.watch(collector.watch(_with_progress(predictor, warnings)))
+        scene = build_scene_graph(images.num_images, predictions, predictor.grid, config.graph, pairs)
+    _require_component(scene, images, log)
+    with clock.stage("alignment"):
+        alignments = _align_components(scene, predictor, images, known, config, folder.store, warnings)
+        folder.write_alignments([alignment_model(a, images, predictor.grid) for a in alignments], images.names)
+    with clock.stage("tracks, adjustment"):
+        tracks = build_tracks(collector.finish(), images.num_images)
+        adjusted = [
+            _adjust_component(a, tracks, images, predictor.grid, known, config, warnings) for a in alignments
+        ]
+        order = sorted(range(len(adjusted)), key=lambda k: -len(adjusted[k].model.image))
+        order = [k for k in order if len(adjusted[k].model.image) >= 2]
+        models = [colour(adjusted[k].model, images, max_size=config.max_image_size) for k in order]
+        if models:
+            folder.write_models(models, images.names)
+    if config.dense:
+        with clock.stage("dense cloud"):
+            folder.write_dense(models, [alignments[k] for k in order], scene, images, predictor.grid, warnings)
+    report = RunReport(
+        versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
+        seed=config.seed,
+        images=_image_reports(images, models, adjusted, log),
+        pairs=dict(sorted(log.status.items())),
+        alignments=tuple(report_alignment(a) for a in alignments),
+        models=tuple(report_model(number, model) for number, model in enumerate(models)),
+        stages=tuple(clock.timings),
+        warnings=tuple(warnings.lines),
+    )
+    folder.write_report(report)
+    if not models:
+        reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
+        raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
+    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), report=report)
+
+
+class _WarningLog(Progress):
+    """Passes progress on and keeps the warnings for the report."""
+
+    def __init__(self, inner: Progress) -> None:
+        self.stage = inner.stage  # type: ignore[method-assign]
+        self._inner = inner
+        self.lines: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.lines.append(message)
+        self._inner.warn(message)
+
+
+class _PairLog:
+    """Counts what the front end found, per status and per image."""
+
+    def __init__(self) -> None:
+        self.status: Counter[str] = Counter()
+        self.best_matches: Counter[int] = Counter()
+        self.only_rotation: Counter[int] = Counter()
+
+    def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
+        for prediction in predictions:
+            self.status[prediction.status.value] += 1
+            found = prediction.keypoint_matches if prediction.keypoint_matches is not None else prediction.matches
+            for image in (prediction.i, prediction.j):
+                self.best_matches[image] = max(self.best_matches[image], len(found))
+                self.only_rotation[image] += prediction.status.value == "pure rotation"
+            yield prediction
+
+    def reason(self, image: int) -> str:
+        """Why no usable pair reaches an image."""
+        if self.only_rotation[image]:
+            return "it matches other images, but only by a rotation of the camera: no depth"
+        return f"no overlap found: at most {self.best_matches[image]} verified matches with any other image"
+
+
+def _frontend(config: PipelineConfig) -> Frontend:
+    features = replace(config.classical.features, max_image_size=config.max_image_size)
+    return replace(config.classical, features=features)
+
+
+def _with_progress(predictor: PairPredictor, progress: Progress) -> Iterator[PairPrediction]:
+    with progress.stage("dense depth of pairs", len(predictor)) as advance:
+        for prediction in predictor:
+            yield prediction
+            advance(1)
+
+
+def _require_two(images: ImageSet) -> None:
+    if images.num_images < 2:
+        raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
+
+
+def _require_component(scene: ObservedScene, images: ImageSet, log: _PairLog) -> None:
+    if not (scene.graph.component == 0).any():
+        reason = log.reason(int(np.argmax([log.best_matches[k] for k in range(images.num_images)])))
+        raise NoReconstructionError(
+            f"the {images.num_images} images in {images.root} cannot be related: {reason}; "
+            "take photographs that overlap and from different places"
+        )
+
+
+def _align_components(
+    scene: ObservedScene,
+    predictor: PairPredictor,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
+    store: Store,
+    progress: Progress,
+) -> list[AlignmentResult]:
+    results = []
+    for component in range(int(scene.graph.component.max()) + 1):
+        part = select_component(scene, component)
+        given = known.for_alignment(part.image, predictor.grid)
+        cameras = images.camera_index[part.image]
+        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
+        stored = store.load("alignment", key)
+        if stored is None:
+            anchors = build_anchors(part)
+            tree = build_tree(part.graph, anchors, config.align.kinematic_mode)
+            result = align(
+                part.graph, part.views, anchors, tree, config.align,
+                image=part.image, camera_index=cameras, known=given, progress=progress,
+            )  # fmt: skip
+            store.save("alignment", key, to_arrays(result))
+        else:
+            result = from_arrays(stored)
+        results.append(result)
+    return results
+
+
+def _adjust_component(
+    alignment: AlignmentResult,
+    tracks: Tracks,
+    images: ImageSet,
+    grid: ImageGrid,
+    known: KnownCameras,
+    config: PipelineConfig,
+    progress: Progress,
+) -> AdjustResult:
+    start = start_model(alignment, images, grid, config.adjust.camera_model, known=known.cameras)
+    long_side = images.size_wh[alignment.image].max(axis=1)
+    return refine_model(
+        start,
+        tracks,
+        config.adjust,
+        working_scale=np.maximum(1.0, long_side / config.max_image_size),
+        known=KnownViews(
+            pose=alignment.pose_known,
+            camera=known.frozen_cameras(np.unique(images.camera_index[alignment.image])),
+        ),
+        progress=progress,
+    )
+
+
+def _image_reports(
+    images: ImageSet, models: list[Reconstruction], adjusted: list[AdjustResult], log: _PairLog
+) -> tuple[ImageReport, ...]:
+    placed = {
+        int(image): (number, int(count))
+        for number, model in enumerate(models)
+        for image, count in zip(model.image, observations_per_view(model), strict=True)
+    }
+    reasons = {image: reason for result in adjusted for image, reason in result.dropped.items()}
+    reports = [
+        ImageReport(
+            name=name,
+            model=placed[k][0] if k in placed else None,
+            observations=placed[k][1] if k in placed else 0,
+            reason=None if k in placed else reasons.get(k, log.reason(k)),
+        )
+        for k, name in enumerate(images.names)
+    ]
+    skipped = [ImageReport(name=s.name, model=None, observations=0, reason=s.reason) for s in images.skipped]
+    return tuple(reports + skipped)

@@ -1,0 +1,126 @@
+"""What a run says about itself: `report.json`, and the summary the command line prints."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from anchorsfm.io.clock import StageTiming
+from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.reconstruction import Reconstruction
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReport:
+    """One photograph."""
+
+    name: str
+    model: int | None
+    """Number of the model it is registered in; None: not registered."""
+    observations: int
+    reason: str | None
+    """Why it is not registered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """One model OUT/sparse/<number>."""
+
+    number: int
+    registered: int
+    points: int
+    observations: int
+    mean_track_length: float
+    mean_reprojection_error_px: float
+    cameras: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentReport:
+    """The alignment of one connected component, before any bundle adjustment."""
+
+    images: int
+    coarse_iterations: int
+    coarse_loss: float | None
+    coarse_status: str
+    fine_iterations: int
+    fine_loss: float | None
+    fine_status: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything in report.json."""
+
+    versions: dict[str, str]
+    seed: int
+    images: tuple[ImageReport, ...]
+    pairs: dict[str, int]
+    """Number of pairs by what the front end found."""
+    alignments: tuple[AlignmentReport, ...]
+    models: tuple[ModelReport, ...]
+    stages: tuple[StageTiming, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def num_registered(self) -> int:
+        return sum(image.model is not None for image in self.images)
+
+
+def report_model(number: int, model: Reconstruction) -> ModelReport:
+    """Figures of a finished model."""
+    observations, points = len(model.tracks.obs_point), len(model.points)
+    length = np.bincount(model.tracks.obs_point, minlength=points)
+    return ModelReport(
+        number=number,
+        registered=len(model.image),
+        points=points,
+        observations=observations,
+        mean_track_length=round(observations / max(points, 1), 3),
+        mean_reprojection_error_px=round(float((model.error_px * length).sum() / max(observations, 1)), 4),
+        cameras=tuple(
+            f"{camera.model} {camera.width}x{camera.height} " + " ".join(f"{p:.6g}" for p in camera.params)
+            for camera in model.cameras
+        ),
+    )
+
+
+def report_alignment(alignment: AlignmentResult) -> AlignmentReport:
+    """Figures of an alignment."""
+
+    def last(total: np.ndarray) -> float | None:
+        return round(float(total[-1]), 6) if len(total) else None
+
+    return AlignmentReport(
+        images=len(alignment.image),
+        coarse_iterations=len(alignment.coarse.total),
+        coarse_loss=last(alignment.coarse.total),
+        coarse_status=alignment.coarse.status.value,
+        fine_iterations=len(alignment.fine.total),
+        fine_loss=last(alignment.fine.total),
+        fine_status=alignment.fine.status.value,
+    )
+
+
+def summary_lines(report: RunReport) -> list[str]:
+    """The end of a run in words: what came out, what did not and why, what it cost."""
+    lines = [f"{report.num_registered} of {len(report.images)} images registered in {_count(report.models, 'model')}"]
+    for model in report.models:
+        lines.append(
+            f"  model {model.number}: {model.registered} images, {model.points} points, "
+            f"mean track length {model.mean_track_length:.2f}, "
+            f"mean reprojection error {model.mean_reprojection_error_px:.2f} px"
+        )
+    for image in report.images:
+        if image.model is None:
+            lines.append(f"  not registered: {image.name} ({image.reason})")
+    lines.append("stage               wall s    CPU s   peak MiB")
+    for stage in report.stages:
+        lines.append(f"{stage.stage:<18}{stage.wall_s:8.1f} {stage.cpu_s:8.1f} {stage.peak_memory_mib:10.0f}")
+    wall, cpu = sum(s.wall_s for s in report.stages), sum(s.cpu_s for s in report.stages)
+    peak = max((s.peak_memory_mib for s in report.stages), default=0.0)
+    lines.append(f"{'total':<18}{wall:8.1f} {cpu:8.1f} {peak:10.0f}")
+    return lines
+
+
+def _count(items: tuple[object, ...], noun: str) -> str:
+    return f"{len(items)} {noun}" + ("" if len(items) == 1 else "s")

@@ -1,0 +1,139 @@
+"""From pairwise matches to multi-view tracks (method: Part B1).
+
+Keypoints of one image with the same coordinates are one node; matches join nodes. A connected set of nodes is a track
+if it sees every image at most once. Where it sees an image twice it contradicts itself and is split: its matches are
+taken again, most confident first, and a match that would bring a second observation of an image is left out.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from anchorsfm.scene.images import ImageGrid
+from anchorsfm.scene.pairs import Matches, PairPrediction
+from anchorsfm.scene.reconstruction import Tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeypointMatches:
+    """Verified matches of all pairs, flat, in original pixels."""
+
+    image_i: Int[np.ndarray, "match"]
+    image_j: Int[np.ndarray, "match"]
+    xy_i: Float[np.ndarray, "match 2"]
+    xy_j: Float[np.ndarray, "match 2"]
+    confidence: Float[np.ndarray, "match"]
+
+
+class KeypointMatchCollector:
+    """Keeps the keypoint matches of predictions that stream past on their way to the scene graph."""
+
+    def __init__(self, grid: ImageGrid) -> None:
+        self._grid = grid
+        self._pairs: list[tuple[int, int, Matches]] = []
+
+    def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
+        """The same predictions, unchanged."""
+        for prediction in predictions:
+            matches = self._in_original_pixels(prediction)
+            if len(matches):
+                self._pairs.append((prediction.i, prediction.j, matches))
+            yield prediction
+
+    def _in_original_pixels(self, prediction: PairPrediction) -> Matches:
+        if prediction.keypoint_matches is not None:
+            return prediction.keypoint_matches
+        return Matches(
+            xy_i=self._grid.to_image(prediction.i, prediction.matches.xy_i),
+            xy_j=self._grid.to_image(prediction.j, prediction.matches.xy_j),
+            confidence=prediction.matches.confidence,
+        )
+
+    def finish(self) -> KeypointMatches:
+        """Everything seen so far."""
+        return KeypointMatches(
+            image_i=np.concatenate([np.full(len(m), i) for i, _, m in self._pairs] or [np.zeros(0, np.int64)]),
+            image_j=np.concatenate([np.full(len(m), j) for _, j, m in self._pairs] or [np.zeros(0, np.int64)]),
+            xy_i=np.concatenate([m.xy_i for _, _, m in self._pairs] or [np.zeros((0, 2))]),
+            xy_j=np.concatenate([m.xy_j for _, _, m in self._pairs] or [np.zeros((0, 2))]),
+            confidence=np.concatenate([m.confidence for _, _, m in self._pairs] or [np.zeros(0)]),
+        )
+
+
+def build_tracks(matches: KeypointMatches, num_images: int) -> Tracks:
+    """Tracks of at least two observations, at most one per image, in a fixed order."""
+    if not len(matches.confidence):
+        none = np.zeros(0, np.int64)
+        return Tracks(obs_point=none, obs_image=none, obs_xy=np.zeros((0, 2)))
+    image = np.concatenate([matches.image_i, matches.image_j])
+    xy = np.concatenate([matches.xy_i, matches.xy_j])
+    keypoints, node = np.unique(np.column_stack([image, xy]), axis=0, return_inverse=True)
+    node = node.reshape(-1)
+    node_image = keypoints[:, 0].astype(np.int64)
+    ends = np.stack([node[: len(matches.image_i)], node[len(matches.image_i) :]], axis=1)
+    label = _components(ends, len(keypoints))
+    label = _split_conflicts(label, ends, node_image, matches.confidence, num_images)
+    return _tracks_from_labels(label, node_image, keypoints[:, 1:])
+
+
+def _components(ends: Int[np.ndarray, "match 2"], num_nodes: int) -> Int[np.ndarray, "node"]:
+    ones = np.ones(len(ends), np.int8)
+    graph = coo_array((ones, (ends[:, 0], ends[:, 1])), shape=(num_nodes, num_nodes))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _split_conflicts(
+    label: Int[np.ndarray, "node"],
+    ends: Int[np.ndarray, "match 2"],
+    node_image: Int[np.ndarray, "node"],
+    confidence: Float[np.ndarray, "match"],
+    num_images: int,
+) -> Int[np.ndarray, "node"]:
+    seen, count = np.unique(label * num_images + node_image, return_counts=True)
+    conflicting = np.unique(seen[count > 1] // num_images)
+    if not len(conflicting):
+        return label
+    rows = np.flatnonzero(np.isin(label[ends[:, 0]], conflicting))
+    rows = rows[np.argsort(-confidence[rows], kind="stable")]
+    members = {n: {int(node_image[n])} for n in np.unique(ends[rows]).tolist()}
+    parent = {n: n for n in members}
+
+    def find(n: int) -> int:
+        while parent[n] != n:
+            parent[n] = parent[parent[n]]
+            n = parent[n]
+        return n
+
+    for a, b in ends[rows].tolist():
+        root_a, root_b = find(a), find(b)
+        if root_a != root_b and members[root_a].isdisjoint(members[root_b]):
+            parent[root_b] = root_a
+            members[root_a] |= members.pop(root_b)
+    out = label.copy()
+    base = int(label.max()) + 1
+    for n in parent:
+        out[n] = base + find(n)
+    return out
+
+
+def _tracks_from_labels(
+    label: Int[np.ndarray, "node"], node_image: Int[np.ndarray, "node"], xy: Float[np.ndarray, "node 2"]
+) -> Tracks:
+    _, label, length = np.unique(label, return_inverse=True, return_counts=True)
+    keep = length[label] >= 2
+    order = np.lexsort((node_image[keep], label[keep]))
+    point = np.unique(label[keep][order], return_inverse=True)[1]
+    return Tracks(obs_point=point, obs_image=node_image[keep][order], obs_xy=xy[keep][order])
+
+
+def select_observations(tracks: Tracks, keep: np.ndarray, min_length: int = 2) -> tuple[Tracks, np.ndarray]:
+    """Tracks of the kept observations (obs,) that still have `min_length` of them, and the old row of each point."""
+    count = np.bincount(tracks.obs_point[keep], minlength=tracks.num_points)
+    keep = keep & (count >= min_length)[tracks.obs_point]
+    old_point, point = np.unique(tracks.obs_point[keep], return_inverse=True)
+    kept = Tracks(obs_point=point, obs_image=tracks.obs_image[keep], obs_xy=tracks.obs_xy[keep])
+    return kept, old_point

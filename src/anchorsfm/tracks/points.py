@@ -1,0 +1,131 @@
+"""Points of a model: triangulate tracks with its cameras, check them, colour them."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
+from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
+
+
+def triangulate_model(
+    model: Reconstruction, tracks: Tracks, *, max_error_px: Float[np.ndarray, "view"], min_angle_deg: float
+) -> Reconstruction:
+    """The model's cameras with the points of `tracks` they agree on; points the model had before are dropped.
+
+    `max_error_px` (view,) is in original pixels of each view. Two-view points are kept only for views that see few
+    others: two views cannot contradict each other along the epipolar line.
+    """
+    visible = np.isin(tracks.obs_image, model.image)
+    tracks, _ = select_observations(tracks, visible)
+    bundle = ray_bundle(model, tracks, max_error_px)
+    result = triangulate(bundle, tracks.num_points)
+    good_point = result.angle_deg >= min_angle_deg
+    keep = result.inlier & good_point[bundle.point]
+    keep &= _needed(bundle.view, bundle.point, keep, len(model.image))
+    tracks, old_point = select_observations(tracks, keep)
+    points = result.points[old_point]
+    return with_points(model, tracks, points)
+
+
+def filter_observations(
+    model: Reconstruction, *, max_error_px: Float[np.ndarray, "view"], min_angle_deg: float
+) -> Reconstruction:
+    """Drop observations above the error and points under the angle or with fewer than two observations."""
+    bundle = ray_bundle(model, model.tracks, max_error_px)
+    keep = reprojection_errors(bundle, model.points) <= bundle.tolerance
+    angle = widest_angles_deg(model)
+    tracks, old_point = select_observations(model.tracks, keep & (angle >= min_angle_deg)[model.tracks.obs_point])
+    return with_points(model, tracks, model.points[old_point])
+
+
+def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray, "point 3"]) -> Reconstruction:
+    """The cameras of `model` with other points, uncoloured."""
+    return replace(
+        model,
+        points=points,
+        rgb=np.zeros((len(points), 3), np.uint8),
+        error_px=np.zeros(len(points)),
+        tracks=tracks,
+    )
+
+
+def ray_bundle(model: Reconstruction, tracks: Tracks, max_error_px: Float[np.ndarray, "view"]) -> RayBundle:
+    """Observations as undistorted rays; all images of `tracks` must be views of the model."""
+    view = view_of_image(model)[tracks.obs_image]
+    xy = np.full((len(view), 2), np.nan)
+    focal = np.array([focal_length_px(camera) for camera in model.cameras])
+    for row, camera in enumerate(model.cameras):
+        rows = np.flatnonzero(model.camera_index[view] == row)
+        xy[rows] = normalised_from_pixels(camera, tracks.obs_xy[rows])
+    return RayBundle(
+        point=tracks.obs_point,
+        view=view,
+        xy=xy,
+        cam_from_world=model.cam_from_world,
+        tolerance=max_error_px[view] / focal[model.camera_index[view]],
+    )
+
+
+def view_of_image(model: Reconstruction) -> Int[np.ndarray, "image"]:
+    """Row of the pose arrays by image index; -1 for images that are not in the model."""
+    lookup = np.full(int(model.image.max(initial=-1)) + 1, -1)
+    lookup[model.image] = np.arange(len(model.image))
+    return lookup
+
+
+def observation_errors_px(model: Reconstruction) -> Float[np.ndarray, "obs"]:
+    """Reprojection error of every observation in original pixels, measured on the undistorted plane."""
+    views = np.ones(len(model.image))
+    bundle = ray_bundle(model, model.tracks, views)  # a tolerance of one pixel makes errors come out in pixels
+    return reprojection_errors(bundle, model.points) / bundle.tolerance
+
+
+def observations_per_view(model: Reconstruction) -> Int[np.ndarray, "view"]:
+    """Number of observations of triangulated points in each view."""
+    return np.bincount(view_of_image(model)[model.tracks.obs_image], minlength=len(model.image))
+
+
+def widest_angles_deg(model: Reconstruction) -> Float[np.ndarray, "point"]:
+    """Triangulation angle of every point from all its observations."""
+    bundle = ray_bundle(model, model.tracks, np.ones(len(model.image)))
+    everything = np.ones(len(bundle.point), bool)
+    return widest_angle_deg(bundle, everything, model.points, len(model.points))
+
+
+def _needed(
+    view: Int[np.ndarray, "obs"], point: Int[np.ndarray, "obs"], keep: Bool[np.ndarray, "obs"], num_views: int
+) -> Bool[np.ndarray, "obs"]:
+    """False for observations of two-view points all of whose views have enough points that more views see."""
+    enough = 200
+    length = np.bincount(point[keep], minlength=int(point.max(initial=-1)) + 1)
+    multi = keep & (length > 2)[point]
+    hungry_view = np.bincount(view[multi], minlength=num_views) < enough
+    hungry_point = np.zeros(len(length), bool)
+    np.logical_or.at(hungry_point, point[keep], hungry_view[view[keep]])
+    return (length > 2)[point] | hungry_point[point]
+
+
+def colour(model: Reconstruction, images: ImageSet, *, max_size: int = 1024) -> Reconstruction:
+    """The model with mean colours and mean errors of its points; one photograph in memory at a time."""
+    tracks = model.tracks
+    total = np.zeros((len(model.points), 3))
+    count = np.maximum(np.bincount(tracks.obs_point, minlength=len(model.points)), 1)
+    for image in model.image:
+        rows = np.flatnonzero(tracks.obs_image == image)
+        if not len(rows):
+            continue
+        size_wh = working_size_wh(images.size_wh[image], max_size)
+        rgb = load_rgb(images, int(image), size_wh)
+        xy = np.floor(tracks.obs_xy[rows] * (size_wh / images.size_wh[image])).astype(int)
+        xy = np.clip(xy, 0, size_wh - 1)
+        np.add.at(total, tracks.obs_point[rows], rgb[xy[:, 1], xy[:, 0]])
+    error = np.bincount(tracks.obs_point, weights=observation_errors_px(model), minlength=len(model.points))
+    return replace(
+        model, rgb=np.round(total / count[:, None]).astype(np.uint8), error_px=error / count
+    )
