@@ -89,7 +89,11 @@ def print_rows(rows: list) -> None:
     print("|" + "---|" * (len(columns) + 2))
     for name, program, figures in rows:
         cells = [figures.get(column, "") for column in columns]
-        print(f"| {name} | {program} | " + " | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells) + " |")
+        print(
+            f"| {name} | {program} | "
+            + " | ".join(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells)
+            + " |"
+        )
     sys.stdout.flush()
 
 

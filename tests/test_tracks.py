@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from point_scene import make_point_scene, perturb
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
@@ -13,6 +12,7 @@ from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
 from anchorsfm.tracks.refine import AdjustConfig, KnownViews, refine_model, remove_view
 from anchorsfm.tracks.triangulate import RayBundle, triangulate
+from point_scene import make_point_scene, perturb
 
 SCALE = np.full(8, 1.5)
 

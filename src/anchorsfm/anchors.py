@@ -49,9 +49,7 @@ def pixel_index(view: CanonicalView, xy: Float[np.ndarray, "point 2"]) -> Int[np
     return np.clip(np.floor(xy).astype(np.int64), 0, np.array([width - 1, height - 1]))
 
 
-def anchor_of_pixel(
-    view: CanonicalView, xy: Float[np.ndarray, "point 2"], subsample: int
-) -> Int[np.ndarray, "point"]:
+def anchor_of_pixel(view: CanonicalView, xy: Float[np.ndarray, "point 2"], subsample: int) -> Int[np.ndarray, "point"]:
     """Row of the anchor of each point within its image."""
     block = pixel_index(view, xy) // subsample
     return block[:, 1] * num_blocks(view.relative_depth.shape[1], subsample) + block[:, 0]

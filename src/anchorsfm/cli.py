@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class Reconstruct:
     """A folder (searched recursively), a text file that lists images, or image files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for sparse/, dense/, alignment/, cache/, config.yaml and report.json."""
-    config: tyro.conf.OmitArgPrefixes[PipelineConfig] = field(default_factory=PipelineConfig)
+    config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
@@ -146,9 +147,31 @@ class _RichProgressAdapter(Progress):
         self._bars.console.print(f"warning: {message}", markup=False, highlight=False, style="yellow")
 
 
-class _WarningsOnly(Progress):
-    def __init__(self, console: Console) -> None:
+class _PlainLines(Progress):
+    """For logs and pipes: a line when a stage begins and at every quarter of a long one."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
         self._console = console
+        self._quiet = quiet
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        start, done, quarter = time.monotonic(), 0, 1
+
+        def advance(steps: int) -> None:
+            nonlocal done, quarter
+            done += steps
+            if total and total >= 8 and quarter < 4 and done >= total * quarter / 4:
+                elapsed = time.monotonic() - start
+                self._line(f"{description}: {done}/{total}, about {elapsed / done * (total - done):.0f} s left")
+                quarter = int(4 * done / total) + 1
+
+        self._line(description + (f" ({total})" if total else ""))
+        yield advance
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=False, highlight=False)
 
     def warn(self, message: str) -> None:
         self._console.print(f"warning: {message}", markup=False, highlight=False)
@@ -157,7 +180,7 @@ class _WarningsOnly(Progress):
 @contextmanager
 def _progress(console: Console, quiet: bool) -> Iterator[Progress]:
     if quiet or not console.is_terminal:
-        yield _WarningsOnly(console)
+        yield _PlainLines(console, quiet=quiet)
         return
     columns = (
         TextColumn("{task.description:<26}"),

@@ -26,7 +26,7 @@ class GraphConfig:
     """Side of a block in grid pixels; each block has one depth unknown."""
     matching_conf_thr: float = 5.0
     """A pair whose best match confidence does not exceed this is used through the regression fallback."""
-    depth_mode: DepthMode = DepthMode.AVERAGE_ANGLE
+    canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
     """How depth within a block is averaged over pairs."""
     pixel_centre: float = 0.5
     """Coordinate of the centre of the pixel with index 0: 0.5 as in COLMAP."""
@@ -146,8 +146,8 @@ class _Builder:
         assert prediction.frame_i is not None and prediction.frame_j is not None
         matches = prediction.matches
         self.pairs.append((prediction.i, prediction.j))
-        xy = (np.asarray(xy, np.float32) for xy in (matches.xy_i, matches.xy_j))
-        self.matches.append((*xy, np.asarray(matches.confidence, np.float32)))
+        xy_i, xy_j, confidence = (np.asarray(v, np.float32) for v in (matches.xy_i, matches.xy_j, matches.confidence))
+        self.matches.append((xy_i, xy_j, confidence))
         for image, maps in ((prediction.i, prediction.frame_i), (prediction.j, prediction.frame_j)):
             self._sums_of(image).add(maps.own, maps.own_confidence)
         if self._is_matching(matches.confidence):
@@ -163,7 +163,7 @@ class _Builder:
             width, height = self.grid.size_wh[image].tolist()
             dtype = np.float64 if self.config.double_precision else np.float32
             self.sums[image] = CanonicalAccumulator(
-                (width, height), self.config.subsample, self.config.depth_mode, dtype
+                (width, height), self.config.subsample, self.config.canonical_mode, dtype
             )
         return self.sums[image]
 
@@ -216,8 +216,8 @@ class _Builder:
             fallback=_concatenate(self.fallback),
             component=_components(self.num_images, pair[order], counts),
         )
-        image = np.arange(self.num_images)
-        return ObservedScene(image=image, graph=graph, views=tuple(self.views), config=self.config)
+        every = np.arange(self.num_images)
+        return ObservedScene(image=every, graph=graph, views=tuple(self.views), config=self.config)
 
 
 def _concatenate(parts: list[FallbackTargets]) -> FallbackTargets:

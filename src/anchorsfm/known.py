@@ -47,23 +47,22 @@ class KnownCameras:
             focal_px[images.camera_index == row] = focal_length_px(camera)
         return replace(images, focal_prior_px=focal_px)
 
-    def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> dict[int, KnownImage]:
-        """Known quantities of some images, by position in `image`, in grid pixels."""
-        known = {}
-        for local, index in enumerate(image.tolist()):
-            camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
-            if camera is None and pose is None:
-                continue
-            known[local] = KnownImage(
-                cam_from_world=pose,
-                focal_px=None if camera is None else float(focal_length_px(camera) * grid.scale[index].mean()),
-                principal_point_px=None
-                if camera is None
-                else grid.to_grid(index, principal_point_px(camera)[None])[0],
-                freeze_pose=pose is not None and self.config.freeze_poses,
-                freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
-            )
-        return known
+    def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> list[KnownImage | None]:
+        """Known quantities of some images, in grid pixels; None where nothing is known."""
+        return [self._known_image(int(index), grid) for index in image]
+
+    def _known_image(self, index: int, grid: ImageGrid) -> KnownImage | None:
+        camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
+        if camera is None and pose is None:
+            return None
+        centre = None if camera is None else grid.to_grid(index, principal_point_px(camera)[None])[0]
+        return KnownImage(
+            cam_from_world=pose,
+            focal_px=None if camera is None else float(focal_length_px(camera) * grid.scale[index].mean()),
+            principal_point_px=centre,
+            freeze_pose=pose is not None and self.config.freeze_poses,
+            freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
+        )
 
     def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
         """Which cameras of the ImageSet must not be adjusted."""

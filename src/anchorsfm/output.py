@@ -1,7 +1,7 @@
 """The output folder: what lies where, written so that a file is complete or absent."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -43,7 +43,7 @@ class OutputFolder:
         """The final models, largest first, as sparse/0, sparse/1, ..."""
         write_models(self.root / "sparse", models, names)
 
-    def write_dense(self, clouds: Sequence[DenseCloud]) -> None:
+    def write_dense(self, clouds: Iterable[DenseCloud]) -> None:
         """Dense clouds as dense/0.ply, dense/1.ply, ... numbered like the models."""
         shutil.rmtree(self.root / "dense", ignore_errors=True)
         for number, cloud in enumerate(clouds):

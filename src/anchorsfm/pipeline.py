@@ -12,6 +12,7 @@ import numpy as np
 from anchorsfm.align import AlignConfig, align
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.anchors import build_anchors
+from anchorsfm.densify import dense_cloud
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
@@ -22,13 +23,14 @@ from anchorsfm.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.output import OutputFolder
 from anchorsfm.pairing import make_pairs
 from anchorsfm.report import ImageReport, RunReport, report_alignment, report_model
+from anchorsfm.rescale import onto_model
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour, observations_per_view
 from anchorsfm.tracks.refine import AdjustConfig, AdjustResult, KnownViews, refine_model
 from anchorsfm.tracks.start import alignment_model, start_model
@@ -97,9 +99,7 @@ def reconstruct(
     folder.prepare(config)
     warnings = _WarningLog(progress)
     with clock.stage("images"):
-        images = load_image_set(
-            source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=warnings
-        )
+        images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=warnings)
         _require_two(images)
         known = read_known(config.known, images)
         images = known.with_focal_priors(images)
@@ -116,9 +116,7 @@ def reconstruct(
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in alignments], images.names)
     with clock.stage("tracks, adjustment"):
         tracks = build_tracks(collector.finish(), images.num_images)
-        adjusted = [
-            _adjust_component(a, tracks, images, predictor.grid, known, config, warnings) for a in alignments
-        ]
+        adjusted = [_adjust_component(a, tracks, images, predictor.grid, known, config, warnings) for a in alignments]
         order = sorted(range(len(adjusted)), key=lambda k: -len(adjusted[k].model.image))
         order = [k for k in order if len(adjusted[k].model.image) >= 2]
         models = [colour(adjusted[k].model, images, max_size=config.max_image_size) for k in order]
@@ -126,7 +124,11 @@ def reconstruct(
             folder.write_models(models, images.names)
     if config.dense:
         with clock.stage("dense cloud"):
-            folder.write_dense(models, [alignments[k] for k in order], scene, images, predictor.grid, warnings)
+            clouds = (
+                dense_cloud(onto_model(alignments[k], model, scene, predictor.grid), scene, images, predictor.grid)
+                for k, model in zip(order, models, strict=True)
+            )
+            folder.write_dense(clouds)
     report = RunReport(
         versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
         seed=config.seed,
@@ -226,10 +228,7 @@ def _align_components(
         if stored is None:
             anchors = build_anchors(part)
             tree = build_tree(part.graph, anchors, config.align.kinematic_mode)
-            result = align(
-                part.graph, part.views, anchors, tree, config.align,
-                image=part.image, camera_index=cameras, known=given, progress=progress,
-            )  # fmt: skip
+            result = align(part, anchors, tree, config.align, camera_index=cameras, known=given, progress=progress)
             store.save("alignment", key, to_arrays(result))
         else:
             result = from_arrays(stored)

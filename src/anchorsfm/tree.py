@@ -8,6 +8,8 @@ The root is a centre of the tree: with r1 the breadth-first visiting order from 
 furthest from it, the root maximises min(r1, r2).
 """
 
+from typing import Literal, get_args
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.cluster.hierarchy import linkage
@@ -16,9 +18,11 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from scipy.spatial.distance import squareform
 
 from anchorsfm.graph import score_matrix
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import Anchors, KinematicTree, SceneGraph
 
-LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
+Linkage = Literal["single", "complete", "average", "weighted", "centroid", "median", "ward"]
+LINKAGES: tuple[Linkage, ...] = get_args(Linkage)
 MODES = ("mst", *(f"hclust-{name}" for name in LINKAGES))
 
 
@@ -43,20 +47,20 @@ def tree_of_scores(
     allow_unmatched_edges: let hierarchical clustering chain images that share no match, as the original method does.
         Such an edge carries no evidence about the relative pose. For comparisons only.
 
-    Raises ValueError for an unknown mode, or if the images are not connected by matches: split the scene first.
+    Raises InputError for an unknown mode, ValueError if the images are not connected by matches: split the scene first.
     """
     if mode not in MODES:
-        raise ValueError(f"unknown kinematic mode {mode!r}: choose one of {', '.join(MODES)}")
-    matched = score > 0
+        raise InputError(f"unknown kinematic mode {mode!r}: choose one of {', '.join(MODES)}")
     if len(score) == 1:
         return KinematicTree(root=0, parent=np.array([-1]), order=np.array([0]))
     tolerates_pieces = allow_unmatched_edges and mode != "mst"
-    if not tolerates_pieces and connected_components(csr_array(matched), directed=False)[0] > 1:
+    if not tolerates_pieces and connected_components(csr_array(score), directed=False)[0] > 1:
         raise ValueError("the scene graph is in several pieces: align each connected component by itself")
     if mode == "mst":
         edges = _spanning_edges(score)
     else:
-        edges = _cluster_edges(score, num_blocks, mode.removeprefix("hclust-"), allow_unmatched_edges)
+        method = LINKAGES[MODES.index(mode) - 1]
+        edges = _cluster_edges(score, num_blocks, method, allow_unmatched_edges)
     return _rooted(edges, len(score))
 
 
@@ -65,7 +69,10 @@ def _spanning_edges(score: Float[np.ndarray, "image image"]) -> Int[np.ndarray, 
 
 
 def _cluster_edges(
-    score: Float[np.ndarray, "image image"], num_blocks: Int[np.ndarray, "image"], method: str, allow_unmatched: bool
+    score: Float[np.ndarray, "image image"],
+    num_blocks: Int[np.ndarray, "image"],
+    method: Linkage,
+    allow_unmatched: bool,
 ) -> Int[np.ndarray, "edge 2"]:
     similarity = np.minimum(score / (3 * np.minimum.outer(num_blocks, num_blocks)), 1.0)
     np.fill_diagonal(similarity, 1.0)
@@ -90,18 +97,14 @@ def _cluster_edges(
     return np.sort(np.array(edges, np.int64), axis=1)
 
 
-def _best_edge(
-    score: Float[np.ndarray, "image image"], first: list[int], second: list[int]
-) -> tuple[int, int] | None:
+def _best_edge(score: Float[np.ndarray, "image image"], first: list[int], second: list[int]) -> tuple[int, int] | None:
     """The best matching pair between two clusters, if any."""
     block = score[np.ix_(first, second)]
     row, col = np.unravel_index(int(block.argmax()), block.shape)
     return (first[row], second[col]) if block[row, col] > 0 else None
 
 
-def _joining_edges(
-    score: Float[np.ndarray, "image image"], edges: list[tuple[int, int]]
-) -> list[tuple[int, int]]:
+def _joining_edges(score: Float[np.ndarray, "image image"], edges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Best scoring pairs that join the pieces left by merges of clusters without a common match (Kruskal)."""
     piece = connected_components(_adjacency(np.array(edges, np.int64).reshape(-1, 2), len(score)), directed=False)[1]
     i, j = np.nonzero(np.triu(score, 1))

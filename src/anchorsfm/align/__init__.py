@@ -1,6 +1,23 @@
-"""Sparse global alignment: cameras and anchor depths of all images at once (method: Part A6-A8)."""
+"""Sparse global alignment: cameras and anchor depths of all images at once (method: Part A6-A8).
 
+`problem.py` states what is unknown and what is minimised, `model.py` and `losses.py` are the forward pass, `setup.py`
+and `initialise.py` say where the unknowns start, `adam.py` is a solver, `run.py` puts the stages together for one
+connected component and `scene.py` for a whole scene.
+"""
+
+from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.config import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat
 from anchorsfm.align.run import align
+from anchorsfm.align.scene import align_scene, sparse_global_alignment
 
-__all__ = ["AlignConfig", "AnchorDepthMode", "InitialPoses", "ReferenceCompat", "align"]
+__all__ = [
+    "AlignConfig",
+    "AnchorDepthMode",
+    "InitialPoses",
+    "ReferenceCompat",
+    "align",
+    "align_scene",
+    "from_arrays",
+    "sparse_global_alignment",
+    "to_arrays",
+]

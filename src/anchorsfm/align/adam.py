@@ -116,22 +116,24 @@ class _Trace:
     def __init__(self, settings: AdamSettings) -> None:
         self.settings = settings
         self.rows: list[tuple[float, float, float]] = []
-        self.best: list[float] = []
+        self.best = math.inf
 
     def add(self, losses: Losses) -> bool:
         """Record an iteration; True if it is the best so far."""
         row = (losses.matching.item(), losses.fallback.item(), losses.total.item())
         self.rows.append(row)
-        improved = not self.best or row[2] < self.best[-1]
-        self.best.append(row[2] if improved else self.best[-1])
+        improved = row[2] < self.best
+        self.best = min(self.best, row[2])
         return improved
 
     def has_converged(self) -> bool:
+        """The loss moved neither down nor up. Adam first raises the loss of a good start, then lowers it for as long
+        as the learning rate falls: that the best loss is old proves nothing."""
         tolerance, patience = self.settings.tolerance, self.settings.patience
-        if tolerance <= 0 or len(self.best) <= patience:
+        if tolerance <= 0 or len(self.rows) <= patience:
             return False
-        earlier = self.best[-1 - patience]
-        return earlier - self.best[-1] <= tolerance * earlier
+        recent = [total for _, _, total in self.rows[-1 - patience :]]
+        return max(recent) - min(recent) <= tolerance * max(recent)
 
     def history(self, status: SolverStatus) -> StageHistory:
         loss, fallback, total = np.array(self.rows, np.float64).reshape(-1, 3).T.copy()

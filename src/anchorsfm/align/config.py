@@ -13,6 +13,13 @@ class AnchorDepthMode(StrEnum):
     """z_cam core: the relief is stretched with the distance."""
 
 
+class Schedule(StrEnum):
+    """How the learning rate falls to zero over a stage."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+
+
 class InitialPoses(StrEnum):
     """Where cameras start whose pose is not known."""
 
@@ -54,14 +61,10 @@ class ReferenceCompat:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """Settings of the sparse global alignment."""
+    """Settings of the sparse global alignment. Block size and matching threshold are in `GraphConfig`."""
 
-    subsample: int = 8
-    """Side in grid pixels of the blocks that share one depth unknown."""
     kinematic_mode: str = "hclust-ward"
     """Tree along which poses are chained: mst or hclust-<linkage>."""
-    matching_conf_thr: float = 5.0
-    """A pair whose best match confidence does not exceed this is used through the regression fallback."""
     lr1: float = 0.07
     """Learning rate at the start of the coarse stage (3D matching)."""
     niter1: int = 300
@@ -88,12 +91,12 @@ class AlignConfig:
     """Optimise the logarithm of anchor depths."""
     init_poses: InitialPoses = InitialPoses.PAIRS
     """Where cameras start."""
-    schedule: str = "cosine"
-    """How the learning rate falls to zero: cosine or linear."""
-    tolerance: float = 1e-5
-    """A stage ends when its loss fell by less than this share during the last `patience` iterations; 0: never."""
+    schedule: Schedule = Schedule.COSINE
+    """How the learning rate falls to zero."""
+    tolerance: float = 1e-4
+    """A stage ends early when its loss varied by less than this share over `patience` iterations; 0: never."""
     patience: int = 20
-    """Iterations over which the fall of the loss is judged."""
+    """Iterations over which the loss must stay put."""
     double_precision: bool = False
     """Compute in float64."""
     reference: ReferenceCompat = field(default_factory=ReferenceCompat)

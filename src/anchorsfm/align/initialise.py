@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
-from anchorsfm.align.problem import DirectedObservations, Observations
+from anchorsfm.align.observations import DirectedObservations
+from anchorsfm.align.problem import Observations
 from anchorsfm.geometry.transforms import fit_similarity
 
 NUM_ROUNDS = 12
@@ -159,9 +160,9 @@ def onto_known(
         if pose is not None:
             rotation[view], centre[view] = pose[:, :3], pose[:, 3]
     nearest = _nearest_known(parent, is_known)
-    for view in np.flatnonzero(~is_known):
-        k = nearest[view]
-        factor = scale[k] / base.scale[k]
+    for view in np.flatnonzero(~is_known).tolist():
+        k = int(nearest[view])
+        factor = float(scale[k] / base.scale[k])
         turn = rotation[k] @ base.rotation[k].T
         scale[view] = factor * base.scale[view]
         rotation[view] = turn @ base.rotation[view]
@@ -169,9 +170,7 @@ def onto_known(
     return Similarities(scale=scale, rotation=rotation, centre=centre)
 
 
-def _nearest_known(
-    parent: Int[np.ndarray, "view"], is_known: Bool[np.ndarray, "view"]
-) -> Int[np.ndarray, "view"]:
+def _nearest_known(parent: Int[np.ndarray, "view"], is_known: Bool[np.ndarray, "view"]) -> Int[np.ndarray, "view"]:
     """For every view the known view fewest tree edges away (the smallest index of several)."""
     nearest = np.where(is_known, np.arange(len(parent)), -1)
     child = np.flatnonzero(parent >= 0)

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-SLAB = 64
-"""Chunks handled at a time: with 256 slots an array of a slab is 64 KiB in float32."""
+SLAB = 128
+"""Chunks handled at a time: with 256 slots an array of a slab is 128 KiB in float32."""
 MIN_PROJECTION_DEPTH = 1e-3
 
 
@@ -47,7 +47,9 @@ class RobustLoss:
     def is_plain(self) -> bool:
         return self.gamma == 1 and self.offset is None
 
-    def value_and_slope(self, distance: Float[Tensor, "*batch"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    def value_and_slope(
+        self, distance: Float[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """g and dg/dd for distances >= 0."""
         if self.is_plain:
             return distance, torch.ones_like(distance)
@@ -119,9 +121,7 @@ class RayChunks:
     weight: Float[Tensor, "chunk slot"]
 
 
-def matching_loss_3d(
-    matrix: Float[Tensor, "pair 3 7"], chunks: PointChunks, robust: RobustLoss
-) -> Float[Tensor, ""]:
+def matching_loss_3d(matrix: Float[Tensor, "pair 3 7"], chunks: PointChunks, robust: RobustLoss) -> Float[Tensor, ""]:
     """Sum of w g(|M (x_i, x_j, 1)|): M holds the relative pose with both scales."""
     total: Tensor = _MatchingLoss3D.apply(matrix, chunks, robust)
     return total

@@ -109,9 +109,7 @@ def rotation_of(quaternion: Float[Tensor, "view 4"]) -> Float[Tensor, "view 3 3"
     return torch.stack(entries, dim=1).view(-1, 3, 3)
 
 
-def chained_pivots(
-    variables: Variables, layout: Layout
-) -> tuple[Float[Tensor, "view 3 3"], Float[Tensor, "view 3"]]:
+def chained_pivots(variables: Variables, layout: Layout) -> tuple[Float[Tensor, "view 3 3"], Float[Tensor, "view 3"]]:
     """Rotations and origins of the pivot frames in the world."""
     quaternion, translation = variables.quaternion, variables.translation
     rotation = torch.cat([rotation_of(quaternion), torch.eye(3, dtype=quaternion.dtype)[None]])

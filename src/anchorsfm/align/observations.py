@@ -1,4 +1,4 @@
-"""Flat matches -> chunks of equal length that belong to one pair each, so that a pair's matrix is applied to a chunk."""
+"""Flat matches -> chunks of equal length that belong to one pair each, so that a pair's matrix acts on a chunk."""
 
 from dataclasses import dataclass
 
@@ -57,9 +57,7 @@ class DirectedObservations:
         return len(self.pair)
 
 
-def ray_chunks(
-    rows: DirectedObservations, size_wh: Float[np.ndarray, "view 2"], dtype: torch.dtype
-) -> RayChunks:
+def ray_chunks(rows: DirectedObservations, size_wh: Float[np.ndarray, "view 2"], dtype: torch.dtype) -> RayChunks:
     """Chunks for the fine stage: everything varies."""
     layout = lay_out(rows.pair)
     centred = rows.xy - size_wh[rows.source[rows.pair]] / 2

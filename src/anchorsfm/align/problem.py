@@ -14,7 +14,6 @@ from torch import Tensor
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.losses import (
     PixelClip,
-    PointChunks,
     RayChunks,
     RobustLoss,
     matching_loss_3d,
@@ -144,7 +143,9 @@ def _fallback_at_matches(scene: ObservedScene, anchors: Anchors) -> DirectedObse
         pieces.append((*sides, xy[rows], anchor[rows], ratio[rows], *goals))
     if not pieces:
         return _fallback_rows(scene, anchors)
-    image_rows, frame_rows, xy, anchor, ratio, goal, weight = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    image_rows, frame_rows, xy, anchor, ratio, goal, weight = (
+        np.concatenate(part) for part in zip(*pieces, strict=True)
+    )
     source, target, pair = _directed_pairs(image_rows, frame_rows)
     return DirectedObservations(
         source=source, target=target, pair=pair, xy=xy, anchor=anchor, depth_ratio=ratio, goal=goal, weight=weight
@@ -176,9 +177,7 @@ class CoarseObjective:
         dtype = start.log_size.dtype
         self._chunks = point_chunks(matches.pair[:count], points[:count], points[count:], matches.weight[:count], dtype)
         fallback_points = unit_points(fallback, start, layout)
-        self._fallback_chunks = point_chunks(
-            fallback.pair, fallback_points, fallback.goal, fallback.weight, dtype
-        )
+        self._fallback_chunks = point_chunks(fallback.pair, fallback_points, fallback.goal, fallback.weight, dtype)
         self._pairs = _views_of(matches, observations.num_pairs)
         self._fallback_pairs = _views_of(fallback, len(fallback.source))
 
@@ -277,9 +276,7 @@ def _pixel_clip(size: Float[Tensor, "pair 2"], fixed: bool) -> PixelClip:
     return PixelClip((-2 * side).contiguous(), (4 * side).contiguous())
 
 
-def unit_points(
-    rows: DirectedObservations, variables: Variables, layout: Layout
-) -> Float[np.ndarray, "row 3"]:
+def unit_points(rows: DirectedObservations, variables: Variables, layout: Layout) -> Float[np.ndarray, "row 3"]:
     """Points of source pixels in the frames of their cameras for size 1 and no normalisation, in float64."""
     with torch.no_grad():
         cameras = cameras_of(variables, layout)
@@ -308,16 +305,16 @@ def points_in_camera(
 
 @dataclass(frozen=True, kw_only=True)
 class Freedom:
-    """Which elements of the unknowns may move; None: all of them."""
+    """Which elements of the unknowns may move."""
 
-    view: Bool[Tensor, "view"] | None
+    view: Bool[Tensor, "view"]
     """Views whose pose is free."""
-    size: Bool[Tensor, "view"] | None
-    camera: Bool[Tensor, "camera"] | None
-    anchor: Bool[Tensor, "anchor"] | None
+    size: Bool[Tensor, "view"]
+    camera: Bool[Tensor, "camera"]
+    anchor: Bool[Tensor, "anchor"]
 
     def mask(self, name: str) -> Tensor | None:
-        """0/1 factor for the gradient of a variable."""
+        """0/1 factor for the gradient of a variable, None where all of it is free."""
         by_name = {
             "quaternion": self.view,
             "translation": self.view,
@@ -327,7 +324,7 @@ class Freedom:
             "core_depth": self.anchor,
         }
         flags = by_name[name]
-        if flags is None or bool(flags.all()):
+        if bool(flags.all()):
             return None
         return flags[:, None] if name in ("quaternion", "translation", "principal_point") else flags
 
@@ -339,6 +336,7 @@ class Problem:
     layout: Layout
     observations: Observations
     start: Variables
-    freedom: Freedom
+    coarse_freedom: Freedom
+    fine_freedom: Freedom
     log_focal_range: tuple[Float[Tensor, "camera"], Float[Tensor, "camera"]]
     fixed_pose: Bool[np.ndarray, "view"]

@@ -52,7 +52,7 @@ def _coarse_stage(problem: Problem, config: AlignConfig, progress: Progress) -> 
     settings = _settings(config, config.niter1, config.lr1, POSE_VARIABLES)
     with progress.stage("coarse alignment", config.niter1) as advance:
         return minimise(
-            objective, problem.start, settings, problem.freedom.mask, lambda v: _into_domain(v, problem), advance
+            objective, problem.start, settings, problem.coarse_freedom.mask, lambda v: _into_domain(v, problem), advance
         )
 
 
@@ -70,7 +70,7 @@ def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progres
     if config.reference.repeated_shared_steps and num_cameras == 1:
         settings = replace(settings, repeats={"log_focal": num_views, "principal_point": num_views})
     with progress.stage("fine alignment", config.niter2) as advance:
-        return minimise(objective, start, settings, problem.freedom.mask, lambda v: _into_domain(v, problem), advance)
+        return minimise(objective, start, settings, problem.fine_freedom.mask, lambda v: _into_domain(v, problem), advance)
 
 
 def _settings(config: AlignConfig, iterations: int, rate: float, active: tuple[str, ...]) -> AdamSettings:
@@ -87,13 +87,13 @@ def _settings(config: AlignConfig, iterations: int, rate: float, active: tuple[s
 
 def _into_domain(variables: Variables, problem: Problem) -> None:
     """Unit quaternions and plausible focal lengths, in place; what is frozen is left alone."""
-    free = problem.freedom.view
+    free = problem.fine_freedom.view
     unit = variables.quaternion / variables.quaternion.norm(dim=1, keepdim=True)
-    variables.quaternion.copy_(unit if free is None else torch.where(free[:, None], unit, variables.quaternion))
+    variables.quaternion.copy_(torch.where(free[:, None], unit, variables.quaternion))
     lowest, highest = problem.log_focal_range
     clamped = torch.minimum(torch.maximum(variables.log_focal, lowest), highest)
-    cameras = problem.freedom.camera
-    variables.log_focal.copy_(clamped if cameras is None else torch.where(cameras, clamped, variables.log_focal))
+    cameras = problem.fine_freedom.camera
+    variables.log_focal.copy_(torch.where(cameras, clamped, variables.log_focal))
 
 
 def _result(

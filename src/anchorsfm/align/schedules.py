@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from anchorsfm.align.config import Schedule
+
 
 def cosine(alpha: float, base: float, end: float = 0.0) -> float:
     """Half a cosine from base (alpha 0) to end (alpha 1)."""
@@ -14,4 +16,4 @@ def linear(alpha: float, base: float, end: float = 0.0) -> float:
     return (1 - alpha) * base + alpha * end
 
 
-SCHEDULES: dict[str, Callable[[float, float], float]] = {"cosine": cosine, "linear": linear}
+SCHEDULES: dict[Schedule, Callable[[float, float], float]] = {Schedule.COSINE: cosine, Schedule.LINEAR: linear}

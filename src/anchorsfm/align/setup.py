@@ -95,13 +95,15 @@ def build_problem(
     layout = _layout(scene, anchors, tree, config, camera, knowledge, median).to(dtype)
     observations = collect_observations(scene, anchors, config)
     start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
-    similarities = _initial_similarities(observations, start, layout, tree, config, knowledge)
-    start = _with_poses(start, similarities, layout, tree, knowledge)
+    initial = _initial_similarities(observations, start, layout, tree, config, knowledge)
+    start = _with_poses(start, initial.similarities, layout, tree, knowledge)
+    freedom = _freedom(layout, camera, knowledge)
     return Problem(
         layout=layout,
         observations=observations,
         start=start,
-        freedom=_freedom(layout, camera, knowledge),
+        coarse_freedom=replace(freedom, size=freedom.size & torch.from_numpy(~initial.scale_known)),
+        fine_freedom=freedom,
         log_focal_range=_log_focal_range(layout, camera),
         fixed_pose=knowledge.pose_frozen,
     )
@@ -213,6 +215,14 @@ def _intrinsics_and_depths(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Initial:
+    similarities: Similarities
+    scale_known: Bool[np.ndarray, "view"]
+    """Views whose size follows from frozen poses by triangulation. The coarse loss, which gains by shrinking the
+    scene, must not touch it."""
+
+
 def _initial_similarities(
     observations: Observations,
     start: Variables,
@@ -220,7 +230,7 @@ def _initial_similarities(
     tree: KinematicTree,
     config: AlignConfig,
     knowledge: Knowledge,
-) -> Similarities:
+) -> _Initial:
     similarities = coincident(_unit_pivot_offset(start, layout))
     world_from_cam = knowledge.world_from_cam
     any_pose = any(pose is not None for pose in world_from_cam)
@@ -236,18 +246,21 @@ def _initial_similarities(
         scales = triangulated_scales(observations, points, world_from_cam)
         similarities = onto_known(similarities, world_from_cam, scales, tree.parent)
         frozen_scale = np.where(knowledge.depth_frozen, 1.0, similarities.scale)
-        return replace(similarities, scale=frozen_scale)
+        return _Initial(
+            similarities=replace(similarities, scale=frozen_scale),
+            scale_known=knowledge.pose_frozen & np.isfinite(scales) & (not layout.normalise),
+        )
     return _at_known_scale(similarities, knowledge)
 
 
-def _at_known_scale(similarities: Similarities, knowledge: Knowledge) -> Similarities:
+def _at_known_scale(similarities: Similarities, knowledge: Knowledge) -> _Initial:
     """Rescale the world so that views with frozen depth have scale 1."""
     frozen = knowledge.depth_frozen
-    if not frozen.any():
-        return similarities
-    factor = np.exp(-np.log(similarities.scale[frozen]).mean())
-    scale = np.where(frozen, 1.0, similarities.scale * factor)
-    return replace(similarities, scale=scale, centre=similarities.centre * factor)
+    if frozen.any():
+        factor = np.exp(-np.log(similarities.scale[frozen]).mean())
+        scale = np.where(frozen, 1.0, similarities.scale * factor)
+        similarities = replace(similarities, scale=scale, centre=similarities.centre * factor)
+    return _Initial(similarities=similarities, scale_known=np.zeros(len(frozen), bool))
 
 
 def _unit_pivot_offset(start: Variables, layout: Layout) -> Float[np.ndarray, "view 3"]:
@@ -294,5 +307,7 @@ def _log_focal_range(layout: Layout, camera: Int[np.ndarray, "view"]) -> tuple[t
     """Bounds of the focal length of every camera, from its largest image."""
     diagonal = np.zeros(int(camera.max()) + 1)
     np.maximum.at(diagonal, camera, np.hypot(*layout.size.double().numpy().T))
-    lowest, highest = (torch.tensor(np.log(bound * diagonal), dtype=layout.size.dtype) for bound in FOCAL_RANGE_DIAGONALS)
+    lowest, highest = (
+        torch.tensor(np.log(bound * diagonal), dtype=layout.size.dtype) for bound in FOCAL_RANGE_DIAGONALS
+    )
     return lowest, highest

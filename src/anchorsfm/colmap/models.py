@@ -1,5 +1,6 @@
 """Poses and focal lengths out of COLMAP models on disk."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,24 @@ def read_model(folder: Path) -> PoseSet:
 
 
 def _load(folder: Path) -> pycolmap.Reconstruction:
+    """The cameras and images of a model; its 3D points are left out."""
     try:
-        return pycolmap.Reconstruction(str(folder))
+        with tempfile.TemporaryDirectory(prefix="anchorsfm-") as copy:
+            _link_without_points(folder, Path(copy))
+            return pycolmap.Reconstruction(copy)
     except Exception as error:  # pycolmap turns failed checks into various types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"cannot read the COLMAP model in {folder}: {reason}") from error
+
+
+def _link_without_points(folder: Path, copy: Path) -> None:
+    """Make `copy` the same model with no 3D points: nobody here needs them, and pycolmap 4.2 never returns from a
+    truncated points3D.bin."""
+    suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
+    for name in ("cameras", "images", "rigs", "frames"):
+        if (folder / (name + suffix)).is_file():
+            (copy / (name + suffix)).symlink_to((folder / (name + suffix)).resolve())
+    (copy / f"points3D{suffix}").write_bytes(bytes(8) if suffix == ".bin" else b"")
 
 
 def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:

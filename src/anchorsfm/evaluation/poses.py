@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from jaxtyping import Float, Int
 
-from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
+from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
 
@@ -117,7 +117,9 @@ def _pair_errors(
     a, b = np.triu_indices(len(truth), 1)
     rotation, direction = _relative(estimate, a, b)
     true_rotation, true_direction = _relative(truth, a, b)
-    rotation_error = rotation_angle_deg(rotation @ np.swapaxes(true_rotation, -1, -2))
+    # By the trace, as usual in published figures; with a truth of six digits it is good to about 0.05 degrees.
+    trace = np.einsum("pij,pij->p", rotation, true_rotation)
+    rotation_error = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
     lengths = np.linalg.norm(direction, axis=-1) * np.linalg.norm(true_direction, axis=-1)
     cosine = (direction * true_direction).sum(-1) / np.maximum(lengths, 1e-12)
     translation_error = np.degrees(np.arccos(np.clip(cosine, -1, 1)))

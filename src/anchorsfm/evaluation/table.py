@@ -7,15 +7,15 @@ from typing import Any
 from anchorsfm.evaluation.poses import AUC_THRESHOLDS_DEG, RATE_THRESHOLDS_DEG, PoseEvaluation
 
 
-def format_table(evaluations: Mapping[str, PoseEvaluation]) -> list[str]:
-    """Lines of a table with one row per named evaluation. Rates and areas in percent."""
-    rows = [_cells(evaluation) for evaluation in evaluations.values()]
-    header = ["", *(rows[0] if rows else [])]
-    body = [[name, *row.values()] for name, row in zip(evaluations, rows, strict=True)]
-    width = [max(len(line[column]) for line in [header, *body]) for column in range(len(header))]
-    return [
-        "  ".join([line[0].ljust(width[0]), *map(str.rjust, line[1:], width[1:])]).rstrip() for line in [header, *body]
-    ]
+def format_table(evaluations: PoseEvaluation | Mapping[str, PoseEvaluation]) -> list[str]:
+    """Lines of a table, one row per named evaluation, or for just one. Rates and areas in percent."""
+    if isinstance(evaluations, PoseEvaluation):
+        evaluations = {"": evaluations}
+    rows = [["", *next(map(_cells, evaluations.values()), {})]]
+    rows += [[name, *_cells(evaluation).values()] for name, evaluation in evaluations.items()]
+    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(width[0]), *map(str.rjust, row[1:], width[1:])]) for row in rows]
+    return [line if width[0] else line[2:] for line in lines]
 
 
 def _cells(evaluation: PoseEvaluation) -> dict[str, str]:
@@ -38,7 +38,7 @@ def _number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "-"
 
 
-def to_plain(evaluation: PoseEvaluation) -> dict[str, Any]:
+def to_dict(evaluation: PoseEvaluation) -> dict[str, Any]:
     """Numbers and strings only, for JSON; None where a value is not defined. Rates and areas from 0 to 1."""
     plain: dict[str, Any] = {
         "num_images": evaluation.num_images,

@@ -126,6 +126,4 @@ def colour(model: Reconstruction, images: ImageSet, *, max_size: int = 1024) -> 
         xy = np.clip(xy, 0, size_wh - 1)
         np.add.at(total, tracks.obs_point[rows], rgb[xy[:, 1], xy[:, 0]])
     error = np.bincount(tracks.obs_point, weights=observation_errors_px(model), minlength=len(model.points))
-    return replace(
-        model, rgb=np.round(total / count[:, None]).astype(np.uint8), error_px=error / count
-    )
+    return replace(model, rgb=np.round(total / count[:, None]).astype(np.uint8), error_px=error / count)

@@ -107,8 +107,9 @@ def refine_model(
         for number, max_error_px in enumerate(rounds):
             model = _triangulate_and_resect(model, tracks, config, max_error_px, known)
             loss_scale_px = _loss_scale_px(model, float(np.median(working_scale)))
-            model = _adjust(model, config, known, loss_scale_px, free)
-            if number == len(rounds) - 1:
+            last = number == len(rounds) - 1
+            model = _adjust(model, config, known, loss_scale_px, free, tolerance=1e-6 if last else 1e-4)
+            if last:
                 model, free = _free_principal_points(model, config, known, loss_scale_px)
             advance(1)
         model = triangulate_model(model, tracks, max_error_px=final_px, min_angle_deg=config.min_angle_deg)
@@ -159,12 +160,17 @@ def _adjust(
     known: KnownViews,
     loss_scale_px: float,
     free_centre: Bool[np.ndarray, "camera"],
+    *,
+    tolerance: float = 1e-6,
 ) -> Reconstruction:
     """Adjust everything; the principal point only of the cameras marked `free_centre`."""
     if not len(model.points):
         return model
     options = BundleOptions(
-        loss_scale_px=loss_scale_px, max_iterations=config.max_iterations, num_threads=config.num_threads
+        loss_scale_px=loss_scale_px,
+        max_iterations=config.max_iterations,
+        function_tolerance=tolerance,
+        num_threads=config.num_threads,
     )
     adjusted = model
     if not free_centre.all():
@@ -202,9 +208,7 @@ def _free_principal_points(
 
 def _without_absurd_cameras(adjusted: Reconstruction, before: Reconstruction) -> Reconstruction:
     """Cameras whose parameters left the plausible range get their former ones back."""
-    cameras = tuple(
-        b if has_absurd_params(a) else a for a, b in zip(adjusted.cameras, before.cameras, strict=True)
-    )
+    cameras = tuple(b if has_absurd_params(a) else a for a, b in zip(adjusted.cameras, before.cameras, strict=True))
     return replace(adjusted, cameras=cameras)
 
 

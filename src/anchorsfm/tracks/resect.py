@@ -57,4 +57,3 @@ def resect(
             poses[view] = np.asarray(pose.Rt)
             found[k] = True
     return replace(model, cam_from_world=poses), found
-

@@ -31,7 +31,7 @@ class Features:
 
 def detect(grey: UInt8[np.ndarray, "h w"], size_wh: Int[np.ndarray, "2"], config: FeatureConfig) -> Features:
     """Features of an image given at working size; `size_wh` is its size in original pixels."""
-    sift = cv2.SIFT_create(nfeatures=config.max_keypoints, contrastThreshold=config.contrast_threshold)
+    sift = cv2.SIFT.create(nfeatures=config.max_keypoints, contrastThreshold=config.contrast_threshold)
     found, raw = sift.detectAndCompute(grey, None)
     if raw is None or len(found) == 0:
         return _no_features()

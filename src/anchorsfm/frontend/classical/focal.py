@@ -113,9 +113,7 @@ def estimate_focals_px(
     return np.exp(log_focal)[device] / scale
 
 
-def _device_focal(
-    recorded: Float[np.ndarray, "view"], own: list[FocalEvidence], config: IntrinsicsConfig
-) -> float:
+def _device_focal(recorded: Float[np.ndarray, "view"], own: list[FocalEvidence], config: IntrinsicsConfig) -> float:
     """Log focal length of one device from its record and its own pairs; NaN if neither says anything."""
     usable = [e for e in own if np.isfinite(e.shared_focal)]
     log_focal = np.log([e.shared_focal for e in usable])

@@ -57,4 +57,4 @@ def parallax_deg(
 
 def in_front(depths: Float[np.ndarray, "point 2"]) -> Bool[np.ndarray, "point"]:
     """Points with a sensible positive depth in both cameras."""
-    return (depths > 1e-9).all(1)
+    return np.asarray((depths > 1e-9).all(1))

@@ -73,9 +73,7 @@ def _compare(pairs: Int[np.ndarray, "pair 2"], poses: list[RelativePose]) -> _Ra
             continue
         for side in (0, 1):
             order = np.argsort(pose.keypoint[:, side], kind="stable")
-            sighting = _Sighting(
-                pair=n, keypoint=pose.keypoint[order, side], log_depth=np.log(pose.depth[order, side])
-            )
+            sighting = _Sighting(pair=n, keypoint=pose.keypoint[order, side], log_depth=np.log(pose.depth[order, side]))
             seen.setdefault(pair[side], []).append(sighting)
     rows = [row for image in sorted(seen) for row in _compare_in_image(seen[image])]
     table = np.array(rows, float).reshape(-1, 4)

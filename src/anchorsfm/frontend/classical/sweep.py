@@ -35,7 +35,7 @@ class GridView:
 
     grey: UInt8[np.ndarray, "h w"]
     focal_xy: tuple[float, float]
-    """Grid pixels along x and y: the two differ a little when the sides were rounded. The principal point is central."""
+    """Grid pixels along x and y, which differ a little when the sides were rounded. The principal point is central."""
 
     @property
     def intrinsics(self) -> Float[np.ndarray, "3 3"]:
@@ -103,7 +103,7 @@ def inverse_depth_per_px(inverse_depth: Float32[np.ndarray, "h w"], geometry: Ep
 def choose_planes(
     reference: GridView, geometry: Epipolar, match_depth: Float[np.ndarray, "match"], config: DenseConfig
 ) -> Float[np.ndarray, "plane"]:
-    """Inverse depths of the planes, uniform over the range of the matches with a margin, about `plane_step_px` apart."""
+    """Inverse depths of the planes: uniform over the range of the matches and a margin, `plane_step_px` apart."""
     low, high = np.percentile(1.0 / match_depth, [0.5, 99.5]) * (FAR_MARGIN, NEAR_MARGIN)
     height, width = reference.grey.shape
     u, v = np.meshgrid(np.linspace(0.05, 0.95, 5) * width, np.linspace(0.05, 0.95, 5) * height)
@@ -114,9 +114,7 @@ def choose_planes(
         return np.linspace(low, high, config.min_planes)
     far, near = (end[visible, :2] / end[visible, 2:] for end in ends)
     length_px = np.percentile(np.linalg.norm(near - far, axis=1), 75)
-    return np.linspace(
-        low, high, int(np.clip(length_px / config.plane_step_px, config.min_planes, config.max_planes))
-    )
+    return np.linspace(low, high, int(np.clip(length_px / config.plane_step_px, config.min_planes, config.max_planes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +136,7 @@ def window_statistics(grey: UInt8[np.ndarray, "h w"], radius: int) -> Window:
 
 
 def correlation(window: Window, warped: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Zero-mean normalised cross-correlation of the reference with a warped image; 0 where that is negative (unseen)."""
+    """Zero-mean normalised cross-correlation of the reference with a warped image; 0 where that is unseen (< 0)."""
     mean = cv2.boxFilter(warped, -1, window.size)
     variance = cv2.boxFilter(warped * warped, -1, window.size)
     covariance = cv2.boxFilter(warped * window.values, -1, window.size)

@@ -39,6 +39,8 @@ class RelativePose:
     """Baseline of length 1. For a pure rotation the translation is 0."""
     depth: Float[np.ndarray, "match 2"]
     """Depth of each match in camera i and in camera j, in baselines; NaN for a pure rotation."""
+    error_px: Float[np.ndarray, "match"]
+    """Distance of each match from the geometry, in centred pixels: Sampson distance, or reprojection by rotation."""
     parallax_deg: float
     """Median over matches."""
 
@@ -88,13 +90,19 @@ def relate(
             status=PairStatus.PURE_ROTATION,
             keypoint=keypoint[inlier],
             j_from_i=np.concatenate([rotation.j_from_i, np.zeros((3, 1))], axis=1),
-            depth=np.full((int(inlier.sum()), 2), np.nan),
+            depth=np.full((int(inlier.sum()), 2), np.nan, np.float32),
+            error_px=rotation.error_px.astype(np.float32),
             parallax_deg=parallax,
         )
     if keep.sum() < matching.min_inliers:
         return _unrelated()
     return RelativePose(
-        status=PairStatus.OK, keypoint=keypoint[keep], j_from_i=j_from_i, depth=depth[keep], parallax_deg=parallax
+        status=PairStatus.OK,
+        keypoint=keypoint[keep],
+        j_from_i=j_from_i,
+        depth=depth[keep].astype(np.float32),
+        error_px=_sampson_px(rays_i[keep], rays_j[keep], j_from_i, focal_ij).astype(np.float32),
+        parallax_deg=parallax,
     )
 
 
@@ -118,12 +126,26 @@ def _essential_pose(
     return j_from_i, np.array(info["inliers"], bool)
 
 
+def _sampson_px(
+    rays_i: Float[np.ndarray, "match 3"],
+    rays_j: Float[np.ndarray, "match 3"],
+    j_from_i: Float[np.ndarray, "3 4"],
+    focal_ij: tuple[float, float],
+) -> Float[np.ndarray, "match"]:
+    """Sampson distance |x_j^T F x_i| / |gradient| (Hartley and Zisserman, 11.4.3)."""
+    essential = np.cross(j_from_i[:, 3], j_from_i[:, :3], axisb=0, axisc=0)
+    line_j, line_i = rays_i @ essential.T, rays_j @ essential
+    gradient = np.sqrt((line_i[:, :2] ** 2).sum(1) / focal_ij[0] ** 2 + (line_j[:, :2] ** 2).sum(1) / focal_ij[1] ** 2)
+    return np.abs((rays_j * line_j).sum(1)) / np.maximum(gradient, 1e-12)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RotationFit:
     """How well a camera that only turns explains the matches."""
 
     j_from_i: Float[np.ndarray, "3 3"]
     inlier_ratio: float
+    error_px: Float[np.ndarray, "match"]
 
 
 def fit_rotation(
@@ -153,7 +175,7 @@ def fit_rotation(
     fit = least_squares(cost, np.zeros(4), loss="cauchy", f_scale=max_error_px, max_nfev=30)
     error = np.linalg.norm(residual(fit.x, np.arange(len(xy_i))), axis=1)
     rotation = Rotation.from_rotvec(fit.x[:3]).as_matrix() @ start
-    return RotationFit(j_from_i=rotation, inlier_ratio=float((error < max_error_px).mean()))
+    return RotationFit(j_from_i=rotation, inlier_ratio=float((error < max_error_px).mean()), error_px=error)
 
 
 def _unverified() -> Verified:
@@ -165,6 +187,7 @@ def _unrelated() -> RelativePose:
         status=PairStatus.UNMATCHED,
         keypoint=np.zeros((0, 2), np.int32),
         j_from_i=np.eye(3, 4),
-        depth=np.zeros((0, 2)),
+        depth=np.zeros((0, 2), np.float32),
+        error_px=np.zeros(0, np.float32),
         parallax_deg=0.0,
     )

@@ -27,9 +27,7 @@ def single_threaded_libraries() -> Iterator[None]:
         torch.set_num_threads(pytorch)
 
 
-def ordered_map(
-    function: Callable[[Input], Output], inputs: Iterable[Input], num_workers: int
-) -> Iterator[Output]:
+def ordered_map(function: Callable[[Input], Output], inputs: Iterable[Input], num_workers: int) -> Iterator[Output]:
     """Yield `function(x)` for every x in order; at most `num_workers` + 1 results are in the making or waiting.
 
     When the consumer stops early or is interrupted, work that has not started is dropped.

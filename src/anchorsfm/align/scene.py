@@ -1,0 +1,151 @@
+"""From a front end, or a condensed scene, to one alignment per connected component."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, get_type_hints
+
+import numpy as np
+from jaxtyping import Int
+
+from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.config import AlignConfig
+from anchorsfm.align.run import align
+from anchorsfm.anchors import build_anchors
+from anchorsfm.frontend.base import Frontend, PairPredictor
+from anchorsfm.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.io.store import Store, digest
+from anchorsfm.scene.alignment import AlignmentResult, KnownImage
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.pairs import PairList, PairPrediction
+from anchorsfm.scene.progress import SILENT, Advance, Progress
+from anchorsfm.tree import build_tree
+
+
+def sparse_global_alignment(
+    images: ImageSet,
+    pairs: PairList,
+    frontend: Frontend,
+    *,
+    shared_intrinsics: bool | None = None,
+    known: Mapping[int, KnownImage] | None = None,
+    store: Store | None = None,
+    progress: Progress = SILENT,
+    **settings: Any,
+) -> tuple[AlignmentResult, ...]:
+    """Align all images: one result per connected component, the largest first.
+
+    shared_intrinsics: True: one camera for all images, False: one for each, None: as `images.camera_index` says.
+    known: what is known about some images, by index in `images`; intrinsics and depths are on the front end's grid.
+    store: where predictions and the result are kept, so that the same call returns at once; None: nowhere.
+    settings: fields of `GraphConfig` and `AlignConfig` by name (subsample, matching_conf_thr, kinematic_mode, lr1,
+        niter1, lr2, niter2, gamma1, gamma2, loss_dust3r_w, opt_pp, opt_depth, depth_mode ...).
+
+    Images that no usable pair reaches are in no result; no usable pair at all gives an empty tuple.
+    Raises InputError for a setting that does not exist or known quantities that cannot be used.
+    """
+    graph_config, config = configs_of(settings)
+    store = store or Store(None)
+    camera_index = _camera_index(images, shared_intrinsics)
+    predictor = frontend.open(images, pairs, store, progress)
+    known = dict(sorted((known or {}).items()))
+    given = {str(image): value for image, value in known.items()}
+    key = digest("scene alignment", predictor.digest, graph_config, config, camera_index, given)
+    stored = store.load("alignment", key)
+    if stored is not None:
+        return _unpacked(stored)
+    with progress.stage("pair predictions", len(predictor)) as advance:
+        predictions = _counted(predictor, advance)
+        scene = build_scene_graph(images.num_images, predictions, predictor.grid, graph_config, pairs)
+    results = align_scene(scene, config, camera_index=camera_index, known=known, progress=progress)
+    store.save("alignment", key, _packed(results))
+    return results
+
+
+def _counted(predictor: PairPredictor, advance: Advance) -> Iterator[PairPrediction]:
+    for prediction in predictor:
+        yield prediction
+        advance(1)
+
+
+def _packed(results: Sequence[AlignmentResult]) -> dict[str, np.ndarray]:
+    arrays = {f"{k}/{name}": array for k, result in enumerate(results) for name, array in to_arrays(result).items()}
+    return {"num_components": np.array([len(results)]), **arrays}
+
+
+def _unpacked(arrays: Mapping[str, np.ndarray]) -> tuple[AlignmentResult, ...]:
+    parts: list[dict[str, np.ndarray]] = [{} for _ in range(int(arrays["num_components"][0]))]
+    for name, array in arrays.items():
+        component, _, field = name.partition("/")
+        if field:
+            parts[int(component)][field] = array
+    return tuple(from_arrays(part) for part in parts)
+
+
+def align_scene(
+    scene: ObservedScene,
+    config: AlignConfig | None = None,
+    *,
+    camera_index: Int[np.ndarray, "image"] | None = None,
+    known: Mapping[int, KnownImage] | None = None,
+    progress: Progress = SILENT,
+) -> tuple[AlignmentResult, ...]:
+    """Align every connected component of a condensed scene, the largest first."""
+    config = config or AlignConfig()
+    _check_indices(known or {}, scene.graph.num_images)
+    results = []
+    for component in range(int(scene.graph.component.max(initial=-1)) + 1):
+        part = select_component(scene, component)
+        anchors = build_anchors(part)
+        tree = build_tree(
+            part.graph,
+            anchors,
+            config.kinematic_mode,
+            allow_unmatched_edges=config.reference.unmatched_tree_edges,
+        )
+        results.append(
+            align(
+                part,
+                anchors,
+                tree,
+                config,
+                camera_index=None if camera_index is None else camera_index[part.image],
+                known=[(known or {}).get(image) for image in part.image.tolist()],
+                progress=progress,
+            )
+        )
+    return tuple(results)
+
+
+def configs_of(settings: Mapping[str, Any]) -> tuple[GraphConfig, AlignConfig]:
+    """Both configurations from fields by name; enumerations may be given as strings."""
+    parts = []
+    left = dict(settings)
+    for kind in (GraphConfig, AlignConfig):
+        hints = get_type_hints(kind)
+        parts.append({name: _coerced(name, left.pop(name), hints[name]) for name in hints if name in left})
+    if left:
+        names = sorted([*get_type_hints(GraphConfig), *get_type_hints(AlignConfig)])
+        raise InputError(f"unknown alignment setting {min(left)!r}; there are {', '.join(names)}")
+    return GraphConfig(**parts[0]), AlignConfig(**parts[1])
+
+
+def _coerced(name: str, value: Any, kind: Any) -> Any:
+    if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
+        return value
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise InputError(f"{name}: {value!r} is not one of {', '.join(kind)}") from error
+
+
+def _camera_index(images: ImageSet, shared: bool | None) -> Int[np.ndarray, "image"]:
+    if shared is None:
+        return images.camera_index
+    return np.zeros(images.num_images, np.int64) if shared else np.arange(images.num_images)
+
+
+def _check_indices(known: Mapping[int, KnownImage], num_images: int) -> None:
+    for image in known:
+        if not 0 <= image < num_images:
+            raise InputError(f"known quantities for image {image}, but there are {num_images} images")

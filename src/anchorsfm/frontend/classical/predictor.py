@@ -1,0 +1,242 @@
+"""From sparse two-view geometry and dense depth to the predictions the alignment takes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, Int, UInt8
+
+from anchorsfm.frontend.classical import cache
+from anchorsfm.frontend.classical.confidence import left_right_error_px
+from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.frontend.classical.dense import DensePair, DepthMap, PairGeometry, dense_depth, pair_geometry
+from anchorsfm.frontend.classical.sweep import Epipolar, GridView, warp
+from anchorsfm.frontend.classical.two_view import RelativePose
+from anchorsfm.frontend.classical.workers import ordered_map
+from anchorsfm.geometry.transforms import invert, transform
+from anchorsfm.io.images import load_grey
+from anchorsfm.io.store import Store, digest
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
+
+MAX_DENSE_MATCH_ERROR_PX = 0.5
+"""Dense correspondences must come back to where they started within this."""
+GREY_IMAGES_KEPT = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetGeometry:
+    """The set-wide part: everything the prediction of a pair needs besides its pixels."""
+
+    xy: tuple[Float[np.ndarray, "_ 2"], ...]
+    """Keypoints of every image in original pixels."""
+    focal_px: Float[np.ndarray, "image"]
+    """Original pixels."""
+    poses: tuple[RelativePose, ...]
+    """One per pair."""
+    match_confidence: tuple[Float32[np.ndarray, "_"], ...]
+    """Of the matches of every pair."""
+    baseline: Float[np.ndarray, "pair"]
+    """Length of the baseline of every pair in the unit of its group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSummary:
+    """One row of the report."""
+
+    i: int
+    j: int
+    status: PairStatus
+    num_matches: int
+    """Verified keypoint matches."""
+    parallax_deg: float
+    """Median angle at which the rays of a match meet."""
+
+
+class ClassicalPredictor:
+    """Predictions of the classical front end, made or read from the cache as they are asked for."""
+
+    def __init__(
+        self,
+        *,
+        images: ImageSet,
+        pairs: Int[np.ndarray, "pair 2"],
+        geometry: SetGeometry,
+        grid: ImageGrid,
+        config: DenseConfig,
+        store: Store,
+        digest: str,
+        num_workers: int,
+    ) -> None:
+        self.grid = grid
+        self.digest = digest
+        self.focal_px = geometry.focal_px
+        self.num_keypoints = np.array([len(xy) for xy in geometry.xy], np.int64)
+        self._images = images
+        self._pairs = pairs
+        self._geometry = geometry
+        self._config = config
+        self._store = store
+        self._num_workers = num_workers
+        self._greys = _RecentGreys(lambda image: load_grey(images, image, grid.size_wh[image]))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[PairPrediction]:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the pool keeps every core busy already
+        try:
+            yield from ordered_map(self.predict, range(len(self)), self._num_workers)
+        finally:
+            cv2.setNumThreads(threads)
+
+    def summaries(self) -> tuple[PairSummary, ...]:
+        """One row per pair, in order."""
+        return tuple(
+            PairSummary(i=i, j=j, status=pose.status, num_matches=len(pose.keypoint), parallax_deg=pose.parallax_deg)
+            for (i, j), pose in zip(self._pairs.tolist(), self._geometry.poses, strict=True)
+        )
+
+    def predict(self, pair: int) -> PairPrediction:
+        """The prediction of one row of the pair list."""
+        i, j = self._pairs[pair].tolist()
+        pose = self._geometry.poses[pair]
+        keypoint_matches = Matches(
+            xy_i=self._geometry.xy[i][pose.keypoint[:, 0]].astype(np.float64),
+            xy_j=self._geometry.xy[j][pose.keypoint[:, 1]].astype(np.float64),
+            confidence=self._geometry.match_confidence[pair],
+        )
+        if pose.status is not PairStatus.OK:
+            return PairPrediction(
+                i=i,
+                j=j,
+                status=pose.status,
+                matches=Matches.empty(),
+                keypoint_matches=keypoint_matches,
+                frame_i=None,
+                frame_j=None,
+            )
+        geometry = pair_geometry(self._view(i), self._view(j), pose.j_from_i)
+        dense = self._dense(i, j, pose, geometry)
+        baseline = float(self._geometry.baseline[pair])
+        frame_i, frame_j = _pointmaps(geometry, dense, pose.j_from_i, baseline)
+        sparse = Matches(
+            xy_i=self.grid.to_grid(i, keypoint_matches.xy_i),
+            xy_j=self.grid.to_grid(j, keypoint_matches.xy_j),
+            confidence=keypoint_matches.confidence,
+        )
+        return PairPrediction(
+            i=i,
+            j=j,
+            status=pose.status,
+            matches=_join(sparse, *dense_matches(geometry, dense, self._config.match_stride)),
+            keypoint_matches=keypoint_matches,
+            frame_i=frame_i,
+            frame_j=frame_j,
+        )
+
+    def _view(self, image: int) -> GridView:
+        focal_xy = self.focal_px[image] * self.grid.scale[image]
+        return GridView(grey=self._greys(image), focal_xy=(float(focal_xy[0]), float(focal_xy[1])))
+
+    def _dense(self, i: int, j: int, pose: RelativePose, geometry: PairGeometry) -> DensePair:
+        key = digest(
+            "dense",
+            [self._images.digests[i], self._images.digests[j]],
+            [self.focal_px[i], self.focal_px[j]],
+            [self.grid.size_wh[i], self.grid.size_wh[j]],
+            pose.j_from_i,
+            pose.depth,
+            self._config,
+        )
+        stored = self._store.load("classical-dense", key)
+        if stored is not None:
+            return cache.decode_dense(stored)
+        dense = dense_depth(geometry, pose.depth, self._config)
+        self._store.save("classical-dense", key, cache.encode_dense(dense))
+        return dense
+
+
+class _RecentGreys:
+    """Grid images read lately, shared by the threads."""
+
+    def __init__(self, load: Callable[[int], UInt8[np.ndarray, "h w"]]) -> None:
+        self._load = load
+        self._kept: OrderedDict[int, UInt8[np.ndarray, "h w"]] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, image: int) -> UInt8[np.ndarray, "h w"]:
+        with self._lock:
+            if image in self._kept:
+                self._kept.move_to_end(image)
+                return self._kept[image]
+        grey = self._load(image)
+        with self._lock:
+            self._kept[image] = grey
+            while len(self._kept) > GREY_IMAGES_KEPT:
+                self._kept.popitem(last=False)
+        return grey
+
+
+def unproject(depth: Float32[np.ndarray, "h w"], view: GridView) -> Float32[np.ndarray, "h w 3"]:
+    """Points of all pixel centres in the frame of their camera."""
+    height, width = depth.shape
+    x = ((np.arange(width) + 0.5 - width / 2) / view.focal_xy[0]).astype(np.float32)
+    y = ((np.arange(height) + 0.5 - height / 2) / view.focal_xy[1]).astype(np.float32)
+    return np.stack([x * depth, y[:, None] * depth, depth], axis=-1)
+
+
+def _pointmaps(
+    geometry: PairGeometry, dense: DensePair, j_from_i: Float[np.ndarray, "3 4"], baseline: float
+) -> tuple[Pointmaps, Pointmaps]:
+    """Pointmaps of both images in the frames of i and of j."""
+    points_i = unproject(dense.i.depth * np.float32(baseline), geometry.view_i)
+    points_j = unproject(dense.j.depth * np.float32(baseline), geometry.view_j)
+    scaled = j_from_i.copy()
+    scaled[:, 3] *= baseline
+    to_j, to_i = scaled.astype(np.float32), invert(scaled).astype(np.float32)
+    confidence_i, confidence_j = dense.i.confidence, dense.j.confidence
+    frame_i = Pointmaps(
+        own=points_i, own_confidence=confidence_i, other=transform(to_i, points_j), other_confidence=confidence_j
+    )
+    frame_j = Pointmaps(
+        own=points_j, own_confidence=confidence_j, other=transform(to_j, points_i), other_confidence=confidence_i
+    )
+    return frame_i, frame_j
+
+
+def dense_matches(geometry: PairGeometry, dense: DensePair, stride: int) -> list[Matches]:
+    """Correspondences every `stride` pixels of either image that pass the left-right check closely, in grid pixels."""
+    if stride <= 0:
+        return []
+    here, there, confidence = _follow(dense.i, geometry.to_j, dense.j, geometry.to_i, stride)
+    from_i = Matches(xy_i=here, xy_j=there, confidence=confidence)
+    here, there, confidence = _follow(dense.j, geometry.to_i, dense.i, geometry.to_j, stride)
+    return [from_i, Matches(xy_i=there, xy_j=here, confidence=confidence)]
+
+
+def _follow(
+    depth: DepthMap, geometry: Epipolar, other: DepthMap, back: Epipolar, stride: int
+) -> tuple[Float[np.ndarray, "match 2"], Float[np.ndarray, "match 2"], Float32[np.ndarray, "match"]]:
+    """Grid pixels of one image, where they lie in the other, and their confidences."""
+    inverse_depth, confidence = 1 / depth.depth, depth.confidence
+    there = warp(inverse_depth, geometry)
+    error = left_right_error_px(inverse_depth, geometry, 1 / other.depth, back)
+    good = (error < MAX_DENSE_MATCH_ERROR_PX) & (confidence > 1)
+    on_grid = np.zeros_like(good)
+    on_grid[stride // 2 :: stride, stride // 2 :: stride] = True
+    v, u = np.nonzero(good & on_grid)
+    here = np.stack([u + 0.5, v + 0.5], axis=1)
+    return here, np.stack([there.x[v, u], there.y[v, u]], axis=1).astype(np.float64), confidence[v, u]
+
+
+def _join(*parts: Matches) -> Matches:
+    return Matches(
+        xy_i=np.concatenate([part.xy_i for part in parts]),
+        xy_j=np.concatenate([part.xy_j for part in parts]),
+        confidence=np.concatenate([part.confidence for part in parts]).astype(np.float32),
+    )

@@ -1,0 +1,136 @@
+"""Scene graphs a user can ask for, and the strings that name them.
+
+complete             every pair
+swin-K               each image with the next K in order, around the end unless -noncyclic is appended (default 3)
+logwin-K             each image with those 1, 2, 4 ... 2^(K-1) further on, likewise (default 3)
+oneref-I             image I (counted from 0) with all others (default 0)
+retrieval-A-K        by similarity: A key images with each other, every other image with its nearest key image, and
+                     each image with the K - 1 most similar others (default 20, 10)
+pairs:FILE           the pairs a file lists
+auto                 complete for few images, a number of pairs linear in the number of images for many
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from anchorsfm.scene.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete:
+    """Every pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Each image with its successors in order."""
+
+    size: int = 3
+    """How many successors."""
+    cyclic: bool = True
+    """Whether the first image follows the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogWindow:
+    """Each image with those 1, 2, 4 ... places further on."""
+
+    num_offsets: int = 3
+    cyclic: bool = True
+    """Whether the first image follows the last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneReference:
+    """One image with all others."""
+
+    reference: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """Pairs of similar images."""
+
+    num_key: int = 20
+    """Key images, spread over the set by farthest-point sampling, all paired with each other."""
+    num_neighbours: int = 10
+    """Most similar images each image is paired with, itself counted (its own similarity is the largest)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromFile:
+    """The pairs that a file lists."""
+
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """Every pair of a small set. Of a large one, with nothing known but an order that may mean nothing:
+
+    - pairs 1, 2, 3, 4, 8, 16 and 32 places apart, for pictures taken one after the other;
+    - `num_random_cycles` random closed walks through all images, whose union is an expander: for unordered sets every
+      image gets twice as many random partners, and any two images are few steps apart.
+
+    With a similarity matrix, `Retrieval` with its defaults instead.
+    """
+
+    max_complete: int = 30
+    """Largest set of which every pair is looked at (435 pairs)."""
+    num_random_cycles: int = 5
+
+
+SceneGraphConfig = Complete | Window | LogWindow | OneReference | Retrieval | FromFile | Auto
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefilter:
+    """Drops pairs more than `max_distance` apart in order: `seqN`, or `cycN` where the first follows the last."""
+
+    max_distance: int
+    cyclic: bool
+
+
+def parse_scene_graph(text: str) -> SceneGraphConfig:
+    """The config a string names.
+
+    Raises InputError listing what can be asked for.
+    """
+    if text.startswith("pairs:") and len(text) > 6:
+        return FromFile(path=Path(text[6:]).expanduser())
+    kind, *rest = text.lower().split("-")
+    cyclic = True
+    if kind in ("swin", "logwin") and rest and rest[-1] in ("noncyclic", "cyclic"):
+        cyclic = rest.pop() == "cyclic"
+    if all(number.isdecimal() for number in rest):
+        match kind, [int(number) for number in rest]:
+            case "complete", []:
+                return Complete()
+            case "auto", []:
+                return Auto()
+            case "swin", [] | [_] as size if size != [0]:
+                return Window(size=size[0] if size else Window.size, cyclic=cyclic)
+            case "logwin", [] | [_] as count if count != [0]:
+                return LogWindow(num_offsets=count[0] if count else LogWindow.num_offsets, cyclic=cyclic)
+            case "oneref", [] | [_] as reference:
+                return OneReference(reference=reference[0] if reference else OneReference.reference)
+            case "retrieval", []:
+                return Retrieval()
+            case "retrieval", [num_key, num_neighbours]:
+                return Retrieval(num_key=num_key, num_neighbours=num_neighbours)
+    raise InputError(
+        f"unknown scene graph {text!r}: use auto, complete, swin-K, logwin-K (each also with -noncyclic), oneref-I, "
+        "retrieval-A-K or pairs:FILE"
+    )
+
+
+def parse_prefilter(text: str) -> Prefilter:
+    """The prefilter a string such as `seq5` or `cyc5` names.
+
+    Raises InputError for others.
+    """
+    found = re.fullmatch(r"(seq|cyc)-?(\d+)", text.lower())
+    if not found:
+        raise InputError(f"unknown prefilter {text!r}: use seqN or cycN with a number N")
+    return Prefilter(max_distance=int(found[2]), cyclic=found[1] == "cyc")
