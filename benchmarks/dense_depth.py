@@ -80,8 +80,8 @@ def compare(prediction: PairPrediction, truth: Truth, images: ImageSet, predicto
     ):
         grid = predictor.grid.to_grid(image, xy).astype(np.float32) - np.float32(0.5)
         own_depth = np.ascontiguousarray(frame.own[..., 2])
-        at = cv2.remap(own_depth, grid[:, 0], grid[:, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        log_ratio.append(np.log(at[:, 0] / true_depth))
+        at = cv2.remap(own_depth, grid[None, :, 0], grid[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        log_ratio.append(np.log(at[0] / true_depth))
         row, column = np.rint(grid[:, ::-1]).astype(int).T
         height, width = frame.own_confidence.shape
         confidence.append(frame.own_confidence[row.clip(0, height - 1), column.clip(0, width - 1)])

@@ -58,7 +58,7 @@ def run_ours(folder: Path, output: Path, max_image_size: int) -> dict:
     if (folder / "gt.json").exists():
         figures |= evaluate(output, folder / "gt.json")
         alignment = evaluate(output / "alignment", folder / "gt.json")
-        figures |= {"alignment_auc1": alignment["auc1"], "alignment_auc5": alignment["auc5"]}
+        figures |= {"alignment_auc1": alignment["auc_1"], "alignment_auc5": alignment["auc_5"]}
     return figures
 
 
@@ -78,11 +78,11 @@ def run_colmap(folder: Path, output: Path, max_image_size: int) -> dict:
 def evaluate(model: Path, truth: Path) -> dict:
     command = [sys.executable, "-m", "anchorsfm.cli", "evaluate", str(model), "--truth", str(truth), "--json"]
     figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {key: figures[key] for key in ("auc1", "auc3", "auc5", "ate")}
+    return {key: figures[key] for key in ("auc_1", "auc_3", "auc_5", "ate_rmse")}
 
 
 def print_rows(rows: list) -> None:
-    columns = ["registered", "points", "track_length", "reprojection_px", "auc1", "auc3", "auc5", "ate"]
+    columns = ["registered", "points", "track_length", "reprojection_px", "auc_1", "auc_3", "auc_5", "ate_rmse"]
     columns += ["alignment_auc1", "alignment_auc5", "sparse_cpu_s", "dense_cpu_s_per_pair", "alignment_cpu_s"]
     columns += ["total_wall_s", "peak_mib"]
     print("| set | program | " + " | ".join(columns) + " |")

@@ -65,7 +65,7 @@ class Demo:
         from anchorsfm.demo import run_demo
 
         with _progress(console, self.quiet) as progress:
-            lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
+            _, lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
         for line in lines:
             console.print(line, markup=False, highlight=False)
 
@@ -148,7 +148,7 @@ class _RichProgressAdapter(Progress):
 
 
 class _PlainLines(Progress):
-    """For logs and pipes: a line when a stage begins and at every quarter of a long one."""
+    """For logs and pipes: a line when a stage begins, and one every ten seconds of a long one."""
 
     def __init__(self, console: Console, *, quiet: bool) -> None:
         self._console = console
@@ -156,15 +156,17 @@ class _PlainLines(Progress):
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        start, done, quarter = time.monotonic(), 0, 1
+        start = last = time.monotonic()
+        done = 0
 
         def advance(steps: int) -> None:
-            nonlocal done, quarter
+            nonlocal done, last
             done += steps
-            if total and total >= 8 and quarter < 4 and done >= total * quarter / 4:
-                elapsed = time.monotonic() - start
-                self._line(f"{description}: {done}/{total}, about {elapsed / done * (total - done):.0f} s left")
-                quarter = int(4 * done / total) + 1
+            now = time.monotonic()
+            if total and now - last >= 10:
+                last = now
+                left = (now - start) / done * (total - done)
+                self._line(f"{description}: {done} of {total}, about {left:.0f} s left")
 
         self._line(description + (f" ({total})" if total else ""))
         yield advance

@@ -6,7 +6,7 @@ of the pair list, so that a caller may stream them and keep none.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -14,6 +14,7 @@ from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import Progress
 
 
+@runtime_checkable
 class PairPredictor(Protocol):
     """The set-wide work is done; predictions are made, or read from the cache, as they are asked for."""
 
@@ -27,6 +28,7 @@ class PairPredictor(Protocol):
     def __len__(self) -> int: ...
 
 
+@runtime_checkable
 class Frontend(Protocol):
     """Implemented by a frozen config dataclass; add a class to `anchorsfm.frontend.FRONTENDS` to offer it."""
 

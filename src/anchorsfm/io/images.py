@@ -240,7 +240,7 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
             return SkippedImage(name=name, reason="empty file")
         with _open(io.BytesIO(data), name) as image:
             # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
-            full_wh = _draft(image, "RGB", (1, 1))
+            full_wh = _draft(image, "RGB", at_least=0)
             image.load()
             exif = read_exif(image)
             if _eight_bits(image) is None:
@@ -271,12 +271,13 @@ def _register_heic() -> None:
     pillow_heif.register_heif_opener()
 
 
-def _draft(image: Image.Image, mode: str, at_least_wh: tuple[int, int]) -> tuple[int, int] | None:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8; the full stored size if the picture is such a JPEG, else None."""
+def _draft(image: Image.Image, mode: str, at_least: float) -> tuple[int, int] | None:
+    """Let libjpeg decode at 1/2, 1/4 or 1/8, but not below `at_least` of the full size, which is returned; None if the
+    picture is no such JPEG."""
     full_wh = image.size
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
-    image.draft(mode, at_least_wh)
+    image.draft(mode, (math.ceil(at_least * full_wh[0]), math.ceil(at_least * full_wh[1])))
     return full_wh
 
 
@@ -364,7 +365,8 @@ def _load(images: ImageSet, index: int, mode: str, size_wh: np.ndarray | tuple[i
 def _decode(image: Image.Image, mode: str, full_wh: tuple[int, int], target_wh: tuple[int, int]) -> Image.Image:
     """Load, convert, resample and turn upright; ValueError if the picture is not of the expected upright size."""
     # Decoding at twice the target keeps the resampling filter's quality; for a target near full size it does nothing.
-    stored_wh = _draft(image, mode, (2 * max(target_wh), 2 * max(target_wh)))
+    scale = max(target_wh[0] / full_wh[0], target_wh[1] / full_wh[1])
+    stored_wh = _draft(image, mode, at_least=2 * scale)
     image.load()
     turned = read_exif(image).orientation
     stored_wh = stored_wh or image.size

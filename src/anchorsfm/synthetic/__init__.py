@@ -1,0 +1,17 @@
+"""Known scenes: photographs of them, and the predictions an ideal front end would make."""
+
+from anchorsfm.synthetic.oracle import OracleNoise, SyntheticFrontend, image_set
+from anchorsfm.synthetic.render import render_depth, render_image, write_photographs
+from anchorsfm.synthetic.scenes import SceneConfig, SyntheticScene, make_scene
+
+__all__ = [
+    "OracleNoise",
+    "SceneConfig",
+    "SyntheticFrontend",
+    "SyntheticScene",
+    "image_set",
+    "make_scene",
+    "render_depth",
+    "render_image",
+    "write_photographs",
+]

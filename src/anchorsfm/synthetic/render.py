@@ -29,7 +29,7 @@ def render_depth(scene: SyntheticScene, image: int) -> Float[np.ndarray, "h w"]:
 def render_image(scene: SyntheticScene, image: int, *, noise: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
     """One picture in sRGB, with Gaussian sensor noise of `noise` grey levels.
 
-    One ray per pixel is enough inside a surface, whose texture is band-limited; pixels where surfaces meet average many.
+    One ray per pixel is enough inside a surface, its texture is band-limited; pixels where surfaces meet average many.
     """
     width, height = scene.config.size_wh
     xy = pixel_centres((width, height)).reshape(-1, 2).astype(np.float32)
@@ -67,7 +67,10 @@ def _is_edge(hits: Hits, height: int, width: int) -> Bool[np.ndarray, "ray"]:
     solid = hits.solid.reshape(height, width)
     normal = hits.normal.reshape(height, width, 3)
     edge = np.zeros((height, width), bool)
-    for here, there in (((slice(1, None),), (slice(None, -1),)), ((slice(None), slice(1, None)), (slice(None), slice(None, -1)))):
+    for here, there in (
+        ((slice(1, None),), (slice(None, -1),)),
+        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
+    ):
         differs = (solid[here] != solid[there]) | ((normal[here] * normal[there]).sum(-1) < 0.9)
         edge[here] |= differs
         edge[there] |= differs

@@ -49,7 +49,10 @@ def cast(solids: Solids, origin: Float[np.ndarray, "3"], direction: Float[np.nda
         if row < num_boxes:
             offset, radius = solids.box_centre[row] - origin, float(np.linalg.norm(solids.box_half[row]))
         else:
-            offset, radius = solids.sphere_centre[row - num_boxes] - origin, float(solids.sphere_radius[row - num_boxes])
+            offset, radius = (
+                solids.sphere_centre[row - num_boxes] - origin,
+                float(solids.sphere_radius[row - num_boxes]),
+            )
         near = _pass_by(direction, squared, offset.astype(dtype), radius)
         if row < num_boxes:
             enter, entry_normal = _enter_box(

@@ -1,0 +1,36 @@
+"""The main job on an example the program makes itself: render, reconstruct from the JPEGs alone, compare."""
+
+from pathlib import Path
+
+from anchorsfm.evaluation import evaluate_poses, format_table, poses_of, read_poses
+from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
+from anchorsfm.report import summary_lines
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
+
+
+def run_demo(
+    output: Path, *, num_images: int = 8, seed: int = 0, progress: Progress = SILENT
+) -> tuple[RunResult, list[str]]:
+    """Photographs in `output`/photos, the model in `output`/reconstruction; the result, and what was found in words.
+
+    Raises the errors of `reconstruct`.
+    """
+    scene = make_scene(SceneConfig(num_images=num_images, seed=seed))
+    truth = write_photographs(scene, output / "photos", progress=progress)
+    result = reconstruct(truth.parent / "images", output / "reconstruction", PipelineConfig(seed=seed), progress)
+    comparison = {
+        "alignment": evaluate_poses(read_poses(output / "reconstruction" / "alignment"), read_poses(truth)),
+        "adjusted model": evaluate_poses(poses_of(result.models[0], result.images), read_poses(truth)),
+    }
+    lines = [
+        *summary_lines(result.report),
+        "",
+        "compared with the true cameras (AUC, RRA, RTA in percent; ATE in metres):",
+        *format_table(comparison),
+        "",
+        f"photographs: {truth.parent / 'images'}",
+        f"model:       {output / 'reconstruction' / 'sparse' / '0'}",
+        f"dense cloud: {output / 'reconstruction' / 'dense' / '0.ply'}",
+    ]
+    return result, lines
