@@ -39,3 +39,13 @@ def photos() -> Path:
 def bench_tools() -> Path:
     """Independent scene generator and pose evaluator."""
     return _shared_folder("bench")
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five small photographs of a synthetic scene: folder with images/ and truth.json."""
+    from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
+
+    folder = tmp_path_factory.mktemp("rendered")
+    write_photographs(make_scene(SceneConfig(num_images=5, size_wh=(480, 360), arc_deg=50.0, seed=3)), folder)
+    return folder

@@ -40,7 +40,9 @@ class OvalScene:
     def points(self, view: int, xy: np.ndarray) -> np.ndarray:
         """World points of pixels."""
         pose = self.world_from_cam[view]
-        local = np.concatenate([(xy - np.array(self.size_wh) / 2) / self.focal_px[view], np.ones((*xy.shape[:-1], 1))], -1)
+        local = np.concatenate(
+            [(xy - np.array(self.size_wh) / 2) / self.focal_px[view], np.ones((*xy.shape[:-1], 1))], -1
+        )
         ray, start = (local @ pose[:, :3].T) / RADII, pose[:, 3] / RADII
         a, b, c = (ray**2).sum(-1), (ray * start).sum(-1), (start**2).sum() - 1
         depth = (-b + np.sqrt(b**2 - a * c)) / a
@@ -84,12 +86,19 @@ class OvalScene:
 
         matches = Matches.empty() if empty else self.matches(i, j, confidence=confidence)
         return PairPrediction(
-            i=i, j=j, status=PairStatus.OK, matches=matches, keypoint_matches=None, frame_i=frame(i, j), frame_j=frame(j, i)
+            i=i,
+            j=j,
+            status=PairStatus.OK,
+            matches=matches,
+            keypoint_matches=None,
+            frame_i=frame(i, j),
+            frame_j=frame(j, i),
         )
 
     def observe(self, pairs, *, doubtful=(), empty=(), config: GraphConfig | None = None) -> ObservedScene:
         stream = (
-            self.prediction(i, j, confidence=2.0 if (i, j) in doubtful else None, empty=(i, j) in empty) for i, j in pairs
+            self.prediction(i, j, confidence=2.0 if (i, j) in doubtful else None, empty=(i, j) in empty)
+            for i, j in pairs
         )
         return build_scene_graph(self.num_views, stream, self.grid, config)
 
@@ -98,7 +107,9 @@ def all_pairs(num_views: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(num_views) for j in range(i + 1, num_views)]
 
 
-def oval_scene(num_views: int = 4, size_wh: tuple[int, int] = (64, 48), *, same_focal: bool = False, **keywords) -> OvalScene:
+def oval_scene(
+    num_views: int = 4, size_wh: tuple[int, int] = (64, 48), *, same_focal: bool = False, **keywords
+) -> OvalScene:
     """Cameras stand around the middle and look roughly along z."""
     rng = np.random.default_rng(3)
     turn = Rotation.from_euler("xyz", rng.uniform([-6, -12, -8], [6, 12, 8], (num_views, 3)), degrees=True)

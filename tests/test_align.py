@@ -6,12 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from oval_scene import OvalScene, all_pairs, oval_scene
 
-from anchorsfm.align import AlignConfig, InitialPoses, align, align_scene, from_arrays, sparse_global_alignment, to_arrays
+from anchorsfm.align import (
+    AlignConfig,
+    InitialPoses,
+    align,
+    align_scene,
+    from_arrays,
+    sparse_global_alignment,
+    to_arrays,
+)
 from anchorsfm.align.adam import AdamSettings, minimise
 from anchorsfm.align.initialise import robust_similarity
-from anchorsfm.align.model import Variables, anchor_depths, ancestor_rounds, cameras_of, rotation_of
+from anchorsfm.align.model import Variables, ancestor_rounds, anchor_depths, cameras_of, rotation_of
 from anchorsfm.align.problem import CoarseObjective, FineObjective, Losses
 from anchorsfm.align.run import similarity_of_poses
 from anchorsfm.align.schedules import cosine
@@ -25,6 +32,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.tree import build_tree
+from oval_scene import OvalScene, all_pairs, oval_scene
 
 QUICK = AlignConfig(niter1=120, niter2=0)
 PAIRS = all_pairs(4)
@@ -71,7 +79,9 @@ def test_points_lie_on_the_surface(exact):
     assert len(result.points) == 2 * len(observed.graph.confidence)
     scale, rotation, shift = similarity_of_poses(invert(result.cam_from_world), scene.world_from_cam)
     points = scale * result.points @ rotation.T + shift
-    truth = np.stack([scene.points(v, xy) for v, xy in zip(result.point_view, result.point_xy.astype(float), strict=True)])
+    truth = np.stack(
+        [scene.points(v, xy) for v, xy in zip(result.point_view, result.point_xy.astype(float), strict=True)]
+    )
     assert np.median(np.linalg.norm(points - truth, axis=1)) < 0.02
 
 
@@ -232,11 +242,11 @@ def test_known_intrinsics_that_are_free_are_the_start(exact):
 def test_frozen_depth_stays_exactly_whatever_the_focal_length(exact, start):
     scene, observed = exact
     depth = observed.views[2].anchor_depth * 3.0
-    known = {2: KnownImage(anchor_depth=depth, freeze_depth=True)}
+    known = {2: KnownImage(anchor_depth=depth, freeze_depth=True, focal_px=62.0)}
     (result,) = align_scene(observed, AlignConfig(niter1=100, niter2=30, init_poses=start), known=known)
     rows = slice(result.anchor_start[2], result.anchor_start[3])
     np.testing.assert_allclose(result.anchor_depth[rows], depth.ravel(), rtol=1e-5)
-    assert abs(result.focal_px[2] / observed.views[2].focal_px - 1) > 1e-4
+    assert abs(result.focal_px[2] / observed.views[2].focal_px - 1) > 1e-3
     spread = np.linalg.norm(invert(result.cam_from_world)[1, :, 3] - invert(result.cam_from_world)[0, :, 3])
     truth = np.linalg.norm(scene.world_from_cam[1][:, 3] - scene.world_from_cam[0][:, 3])
     if start == InitialPoses.PAIRS:
@@ -262,7 +272,7 @@ def test_unusable_knowledge_names_the_image(exact, known, message):
 
 
 def test_shared_intrinsics_are_one_camera():
-    scene = oval_scene(4, same_focal=True)
+    scene = oval_scene(4, same_focal=True, focal_error=0.02)
     (result,) = align_scene(scene.observe(PAIRS), AlignConfig(niter1=60, niter2=40), camera_index=np.zeros(4, int))
     assert np.ptp(result.focal_px) == 0 and np.ptp(result.principal_point_px, axis=0).max() == 0
     mixed = np.array([7, 3, 7, 3])
@@ -307,7 +317,7 @@ def test_identical_images():
     (result,) = align_scene(scene.observe([(0, 1)]), AlignConfig(niter1=100, niter2=50))
     assert np.isfinite(result.cam_from_world).all()
     poses = invert(result.cam_from_world)
-    assert rotation_angle_deg(poses[0, :, :3].T @ poses[1, :, :3]) < 0.2
+    assert rotation_angle_deg(poses[:1, :, :3] @ poses[1, :, :3].T).item() < 0.2
     assert np.linalg.norm(poses[0, :, 3] - poses[1, :, 3]) < 0.1
 
 
@@ -336,7 +346,7 @@ def test_two_runs_agree_bit_by_bit(exact, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        first, second = (align_scene(observed, AlignConfig(niter1=20, niter2=20))[0] for _ in range(2))
+        first, second = (align_scene(observed, AlignConfig(niter1=8, niter2=8))[0] for _ in range(2))
     finally:
         torch.set_num_threads(before)
     for name, array in to_arrays(first).items():
@@ -430,7 +440,7 @@ def test_robust_similarity_survives_outliers():
     target[:120] = rng.uniform([-3, -3, 1], [3, 3, 9], (120, 3))
     scale, found = robust_similarity(source, target, np.ones(400))
     assert scale == pytest.approx(1.7, rel=1e-3)
-    assert rotation_angle_deg(found[:, :3].T @ pose[:, :3]) < 0.05
+    assert rotation_angle_deg((found[:, :3] @ pose[:, :3].T)[None]).item() < 0.05
 
 
 # --- the public function ---------------------------------------------------------------------------------------------
@@ -457,7 +467,7 @@ class OvalFrontend:
 
 
 def test_public_function_from_front_end_to_result(tmp_path):
-    scene = oval_scene(3, same_focal=True)
+    scene = oval_scene(3, same_focal=True, focal_error=0.02)
     images = ImageSet(
         root=tmp_path,
         names=("a", "b", "c"),

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from golden_scene import golden_scene
-from oval_scene import all_pairs, oval_scene
 
 from anchorsfm.anchors import anchor_of_pixel, build_anchors, dense_depth_ratio, depth_ratio
 from anchorsfm.scene.graph import CanonicalView
+from golden_scene import golden_scene
+from oval_scene import all_pairs, oval_scene
 
 
 def view_of(relative_depth, subsample):

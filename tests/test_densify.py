@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from golden_scene import golden_scene
-from oval_scene import all_pairs, oval_scene
 from PIL import Image
 
 from anchorsfm.align import AlignConfig, align_scene
@@ -21,6 +19,8 @@ from anchorsfm.geometry.transforms import invert
 from anchorsfm.scene.alignment import AlignmentResult, SolverStatus, StageHistory
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
+from golden_scene import golden_scene
+from oval_scene import all_pairs, oval_scene
 
 NOTHING = np.zeros(0)
 SKIPPED = StageHistory(loss=NOTHING, fallback_loss=NOTHING, total=NOTHING, status=SolverStatus.SKIPPED)

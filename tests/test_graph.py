@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oval_scene import all_pairs, oval_scene
 
 from anchorsfm.canonical import anchor_pixels
 from anchorsfm.graph import GraphConfig, build_scene_graph, score_matrix, select_component
 from anchorsfm.scene.pairs import Matches, PairList, PairStatus
+from oval_scene import all_pairs, oval_scene
 
 
 def know_nothing(prediction):
@@ -57,7 +57,9 @@ def test_pairs_that_know_nothing_contribute_nothing():
     predictions = [
         scene.prediction(0, 1),
         know_nothing(scene.prediction(0, 2)),
-        replace(scene.prediction(1, 2), status=PairStatus.UNMATCHED, matches=Matches.empty(), frame_i=None, frame_j=None),
+        replace(
+            scene.prediction(1, 2), status=PairStatus.UNMATCHED, matches=Matches.empty(), frame_i=None, frame_j=None
+        ),
         replace(scene.prediction(1, 3), status=PairStatus.PURE_ROTATION, frame_i=None, frame_j=None),
     ]
     observed = build_scene_graph(4, predictions, scene.grid)

@@ -92,9 +92,7 @@ def test_gradients_of_the_reprojection_loss(gamma, slab, monkeypatch):
 def test_gradients_of_the_regression_loss():
     chunks, inputs = ray_inputs(3)
     scale = torch.tensor([0.8, 1.3], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(
-        lambda *v: regression_loss(*v, chunks, RobustLoss(1.1)), [*inputs, scale]
-    )
+    assert torch.autograd.gradcheck(lambda *v: regression_loss(*v, chunks, RobustLoss(1.1)), [*inputs, scale])
 
 
 def test_gradients_of_the_matching_loss():

@@ -70,7 +70,9 @@ def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progres
     if config.reference.repeated_shared_steps and num_cameras == 1:
         settings = replace(settings, repeats={"log_focal": num_views, "principal_point": num_views})
     with progress.stage("fine alignment", config.niter2) as advance:
-        return minimise(objective, start, settings, problem.fine_freedom.mask, lambda v: _into_domain(v, problem), advance)
+        return minimise(
+            objective, start, settings, problem.fine_freedom.mask, lambda v: _into_domain(v, problem), advance
+        )
 
 
 def _settings(config: AlignConfig, iterations: int, rate: float, active: tuple[str, ...]) -> AdamSettings:

@@ -92,7 +92,7 @@ def build_problem(
     camera = np.arange(num_views) if camera_index is None else np.unique(camera_index, return_inverse=True)[1]
     dtype = torch.float64 if config.double_precision else torch.float32
     depth, median = _median_and_core(scene, anchors, knowledge)
-    layout = _layout(scene, anchors, tree, config, camera, knowledge, median).to(dtype)
+    layout = _in_type(_layout(scene, anchors, tree, config, camera, knowledge, median), dtype)
     observations = collect_observations(scene, anchors, config)
     start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
     initial = _initial_similarities(observations, start, layout, tree, config, knowledge)
@@ -124,15 +124,9 @@ def _median_and_core(
     return core, median
 
 
-@dataclass(frozen=True, kw_only=True)
-class _LayoutDraft:
-    """The layout in numpy float64, cast once when complete."""
-
-    layout: Layout
-
-    def to(self, dtype: torch.dtype) -> Layout:
-        names = ("size", "base_focal", "median_depth", "fixed_rotation", "fixed_centre", "scale_origin")
-        return replace(self.layout, **{name: getattr(self.layout, name).to(dtype) for name in names})
+def _in_type(layout: Layout, dtype: torch.dtype) -> Layout:
+    names = ("size", "base_focal", "median_depth", "fixed_rotation", "fixed_centre", "scale_origin")
+    return replace(layout, **{name: getattr(layout, name).to(dtype) for name in names})
 
 
 def _layout(
@@ -143,7 +137,8 @@ def _layout(
     camera: Int[np.ndarray, "view"],
     knowledge: Knowledge,
     median: Float[np.ndarray, "view"],
-) -> _LayoutDraft:
+) -> Layout:
+    """The constants in float64."""
     views = require_views(scene.views)
     num_views = len(views)
     frozen = knowledge.pose_frozen
@@ -155,7 +150,7 @@ def _layout(
     spread = np.ptp(centre[frozen], axis=0).max() if frozen.sum() > 1 else 0.0
     origin = centre[frozen][0] if frozen.any() else np.zeros(3)
     parent = np.where(frozen, -1, tree.parent)
-    layout = Layout(
+    return Layout(
         size=torch.tensor([view.relative_depth.shape[::-1] for view in views], dtype=torch.float64),
         base_focal=torch.tensor([view.focal_px for view in views], dtype=torch.float64),
         median_depth=torch.from_numpy(median),
@@ -171,7 +166,6 @@ def _layout(
         depth_mode=config.depth_mode,
         exp_depth=config.exp_depth,
     )
-    return _LayoutDraft(layout=layout)
 
 
 def _intrinsics_and_depths(

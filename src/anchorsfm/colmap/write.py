@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pycolmap
+
 from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.io.store import storage_error
 from anchorsfm.scene.errors import StorageError
@@ -35,19 +37,31 @@ def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence
 
 
 def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool) -> None:
-    import pycolmap
-
     folder.mkdir()
     entry = to_pycolmap(model, names)
     try:
         (entry.write_text if text else entry.write_binary)(str(folder))
-        back = pycolmap.Reconstruction(str(folder))
-        complete = (back.num_points3D(), back.num_reg_images()) == (len(model.points), len(model.image))
-        complete = complete and back.compute_num_observations() == len(model.tracks.obs_point)
+        # sizes first: pycolmap's reader does not return from a points3D.bin that was cut short
+        complete = text or all((folder / name).stat().st_size == size for name, size in _sizes(model, names).items())
+        if complete:
+            back = pycolmap.Reconstruction(str(folder))
+            complete = back.num_reg_images() == len(model.image)
+            complete = complete and back.compute_num_observations() == len(model.tracks.obs_point)
     except (RuntimeError, ValueError, IndexError) as error:
         raise StorageError(f"cannot write the model to {folder}: {str(error).splitlines()[0]}") from error
     if not complete:
         raise StorageError(
-            f"the model written to {folder.parent.parent} is incomplete, probably because the disk is full: "
+            f"the model in {folder.parent.parent} could not be written completely, probably because the disk is full: "
             "free some space and run the same command again, it continues"
         )
+
+
+def _sizes(model: Reconstruction, names: Sequence[str]) -> dict[str, int]:
+    """Bytes of the binary files, from COLMAP's documented format (https://colmap.github.io/format.html)."""
+    observations = len(model.tracks.obs_point)
+    name_bytes = sum(len(names[image].encode()) + 1 for image in model.image)
+    return {
+        "cameras.bin": 8 + sum(24 + 8 * len(camera.params) for camera in model.cameras),
+        "images.bin": 8 + 72 * len(model.image) + name_bytes + 24 * observations,
+        "points3D.bin": 8 + 51 * len(model.points) + 8 * observations,
+    }

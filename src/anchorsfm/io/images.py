@@ -240,7 +240,7 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
             return SkippedImage(name=name, reason="empty file")
         with _open(io.BytesIO(data), name) as image:
             # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
-            full_wh = _draft(image, "RGB", at_least=0)
+            full_wh = _draft(image, "RGB", at_least=0.0)
             image.load()
             exif = read_exif(image)
             if _eight_bits(image) is None:
@@ -277,7 +277,7 @@ def _draft(image: Image.Image, mode: str, at_least: float) -> tuple[int, int] | 
     full_wh = image.size
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
-    image.draft(mode, (math.ceil(at_least * full_wh[0]), math.ceil(at_least * full_wh[1])))
+    image.draft(mode, (max(1, math.ceil(at_least * full_wh[0])), max(1, math.ceil(at_least * full_wh[1]))))
     return full_wh
 
 

@@ -36,10 +36,12 @@ class IntrinsicsConfig:
 
     typical_focal: float = 1.1
     """Focal length over long side that is assumed where nothing else is known."""
-    typical_focal_spread: float = 0.35
+    typical_focal_spread: float = 0.5
     """Standard deviation of the logarithm of the above over all cameras."""
-    max_prior_deviation: float = 0.25
-    """A recorded focal length is distrusted when many pairs agree on one that differs by more (log ratio)."""
+    recorded_focal_spread: float = 0.1
+    """Standard deviation of the logarithm of the error of recorded focal lengths; 0 takes them as exact."""
+    max_recorded_error: float = 0.25
+    """A recorded focal length is ignored when many pairs agree on one that differs by more (log ratio)."""
 
 
 @dataclass(frozen=True, kw_only=True)

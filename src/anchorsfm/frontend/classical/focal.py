@@ -1,11 +1,11 @@
 """Focal lengths of all cameras of a set, from the photographs' own record and from the pairs.
 
-In order of trust:
- 1. a recorded focal length (EXIF, user), unless many pairs of that camera clearly contradict it;
+Three sources, of which the first two are averaged by their precision where a camera has both:
+ 1. a recorded focal length (EXIF, user); ignored where many pairs of that camera clearly contradict it;
  2. pairs of images of one camera: six points determine the relative pose and a common focal length (Kukelova et al.,
     "Polynomial eigenvalue solutions to minimal problems in computer vision", PAMI 2012, as in PoseLib); the median over
     pairs weighted by inliers;
- 3. pairs of different cameras: with the right focal lengths K_j^T F K_i is an essential matrix, whose two singular
+ 3. for cameras without either, pairs of different cameras: with the right focal lengths K_j^T F K_i is an essential matrix, whose two singular
     values are equal (Mendonca and Cipolla, "A simple technique for self-calibration", CVPR 1999); a robust joint fit
     over all pairs and log focal lengths, with a soft prior to a typical field of view.
 
@@ -30,7 +30,13 @@ FOCAL_RANGE = (0.3, 4.0)
 MAX_HOMOGRAPHY_RATIO = 0.8
 """Pairs of which a homography explains a larger share (plane, rotation) do not determine a focal length."""
 MIN_CONTRADICTING_PAIRS = 5
-RESIDUAL_SIGMA = 0.02
+MIN_OWN_PAIRS = 3
+"""Cameras with fewer usable pairs of their own, and without a record, are left to the joint fit."""
+SINGLE_PAIR_SPREAD = 0.15
+"""Standard deviation of the logarithm of a focal length estimated from one good pair."""
+SHARED_BIAS = 0.02
+"""What averaging over pairs does not remove (log): off-centre principal points, distortion."""
+RESIDUAL_SIGMA = 0.01
 """Typical relative difference of the singular values of K_j^T F K_i at the true focal lengths, for 100 inliers."""
 
 
@@ -116,18 +122,23 @@ def estimate_focals_px(
 def _device_focal(recorded: Float[np.ndarray, "view"], own: list[FocalEvidence], config: IntrinsicsConfig) -> float:
     """Log focal length of one device from its record and its own pairs; NaN if neither says anything."""
     usable = [e for e in own if np.isfinite(e.shared_focal)]
+    recorded = recorded[np.isfinite(recorded)]
+    prior = float(np.log(np.median(recorded))) if len(recorded) else np.nan
+    if len(usable) < MIN_OWN_PAIRS:
+        return prior
     log_focal = np.log([e.shared_focal for e in usable])
     weight = np.array([e.num_inliers for e in usable], float)
-    measured = _weighted_median(log_focal, weight) if usable else np.nan
-    recorded = recorded[np.isfinite(recorded)]
-    if len(recorded) == 0:
+    measured = _weighted_median(log_focal, weight)
+    scatter = 1.5 * _weighted_median(np.abs(log_focal - measured), weight)
+    spread = np.hypot(scatter, SINGLE_PAIR_SPREAD) / np.sqrt(len(usable)) + SHARED_BIAS
+    if not np.isfinite(prior):
         return measured
-    prior = float(np.log(np.median(recorded)))
-    if len(usable) >= MIN_CONTRADICTING_PAIRS:
-        uncertainty = 1.5 * _weighted_median(np.abs(log_focal - measured), weight) / np.sqrt(len(usable))
-        if abs(measured - prior) > config.max_prior_deviation + 2 * uncertainty:
-            return measured
-    return prior
+    contradicted = abs(measured - prior) > config.max_recorded_error + 2 * spread
+    if contradicted and len(usable) >= MIN_CONTRADICTING_PAIRS and config.recorded_focal_spread > 0:
+        return measured
+    precision_recorded = 1 / max(config.recorded_focal_spread, 1e-6) ** 2
+    precision_measured = 1 / spread**2
+    return (prior * precision_recorded + measured * precision_measured) / (precision_recorded + precision_measured)
 
 
 def _weighted_median(value: Float[np.ndarray, "sample"], weight: Float[np.ndarray, "sample"]) -> float:

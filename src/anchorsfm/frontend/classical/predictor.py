@@ -185,8 +185,9 @@ class _RecentGreys:
 def unproject(depth: Float32[np.ndarray, "h w"], view: GridView) -> Float32[np.ndarray, "h w 3"]:
     """Points of all pixel centres in the frame of their camera."""
     height, width = depth.shape
-    x = ((np.arange(width) + 0.5 - width / 2) / view.focal_xy[0]).astype(np.float32)
-    y = ((np.arange(height) + 0.5 - height / 2) / view.focal_xy[1]).astype(np.float32)
+    k = view.intrinsics
+    x = ((np.arange(width) + 0.5 - k[0, 2]) / k[0, 0]).astype(np.float32)
+    y = ((np.arange(height) + 0.5 - k[1, 2]) / k[1, 1]).astype(np.float32)
     return np.stack([x * depth, y[:, None] * depth, depth], axis=-1)
 
 

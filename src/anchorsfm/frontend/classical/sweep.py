@@ -35,12 +35,16 @@ class GridView:
 
     grey: UInt8[np.ndarray, "h w"]
     focal_xy: tuple[float, float]
-    """Grid pixels along x and y, which differ a little when the sides were rounded. The principal point is central."""
+    """Grid pixels along x and y, which differ a little when the sides were rounded."""
+
+    principal_point: tuple[float, float] | None = None
+    """Grid pixels; None: the centre."""
 
     @property
     def intrinsics(self) -> Float[np.ndarray, "3 3"]:
         height, width = self.grey.shape
-        return np.array([[self.focal_xy[0], 0, width / 2], [0, self.focal_xy[1], height / 2], [0, 0, 1]])
+        x, y = self.principal_point or (width / 2, height / 2)
+        return np.array([[self.focal_xy[0], 0, x], [0, self.focal_xy[1], y], [0, 0, 1]])
 
 
 @dataclass(frozen=True, kw_only=True)

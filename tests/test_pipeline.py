@@ -1,0 +1,174 @@
+"""Photographs in, COLMAP model out, on rendered photographs with known cameras."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+
+from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
+from anchorsfm.known import KnownConfig
+from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
+from anchorsfm.scene.errors import InputError, NoReconstructionError
+from anchorsfm.scene.progress import Progress
+
+
+class Warnings(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def warn(self, message):
+        self.lines.append(message)
+
+
+@pytest.fixture(scope="module")
+def run(rendered: Path, tmp_path_factory) -> tuple[RunResult, Path]:
+    output = tmp_path_factory.mktemp("run") / "out"
+    return reconstruct(rendered / "images", output), output
+
+
+def other_photographs(folder: Path, count: int, **options) -> None:
+    """Photographs of another scene, as other0.jpg ..."""
+    from anchorsfm.synthetic import SceneConfig, make_scene, render_image
+
+    scene = make_scene(SceneConfig(num_images=count, size_wh=(480, 360), **options))
+    for k in range(count):
+        Image.fromarray(render_image(scene, k)).save(folder / f"other{k}.jpg", quality=95)
+
+
+def test_all_images_are_registered_where_they_were(run, rendered):
+    result, output = run
+    final = evaluate_poses(read_poses(output), read_poses(rendered / "truth.json"))
+    assert final.num_registered == 5
+    assert final.auc[0] > 0.95
+    assert final.focal_error < 0.01
+    in_memory = evaluate_poses(poses_of(result.models[0], result.images), read_poses(rendered / "truth.json"))
+    assert np.allclose(in_memory.auc, final.auc)
+
+
+def test_the_alignment_alone_is_good_and_written(run, rendered):
+    _, output = run
+    alignment = evaluate_poses(read_poses(output / "alignment"), read_poses(rendered / "truth.json"))
+    assert alignment.num_registered == 5
+    assert alignment.auc[2] > 0.85
+
+
+def test_the_model_is_what_colmap_reads(run):
+    _, output = run
+    model = pycolmap.Reconstruction(str(output / "sparse" / "0"))
+    assert sorted(image.name for image in model.images.values()) == [f"{k:04d}.jpg" for k in range(5)]
+    assert model.num_points3D() > 300
+    assert model.compute_mean_track_length() > 2.5
+    assert model.compute_mean_reprojection_error() < 1.0
+    assert np.ptp([point.color for point in model.points3D.values()], axis=0).min() > 60
+    camera = model.cameras[1]
+    assert (camera.width, camera.height) == (480, 360)
+    recorded = {point: entry.error for point, entry in model.points3D.items()}
+    model.update_point_3d_errors()
+    assert np.allclose([model.points3D[k].error for k in recorded], list(recorded.values()), atol=0.02)
+
+
+def test_the_dense_cloud_lies_on_the_surfaces(run, rendered):
+    result, output = run
+    header, body = (output / "dense" / "0.ply").read_bytes().split(b"end_header\n", 1)
+    cloud = np.frombuffer(body, dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    assert len(cloud) == int(header.split(b"element vertex ")[1].split()[0]) > 20_000
+    from scipy.spatial import cKDTree
+
+    sparse = result.models[0].points
+    distance, _ = cKDTree(cloud["xyz"]).query(sparse)
+    assert np.median(distance) < 0.01 * np.linalg.norm(np.ptp(sparse, axis=0))
+
+
+def test_report_and_settings_are_written(run):
+    result, output = run
+    report = json.loads((output / "report.json").read_text())
+    assert [image["model"] for image in report["images"]] == [0] * 5
+    assert report["models"][0]["points"] == len(result.models[0].points)
+    assert report["pairs"] == {"ok": 10}
+    assert {stage["stage"] for stage in report["stages"]} >= {"images", "dense depth", "alignment"}
+    assert "max_image_size: 1024" in (output / "config.yaml").read_text()
+
+
+def test_a_second_run_gives_the_same_bytes(run, rendered, tmp_path):
+    _, output = run
+    reconstruct(rendered / "images", tmp_path / "cold")
+    shutil.copytree(output, tmp_path / "warm")
+    reconstruct(rendered / "images", tmp_path / "warm")
+    for name in ("cameras.bin", "images.bin", "points3D.bin"):
+        wanted = (output / "sparse" / "0" / name).read_bytes()
+        assert (tmp_path / "cold" / "sparse" / "0" / name).read_bytes() == wanted
+        assert (tmp_path / "warm" / "sparse" / "0" / name).read_bytes() == wanted
+
+
+def test_bad_files_and_strangers_among_good_photographs(rendered, tmp_path):
+    folder = tmp_path / "photos" / "day one"
+    shutil.copytree(rendered / "images", folder)
+    (folder / "broken.jpg").write_bytes((rendered / "images" / "0001.jpg").read_bytes()[:9000])
+    (folder / "text.jpg").write_text("not a picture")
+    other_photographs(folder, 1, seed=11)
+    warnings = Warnings()
+    result = reconstruct(tmp_path / "photos", tmp_path / "out", PipelineConfig(dense=False), warnings)
+    by_name = {image.name: image for image in result.report.images}
+    assert result.report.num_registered == 5
+    assert by_name["day one/0002.jpg"].model == 0
+    assert "truncated" in by_name["day one/broken.jpg"].reason
+    assert by_name["day one/text.jpg"].model is None
+    assert "overlap" in by_name["day one/other0.jpg"].reason
+    assert any("broken.jpg" in line for line in warnings.lines)
+    assert not (tmp_path / "out" / "dense").exists()
+
+
+def test_two_scenes_give_two_models_the_larger_first(rendered, tmp_path):
+    folder = tmp_path / "photos"
+    shutil.copytree(rendered / "images", folder)
+    other_photographs(folder, 3, seed=11, arc_deg=25.0)
+    result = reconstruct(folder, tmp_path / "out", PipelineConfig(dense=False))
+    assert [len(model.image) for model in result.models] == [5, 3]
+    second = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "1"))
+    assert {image.name[:5] for image in second.images.values()} == {"other"}
+
+
+def test_known_poses_and_intrinsics_are_kept(run, rendered, tmp_path):
+    result, output = run
+    known = KnownConfig(model=output / "sparse" / "0")
+    fixed = reconstruct(rendered / "images", tmp_path / "out", PipelineConfig(dense=False, known=known))
+    assert fixed.models[0].cameras == result.models[0].cameras
+    assert np.abs(fixed.models[0].cam_from_world - result.models[0].cam_from_world).max() < 1e-9
+    assert len(fixed.models[0].points) > 0.8 * len(result.models[0].points)
+
+
+def test_rotation_without_translation_is_recognised(tmp_path):
+    from anchorsfm.synthetic import SceneConfig, make_scene, render_image
+
+    scene = make_scene(SceneConfig(num_images=1, size_wh=(960, 480), seed=3))
+    wide = render_image(scene, 0)
+    (tmp_path / "photos").mkdir()
+    focal = scene.focal_px[0]
+    y, x = np.mgrid[:360, :480] + 0.5
+    for k, angle in enumerate(np.deg2rad([-6, 0, 6])):  # views of one plane-less panorama: the same centre
+        ray = np.stack([(x - 240) / focal, (y - 180) / focal, np.ones_like(x)], axis=-1)
+        turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+        ray = ray @ turn.T
+        import cv2
+
+        u, v = (ray[..., 0] / ray[..., 2] * focal + 480, ray[..., 1] / ray[..., 2] * focal + 240)
+        view = cv2.remap(wide, np.float32(u - 0.5), np.float32(v - 0.5), cv2.INTER_CUBIC)
+        Image.fromarray(view).save(tmp_path / "photos" / f"{k}.png")
+    with pytest.raises(NoReconstructionError, match="rotation"):
+        reconstruct(tmp_path / "photos", tmp_path / "out", PipelineConfig(focal_px=float(focal)))
+
+
+def test_inputs_that_cannot_work_say_why(tmp_path, rendered):
+    single = tmp_path / "single"
+    single.mkdir()
+    shutil.copy(rendered / "images" / "0000.jpg", single)
+    with pytest.raises(InputError, match="at least two"):
+        reconstruct(single, tmp_path / "out")
+    other_photographs(single, 1, seed=11)
+    with pytest.raises(NoReconstructionError, match="overlap"):
+        reconstruct(single, tmp_path / "out")
+    assert not (tmp_path / "out" / "sparse").exists()
