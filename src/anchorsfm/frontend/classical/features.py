@@ -31,13 +31,13 @@ class Features:
 
 def detect(grey: UInt8[np.ndarray, "h w"], size_wh: Int[np.ndarray, "2"], config: FeatureConfig) -> Features:
     """Features of an image given at working size; `size_wh` is its size in original pixels."""
-    sift = cv2.SIFT.create(nfeatures=config.max_keypoints, contrastThreshold=config.contrast_threshold)
+    sift = cv2.SIFT.create(contrastThreshold=config.contrast_threshold)
     found, raw = sift.detectAndCompute(grey, None)
     if raw is None or len(found) == 0:
         return _no_features()
     scale = size_wh / np.array([grey.shape[1], grey.shape[0]], float)
-    # OpenCV may return a few more than asked for, the last ones being weakest
-    order = np.argsort([-k.response for k in found], kind="stable")[: config.max_keypoints]
+    # The largest are kept, not those of most contrast: fine texture such as foliage has contrast but seldom matches
+    order = np.argsort([-k.size for k in found], kind="stable")[: config.max_keypoints]
     position = (np.array([found[k].pt for k in order], np.float64) + 0.5) * scale
     xy, keypoint = np.unique(position.astype(np.float32), axis=0, return_inverse=True)
     return Features(xy=xy, descriptor=_root_sift(raw[order]), keypoint=keypoint.reshape(-1).astype(np.int32))

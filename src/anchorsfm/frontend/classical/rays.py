@@ -15,7 +15,7 @@ REFERENCE_SIZE = 1024.0
 
 def reference_scale(size_wh: Int[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:
     """Factor from original pixels to centred coordinates."""
-    return REFERENCE_SIZE / size_wh.max(axis=-1)
+    return np.asarray(REFERENCE_SIZE / size_wh.max(axis=-1))
 
 
 def centred(images: ImageSet, image: int, xy: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
