@@ -11,7 +11,9 @@ import numpy as np
 
 from anchorsfm.align import AlignConfig, align
 from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.anchors import build_anchors
+from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.densify import dense_cloud
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
@@ -27,13 +29,14 @@ from anchorsfm.rescale import onto_model
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
-from anchorsfm.scene.pairs import PairPrediction
+from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour, observations_per_view
 from anchorsfm.tracks.refine import AdjustConfig, AdjustResult, KnownViews, refine_model
 from anchorsfm.tracks.start import alignment_model, start_model
+from anchorsfm.tree import MODES as KINEMATIC_MODES
 from anchorsfm.tree import build_tree
 
 
@@ -48,7 +51,11 @@ class PipelineConfig:
     focal_px: float | None = None
     """Focal length of all images in original pixels, instead of EXIF or an estimate."""
     scene_graph: str = "auto"
-    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, pairs:FILE."""
+    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
+    prefilter: str | None = None
+    """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
+    similarity: Path | None = None
+    """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
     frontend: Literal["classical"] = "classical"
     """What predicts depth and matches of a pair."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
@@ -95,6 +102,7 @@ def reconstruct(
         StorageError: the output cannot be written.
     """
     config = config or PipelineConfig()
+    _check_settings(config)
     folder, clock = OutputFolder(output), StageClock()
     folder.prepare(config)
     warnings = _WarningLog(progress)
@@ -104,7 +112,7 @@ def reconstruct(
         known = read_known(config.known, images)
         images = known.with_focal_priors(images)
     with clock.stage("features, matches"):
-        pairs = make_pairs(images.num_images, config.scene_graph, names=images.names, seed=config.seed)
+        pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, warnings)
     with clock.stage("dense depth"):
         collector, log = KeypointMatchCollector(predictor.grid), _PairLog()
@@ -181,6 +189,36 @@ class _PairLog:
         if self.only_rotation[image]:
             return "it matches other images, but only by a rotation of the camera: no depth"
         return f"no overlap found: at most {self.best_matches[image]} verified matches with any other image"
+
+
+def _check_settings(config: PipelineConfig) -> None:
+    """Settings whose type does not say what is allowed."""
+    if config.max_image_size < 64:
+        raise InputError(f"--max-image-size {config.max_image_size} is too small: use at least 64 pixels")
+    for option, value, allowed in (
+        ("--align.kinematic-mode", config.align.kinematic_mode, KINEMATIC_MODES),
+        ("--align.schedule", config.align.schedule, tuple(SCHEDULES)),
+        ("--adjust.camera-model", config.adjust.camera_model, CAMERA_MODELS),
+    ):
+        if value not in allowed:
+            raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
+
+
+def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
+    similarity = None
+    if config.similarity is not None:
+        try:
+            similarity = np.load(config.similarity, allow_pickle=False).astype(np.float64)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the similarities in {config.similarity}: {error}") from error
+    return make_pairs(
+        images.num_images,
+        config.scene_graph,
+        names=images.names,
+        prefilter=config.prefilter,
+        similarity=similarity,
+        seed=config.seed,
+    )
 
 
 def _frontend(config: PipelineConfig) -> Frontend:

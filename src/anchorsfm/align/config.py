@@ -99,5 +99,8 @@ class AlignConfig:
     """Iterations over which the loss must stay put."""
     double_precision: bool = False
     """Compute in float64."""
+    num_threads: int = 1
+    """Threads of the solver. One is nearly as fast as two, does not suffer from other work on the machine, and gives
+    the same bits on machines with any number of cores."""
     reference: ReferenceCompat = field(default_factory=ReferenceCompat)
     """Peculiarities of the original implementation, for comparisons only."""

@@ -1,6 +1,7 @@
 """Sparse global alignment of one connected component: coarse stage, fine stage, result (method: Part A6-A8)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,29 @@ def align(
     known: what is known about each view, as initial value or frozen.
     """
     config = config or AlignConfig()
+    with _threads(config.num_threads):
+        return _align(scene, anchors, tree, config, camera_index, known, progress)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _align(
+    scene: ObservedScene,
+    anchors: Anchors,
+    tree: KinematicTree,
+    config: AlignConfig,
+    camera_index: Int[np.ndarray, "view"] | None,
+    known: Sequence[KnownImage | None] | None,
+    progress: Progress,
+) -> AlignmentResult:
     problem = build_problem(scene, anchors, tree, config, camera_index, known)
     coarse = _coarse_stage(problem, config, progress)
     start = coarse.stepped if config.reference.last_state else coarse.state

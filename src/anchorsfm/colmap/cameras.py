@@ -7,8 +7,19 @@ from jaxtyping import Bool, Float
 from anchorsfm.colmap.convert import from_pycolmap_camera, to_pycolmap_camera
 from anchorsfm.scene.reconstruction import Camera
 
-MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "OPENCV_FISHEYE")
-"""Camera models offered to users, simplest first."""
+CAMERA_MODELS = (
+    "SIMPLE_PINHOLE",
+    "PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+    "SIMPLE_RADIAL_FISHEYE",
+    "RADIAL_FISHEYE",
+    "OPENCV_FISHEYE",
+    "THIN_PRISM_FISHEYE",
+)
+"""Camera models offered to users."""
 
 
 def make_camera(

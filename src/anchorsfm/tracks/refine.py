@@ -32,7 +32,7 @@ class AdjustConfig:
     """Triangulation and bundle adjustment."""
 
     camera_model: str = "SIMPLE_RADIAL"
-    """COLMAP camera model: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, ..."""
+    """COLMAP camera model: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ..."""
     min_observations: int = 30
     """An image with fewer observations of triangulated points is not registered."""
     min_angle_deg: float = 1.5

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 class FeatureConfig:
     """Keypoints and descriptors (SIFT), once per image."""
 
-    max_image_size: int = 1600
+    max_image_size: int = 1024
     """Long side in pixels that keypoints are looked for on; smaller photographs are not enlarged."""
-    max_keypoints: int = 8192
-    """Strongest descriptors kept per image."""
+    max_keypoints: int = 12288
+    """Descriptors kept per image, those of the largest image structures first."""
     contrast_threshold: float = 0.01
     """OpenCV's contrast threshold: lower finds more and fainter keypoints."""
 

@@ -5,9 +5,9 @@ Three sources, of which the first two are averaged by their precision where a ca
  2. pairs of images of one camera: six points determine the relative pose and a common focal length (Kukelova et al.,
     "Polynomial eigenvalue solutions to minimal problems in computer vision", PAMI 2012, as in PoseLib); the median over
     pairs weighted by inliers;
- 3. for cameras without either, pairs of different cameras: with the right focal lengths K_j^T F K_i is an essential matrix, whose two singular
-    values are equal (Mendonca and Cipolla, "A simple technique for self-calibration", CVPR 1999); a robust joint fit
-    over all pairs and log focal lengths, with a soft prior to a typical field of view.
+ 3. for cameras without either, pairs of different cameras: with the right focal lengths K_j^T F K_i is an essential
+    matrix, whose two singular values are equal (Mendonca and Cipolla, "A simple technique for self-calibration",
+    CVPR 1999); a robust joint fit over all pairs and log focal lengths, with a soft prior to a typical field of view.
 
 All focal lengths in here are in centred coordinates (long side 1024, see `rays`), hence comparable between cameras.
 """

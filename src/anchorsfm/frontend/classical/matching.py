@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from anchorsfm.frontend.classical.features import DESCRIPTOR_NORM, Features
 
@@ -25,13 +25,9 @@ UNSEEN = -1.0
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorIndex:
-    """Descriptors of an image sorted by cell.
+    """Descriptors of an image sorted by cell."""
 
-    Stored descriptors are integers, so that products of two sum up exactly in float32 and the outcome does not depend
-    on the order of summation.
-    """
-
-    descriptor: Float[torch.Tensor, "descriptor 128"]
+    descriptor: UInt8[torch.Tensor, "descriptor 128"]
     keypoint: Int[torch.Tensor, "descriptor"]
     centre: Float[torch.Tensor, "cell 128"]
     start: Int[np.ndarray, "cell_plus_1"]
@@ -39,57 +35,70 @@ class DescriptorIndex:
 
 
 def build_index(features: Features) -> DescriptorIndex:
-    descriptor = torch.from_numpy(features.descriptor).float()
+    descriptor = torch.from_numpy(features.descriptor)
     num_cells = len(descriptor) // CELL_SIZE
     if num_cells < MIN_CELLS:
         num_cells = 1
-    centre = descriptor[torch.linspace(0, max(len(descriptor) - 1, 0), num_cells).long()] if len(descriptor) else None
-    if centre is None:
-        return DescriptorIndex(
-            descriptor=descriptor,
-            keypoint=torch.zeros(0, dtype=torch.int64),
-            centre=torch.zeros(1, 128),
-            start=np.zeros(2, np.int64),
-        )
-    cell = torch.zeros(len(descriptor), dtype=torch.int64)
-    for _ in range(LLOYD_ROUNDS if num_cells > 1 else 0):
-        centre = torch.nn.functional.normalize(centre, dim=1)
-        cell = (descriptor @ centre.T).argmax(1)
-        centre = torch.zeros_like(centre).index_add_(0, cell, descriptor)
+    centre, cell = _cluster(descriptor.float(), num_cells)
     order = torch.argsort(cell, stable=True)
     count = np.bincount(cell.numpy(), minlength=num_cells)
     return DescriptorIndex(
         descriptor=descriptor[order],
         keypoint=torch.from_numpy(features.keypoint).long()[order],
-        centre=torch.nn.functional.normalize(centre, dim=1),
+        centre=centre,
         start=np.concatenate([[0], np.cumsum(count)]),
     )
+
+
+def _cluster(
+    descriptor: Float[torch.Tensor, "descriptor 128"], num_cells: int
+) -> tuple[Float[torch.Tensor, "cell 128"], Int[torch.Tensor, "descriptor"]]:
+    """Unit centres by spherical k-means from evenly spaced descriptors, and the cell of each descriptor."""
+    cell = torch.zeros(len(descriptor), dtype=torch.int64)
+    if num_cells == 1:
+        return torch.zeros(1, 128), cell
+    centre = descriptor[torch.linspace(0, len(descriptor) - 1, num_cells).long()]
+    for _ in range(LLOYD_ROUNDS):
+        cell = (descriptor @ torch.nn.functional.normalize(centre, dim=1).T).argmax(1)
+        centre = torch.zeros_like(centre).index_add_(0, cell, descriptor)
+    return torch.nn.functional.normalize(centre, dim=1), cell
 
 
 def match(index_i: DescriptorIndex, index_j: DescriptorIndex, max_ratio: float) -> Int[np.ndarray, "match 2"]:
     """Rows (keypoint of i, keypoint of j), sorted; each keypoint occurs at most once."""
     if len(index_i.descriptor) < 2 or len(index_j.descriptor) < 2:
         return np.zeros((0, 2), np.int32)
-    best, second, column, column_best = _search(index_i.descriptor, index_j)
+    found = _search(index_i.descriptor.float(), index_j)
     norm = DESCRIPTOR_NORM**2
-    near = (2 - 2 * best / norm).clamp_min(0)
-    far = (2 - 2 * second / norm).clamp_min(0)
-    row = torch.nonzero((near < max_ratio**2 * far) & (best == column_best[column]) & (best > UNSEEN))[:, 0]
-    row = row[torch.argsort(best[row], descending=True, stable=True)]
-    pairs = torch.stack([index_i.keypoint[row], index_j.keypoint[column[row]]], dim=1).numpy()
+    near = (2 - 2 * found.best / norm).clamp_min(0)
+    far = (2 - 2 * found.second / norm).clamp_min(0)
+    is_mutual = found.best == found.best_of_column[found.column]
+    row = torch.nonzero((near < max_ratio**2 * far) & is_mutual & (found.best > UNSEEN))[:, 0]
+    row = row[torch.argsort(found.best[row], descending=True, stable=True)]
+    pairs = torch.stack([index_i.keypoint[row], index_j.keypoint[found.column[row]]], dim=1).numpy()
     chosen = _one_to_one(pairs).astype(np.int32)
     return chosen[np.lexsort((chosen[:, 1], chosen[:, 0]))]
 
 
-def _search(
-    query: Float[torch.Tensor, "query 128"], index: DescriptorIndex
-) -> tuple[
-    Float[torch.Tensor, "query"],
-    Float[torch.Tensor, "query"],
-    Int[torch.Tensor, "query"],
-    Float[torch.Tensor, "descriptor"],
-]:
-    """Products of every query with its best and second best descriptor, row of the best; best product per descriptor."""
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Products (512^2 times the cosine) of queries with the descriptors of an index; UNSEEN where none was compared."""
+
+    best: Float[torch.Tensor, "query"]
+    second: Float[torch.Tensor, "query"]
+    column: Int[torch.Tensor, "query"]
+    """Row of the best descriptor."""
+    best_of_column: Float[torch.Tensor, "descriptor"]
+    """Best product of every descriptor with any query."""
+
+
+def _search(query: Float[torch.Tensor, "query 128"], index: DescriptorIndex) -> _Found:
+    """Compare every query with the cells it probes.
+
+    Stored descriptors are integers, so that products sum up exactly in float32: equality identifies the maximum of a
+    column, and the outcome does not depend on the order of summation.
+    """
+    descriptor = index.descriptor.float()
     best = torch.full((len(query),), UNSEEN)
     second = torch.full((len(query),), UNSEEN)
     column = torch.zeros(len(query), dtype=torch.int64)
@@ -104,7 +113,7 @@ def _search(
         rows = visitor[bounds[cell] : bounds[cell + 1]]
         if low == high or len(rows) == 0:
             continue
-        product = query[rows] @ index.descriptor[low:high].T
+        product = query[rows] @ descriptor[low:high].T
         column_best[low:high] = product.amax(0)
         value, argmax = product.max(1)
         runner_up = product.scatter_(1, argmax[:, None], UNSEEN).amax(1)
@@ -112,7 +121,7 @@ def _search(
         second[rows] = torch.maximum(torch.minimum(old, value), torch.maximum(old_second, runner_up))
         column[rows] = torch.where(value > old, low + argmax, column[rows])
         best[rows] = torch.maximum(old, value)
-    return best, second, column, column_best
+    return _Found(best=best, second=second, column=column, best_of_column=column_best)
 
 
 def _one_to_one(pairs: Int[np.ndarray, "candidate 2"]) -> Int[np.ndarray, "match 2"]:

@@ -15,7 +15,7 @@ from anchorsfm.frontend.classical import cache
 from anchorsfm.frontend.classical.features import Features, detect
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.frontend import ClassicalFrontend
-from anchorsfm.frontend.classical.matching import match
+from anchorsfm.frontend.classical.matching import DescriptorIndex, build_index, match
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
@@ -91,6 +91,12 @@ class _Run:
         device = devices(self.images)
         points = [centred(self.images, image, f.xy) for image, f in enumerate(features)]
         keys = [self._features_key(image) for image in range(self.images.num_images)]
+        index: dict[int, DescriptorIndex] = {}  # two threads may both build one: the result is the same
+
+        def indexed(image: int) -> DescriptorIndex:
+            if image not in index:
+                index[image] = build_index(features[image])
+            return index[image]
 
         def work(pair: int) -> tuple[Verified, FocalEvidence]:
             i, j = self.pairs[pair].tolist()
@@ -100,7 +106,7 @@ class _Run:
             if stored is not None:
                 return cache.decode_verified(stored)
             matching = self.config.matching
-            candidate = match(features[i], features[j], matching.max_ratio)
+            candidate = match(indexed(i), indexed(j), matching.max_ratio)
             verified = verify(points[i][candidate[:, 0]], points[j][candidate[:, 1]], candidate, matching)
             evidence = gather_evidence(
                 points[i][verified.keypoint[:, 0]],
