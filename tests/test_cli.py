@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 COMMAND = [sys.executable, "-m", "anchorsfm.cli"]
+QUICK = ("--classical.dense.size", "200", "--align.niter1", "60", "--align.niter2", "60")
+"""Settings that make a run short; what these tests look at does not depend on them."""
 FILES = ("cameras.bin", "images.bin", "points3D.bin")
 
 
@@ -33,7 +35,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess, *words: str) -> N
 @pytest.fixture(scope="module")
 def finished(rendered, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("cli") / "out"
-    result = anchorsfm("reconstruct", rendered / "images", "--output", output)
+    result = anchorsfm("reconstruct", rendered / "images", "--output", output, *QUICK)
     assert result.returncode == 0, result.stderr
     assert "5 of 5 images registered in 1 model" in result.stdout
     assert "peak MiB" in result.stdout
@@ -62,7 +64,7 @@ def test_evaluate_prints_a_table_and_json(finished, rendered):
 )
 def test_a_killed_run_continues_to_the_same_bytes(finished, rendered, tmp_path, kind, entries):
     output = tmp_path / "out"
-    arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--no-dense"]
+    arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--no-dense", *QUICK]
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while len(list((output / "cache" / kind).glob("*.safetensors"))) < entries and process.poll() is None:
@@ -77,7 +79,7 @@ def test_a_killed_run_continues_to_the_same_bytes(finished, rendered, tmp_path, 
 
 def test_interrupt_ends_with_one_line_and_continues(rendered, tmp_path):
     output = tmp_path / "out"
-    arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--quiet"]
+    arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--quiet", *QUICK]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((output / "cache" / "classical-dense").glob("*.safetensors")):
@@ -116,11 +118,11 @@ def test_an_output_that_cannot_be_written_is_named_before_any_work(rendered, tmp
     assert_one_clear_line(result, str(tmp_path / "file" / "out"), "--output")
 
 
-@pytest.mark.parametrize("limit", [4_000, 150_000])
+@pytest.mark.parametrize("limit", [4_000, 60_000])
 def test_a_full_disk_loses_nothing(rendered, tmp_path, limit):
     """A limit on the size of files stands for the disk: writes beyond it fail the same way, in COLMAP's writer too."""
     output = tmp_path / "out"
-    arguments = ("reconstruct", rendered / "images", "--output", output, "--no-dense", "--quiet")
+    arguments = ("reconstruct", rendered / "images", "--output", output, "--no-dense", "--quiet", *QUICK)
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

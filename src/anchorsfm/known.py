@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px, principal_point_px
 from anchorsfm.colmap.models import find_models, read_cameras
-from anchorsfm.scene.alignment import KnownImage
+from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera
@@ -63,6 +63,13 @@ class KnownCameras:
             freeze_pose=pose is not None and self.config.freeze_poses,
             freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
         )
+
+    def exact_poses(self, alignment: AlignmentResult) -> Float[np.ndarray, "view 3 4"]:
+        """The poses of an alignment, with frozen ones in full precision."""
+        poses = alignment.cam_from_world.astype(np.float64)
+        for view in np.flatnonzero(alignment.pose_known):
+            poses[view] = self.poses[int(alignment.image[view])]
+        return poses
 
     def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
         """Which cameras of the ImageSet must not be adjusted."""

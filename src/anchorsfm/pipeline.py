@@ -262,15 +262,15 @@ def _align_components(
         given = known.for_alignment(part.image, predictor.grid)
         cameras = images.camera_index[part.image]
         key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
-        stored = store.load("alignment", key)
-        if stored is None:
+        arrays = store.load("alignment", key)
+        if arrays is None:
             anchors = build_anchors(part)
             tree = build_tree(part.graph, anchors, config.align.kinematic_mode)
-            result = align(part, anchors, tree, config.align, camera_index=cameras, known=given, progress=progress)
-            store.save("alignment", key, to_arrays(result))
-        else:
-            result = from_arrays(stored)
-        results.append(result)
+            arrays = to_arrays(
+                align(part, anchors, tree, config.align, camera_index=cameras, known=given, progress=progress)
+            )
+            store.save("alignment", key, arrays)
+        results.append(from_arrays(arrays))
     return results
 
 
@@ -284,6 +284,7 @@ def _adjust_component(
     progress: Progress,
 ) -> AdjustResult:
     start = start_model(alignment, images, grid, config.adjust.camera_model, known=known.cameras)
+    start = replace(start, cam_from_world=known.exact_poses(alignment))
     long_side = images.size_wh[alignment.image].max(axis=1)
     return refine_model(
         start,

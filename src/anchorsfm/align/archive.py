@@ -11,7 +11,10 @@ _STAGES = ("coarse", "fine")
 
 
 def to_arrays(result: AlignmentResult) -> dict[str, np.ndarray]:
-    """All arrays of a result; keys are field names and `<stage>.<field>`."""
+    """All arrays of a result; keys are field names and `<stage>.<field>`.
+
+    Arrays are contiguous, as they are when read back from a file: sums over them then take the same order.
+    """
     arrays: dict[str, np.ndarray] = {}
     for field in fields(result):
         value = getattr(result, field.name)
@@ -21,7 +24,7 @@ def to_arrays(result: AlignmentResult) -> dict[str, np.ndarray]:
         for name in ("loss", "fallback_loss", "total"):
             arrays[f"{field.name}.{name}"] = getattr(value, name)
         arrays[f"{field.name}.status"] = np.array([list(SolverStatus).index(value.status)])
-    return arrays
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> AlignmentResult:

@@ -1,4 +1,4 @@
-"""Rigid and similarity transforms as plain arrays: poses are (..., 3, 4) matrices [R | t], x_target = R x_source + t."""
+"""Rigid and similarity transforms: poses are arrays (..., 3, 4) of matrices [R | t], x_target = R x_source + t."""
 
 import numpy as np
 from jaxtyping import Float

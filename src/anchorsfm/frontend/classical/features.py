@@ -31,7 +31,8 @@ class Features:
 
 def detect(grey: UInt8[np.ndarray, "h w"], size_wh: Int[np.ndarray, "2"], config: FeatureConfig) -> Features:
     """Features of an image given at working size; `size_wh` is its size in original pixels."""
-    sift = cv2.SIFT.create(contrastThreshold=config.contrast_threshold)
+    # without precise upscaling OpenCV shifts every keypoint by a quarter of a pixel
+    sift = cv2.SIFT.create(contrastThreshold=config.contrast_threshold, enable_precise_upscale=True)
     found, raw = sift.detectAndCompute(grey, None)
     if raw is None or len(found) == 0:
         return _no_features()

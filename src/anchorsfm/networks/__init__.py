@@ -1,0 +1,1 @@
+"""Neural networks as plain modules: no files, no caches, no knowledge of reconstructions."""
