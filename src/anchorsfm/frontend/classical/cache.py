@@ -26,17 +26,17 @@ def encode_verified(verified: Verified, evidence: FocalEvidence) -> dict[str, np
     return {
         "keypoint": verified.keypoint,
         "fundamental": verified.fundamental,
-        "evidence": np.array([evidence.num_inliers, evidence.is_degenerate, evidence.shared_focal], np.float64),
+        "evidence": np.array([evidence.num_inliers, evidence.homography_ratio, evidence.shared_focal], np.float64),
     }
 
 
 def decode_verified(arrays: Arrays) -> tuple[Verified, FocalEvidence]:
-    num_inliers, is_degenerate, shared_focal = arrays["evidence"].tolist()
+    num_inliers, homography_ratio, shared_focal = arrays["evidence"].tolist()
     fundamental = arrays["fundamental"]
     evidence = FocalEvidence(
         num_inliers=int(num_inliers),
         fundamental=fundamental,
-        is_degenerate=bool(is_degenerate),
+        homography_ratio=homography_ratio,
         shared_focal=shared_focal,
     )
     return Verified(keypoint=arrays["keypoint"], fundamental=fundamental), evidence

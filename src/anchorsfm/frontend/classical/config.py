@@ -12,7 +12,7 @@ class FeatureConfig:
     """Long side in pixels that keypoints are looked for on; smaller photographs are not enlarged."""
     max_keypoints: int = 12288
     """Descriptors kept per image, those of the largest image structures first."""
-    contrast_threshold: float = 0.01
+    contrast_threshold: float = 0.005
     """OpenCV's contrast threshold: lower finds more and fainter keypoints."""
 
 

@@ -12,7 +12,7 @@ Three sources, of which the first two are averaged by their precision where a ca
 All focal lengths in here are in centred coordinates (long side 1024, see `rays`), hence comparable between cameras.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import poselib
@@ -36,6 +36,10 @@ SINGLE_PAIR_SPREAD = 0.15
 """Standard deviation of the logarithm of a focal length estimated from one good pair."""
 SHARED_BIAS = 0.02
 """What averaging over pairs does not remove (log): off-centre principal points, distortion."""
+DEGENERATE_BIAS = 0.4
+"""The same where nearly all pairs are degenerate, as over flat ground seen from the air."""
+MAX_CONTRADICTING_SCATTER = 0.2
+"""Pairs overrule a recorded focal length only if they agree this well among themselves (log)."""
 RESIDUAL_SIGMA = 0.01
 """Typical relative difference of the singular values of K_j^T F K_i at the true focal lengths, for 100 inliers."""
 
@@ -47,10 +51,19 @@ class FocalEvidence:
     num_inliers: int
     fundamental: Float[np.ndarray, "3 3"]
     """x_j^T F x_i = 0 in centred coordinates, norm 1."""
-    is_degenerate: bool
-    """A plane or a rotation explains the matches as well: the pair says nothing about focal lengths."""
+    homography_ratio: float
+    """Share of the matches that a plane or a rotation would explain as well; 1 where nothing was tried."""
     shared_focal: float
     """Focal length common to both images; NaN if not determined."""
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Such a pair says nothing about focal lengths."""
+        return self.homography_ratio > MAX_HOMOGRAPHY_RATIO
+
+    @property
+    def weight(self) -> float:
+        return self.num_inliers * (1 - self.homography_ratio)
 
 
 def gather_evidence(
@@ -63,13 +76,14 @@ def gather_evidence(
     """Evidence from the verified matches of a pair."""
     num = len(xy_i)
     scaled = fundamental / max(float(np.linalg.norm(fundamental)), 1e-30)
-    nothing = FocalEvidence(num_inliers=num, fundamental=scaled, is_degenerate=True, shared_focal=np.nan)
+    nothing = FocalEvidence(num_inliers=num, fundamental=scaled, homography_ratio=1.0, shared_focal=np.nan)
     if num < MIN_INLIERS:
         return nothing
     ransac = {"max_iterations": 500, "min_iterations": 100, "seed": 0}
     _, info = poselib.estimate_homography(xy_i, xy_j, {**ransac, "max_reproj_error": 2 * max_error_px}, {})
-    if info["num_inliers"] > MAX_HOMOGRAPHY_RATIO * num:
-        return nothing
+    ratio = float(info["num_inliers"]) / num
+    if ratio > MAX_HOMOGRAPHY_RATIO:
+        return replace(nothing, homography_ratio=ratio)
     shared = np.nan
     if same_device:
         epipolar = {**ransac, "max_epipolar_error": max_error_px}
@@ -77,7 +91,7 @@ def gather_evidence(
         shared = float(pair.camera1.focal())
         if not FOCAL_RANGE[0] < shared / REFERENCE_SIZE < FOCAL_RANGE[1]:
             shared = np.nan
-    return FocalEvidence(num_inliers=num, fundamental=scaled, is_degenerate=False, shared_focal=shared)
+    return FocalEvidence(num_inliers=num, fundamental=scaled, homography_ratio=ratio, shared_focal=shared)
 
 
 def devices(images: ImageSet) -> Int[np.ndarray, "image"]:
@@ -121,30 +135,52 @@ def estimate_focals_px(
 
 def _device_focal(recorded: Float[np.ndarray, "view"], own: list[FocalEvidence], config: IntrinsicsConfig) -> float:
     """Log focal length of one device from its record and its own pairs; NaN if neither says anything."""
-    usable = [e for e in own if np.isfinite(e.shared_focal)]
     recorded = recorded[np.isfinite(recorded)]
-    prior = float(np.log(np.median(recorded))) if len(recorded) else np.nan
+    measured = _measure(own)
+    if len(recorded) == 0:
+        if measured is None:
+            return np.nan
+        prior, spread = float(np.log(config.typical_focal * REFERENCE_SIZE)), config.typical_focal_spread
+    else:
+        prior, spread = float(np.log(np.median(recorded))), config.recorded_focal_spread
+        if measured is None or spread <= 0:
+            return prior
+        if measured.is_reliable and abs(measured.log_focal - prior) > config.max_recorded_error + 2 * measured.spread:
+            return measured.log_focal
+    trust = np.array([1 / spread, 1 / measured.spread]) ** 2
+    return float(np.average([prior, measured.log_focal], weights=trust))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """Log focal length from the pairs of one device, and its standard deviation."""
+
+    log_focal: float
+    spread: float
+    is_reliable: bool
+
+
+def _measure(own: list[FocalEvidence]) -> _Measured | None:
+    """Weighted median over the pairs of one device; None if they are too few."""
+    tried = [e for e in own if e.num_inliers >= MIN_INLIERS]
+    usable = [e for e in tried if np.isfinite(e.shared_focal)]
     if len(usable) < MIN_OWN_PAIRS:
-        return prior
+        return None
     log_focal = np.log([e.shared_focal for e in usable])
-    weight = np.array([e.num_inliers for e in usable], float)
-    measured = _weighted_median(log_focal, weight)
-    scatter = 1.5 * _weighted_median(np.abs(log_focal - measured), weight)
-    spread = np.hypot(scatter, SINGLE_PAIR_SPREAD) / np.sqrt(len(usable)) + SHARED_BIAS
-    if not np.isfinite(prior):
-        return measured
-    contradicted = abs(measured - prior) > config.max_recorded_error + 2 * spread
-    if contradicted and len(usable) >= MIN_CONTRADICTING_PAIRS and config.recorded_focal_spread > 0:
-        return measured
-    precision_recorded = 1 / max(config.recorded_focal_spread, 1e-6) ** 2
-    precision_measured = 1 / spread**2
-    return (prior * precision_recorded + measured * precision_measured) / (precision_recorded + precision_measured)
+    weight = np.array([e.weight for e in usable])
+    low, median, high = (_weighted_quantile(log_focal, weight, q) for q in (0.25, 0.5, 0.75))
+    scatter = (high - low) / 1.35
+    # where most pairs are degenerate the others are nearly so, and all err in the same direction
+    bias = SHARED_BIAS + DEGENERATE_BIAS * (1 - len(usable) / len(tried)) ** 2
+    spread = float(np.hypot(scatter, SINGLE_PAIR_SPREAD) / np.sqrt(len(usable)) + bias)
+    is_reliable = len(usable) >= max(MIN_CONTRADICTING_PAIRS, len(tried) / 3) and scatter < MAX_CONTRADICTING_SCATTER
+    return _Measured(log_focal=median, spread=spread, is_reliable=is_reliable)
 
 
-def _weighted_median(value: Float[np.ndarray, "sample"], weight: Float[np.ndarray, "sample"]) -> float:
+def _weighted_quantile(value: Float[np.ndarray, "sample"], weight: Float[np.ndarray, "sample"], share: float) -> float:
     order = np.argsort(value, kind="stable")
     cumulative = np.cumsum(weight[order])
-    return float(value[order][np.searchsorted(cumulative, cumulative[-1] / 2)])
+    return float(value[order][np.searchsorted(cumulative, cumulative[-1] * share)])
 
 
 def _joint_fit(

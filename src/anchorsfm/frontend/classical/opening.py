@@ -29,7 +29,7 @@ from anchorsfm.scene.progress import Progress
 
 Output = TypeVar("Output")
 
-VERSION = 2
+VERSION = 3
 """Raise when the algorithm changes its results: cached results of older versions are then ignored."""
 MATCH_CONFIDENCE = 11.0
 """Confidence above 1 of a keypoint match that fits the geometry of its pair exactly."""

@@ -12,9 +12,11 @@ is not: writing the scores to memory and looking for the largest one by one take
  3. these are scored in float32, and the first pixel with the largest score wins, as if all had been compared.
 """
 
+import math
 import time
+from collections.abc import Callable
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,14 +30,17 @@ _ROWS = 16
 """Queries scored against a tile at once. Matrix products with fewer rows run other code that sums in another order."""
 _CACHE_SCORES = {"cpu": 2**18, "other": 2**26}
 """Scores made at once in step 1: what fits into a processor's second-level cache, or bounds a GPU's memory."""
-_MAX_SCREENED = 512
-"""Queries per block in step 1, on a processor."""
+_BLOCKS = (512, 256, 128, 64)
+"""Queries per block in step 1, on a processor: few sizes, as code is generated for each."""
+_MAX_SCREENED = 2**22
+"""Tiles times queries whose largest scores are kept at once."""
 _SLOTS = {"cpu": 128, "other": 8192}
 """Tiles scored at once in step 3."""
 _ROUNDING = 4e-6
 """Error of a float32 product of unit vectors, generously."""
 
 
+@runtime_checkable
 class PixelSearch(Protocol):
     """Finds, for pixels of one image, the nearest pixel of the other. Pixels are numbered row by row."""
 
@@ -57,15 +62,19 @@ class DescriptorMap:
         self._kind = "cpu" if device.type == "cpu" else "other"
         self._eight_bits = _eight_bits_are_faster(device.type) if eight_bits is None else eight_bits
         self._length = float(self.rows.norm(dim=1).max())
+        assert math.isfinite(self._length), "descriptors must be finite"
         self._scale = _scale(self.rows)
         self._coarse = self._round(tiled.flatten(0, 1), self._scale)
         self._error = float(self._rounding_error(self.rows, self._scale).max())
 
     def nearest(self, queries: Float[Tensor, "query channel"]) -> Int[Tensor, "query"]:
         """Pixel with the largest dot product; the first of equals."""
-        chunk = max(_MAX_SCREENED, 2**22 // len(self._tiles))
-        parts = [self._nearest(part) for part in queries.float().split(chunk)]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=queries.device)
+        if len(queries) == 0:
+            return torch.empty(0, dtype=torch.int64, device=queries.device)
+        padding = queries[:1].expand(-len(queries) % _BLOCKS[-1], -1)
+        padded = torch.cat((queries, padding)).float().contiguous()
+        chunk = max(1, _MAX_SCREENED // len(self._tiles) // _BLOCKS[0]) * _BLOCKS[0]
+        return torch.cat([self._nearest(part) for part in padded.split(chunk)])[: len(queries)]
 
     def _nearest(self, queries: Float[Tensor, "query channel"]) -> Int[Tensor, "query"]:
         scale = _scale(queries)
@@ -90,15 +99,14 @@ class DescriptorMap:
         """Largest rounded score of every tile (times both scales)."""
         product = torch._int_mm if self._eight_bits else torch.mm
         budget = _CACHE_SCORES[self._kind]
-        rows = min(len(queries), _MAX_SCREENED) if self._kind == "cpu" else len(queries)
-        tiles = max(1, budget // (rows * _TILE_PIXELS))
-        largest = torch.empty(len(self._tiles), len(queries), device=queries.device)
-        for row in range(0, len(queries), rows):
-            block = queries[row : row + rows]
-            for tile in range(0, len(self._tiles), tiles):
-                scores = product(block, self._coarse[tile * _TILE_PIXELS : (tile + tiles) * _TILE_PIXELS].T)
-                largest[tile : tile + tiles, row : row + rows] = scores.unflatten(1, (-1, _TILE_PIXELS)).amax(2).T
-        return largest
+        columns = []
+        for block in queries.split(_block_sizes(len(queries)) if self._kind == "cpu" else [len(queries)]):
+            tiles = max(1, budget // (len(block) * _TILE_PIXELS))
+            parts = self._coarse.split(tiles * _TILE_PIXELS)
+            # One expression, so that a block's scores are gone before the next are made.
+            largest = [product(block, part.T).unflatten(1, (-1, _TILE_PIXELS)).amax(2) for part in parts]
+            columns.append(torch.cat(largest, dim=1))
+        return torch.cat(columns).T.float().contiguous()
 
     # ------------------------------------------------------------------------------------------------------ step 3
 
@@ -150,6 +158,15 @@ def _tile_pixels(shape_hw: tuple[int, int], device: torch.device) -> Int[Tensor,
     return pixels.reshape(-1, _TILE_PIXELS)
 
 
+def _block_sizes(num_rows: int) -> list[int]:
+    """Sizes of `_BLOCKS` that add up to `num_rows`, a multiple of the smallest."""
+    sizes = []
+    for size in _BLOCKS:
+        sizes += [size] * (num_rows // size)
+        num_rows %= size
+    return sizes
+
+
 def _scale(values: Float[Tensor, "row channel"]) -> float:
     """Brings the largest number to 127."""
     largest = float(values.abs().max())
@@ -190,18 +207,23 @@ def _eight_bits_are_faster(device_type: str) -> bool:
     """Whether this processor multiplies 8-bit integers faster than floats; the results do not depend on it."""
     if device_type != "cpu" or not hasattr(torch, "_int_mm"):
         return False
-    floats, integers = torch.ones(512, 24), torch.ones(512, 24, dtype=torch.int8)
+    integers = (torch.arange(_BLOCKS[0] * 24).reshape(-1, 24) % 255 - 127).to(torch.int8)
+    floats = integers.float()
     try:
+        # The function is not in torch's public interface: where it fails a trial, do without.
+        for rows in _BLOCKS:
+            if not torch.equal(torch._int_mm(integers[:rows], integers.T).float(), floats[:rows] @ floats.T):
+                return False
         return _seconds(torch._int_mm, integers) < 0.8 * _seconds(torch.mm, floats)
     except RuntimeError:
         return False
 
 
-def _seconds(product: "torch._C._VariableFunctionsClass | object", values: Tensor) -> float:
+def _seconds(product: Callable[[Tensor, Tensor], Tensor], values: Tensor) -> float:
     """Shortest time of a few products."""
     times = []
     for _ in range(8):
         start = time.perf_counter()
-        product(values, values.T)  # type: ignore[operator]
+        product(values, values.T)
         times.append(time.perf_counter() - start)
     return min(times)
