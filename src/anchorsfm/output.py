@@ -12,7 +12,7 @@ import yaml
 from anchorsfm.colmap.write import write_models
 from anchorsfm.densify import DenseCloud
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import Store, storage_error, to_json, write_atomic
+from anchorsfm.io.store import Store, to_json, write_atomic
 from anchorsfm.report import RunReport
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -52,16 +52,6 @@ class OutputFolder:
     def write_report(self, report: RunReport) -> None:
         """Everything the run says about itself."""
         write_atomic(self.report, to_json(report))
-
-    def clear_results(self) -> None:
-        """Remove the results of an earlier run, so that a run that fails leaves none that are not its own."""
-        try:
-            for name in ("sparse", "dense", "alignment"):
-                if (self.root / name).exists():
-                    shutil.rmtree(self.root / name)
-            self.report.unlink(missing_ok=True)
-        except OSError as error:
-            raise storage_error(self.root, error) from error
 
 
 def plain(value: Any) -> Any:

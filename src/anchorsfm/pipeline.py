@@ -1,7 +1,6 @@
 """The whole reconstruction, about one statement per stage."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,16 +23,16 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.output import OutputFolder
 from anchorsfm.pairing import make_pairs
-from anchorsfm.report import ImageReport, RunReport, report_alignment, report_model
+from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
 from anchorsfm.rescale import onto_model
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
-from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
-from anchorsfm.tracks.points import colour, observations_per_view
+from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.refine import AdjustConfig, AdjustResult, KnownViews, refine_model
 from anchorsfm.tracks.start import alignment_model, start_model
 from anchorsfm.tree import MODES as KINEMATIC_MODES
@@ -105,90 +104,53 @@ def reconstruct(
     _check_settings(config)
     folder, clock = OutputFolder(output), StageClock()
     folder.prepare(config)
-    warnings = _WarningLog(progress)
+    progress = recorded = RecordingProgress(progress)
     with clock.stage("images"):
-        images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=warnings)
+        images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
         known = read_known(config.known, images)
         images = known.with_focal_priors(images)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
-        predictor = _frontend(config).open(images, pairs, folder.store, warnings)
+        predictor = _frontend(config).open(images, pairs, folder.store, progress)
     with clock.stage("dense depth"):
-        collector, log = KeypointMatchCollector(predictor.grid), _PairLog()
-        predictions = log.watch(collector.watch(_with_progress(predictor, warnings)))
+        collector, log = KeypointMatchCollector(predictor.grid), PairLog()
+        predictions = log.watch(collector.watch(_with_progress(predictor, progress)))
         scene = build_scene_graph(images.num_images, predictions, predictor.grid, config.graph, pairs)
     _require_component(scene, images, log)
     with clock.stage("alignment"):
-        alignments = _align_components(scene, predictor, images, known, config, folder.store, warnings)
+        alignments = _align_components(scene, predictor, images, known, config, folder.store, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in alignments], images.names)
     with clock.stage("tracks, adjustment"):
         tracks = build_tracks(collector.finish(), images.num_images)
-        adjusted = [_adjust_component(a, tracks, images, predictor.grid, known, config, warnings) for a in alignments]
+        adjusted = [_adjust_component(a, tracks, images, predictor.grid, known, config, progress) for a in alignments]
         order = sorted(range(len(adjusted)), key=lambda k: -len(adjusted[k].model.image))
         order = [k for k in order if len(adjusted[k].model.image) >= 2]
         models = [colour(adjusted[k].model, images, max_size=config.max_image_size) for k in order]
         if models:
             folder.write_models(models, images.names)
-    if config.dense:
-        with clock.stage("dense cloud"):
-            clouds = (
-                dense_cloud(onto_model(alignments[k], model, scene, predictor.grid), scene, images, predictor.grid)
-                for k, model in zip(order, models, strict=True)
-            )
-            folder.write_dense(clouds)
+    with clock.stage("dense cloud"):
+        folder.write_dense(
+            dense_cloud(onto_model(alignments[k], model, scene, predictor.grid), scene, images, predictor.grid)
+            for k, model in zip(order, models, strict=True)
+            if config.dense
+        )
+    dropped = {image: reason for result in adjusted for image, reason in result.dropped.items()}
     report = RunReport(
         versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
         seed=config.seed,
-        images=_image_reports(images, models, adjusted, log),
+        images=report_images(images, models, dropped, log),
         pairs=dict(sorted(log.status.items())),
         alignments=tuple(report_alignment(a) for a in alignments),
         models=tuple(report_model(number, model) for number, model in enumerate(models)),
         stages=tuple(clock.timings),
-        warnings=tuple(warnings.lines),
+        warnings=tuple(recorded.warnings),
     )
     folder.write_report(report)
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
     return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), report=report)
-
-
-class _WarningLog(Progress):
-    """Passes progress on and keeps the warnings for the report."""
-
-    def __init__(self, inner: Progress) -> None:
-        self.stage = inner.stage  # type: ignore[method-assign]
-        self._inner = inner
-        self.lines: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.lines.append(message)
-        self._inner.warn(message)
-
-
-class _PairLog:
-    """Counts what the front end found, per status and per image."""
-
-    def __init__(self) -> None:
-        self.status: Counter[str] = Counter()
-        self.best_matches: Counter[int] = Counter()
-        self.only_rotation: Counter[int] = Counter()
-
-    def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
-        for prediction in predictions:
-            self.status[prediction.status.value] += 1
-            found = prediction.keypoint_matches if prediction.keypoint_matches is not None else prediction.matches
-            for image in (prediction.i, prediction.j):
-                self.best_matches[image] = max(self.best_matches[image], len(found))
-                self.only_rotation[image] += prediction.status.value == "pure rotation"
-            yield prediction
-
-    def reason(self, image: int) -> str:
-        """Why no usable pair reaches an image."""
-        if self.only_rotation[image]:
-            return "it matches other images, but only by a rotation of the camera: no depth"
-        return f"no overlap found: at most {self.best_matches[image]} verified matches with any other image"
 
 
 def _check_settings(config: PipelineConfig) -> None:
@@ -222,8 +184,12 @@ def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
 
 
 def _frontend(config: PipelineConfig) -> Frontend:
-    features = replace(config.classical.features, max_image_size=config.max_image_size)
-    return replace(config.classical, features=features)
+    classical = config.classical
+    features = replace(classical.features, max_image_size=config.max_image_size)
+    given = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
+    exactness = 0.0 if given else classical.intrinsics.recorded_focal_spread
+    intrinsics = replace(classical.intrinsics, recorded_focal_spread=exactness)
+    return replace(classical, features=features, intrinsics=intrinsics)
 
 
 def _with_progress(predictor: PairPredictor, progress: Progress) -> Iterator[PairPrediction]:
@@ -238,11 +204,10 @@ def _require_two(images: ImageSet) -> None:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
 
 
-def _require_component(scene: ObservedScene, images: ImageSet, log: _PairLog) -> None:
+def _require_component(scene: ObservedScene, images: ImageSet, log: PairLog) -> None:
     if not (scene.graph.component == 0).any():
-        reason = log.reason(int(np.argmax([log.best_matches[k] for k in range(images.num_images)])))
         raise NoReconstructionError(
-            f"the {images.num_images} images in {images.root} cannot be related: {reason}; "
+            f"the {images.num_images} images in {images.root} cannot be related: {log.best_reason()}; "
             "take photographs that overlap and from different places"
         )
 
@@ -297,25 +262,3 @@ def _adjust_component(
         ),
         progress=progress,
     )
-
-
-def _image_reports(
-    images: ImageSet, models: list[Reconstruction], adjusted: list[AdjustResult], log: _PairLog
-) -> tuple[ImageReport, ...]:
-    placed = {
-        int(image): (number, int(count))
-        for number, model in enumerate(models)
-        for image, count in zip(model.image, observations_per_view(model), strict=True)
-    }
-    reasons = {image: reason for result in adjusted for image, reason in result.dropped.items()}
-    reports = [
-        ImageReport(
-            name=name,
-            model=placed[k][0] if k in placed else None,
-            observations=placed[k][1] if k in placed else 0,
-            reason=None if k in placed else reasons.get(k, log.reason(k)),
-        )
-        for k, name in enumerate(images.names)
-    ]
-    skipped = [ImageReport(name=s.name, model=None, observations=0, reason=s.reason) for s in images.skipped]
-    return tuple(reports + skipped)

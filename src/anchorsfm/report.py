@@ -1,12 +1,17 @@
 """What a run says about itself: `report.json`, and the summary the command line prints."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from anchorsfm.io.clock import StageTiming
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.pairs import PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.points import observations_per_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,55 @@ class RunReport:
     @property
     def num_registered(self) -> int:
         return sum(image.model is not None for image in self.images)
+
+
+class PairLog:
+    """What the front end found, counted per status and per image while the predictions stream past."""
+
+    def __init__(self) -> None:
+        self.status: Counter[str] = Counter()
+        self._most_matches: Counter[int] = Counter()
+        self._rotations: Counter[int] = Counter()
+
+    def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
+        """The same predictions, unchanged."""
+        for prediction in predictions:
+            self.status[prediction.status.value] += 1
+            found = prediction.keypoint_matches if prediction.keypoint_matches is not None else prediction.matches
+            for image in (prediction.i, prediction.j):
+                self._most_matches[image] = max(self._most_matches[image], len(found))
+                self._rotations[image] += prediction.status == PairStatus.PURE_ROTATION
+            yield prediction
+
+    def reason(self, image: int) -> str:
+        """Why no usable pair reaches an image."""
+        if self._rotations[image]:
+            return "it matches other images, but only by a rotation of the camera: no depth"
+        most = self._most_matches[image]
+        return f"no overlap found: at most {most} verified matches with any other image"
+
+    def best_reason(self) -> str:
+        """Why no pair at all is usable, from the image that came closest."""
+        return self.reason(max(self._most_matches, key=lambda image: self._most_matches[image], default=0))
+
+
+def report_images(
+    images: ImageSet, models: Sequence[Reconstruction], dropped: Mapping[int, str], log: PairLog
+) -> tuple[ImageReport, ...]:
+    """Every photograph that was found: the model it is in, or why it is in none."""
+    placed = {
+        int(image): (number, int(count))
+        for number, model in enumerate(models)
+        for image, count in zip(model.image, observations_per_view(model), strict=True)
+    }
+    reports = [
+        ImageReport(name=name, model=placed[k][0], observations=placed[k][1], reason=None)
+        if k in placed
+        else ImageReport(name=name, model=None, observations=0, reason=dropped.get(k, log.reason(k)))
+        for k, name in enumerate(images.names)
+    ]
+    skipped = [ImageReport(name=s.name, model=None, observations=0, reason=s.reason) for s in images.skipped]
+    return tuple(reports + skipped)
 
 
 def report_model(number: int, model: Reconstruction) -> ModelReport:

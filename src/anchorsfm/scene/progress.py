@@ -18,4 +18,21 @@ class Progress:
         """One line the user should see, such as the name of a skipped file."""
 
 
+class RecordingProgress(Progress):
+    """Passes everything on and keeps the warnings."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        with self._inner.stage(description, total) as advance:
+            yield advance
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        self._inner.warn(message)
+
+
 SILENT = Progress()

@@ -97,16 +97,22 @@ class DescriptorMap:
 
     def _screen(self, queries: Tensor) -> Float[Tensor, "tile query"]:
         """Largest rounded score of every tile (times both scales)."""
-        product = torch._int_mm if self._eight_bits else torch.mm
-        budget = _CACHE_SCORES[self._kind]
-        columns = []
-        for block in queries.split(_block_sizes(len(queries)) if self._kind == "cpu" else [len(queries)]):
-            tiles = max(1, budget // (len(block) * _TILE_PIXELS))
-            parts = self._coarse.split(tiles * _TILE_PIXELS)
-            # One expression, so that a block's scores are gone before the next are made.
-            largest = [product(block, part.T).unflatten(1, (-1, _TILE_PIXELS)).amax(2) for part in parts]
-            columns.append(torch.cat(largest, dim=1))
-        return torch.cat(columns).T.float().contiguous()
+        blocks = queries.split(_block_sizes(len(queries)) if self._kind == "cpu" else [len(queries)])
+        return torch.cat([self._screen_block(block) for block in blocks]).T.float().contiguous()
+
+    def _screen_block(self, queries: Tensor) -> Tensor:
+        """As integers or floats, one row per query."""
+        product: Callable[..., Tensor] = torch._int_mm if self._eight_bits else torch.mm
+        tiles = max(1, _CACHE_SCORES[self._kind] // (len(queries) * _TILE_PIXELS))
+        # One buffer for all products: fresh memory for each would cost more than the product.
+        kind = torch.int32 if self._eight_bits else torch.float32
+        scores = torch.empty(len(queries) * tiles * _TILE_PIXELS, dtype=kind, device=queries.device)
+        largest = []
+        for part in self._coarse.split(tiles * _TILE_PIXELS):
+            out = scores[: len(queries) * len(part)].view(len(queries), len(part))
+            product(queries, part.T, out=out)
+            largest.append(out.unflatten(1, (-1, _TILE_PIXELS)).amax(2))
+        return torch.cat(largest, dim=1)
 
     # ------------------------------------------------------------------------------------------------------ step 3
 
