@@ -73,9 +73,7 @@ def plan_preparation(
 def plan_images(images: ImageSet, image_size: int) -> tuple[Preparation, ...]:
     """One preparation per image. Raises InputError for an image that cannot be used."""
     sizes = [(int(width), int(height)) for width, height in images.size_wh]
-    return tuple(
-        plan_preparation(size, image_size, name=name) for name, size in zip(images.names, sizes, strict=True)
-    )
+    return tuple(plan_preparation(size, image_size, name=name) for name, size in zip(images.names, sizes, strict=True))
 
 
 def image_grid(plans: tuple[Preparation, ...]) -> ImageGrid:

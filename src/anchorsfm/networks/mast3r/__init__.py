@@ -6,6 +6,7 @@ from anchorsfm.networks.mast3r.architecture import (
     architecture_from_arguments,
     architecture_from_shapes,
 )
+from anchorsfm.networks.mast3r.constructor_text import parse_constructor
 from anchorsfm.networks.mast3r.heads import DecodedView, ViewPrediction
 from anchorsfm.networks.mast3r.loading import build_network, check_shapes, empty_network, parameter_shapes
 from anchorsfm.networks.mast3r.network import EncodedImages, PairNetwork, PairOutput, SymmetricOutput
@@ -25,4 +26,5 @@ __all__ = [
     "check_shapes",
     "empty_network",
     "parameter_shapes",
+    "parse_constructor",
 ]

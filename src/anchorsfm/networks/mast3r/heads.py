@@ -98,9 +98,7 @@ def _to_pixels(
     return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, grid_hw), patch_size)
 
 
-def _activate(
-    raw: Float[Tensor, "pair 4 h w"], features: Float[Tensor, "pair channel h w"] | None
-) -> ViewPrediction:
+def _activate(raw: Float[Tensor, "pair 4 h w"], features: Float[Tensor, "pair channel h w"] | None) -> ViewPrediction:
     directed = raw[:, :3].permute(0, 2, 3, 1)
     length = directed.norm(dim=-1, keepdim=True)
     descriptors = confidence = None
