@@ -447,11 +447,16 @@ def test_robust_similarity_survives_outliers():
 
 
 class OvalPredictor:
+    keeps_predictions = True
+
     def __init__(self, scene, pairs):
         self.scene, self.pairs, self.grid, self.digest = scene, pairs, scene.grid, "oval"
 
     def __iter__(self):
-        return (self.scene.prediction(i, j) for i, j in self.pairs)
+        return self.predictions(range(len(self.pairs)))
+
+    def predictions(self, rows):
+        return (self.scene.prediction(*self.pairs[row]) for row in rows)
 
     def __len__(self):
         return len(self.pairs)

@@ -17,8 +17,8 @@ from anchorsfm.anchors import dense_depth_ratio, require_views
 from anchorsfm.canonical import spread
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.graph import ObservedScene
+from anchorsfm.io.images import load_rgb
 from anchorsfm.scene.alignment import AlignmentResult
-from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import CanonicalView
 from anchorsfm.scene.images import ImageGrid, ImageSet
 
@@ -165,29 +165,14 @@ def _paired(result: AlignmentResult, scene: ObservedScene) -> list[Int[np.ndarra
 
 
 def grid_colours(images: ImageSet, grid: ImageGrid, image: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Colour of every grid pixel of a photograph.
+    """Colour of every grid pixel of a photograph, to the nearest pixel where the grid is a crop.
 
     Raises InputError if the photograph cannot be read.
     """
-    from PIL import Image, ImageOps
-
-    path = images.path(image)
-    try:
-        with Image.open(path) as file:
-            photo = ImageOps.exif_transpose(file).convert("RGB")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    scale, offset = grid.scale[image], grid.offset[image]
-    shrink = max(1, int(1 / scale.max()))  # average over the photograph's pixels that fall into one of the grid
-    step = 1 / (scale * shrink)
-    # Pillow maps pixel centres k + 0.5 as COLMAP does: source = step * target + start
-    start = -offset * step
-    affine = (step[0], 0.0, start[0], 0.0, step[1], start[1])
     width, height = grid.size_wh[image].tolist()
-    sampled = photo.reduce(shrink).transform(
-        (width, height), Image.Transform.AFFINE, affine, resample=Image.Resampling.BILINEAR
-    )
-    return np.asarray(sampled)
+    x, y = np.rint(-grid.offset[image]).astype(np.int64)
+    whole_wh = np.maximum(np.rint(images.size_wh[image] * grid.scale[image]).astype(np.int64), (x + width, y + height))
+    return load_rgb(images, image, whole_wh)[y : y + height, x : x + width]
 
 
 def point_colours(result: AlignmentResult, images: ImageSet, grid: ImageGrid) -> UInt8[np.ndarray, "point 3"]:

@@ -5,7 +5,7 @@ scale of the pairs) and returns a `PairPredictor`; iterating over it yields one 
 of the pair list, so that a caller may stream them and keep none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from anchorsfm.io.store import Store
@@ -23,9 +23,17 @@ class PairPredictor(Protocol):
     digest: str
     """Identifies everything the predictions depend on: later stages are cached under it."""
 
+    keeps_predictions: bool
+    """True: a prediction that was made once is read from the cache. False: predictions are too large to keep, and the
+    scene graph keeps its running sums instead, so that a run that was stopped need not ask for them again."""
+
     def __iter__(self) -> Iterator[PairPrediction]: ...
 
     def __len__(self) -> int: ...
+
+    def predictions(self, rows: Sequence[int]) -> Iterator[PairPrediction]:
+        """Predictions of some rows of the pair list, ascending. Each has the same bits as in a pass over all pairs."""
+        ...
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ the points of the other image are misplaced by a small rotation. Errors of match
 matches that end anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +122,8 @@ def make_grid(scene: SyntheticScene, long_side: int) -> ImageGrid:
 class SyntheticPredictor:
     """Makes the predictions of a `SyntheticFrontend` one by one, each a function of the configuration and the pair."""
 
+    keeps_predictions = True  # making one again is as quick as reading it
+
     def __init__(self, frontend: SyntheticFrontend, pairs: PairList) -> None:
         self.grid = make_grid(frontend.scene, frontend.grid_long_side)
         self.digest = digest("synthetic predictions", frontend, pairs)
@@ -138,7 +140,11 @@ class SyntheticPredictor:
         return len(self._pairs)
 
     def __iter__(self) -> Iterator[PairPrediction]:
-        return (self.predict(pair) for pair in range(len(self._pairs)))
+        return self.predictions(range(len(self._pairs)))
+
+    def predictions(self, rows: Sequence[int]) -> Iterator[PairPrediction]:
+        """Predictions of some rows of the pair list, in order."""
+        return (self.predict(pair) for pair in rows)
 
     @property
     def focal_grid_px(self) -> Float[np.ndarray, "image"]:

@@ -1,7 +1,7 @@
 """From sparse two-view geometry and dense depth to the predictions the alignment takes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -59,6 +59,8 @@ class PairSummary:
 class ClassicalPredictor:
     """Predictions of the classical front end, made or read from the cache as they are asked for."""
 
+    keeps_predictions = True
+
     def __init__(
         self,
         *,
@@ -87,10 +89,14 @@ class ClassicalPredictor:
         return len(self._pairs)
 
     def __iter__(self) -> Iterator[PairPrediction]:
+        return self.predictions(range(len(self)))
+
+    def predictions(self, rows: Sequence[int]) -> Iterator[PairPrediction]:
+        """Predictions of some rows of the pair list, in order, several made side by side."""
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)  # the pool keeps every core busy already
         try:
-            yield from ordered_map(self.predict, range(len(self)), self._num_workers)
+            yield from ordered_map(self.predict, rows, self._num_workers)
         finally:
             cv2.setNumThreads(threads)
 

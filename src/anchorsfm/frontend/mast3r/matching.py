@@ -3,7 +3,7 @@
 Mutual nearest neighbours of all pixels cost a search per pixel. Instead walks start from a grid of pixels of one image:
 to the nearest pixel of the other image, back to the nearest of the first, and so on. A walk that comes back to where it
 was has found a mutual pair. Scores never fall along a walk, so almost all end within a few rounds, many in the same
-pairs. What a pixel's nearest neighbour is, is asked once: walks that meet share the rest, and those from the other image
+pairs. The nearest neighbour of a pixel is searched once: walks that meet share the rest, and walks from the other image
 use what is known.
 
 Pixels are numbered row by row. Networks without descriptors are matched in the same way by the distance of the 3D
@@ -98,8 +98,8 @@ def point_pass(
 def extract_correspondences(passes: Sequence[MatchingPass], stride: int = 8) -> Correspondences:
     """Match in every pass, from image 1 and from image 2, and merge.
 
-    Walks start from every `stride`-th pixel. The confidence of a pair is the geometric mean of the confidences of its two
-    pixels, in the first pass that found it.
+    Walks start from every `stride`-th pixel. The confidence of a pair is the geometric mean of the confidences of its
+    two pixels, in the first pass that found it.
     """
     found = [_match_both_ways(one, stride) for one in passes]
     second_size = passes[0].confidence_2.numel()

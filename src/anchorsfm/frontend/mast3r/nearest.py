@@ -28,14 +28,15 @@ _TILE = 16
 _TILE_PIXELS = _TILE**2
 _ROWS = 16
 """Queries scored against a tile at once. Matrix products with fewer rows run other code that sums in another order."""
-_CACHE_SCORES = {"cpu": 2**18, "other": 2**26}
-"""Scores made at once in step 1: what fits into a processor's second-level cache, or bounds a GPU's memory."""
-_BLOCKS = (512, 256, 128, 64)
+_CACHE_SCORES = {"cpu": 2**20, "other": 2**26}
+"""Scores made at once in step 1: what fits into a processor's cache, or bounds a GPU's memory."""
+_BLOCKS = (1024, 512, 256, 128, 64)
 """Queries per block in step 1, on a processor: few sizes, as code is generated for each."""
 _MAX_SCREENED = 2**22
 """Tiles times queries whose largest scores are kept at once."""
 _SLOTS = {"cpu": 128, "other": 8192}
 """Tiles scored at once in step 3."""
+_NO_PIXEL = 2**62
 _ROUNDING = 4e-6
 """Error of a float32 product of unit vectors, generously."""
 
@@ -103,15 +104,16 @@ class DescriptorMap:
     def _screen_block(self, queries: Tensor) -> Tensor:
         """As integers or floats, one row per query."""
         product: Callable[..., Tensor] = torch._int_mm if self._eight_bits else torch.mm
-        tiles = max(1, _CACHE_SCORES[self._kind] // (len(queries) * _TILE_PIXELS))
+        count = len(queries)
+        tiles = max(1, _CACHE_SCORES[self._kind] // (count * _TILE_PIXELS))
         # One buffer for all products: fresh memory for each would cost more than the product.
         kind = torch.int32 if self._eight_bits else torch.float32
-        scores = torch.empty(len(queries) * tiles * _TILE_PIXELS, dtype=kind, device=queries.device)
+        scores = torch.empty(count * tiles * _TILE_PIXELS, dtype=kind, device=queries.device)
         largest = []
-        for part in self._coarse.split(tiles * _TILE_PIXELS):
-            out = scores[: len(queries) * len(part)].view(len(queries), len(part))
-            product(queries, part.T, out=out)
-            largest.append(out.unflatten(1, (-1, _TILE_PIXELS)).amax(2))
+        for part in self._coarse.T.split(tiles * _TILE_PIXELS, dim=1):
+            out = scores[: count * part.shape[1]].view(count, part.shape[1])
+            product(queries, part, out=out)
+            largest.append(out.view(count, -1, _TILE_PIXELS).amax(2))
         return torch.cat(largest, dim=1)
 
     # ------------------------------------------------------------------------------------------------------ step 3
@@ -122,7 +124,7 @@ class DescriptorMap:
         """The best pixel of each query among its candidate tiles. Candidates are sorted by tile."""
         slot_tile, slot_query = _slots(tile, query, len(self._tiles))
         best = queries.new_full((len(queries),), -torch.inf)
-        winner = torch.full((len(queries),), self._pixels.max() + 1, device=queries.device)
+        winner = torch.full((len(queries),), _NO_PIXEL, device=queries.device)
         size = _SLOTS[self._kind]
         for tiles, rows in zip(slot_tile.split(size), slot_query.split(size), strict=True):
             scores, position = torch.bmm(queries[rows], self._tiles[tiles]).max(dim=2)
@@ -203,7 +205,7 @@ def _keep_best(
     """Update the best score of each query and the first pixel that has it, in place."""
     before = best.clone()
     best.scatter_reduce_(0, query, score, "amax")
-    winner[best > before] = torch.iinfo(winner.dtype).max
+    winner[best > before] = _NO_PIXEL
     equal = score == best[query]
     winner.scatter_reduce_(0, query[equal], pixel[equal], "amin")
 

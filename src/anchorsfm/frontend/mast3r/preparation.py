@@ -1,8 +1,8 @@
 """Photographs as the networks were trained to see them: which resize, which crop, and the way back to original pixels.
 
 Networks of image size 512 (and any other but 224) get the long side resized to the image size, then a centred crop to
-sides that are multiples of 16; square results are cropped to 4:3, as there were no squares in training. Networks of size
-224 get the short side resized to 224, then a centred square. Pillow's LANCZOS filter shrinks, BICUBIC enlarges.
+sides that are multiples of 16; square results are cropped to 4:3, as there were no squares in training. Networks of
+size 224 get the short side resized to 224, then a centred square. Pillow's LANCZOS filter shrinks, BICUBIC enlarges.
 
 Resizing maps pixel edges to pixel edges, so in COLMAP pixels (edges at integers) the map is exactly
     x_grid = x_image * resized_width / width - left of the crop.
@@ -63,8 +63,8 @@ def plan_preparation(
     if min(half_wh) == 0:
         limit = image_size // PATCH_SIZE
         raise InputError(
-            f"{name} is {size_wh[0]}x{size_wh[1]} pixels: too long and thin, the network sees images of an aspect ratio "
-            f"up to {limit}:1; crop it or leave it out"
+            f"{name} is {size_wh[0]}x{size_wh[1]} pixels: too long and thin, the network sees images of an aspect "
+            f"ratio up to {limit}:1; crop it or leave it out"
         )
     box = (centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h)
     return Preparation(size_wh=size_wh, resized_wh=resized_wh, box=box)

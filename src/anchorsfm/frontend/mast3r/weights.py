@@ -1,8 +1,8 @@
 """Trained weights: where they come from, what network they are for, under which terms, and what identifies them.
 
-`--weights` is a Hugging Face id or a local .safetensors or .pth file. The architecture is read from `config.json` beside
-the file, from the record in a .pth, or from the shapes of the parameters. A .pth is a pickle: it is read with torch's
-restricted unpickler, which knows tensors and, here, `argparse.Namespace`; anything else in it is refused, not run.
+`--weights` is a Hugging Face id or a local .safetensors or .pth file. The architecture is read from `config.json`
+beside the file, from the record in a .pth, or from the shapes of the parameters. A .pth is a pickle: it is read with
+torch's restricted unpickler, which knows tensors and, here, `argparse.Namespace`; anything else is refused, not run.
 """
 
 import argparse
@@ -41,8 +41,8 @@ from anchorsfm.scene.errors import InputError
 
 _CC = "Creative Commons BY-NC-SA 4.0 (no commercial use)"
 _MAST3R_TERMS = (
-    f"{_CC} and the terms of every data set the network was trained on, of which those of Map-free Relocalization are the "
-    "most restrictive: see the notice on checkpoints at https://github.com/naver/mast3r"
+    f"{_CC} and the terms of every data set the network was trained on, of which those of Map-free Relocalization are "
+    "the most restrictive: see the notice on checkpoints at https://github.com/naver/mast3r"
 )
 _DUST3R_TERMS = f"{_CC} and the terms of every data set the network was trained on: see https://github.com/naver/dust3r"
 _UNKNOWN_TERMS = "those stated on the page of the model at https://huggingface.co/{name}"

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from anchorsfm.scene.errors import InputError
 
@@ -111,9 +111,9 @@ def _pair(value: Any) -> tuple[Any, ...]:
 
 
 def _head_type(name: str) -> HeadType:
-    if name == "catmlp+dpt" or name == "dpt" or name == "linear":
-        return name
-    raise InputError(f"head_type {name!r} is not supported (catmlp+dpt, dpt and linear are)")
+    if name not in get_args(HeadType):
+        raise InputError(f"head_type {name!r} is not supported (those are {', '.join(get_args(HeadType))})")
+    return cast(HeadType, name)
 
 
 def _dpt_widths(overrides: Mapping[str, Any] | None) -> DptWidths:
@@ -195,7 +195,8 @@ def _count(shapes: Shapes, blocks: str) -> int:
 def _heads(width: int) -> int:
     if width % _CHANNELS_PER_HEAD:
         raise InputError(
-            f"shapes do not tell the number of attention heads of a network of width {width}: put its config.json beside it"
+            f"shapes do not tell the number of attention heads of a network of width {width}: "
+            "put its config.json beside it"
         )
     return width // _CHANNELS_PER_HEAD
 

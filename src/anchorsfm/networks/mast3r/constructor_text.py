@@ -1,7 +1,7 @@
 """Reads the text with which published checkpoints record how their network was constructed.
 
-Such a text, "AsymmetricMASt3R(enc_depth=24, depth_mode=('exp', -inf, inf), ...)", was meant to be evaluated as a program.
-It comes from a downloaded file, so it is parsed instead: one call of a known name, keyword arguments, literal values.
+Such a text, "AsymmetricMASt3R(enc_depth=24, depth_mode=('exp', -inf, inf), ...)", was meant to be run as a program. It
+comes from a downloaded file, so it is parsed instead: one call of a known name, keyword arguments, literal values.
 """
 
 import ast

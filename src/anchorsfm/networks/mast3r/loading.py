@@ -1,4 +1,4 @@
-"""A network with given parameters, without initialising it first: 689 million random numbers cost more than the file."""
+"""A network with given parameters, without initialising it: 689 million random numbers cost more than the file."""
 
 from collections.abc import Mapping
 
