@@ -4,14 +4,15 @@
     python benchmarks/mast3r_matching.py --size 512 384 --kinds random smooth --threads 1
 
 Both do the same walks (fast reciprocal nearest neighbours, from both images, in both decoder passes) and must give the
-same correspondences, index for index. The plain search makes the scores of 500 queries and all pixels at once, or of
-blocks of 8192 x 8192, and looks for the largest.
+same correspondences, index for index. The plain search makes the scores of a block of queries and descriptors and looks
+for the largest of each row; large blocks are slow because of the memory they need, small ones are the best it can do.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ from anchorsfm.frontend.mast3r.matching import (
 )
 
 CHANNELS = 24
+PLAIN_BLOCKS = {"500 x all": (500, 10**9), "8192 x 8192": (8192, 8192), "4096 x 4096": (4096, 4096)}
+"""Queries and descriptors that are compared at once."""
 
 
 def random_maps(height: int, width: int, generator: torch.Generator, cell: int = 0) -> list[Tensor]:
@@ -68,10 +71,10 @@ class PlainSearch:
         return winner
 
 
-def plain_correspondences(passes: list[MatchingPass]) -> Correspondences:
-    """As published: nothing is remembered between walks."""
+def plain(maps: list[Tensor], block: tuple[int, int]) -> Correspondences:
+    """The same walks; nothing is remembered between them."""
     found = []
-    for one in passes:
+    for one in plain_passes(maps, block):
         shapes = [tuple(image.shape) for image in (one.confidence_1, one.confidence_2)]
         sizes = [shape[0] * shape[1] for shape in shapes]
         there = fast_reciprocal(one.forward, one.backward, grid_pixels(shapes[0], 8), second_size=sizes[1])
@@ -133,10 +136,9 @@ def main() -> None:
         cell = int(kind.removeprefix("smooth") or 16) if kind.startswith("smooth") else 0
         maps = random_maps(options.size[1], options.size[0], torch.Generator().manual_seed(options.seed), cell)
         searches: dict[str, Callable[[], Correspondences]] = {
-            "plain, blocks of 8192 x 8192": lambda maps=maps: plain_correspondences(plain_passes(maps, (8192, 8192))),
-            "plain, 500 x all": lambda maps=maps: plain_correspondences(plain_passes(maps, (500, 10**9))),
-            "ours, float32": lambda maps=maps: ours(maps, False),
-            "ours, 8 bits": lambda maps=maps: ours(maps, True),
+            **{f"plain, {name}": partial(plain, maps, block) for name, block in PLAIN_BLOCKS.items()},
+            "ours, float32": partial(ours, maps, False),
+            "ours, 8 bits": partial(ours, maps, True),
         }
         reference = None
         for name, search in searches.items():

@@ -14,6 +14,7 @@ All of this is sums over pairs. They are accumulated as predictions stream by; n
 Blocks at the right and bottom edge may be cut by the image border; their anchor is then clamped into the image.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -65,6 +66,9 @@ def spread(
     return blocks.repeat(subsample, axis=0)[:height].repeat(subsample, axis=1)[:, :width]
 
 
+_SUMS = ("weight", "weight_squared", "point", "relief", "radius")
+
+
 class CanonicalAccumulator:
     """Running sums over the predictions about one image."""
 
@@ -106,6 +110,20 @@ class CanonicalAccumulator:
             self._relief += weight * np.arctan((points[..., 2] - anchor_z) / radius)
         else:
             self._relief += weight * (points[..., 2] / anchor_z)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The sums, for storing."""
+        return {
+            "num_predictions": np.array([self.num_predictions]),
+            **{name: getattr(self, f"_{name}") for name in _SUMS},
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from stored sums of an accumulator of the same size and mode."""
+        self.num_predictions = int(arrays["num_predictions"][0])
+        for name in _SUMS:
+            assert getattr(self, f"_{name}").shape == arrays[name].shape, "sums of another grid size or mode"
+            setattr(self, f"_{name}", arrays[name])
 
     @property
     def pointmap(self) -> Float[np.ndarray, "h w 3"]:

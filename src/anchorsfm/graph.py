@@ -4,7 +4,7 @@ Pointmaps enter running sums and are dropped; matches are kept flat. A pair whos
 place of them, where it predicts the anchors of both images to be (the regression fallback of Part A7).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,7 +61,7 @@ def build_scene_graph(
     pairs: what the stream will contain, if known: an image's sums are then finished and freed after its last pair.
     """
     config = config or GraphConfig()
-    builder = _Builder(num_images, grid, config, pairs)
+    builder = SceneGraphBuilder(num_images, grid, config, pairs)
     for prediction in predictions:
         builder.add(prediction)
     return builder.finish()
@@ -120,8 +120,17 @@ def is_usable(prediction: PairPrediction) -> bool:
     return any(c.max() > 1 for m in maps for c in (m.own_confidence, m.other_confidence))
 
 
-class _Builder:
-    def __init__(self, num_images: int, grid: ImageGrid, config: GraphConfig, pairs: PairList | None) -> None:
+class SceneGraphBuilder:
+    """Condenses predictions one by one. `stored_sums` gives the sums an earlier, interrupted run had of an image."""
+
+    def __init__(
+        self,
+        num_images: int,
+        grid: ImageGrid,
+        config: GraphConfig,
+        pairs: PairList | None,
+        stored_sums: Callable[[int], CanonicalAccumulator | None] = lambda _image: None,
+    ) -> None:
         self.num_images = num_images
         self.grid = grid
         self.config = config
@@ -131,63 +140,81 @@ class _Builder:
         self.matches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.fallback: list[FallbackTargets] = []
         self.pending = None if pairs is None else np.bincount(pairs.index.ravel(), minlength=num_images)
+        self._stored_sums = stored_sums
 
     def add(self, prediction: PairPrediction) -> None:
+        """Take in a prediction."""
         if is_usable(prediction):
-            self._keep(prediction)
+            self.add_condensed(prediction, self.targets(prediction))
+            self.add_to_sums(prediction)
+        self.count_off(prediction)
+
+    def add_condensed(self, prediction: PairPrediction, targets: Sequence[FallbackTargets]) -> None:
+        """The matches of a usable pair and its fallback targets; its pointmaps are not looked at."""
+        assert 0 <= prediction.i < prediction.j < self.num_images
+        matches = prediction.matches
+        self.pairs.append((prediction.i, prediction.j))
+        xy_i, xy_j, confidence = (np.asarray(v, np.float32) for v in (matches.xy_i, matches.xy_j, matches.confidence))
+        self.matches.append((xy_i, xy_j, confidence))
+        self.fallback.extend(targets)
+
+    def add_to_sums(self, prediction: PairPrediction, images: Collection[int] | None = None) -> None:
+        """Add the pointmaps of a usable pair to the sums of both of its images, or of those among `images`."""
+        for image, maps in ((prediction.i, prediction.frame_i), (prediction.j, prediction.frame_j)):
+            if images is None or image in images:
+                assert maps is not None
+                self.sums_of(image).add(maps.own, maps.own_confidence)
+
+    def targets(self, prediction: PairPrediction) -> list[FallbackTargets]:
+        """Where a badly matching pair predicts the anchors of both images; none for other pairs."""
+        if self._is_matching(prediction.matches.confidence):
+            return []
+        assert prediction.frame_i is not None and prediction.frame_j is not None
+        i, j = prediction.i, prediction.j
+        return [
+            self._sample_targets(i, j, prediction.frame_j.other, prediction.frame_j.other_confidence),
+            self._sample_targets(j, i, prediction.frame_i.other, prediction.frame_i.other_confidence),
+        ]
+
+    def count_off(self, prediction: PairPrediction) -> None:
+        """A pair is done: finish the views that no further pair shows."""
         if self.pending is not None:
             for image in (prediction.i, prediction.j):
                 self.pending[image] -= 1
                 if self.pending[image] == 0:
                     self._finish_view(image)
 
-    def _keep(self, prediction: PairPrediction) -> None:
-        assert 0 <= prediction.i < prediction.j < self.num_images
-        assert prediction.frame_i is not None and prediction.frame_j is not None
-        matches = prediction.matches
-        self.pairs.append((prediction.i, prediction.j))
-        xy_i, xy_j, confidence = (np.asarray(v, np.float32) for v in (matches.xy_i, matches.xy_j, matches.confidence))
-        self.matches.append((xy_i, xy_j, confidence))
-        for image, maps in ((prediction.i, prediction.frame_i), (prediction.j, prediction.frame_j)):
-            self._sums_of(image).add(maps.own, maps.own_confidence)
-        if self._is_matching(matches.confidence):
-            return
-        self._sample_targets(prediction.i, prediction.j, prediction.frame_j.other, prediction.frame_j.other_confidence)
-        self._sample_targets(prediction.j, prediction.i, prediction.frame_i.other, prediction.frame_i.other_confidence)
-
     def _is_matching(self, confidence: Float[np.ndarray, "match"]) -> bool:
         return len(confidence) > 0 and bool(confidence.max() > self.config.matching_conf_thr)
 
-    def _sums_of(self, image: int) -> CanonicalAccumulator:
+    def sums_of(self, image: int) -> CanonicalAccumulator:
+        """The running sums of an image."""
+        stored = self._stored_sums(image) if image not in self.sums else None
+        if stored is not None:
+            self.sums[image] = stored
         if image not in self.sums:
-            width, height = self.grid.size_wh[image].tolist()
-            dtype = np.float64 if self.config.double_precision else np.float32
-            self.sums[image] = CanonicalAccumulator(
-                (width, height), self.config.subsample, self.config.canonical_mode, dtype
-            )
+            self.sums[image] = empty_sums(self.grid, image, self.config)
         return self.sums[image]
 
     def _sample_targets(
         self, image: int, frame: int, points: Float[np.ndarray, "h w 3"], confidence: Float[np.ndarray, "h w"]
-    ) -> None:
+    ) -> FallbackTargets:
         subsample = self.config.subsample
         y, x = (anchor_coordinate(length, subsample) for length in confidence.shape)
         if self.config.corner_targets:
             y, x = (np.arange(0, length, subsample) for length in confidence.shape)
         weight = confidence[np.ix_(y, x)].ravel()
         known = np.flatnonzero(weight > 1)
-        self.fallback.append(
-            FallbackTargets(
-                image=np.full(len(known), image, np.int32),
-                frame=np.full(len(known), frame, np.int32),
-                anchor=known.astype(np.int32),
-                xyz=points[np.ix_(y, x)].reshape(-1, 3)[known].astype(np.float32),
-                confidence=weight[known].astype(np.float32),
-            )
+        return FallbackTargets(
+            image=np.full(len(known), image, np.int32),
+            frame=np.full(len(known), frame, np.int32),
+            anchor=known.astype(np.int32),
+            xyz=points[np.ix_(y, x)].reshape(-1, 3)[known].astype(np.float32),
+            confidence=weight[known].astype(np.float32),
         )
 
     def _finish_view(self, image: int) -> None:
-        sums = self.sums.pop(image, None)
+        sums = self.sums.pop(image, None) or self._stored_sums(image)
         if sums is not None:
             assert self.views[image] is None, f"image {image} appears in more pairs than announced"
             self.views[image] = sums.finish(self.config.pixel_centre, robust_focal=self.config.robust_focal)
@@ -218,6 +245,13 @@ class _Builder:
         )
         every = np.arange(self.num_images)
         return ObservedScene(image=every, graph=graph, views=tuple(self.views), config=self.config)
+
+
+def empty_sums(grid: ImageGrid, image: int, config: GraphConfig) -> CanonicalAccumulator:
+    """Sums of an image before its first pair."""
+    width, height = grid.size_wh[image].tolist()
+    dtype = np.float64 if config.double_precision else np.float32
+    return CanonicalAccumulator((width, height), config.subsample, config.canonical_mode, dtype)
 
 
 def _concatenate(parts: list[FallbackTargets]) -> FallbackTargets:

@@ -16,7 +16,8 @@ from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.densify import dense_cloud
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
-from anchorsfm.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
 from anchorsfm.io.store import Store, digest
@@ -29,7 +30,7 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
-from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress
+from anchorsfm.scene.progress import SILENT, Advance, Progress, RecordingProgress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
@@ -115,8 +116,9 @@ def reconstruct(
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
     with clock.stage("dense depth"):
         collector, log = KeypointMatchCollector(predictor.grid), PairLog()
-        predictions = log.watch(collector.watch(_with_progress(predictor, progress)))
-        scene = build_scene_graph(images.num_images, predictions, predictor.grid, config.graph, pairs)
+        with progress.stage("dense depth of pairs", len(pairs)) as advance:
+            watch = lambda stream: _counted(log.watch(collector.watch(stream)), advance)  # noqa: E731
+            scene = observe(images.num_images, predictor, pairs, config.graph, folder.store, watch)
     _require_component(scene, images, log)
     with clock.stage("alignment"):
         alignments = _align_components(scene, predictor, images, known, config, folder.store, progress)
@@ -192,11 +194,10 @@ def _frontend(config: PipelineConfig) -> Frontend:
     return replace(classical, features=features, intrinsics=intrinsics)
 
 
-def _with_progress(predictor: PairPredictor, progress: Progress) -> Iterator[PairPrediction]:
-    with progress.stage("dense depth of pairs", len(predictor)) as advance:
-        for prediction in predictor:
-            yield prediction
-            advance(1)
+def _counted(stream: Iterator[PairPrediction], advance: Advance) -> Iterator[PairPrediction]:
+    for prediction in stream:
+        yield prediction
+        advance(1)
 
 
 def _require_two(images: ImageSet) -> None:

@@ -80,6 +80,15 @@ class Store:
             path.unlink(missing_ok=True)  # damaged from outside: make it again
             return None
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is an entry; `load` may still find it damaged."""
+        return self.root is not None and self._path(kind, key).exists()
+
+    def remove(self, kind: str, key: str) -> None:
+        """Drop an entry if there is one."""
+        if self.root is not None:
+            self._path(kind, key).unlink(missing_ok=True)
+
     def save(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write an entry atomically.
 
