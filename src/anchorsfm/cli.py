@@ -7,9 +7,9 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from anchorsfm.pipeline import PipelineConfig
-from anchorsfm.scene.errors import AnchorSfMError
+from anchorsfm.scene.errors import AnchorSfMError, InputError
 from anchorsfm.scene.progress import Advance, Progress
 
 
@@ -33,6 +33,12 @@ class Reconstruct:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for sparse/, dense/, alignment/, cache/, config.yaml and report.json."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
+    weights: str | None = None
+    """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
+    accept_weights_license: bool = False
+    """Accept the terms the weights come under; asked for once."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the network of --frontend mast3r runs."""
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
@@ -42,10 +48,22 @@ class Reconstruct:
 
         source = self.photos[0] if len(self.photos) == 1 else list(self.photos)
         with _progress(console, self.quiet) as progress:
-            result = reconstruct(source, self.output, self.config, progress)
+            result = reconstruct(source, self.output, self._settings(), progress)
         for line in summary_lines(result.report):
             console.print(line, markup=False, highlight=False)
         console.print(f"model: {self.output / 'sparse' / '0'}", markup=False, highlight=False)
+
+    def _settings(self) -> PipelineConfig:
+        if self.weights is not None and self.config.frontend != "mast3r":
+            raise InputError("--weights are those of a network: add --frontend mast3r")
+        network = self.config.mast3r
+        network = replace(
+            network,
+            weights=self.weights or network.weights,
+            accept_weights_license=self.accept_weights_license or network.accept_weights_license,
+            device=self.device if self.device != "auto" else network.device,
+        )
+        return replace(self.config, mast3r=network)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +110,34 @@ class Evaluate:
             console.print(line, markup=False, highlight=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """List known weights with licence and size, or find, download and verify one of them."""
+
+    source: tyro.conf.Positional[str | None] = None
+    """A Hugging Face id or a local file; nothing lists what is known."""
+    accept_weights_license: bool = False
+    """Accept the terms the weights come under; asked for once."""
+
+    def run(self, console: Console) -> None:
+        from anchorsfm.frontend.mast3r.weights import KNOWN_WEIGHTS, resolve_weights
+
+        if self.source is None:
+            for known in KNOWN_WEIGHTS:
+                console.print(f"{known.name}  ({known.size_bytes / 2**30:.1f} GiB)", markup=False, highlight=False)
+                console.print(f"    {known.description}", markup=False, highlight=False)
+                console.print(f"    licence: {known.terms}", markup=False, highlight=False)
+            return
+        found = resolve_weights(self.source, accept_license=self.accept_weights_license)
+        for line in (f"file:    {found.path}", f"digest:  {found.digest}", f"licence: {found.licence.terms}"):
+            console.print(line, markup=False, highlight=False)
+
+
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Weights, tyro.conf.subcommand("weights")]
 )
 
 

@@ -1,12 +1,13 @@
 """The whole reconstruction, about one statement per stage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align
 from anchorsfm.align.archive import from_arrays, to_arrays
@@ -16,6 +17,7 @@ from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.densify import dense_cloud
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.clock import StageClock
@@ -56,10 +58,12 @@ class PipelineConfig:
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
-    frontend: Literal["classical"] = "classical"
-    """What predicts depth and matches of a pair."""
+    frontend: Literal["classical", "mast3r"] = "classical"
+    """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
     """The embedded front end: no weights, no GPU."""
+    mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
+    """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
     """How predictions are condensed."""
     align: AlignConfig = field(default_factory=AlignConfig)
@@ -125,7 +129,10 @@ def reconstruct(
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in alignments], images.names)
     with clock.stage("tracks, adjustment"):
         tracks = build_tracks(collector.finish(), images.num_images)
-        adjusted = [_adjust_component(a, tracks, images, predictor.grid, known, config, progress) for a in alignments]
+        scale = _working_scale(images, predictor.grid, config, from_grid=collector.from_grid)
+        adjusted = [
+            _adjust_component(a, tracks, images, predictor.grid, known, config, scale, progress) for a in alignments
+        ]
         order = sorted(range(len(adjusted)), key=lambda k: -len(adjusted[k].model.image))
         order = [k for k in order if len(adjusted[k].model.image) >= 2]
         models = [colour(adjusted[k].model, images, max_size=config.max_image_size) for k in order]
@@ -147,6 +154,7 @@ def reconstruct(
         models=tuple(report_model(number, model) for number, model in enumerate(models)),
         stages=tuple(clock.timings),
         warnings=tuple(recorded.warnings),
+        weights=asdict(licence) if (licence := getattr(predictor, "licence", None)) else None,
     )
     folder.write_report(report)
     if not models:
@@ -186,6 +194,8 @@ def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
 
 
 def _frontend(config: PipelineConfig) -> Frontend:
+    if config.frontend == "mast3r":
+        return config.mast3r
     classical = config.classical
     features = replace(classical.features, max_image_size=config.max_image_size)
     given = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
@@ -240,6 +250,15 @@ def _align_components(
     return results
 
 
+def _working_scale(
+    images: ImageSet, grid: ImageGrid, config: PipelineConfig, *, from_grid: bool
+) -> Float[np.ndarray, "image"]:
+    """Original pixels per pixel of the image that keypoints were found on: the unit of their noise."""
+    if from_grid:
+        return 1 / grid.scale.mean(axis=1)
+    return np.maximum(1.0, images.size_wh.max(axis=1) / config.max_image_size)
+
+
 def _adjust_component(
     alignment: AlignmentResult,
     tracks: Tracks,
@@ -247,16 +266,16 @@ def _adjust_component(
     grid: ImageGrid,
     known: KnownCameras,
     config: PipelineConfig,
+    working_scale: Float[np.ndarray, "image"],
     progress: Progress,
 ) -> AdjustResult:
     start = start_model(alignment, images, grid, config.adjust.camera_model, known=known.cameras)
     start = replace(start, cam_from_world=known.exact_poses(alignment))
-    long_side = images.size_wh[alignment.image].max(axis=1)
     return refine_model(
         start,
         tracks,
         config.adjust,
-        working_scale=np.maximum(1.0, long_side / config.max_image_size),
+        working_scale=working_scale[alignment.image],
         known=KnownViews(
             pose=alignment.pose_known,
             camera=known.frozen_cameras(np.unique(images.camera_index[alignment.image])),

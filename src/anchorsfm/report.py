@@ -65,6 +65,8 @@ class RunReport:
     models: tuple[ModelReport, ...]
     stages: tuple[StageTiming, ...]
     warnings: tuple[str, ...]
+    weights: dict[str, str] | None
+    """Trained weights that were used, their terms, and how the user accepted them."""
 
     @property
     def num_registered(self) -> int:

@@ -33,6 +33,8 @@ class KeypointMatchCollector:
     """Keeps the keypoint matches of predictions that stream past on their way to the scene graph."""
 
     def __init__(self, grid: ImageGrid) -> None:
+        self.from_grid = False
+        """Whether any pair had no keypoints of its own, so that its matches on the front end's grid were taken."""
         self._grid = grid
         self._pairs: list[tuple[int, int, Matches]] = []
 
@@ -47,6 +49,7 @@ class KeypointMatchCollector:
     def _in_original_pixels(self, prediction: PairPrediction) -> Matches:
         if prediction.keypoint_matches is not None:
             return prediction.keypoint_matches
+        self.from_grid = True
         return Matches(
             xy_i=self._grid.to_image(prediction.i, prediction.matches.xy_i),
             xy_j=self._grid.to_image(prediction.j, prediction.matches.xy_j),
