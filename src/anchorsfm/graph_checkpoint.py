@@ -93,7 +93,7 @@ class _Checkpoint:
         for image, place in lacking.items():
             self.store.save("graph-sums", self._sums_key(image, place), builder.sums_of(image).to_arrays())
             if included[image]:
-                self.store.discard("graph-sums", self._sums_key(image, included[image]))
+                self.store.remove("graph-sums", self._sums_key(image, included[image]))
             included[image] = place
 
     def _restore(self, builder: SceneGraphBuilder, row: int) -> PairPrediction:

@@ -84,7 +84,7 @@ class Store:
         """Whether there is an entry; `load` may still find it damaged."""
         return self.root is not None and self._path(kind, key).exists()
 
-    def discard(self, kind: str, key: str) -> None:
+    def remove(self, kind: str, key: str) -> None:
         """Drop an entry if there is one."""
         if self.root is not None:
             self._path(kind, key).unlink(missing_ok=True)
