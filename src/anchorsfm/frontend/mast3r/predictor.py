@@ -5,8 +5,7 @@ the pair list and the batch size, and a group is always run whole, even if only 
 that needs more memory than there is runs in smaller parts, then and whenever it is run again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 
@@ -31,7 +30,14 @@ from anchorsfm.frontend.mast3r.matching import (
     extract_correspondences,
     point_pass,
 )
-from anchorsfm.frontend.mast3r.preparation import Preparation, image_grid, load_prepared, plan_images, to_network_input
+from anchorsfm.frontend.mast3r.preparation import (
+    PATCH_SIZE,
+    Preparation,
+    image_grid,
+    load_prepared,
+    plan_images,
+    to_network_input,
+)
 from anchorsfm.frontend.mast3r.tokens import TokenCache
 from anchorsfm.frontend.mast3r.weights import WeightsFile, load_network, resolve_weights
 from anchorsfm.io.store import Store, digest
@@ -61,6 +67,8 @@ def open_predictor(
     device = resolve_device(config.device)
     dtype = trunk_dtype(device, config.half_precision)
     weights = resolve_weights(config.weights, accept_license=config.accept_weights_license)
+    if weights.architecture.patch_size != PATCH_SIZE:
+        raise InputError(f"{weights.path} is for patches of {weights.architecture.patch_size} pixels, not {PATCH_SIZE}")
     plans = plan_images(images, config.image_size or weights.architecture.image_size)
     return Mast3rPredictor(
         images=images,
@@ -151,14 +159,14 @@ class Mast3rPredictor:
         """Loaded when it is needed: a run that continues may need no prediction any more."""
         with torch.inference_mode(False):
             network = load_network(self._weights)
-        if self.dtype != torch.float32:
-            network.set_trunk_dtype(self.dtype)
-        try:
-            return network.to(self.device)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise self._too_little_memory("the network") from error
-            raise
+            if self.dtype != torch.float32:
+                network.set_trunk_dtype(self.dtype)
+            try:
+                return network.to(self.device)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise self._too_little_memory("the network") from error
+                raise
 
     # ----------------------------------------------------------------------------------------------------- in groups
 
@@ -190,7 +198,7 @@ class Mast3rPredictor:
                     raise self._too_little_memory(self._pair_name(group[0])) from error
             # Outside the handler, which keeps the tensors of the failed attempt alive.
             release_memory(self.device)
-            self._batch_size = size // 2
+            self._batch_size = min(self._batch_size, size // 2)
             self._batch_of_group.pop(group[0], None)
         if self._group_size > 1:
             self._batch_of_group[group[0]] = size
@@ -259,8 +267,7 @@ def make_prediction(i: int, j: int, output: SymmetricOutput, match_stride: int) 
 
 
 def find_matches(output: SymmetricOutput, match_stride: int) -> Correspondences:
-    """Correspondences of one pair (a batch of one), in both decoder passes: by descriptor if there are any, else by
-    the 3D points. The second pass describes the images in the other order."""
+    """Correspondences of one pair (a batch of one) in both decoder passes: by descriptor, else by 3D point."""
     frame_i, frame_j = output.frame_i, output.frame_j
     passes = [_matching_pass(frame_i.first, frame_i.second), _matching_pass(frame_j.second, frame_j.first)]
     return extract_correspondences(passes, match_stride)
@@ -272,13 +279,17 @@ def select_pair(output: SymmetricOutput, k: int) -> SymmetricOutput:
 
 
 def _select(output: PairOutput, k: int) -> PairOutput:
-    first, second = (_map_view(view, lambda value: value[k : k + 1]) for view in (output.first, output.second))
-    return PairOutput(first=first, second=second)
+    return PairOutput(first=_select_view(output.first, k), second=_select_view(output.second, k))
 
 
-def _map_view(view: ViewPrediction, change: Callable[[Tensor], Tensor]) -> ViewPrediction:
-    values = {field.name: getattr(view, field.name) for field in fields(view)}
-    return ViewPrediction(**{name: None if value is None else change(value) for name, value in values.items()})
+def _select_view(view: ViewPrediction, k: int) -> ViewPrediction:
+    descriptors, confidence = view.descriptors, view.descriptor_confidence
+    return ViewPrediction(
+        points=view.points[k : k + 1],
+        confidence=view.confidence[k : k + 1],
+        descriptors=None if descriptors is None else descriptors[k : k + 1],
+        descriptor_confidence=None if confidence is None else confidence[k : k + 1],
+    )
 
 
 def _matching_pass(view_1: ViewPrediction, view_2: ViewPrediction) -> MatchingPass:
