@@ -1,6 +1,5 @@
 """The front end around the network: order, batches, tokens, memory, devices. The network is tiny and random."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor
 
 from anchorsfm.frontend import FRONTENDS, Mast3rFrontend
 from anchorsfm.frontend.base import Frontend, PairPredictor
@@ -29,33 +26,12 @@ from anchorsfm.networks.mast3r import (
     EncodedImages,
     PairNetwork,
     SymmetricOutput,
-    architecture_from_arguments,
-    parameter_shapes,
 )
-from anchorsfm.networks.mast3r.loading import aliases
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus, Pointmaps
 from anchorsfm.scene.progress import SILENT, RecordingProgress
+from tiny_network import DUST3R, MAST3R, write_weights
 
-MAST3R: dict[str, Any] = {
-    "output_mode": "pts3d+desc24",
-    "head_type": "catmlp+dpt",
-    "pos_embed": "RoPE100",
-    "two_confs": True,
-    "img_size": [96, 96],
-    "enc_embed_dim": 32,
-    "enc_depth": 2,
-    "enc_num_heads": 2,
-    "dec_embed_dim": 32,
-    "dec_depth": 4,
-    "dec_num_heads": 2,
-    "dpt_overrides": {"layer_dims": [4, 6, 8, 10], "feature_dim": 8, "last_dim": 4},
-}
-DUST3R = {
-    **{name: value for name, value in MAST3R.items() if name not in ("two_confs", "dpt_overrides")},
-    "output_mode": "pts3d",
-    "head_type": "linear",
-}
 SIZES_WH = ((120, 90), (90, 120), (120, 90), (96, 72))
 """Of the photographs: three landscapes, which the network sees at 96x64, and a portrait, at 64x96."""
 ALL_PAIRS = PairList(index=np.array([(i, j) for i in range(4) for j in range(i + 1, 4)]))
@@ -71,23 +47,6 @@ def one_thread(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("ANCHORSFM_CACHE", str(tmp_path_factory.mktemp("user")))
         yield
     torch.set_num_threads(threads)
-
-
-def write_weights(folder: Path, arguments: dict[str, Any]) -> str:
-    architecture = architecture_from_arguments(arguments, "test")
-    generator = torch.Generator().manual_seed(0)
-    second_names = aliases(architecture)
-    parameters: dict[str, Tensor] = {}
-    for name, shape in parameter_shapes(architecture).items():
-        if name not in second_names:
-            scale = 0.1 if len(shape) == 1 else float(np.prod(shape[1:])) ** -0.5
-            parameters[name] = scale * torch.randn(shape, generator=generator)
-            if "norm" in name and name.endswith("weight"):
-                parameters[name] += 1
-    folder.mkdir()
-    save_file(parameters, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(arguments))
-    return str(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
