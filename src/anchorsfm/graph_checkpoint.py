@@ -148,17 +148,25 @@ def _to_arrays(prediction: PairPrediction, targets: list[FallbackTargets]) -> di
     }
     for name, matches in (("matches", prediction.matches), ("keypoints", prediction.keypoint_matches)):
         if matches is not None:
-            arrays |= {f"{name}.{f.name}": getattr(matches, f.name) for f in fields(Matches)}
+            arrays |= {f"{name}.{f.name}": _halved(getattr(matches, f.name)) for f in fields(Matches)}
     for k, target in enumerate(targets):
-        arrays |= {f"target{k}.{f.name}": getattr(target, f.name) for f in fields(FallbackTargets)}
+        arrays |= {f"target{k}.{name}": getattr(target, name) for name in ("anchor", "xyz", "confidence")}
+        arrays[f"target{k}.ends"] = np.array([target.image[:1], target.frame[:1]])  # the same in every row
     return arrays
+
+
+def _halved(values: np.ndarray) -> np.ndarray:
+    """In single precision where that loses nothing, as with matches at pixel centres."""
+    single = values.astype(np.float32)
+    return single if np.array_equal(single, values) else values
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> tuple[PairPrediction, list[FallbackTargets]]:
     def matches(name: str) -> Matches | None:
         if f"{name}.confidence" not in arrays:
             return None
-        return Matches(**{f.name: arrays[f"{name}.{f.name}"] for f in fields(Matches)})
+        xy_i, xy_j = (arrays[f"{name}.{end}"].astype(np.float64) for end in ("xy_i", "xy_j"))
+        return Matches(xy_i=xy_i, xy_j=xy_j, confidence=arrays[f"{name}.confidence"])
 
     prediction = PairPrediction(
         i=int(arrays["pair"][0]),
@@ -169,8 +177,13 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> tuple[PairPrediction, list[Fa
         frame_i=None,
         frame_j=None,
     )
-    targets = [
-        FallbackTargets(**{f.name: arrays[f"target{k}.{f.name}"] for f in fields(FallbackTargets)})
-        for k in range(int(arrays["num_targets"][0]))
-    ]
+    targets = [_target(arrays, f"target{k}") for k in range(int(arrays["num_targets"][0]))]
     return prediction, targets
+
+
+def _target(arrays: dict[str, np.ndarray], name: str) -> FallbackTargets:
+    anchor = arrays[f"{name}.anchor"]
+    image, frame = (np.resize(end, len(anchor)).astype(np.int32) for end in arrays[f"{name}.ends"])
+    return FallbackTargets(
+        image=image, frame=frame, anchor=anchor, xyz=arrays[f"{name}.xyz"], confidence=arrays[f"{name}.confidence"]
+    )

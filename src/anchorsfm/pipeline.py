@@ -32,7 +32,7 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
-from anchorsfm.scene.progress import SILENT, Advance, Progress, RecordingProgress
+from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
@@ -121,7 +121,10 @@ def reconstruct(
     with clock.stage("dense depth"):
         collector, log = KeypointMatchCollector(predictor.grid), PairLog()
         with progress.stage("dense depth of pairs", len(pairs)) as advance:
-            watch = lambda stream: _counted(log.watch(collector.watch(stream)), advance)  # noqa: E731
+
+            def watch(stream: Iterator[PairPrediction]) -> Iterator[PairPrediction]:
+                return counted(log.watch(collector.watch(stream)), advance)
+
             scene = observe(images.num_images, predictor, pairs, config.graph, folder.store, watch)
     _require_component(scene, images, log)
     with clock.stage("alignment"):
@@ -202,12 +205,6 @@ def _frontend(config: PipelineConfig) -> Frontend:
     exactness = 0.0 if given else classical.intrinsics.recorded_focal_spread
     intrinsics = replace(classical.intrinsics, recorded_focal_spread=exactness)
     return replace(classical, features=features, intrinsics=intrinsics)
-
-
-def _counted(stream: Iterator[PairPrediction], advance: Advance) -> Iterator[PairPrediction]:
-    for prediction in stream:
-        yield prediction
-        advance(1)
 
 
 def _require_two(images: ImageSet) -> None:

@@ -1,7 +1,8 @@
 """From a front end, or a condensed scene, to one alignment per connected component."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -11,14 +12,15 @@ from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.run import align
 from anchorsfm.anchors import build_anchors
-from anchorsfm.frontend.base import Frontend, PairPredictor
-from anchorsfm.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.frontend.base import Frontend
+from anchorsfm.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.store import Store, digest
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.pairs import PairList, PairPrediction
-from anchorsfm.scene.progress import SILENT, Advance, Progress
+from anchorsfm.scene.pairs import PairList
+from anchorsfm.scene.progress import SILENT, Progress, counted
 from anchorsfm.tree import build_tree
 
 
@@ -55,17 +57,11 @@ def sparse_global_alignment(
     if stored is not None:
         return _unpacked(stored)
     with progress.stage("pair predictions", len(predictor)) as advance:
-        predictions = _counted(predictor, advance)
-        scene = build_scene_graph(images.num_images, predictions, predictor.grid, graph_config, pairs)
+        watch = partial(counted, advance=advance)
+        scene = observe(images.num_images, predictor, pairs, graph_config, store, watch)
     results = align_scene(scene, config, camera_index=camera_index, known=known, progress=progress)
     store.save("alignment", key, _packed(results))
     return results
-
-
-def _counted(predictor: PairPredictor, advance: Advance) -> Iterator[PairPrediction]:
-    for prediction in predictor:
-        yield prediction
-        advance(1)
 
 
 def _packed(results: Sequence[AlignmentResult]) -> dict[str, np.ndarray]:

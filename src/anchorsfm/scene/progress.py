@@ -1,9 +1,11 @@
 """How stages report progress without printing: the caller passes a `Progress`, the default ignores everything."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 Advance = Callable[[int], None]
+Item = TypeVar("Item")
 
 
 class Progress:
@@ -36,3 +38,10 @@ class RecordingProgress(Progress):
 
 
 SILENT = Progress()
+
+
+def counted(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
+    """The same items; each counts as a finished step once the next is asked for."""
+    for item in items:
+        yield item
+        advance(1)
