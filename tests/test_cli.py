@@ -80,7 +80,13 @@ def test_a_killed_run_continues_to_the_same_bytes(finished, rendered, tmp_path, 
 def test_interrupt_ends_with_one_line_and_continues(rendered, tmp_path):
     output = tmp_path / "out"
     arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--quiet", *QUICK]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
+    )
     deadline = time.monotonic() + 120
     while not list((output / "cache" / "classical-dense").glob("*.safetensors")):
         assert process.poll() is None and time.monotonic() < deadline

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from anchorsfm.frontend import FRONTENDS, Mast3rFrontend
 from anchorsfm.frontend.base import Frontend, PairPredictor
