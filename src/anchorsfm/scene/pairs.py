@@ -19,7 +19,10 @@ class PairList:
 
 @dataclass(frozen=True, kw_only=True)
 class Matches:
-    """Correspondences between image i and image j; confidence >= 1 where 1 means "know nothing"."""
+    """Correspondences between image i and image j.
+
+    Confidences are positive: about 1 and below means "know nothing", about 5 doubtful, 10 and more certain.
+    """
 
     xy_i: Float[np.ndarray, "match 2"]
     xy_j: Float[np.ndarray, "match 2"]
