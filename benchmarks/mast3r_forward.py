@@ -1,6 +1,6 @@
 """Cost of the MASt3R network per pair: images encoded once against both images encoded for every pair.
 
-    python benchmarks/mast3r_forward.py                             # 6 photographs, 15 pairs, 512x384: 25 CPU minutes
+    python benchmarks/mast3r_forward.py                             # 6 photographs, 15 pairs, 512x384: 15 CPU minutes
     python benchmarks/mast3r_forward.py --pairs-measured 1          # one pair of each path, the rest extrapolated
     python benchmarks/mast3r_forward.py --device cuda --images 24   # pairs per second in float32 and half precision
 
