@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import Store, digest, to_json, write_atomic
+from anchorsfm.io.store import TEMPORARY_PREFIX, Store, digest, remove_leftovers, to_json, write_atomic
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
 
@@ -65,6 +65,15 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path):
+    (tmp_path / "cache" / "kind").mkdir(parents=True)
+    (tmp_path / "cache" / "kind" / f"{TEMPORARY_PREFIX}abc").write_bytes(b"half")
+    (tmp_path / f"{TEMPORARY_PREFIX}xyz" / "0").mkdir(parents=True)
+    (tmp_path / ".mine").write_text("the user's")
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".mine", "cache", "kind"]
 
 
 def test_an_unwritable_place_is_named(tmp_path):

@@ -192,7 +192,7 @@ def test_written_model_reads_back(tmp_path):
     names = [f"folder/{k}.jpg" for k in range(8)]
     write_models(tmp_path / "sparse", [model, model], names)
     assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0", "1"]
-    assert not list(tmp_path.glob(".sparse*"))
+    assert not list(tmp_path.glob(".*"))
     back = pycolmap.Reconstruction(str(tmp_path / "sparse" / "0"))
     assert {image.name for image in back.images.values()} == {names[k] for k in range(8) if k != 2}
     image = back.find_image_with_name("folder/4.jpg")

@@ -12,7 +12,7 @@ import yaml
 from anchorsfm.colmap.write import write_models
 from anchorsfm.densify import DenseCloud
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import Store, to_json, write_atomic
+from anchorsfm.io.store import Store, remove_leftovers, to_json, write_atomic
 from anchorsfm.report import RunReport
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -33,6 +33,7 @@ class OutputFolder:
         """
         if self.root.exists() and not self.root.is_dir():
             raise StorageError(f"{self.root} is a file, not a folder: choose another --output")
+        remove_leftovers(self.root)
         write_atomic(self.root / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
 
     def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:

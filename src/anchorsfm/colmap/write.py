@@ -8,7 +8,7 @@ from pathlib import Path
 import pycolmap
 
 from anchorsfm.colmap.convert import to_pycolmap
-from anchorsfm.io.store import storage_error
+from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -20,7 +20,7 @@ def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY_PREFIX))
     except OSError as error:
         raise storage_error(folder, error) from error
     try:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from enum import Enum
@@ -22,6 +23,9 @@ from anchorsfm.scene.errors import StorageError
 
 SCHEMA_VERSION = 1
 """Raise when the meaning of stored arrays changes: old entries are then ignored."""
+
+TEMPORARY_PREFIX = ".anchorsfm-"
+"""Of files and folders that are being written; what a killed run left of them is removed by the next one."""
 
 
 def digest(*parts: object) -> str:
@@ -114,9 +118,10 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+        Path(temporary).chmod(0o644)  # temporary files are private, results are for everyone
         Path(temporary).replace(path)
     except BaseException as error:
         if temporary:
@@ -124,6 +129,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if isinstance(error, OSError):
             raise storage_error(path, error) from error
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed runs were writing anywhere below a folder."""
+    for path in sorted(folder.rglob(f"{TEMPORARY_PREFIX}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
