@@ -1,5 +1,6 @@
 """Tracks, triangulation and adjustment on a cloud of points with known truth."""
 
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
+from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
@@ -201,3 +203,20 @@ def test_written_model_reads_back(tmp_path):
     assert back.compute_num_observations() == len(model.tracks.obs_point)
     write_models(tmp_path / "sparse", [model], names)  # replaces the former content
     assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0"]
+
+
+def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays(tmp_path):
+    scene = make_point_scene(num_points=300)
+    model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
+    names = [f"{k}.jpg" for k in range(8)]
+    write_models(tmp_path / "sparse", [remove_view(model, 0)], names)
+    before = (tmp_path / "sparse" / "0" / "images.bin").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))  # COLMAP's writer is cut short without an error
+    try:
+        with pytest.raises(StorageError, match="disk is full"):
+            write_models(tmp_path / "sparse", [model], names)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "sparse" / "0" / "images.bin").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]

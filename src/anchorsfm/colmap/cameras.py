@@ -43,13 +43,6 @@ def principal_point_px(camera: Camera) -> Float[np.ndarray, "2"]:
     return np.array([entry.principal_point_x, entry.principal_point_y])
 
 
-def with_principal_point(camera: Camera, xy_px: Float[np.ndarray, "2"]) -> Camera:
-    """The camera with another principal point."""
-    entry = to_pycolmap_camera(camera)
-    entry.principal_point_x, entry.principal_point_y = map(float, xy_px)
-    return from_pycolmap_camera(entry)
-
-
 def has_absurd_params(camera: Camera) -> bool:
     """Focal length outside 0.1 .. 10 x the long side, or distortion above 1 (COLMAP's own limits)."""
     return bool(to_pycolmap_camera(camera).has_bogus_params(0.1, 10.0, 1.0))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pycolmap
 
-from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
 
 
 def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
@@ -80,9 +80,3 @@ def from_pycolmap_camera(camera: pycolmap.Camera) -> Camera:
         height=int(camera.height),
         params=tuple(float(p) for p in camera.params),
     )
-
-
-def empty_tracks() -> Tracks:
-    """No observations."""
-    none = np.zeros(0, np.int64)
-    return Tracks(obs_point=none, obs_image=none, obs_xy=np.zeros((0, 2)))

@@ -27,6 +27,11 @@ class Tracks:
     obs_xy: Float[np.ndarray, "obs 2"]
     """Original pixels."""
 
+    @staticmethod
+    def empty() -> "Tracks":
+        none = np.zeros(0, np.int64)
+        return Tracks(obs_point=none, obs_image=none, obs_xy=np.zeros((0, 2)))
+
     @property
     def num_points(self) -> int:
         return int(self.obs_point[-1]) + 1 if len(self.obs_point) else 0

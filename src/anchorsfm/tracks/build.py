@@ -70,8 +70,7 @@ class KeypointMatchCollector:
 def build_tracks(matches: KeypointMatches, num_images: int) -> Tracks:
     """Tracks of at least two observations, at most one per image, in a fixed order."""
     if not len(matches.confidence):
-        none = np.zeros(0, np.int64)
-        return Tracks(obs_point=none, obs_image=none, obs_xy=np.zeros((0, 2)))
+        return Tracks.empty()
     image = np.concatenate([matches.image_i, matches.image_j])
     xy = np.concatenate([matches.xy_i, matches.xy_j])
     keypoints, node = np.unique(np.column_stack([image, xy]), axis=0, return_inverse=True)

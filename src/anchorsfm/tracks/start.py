@@ -42,7 +42,6 @@ def alignment_model(alignment: AlignmentResult, images: ImageSet, grid: ImageGri
 def _without_points(
     alignment: AlignmentResult, cameras: tuple[Camera, ...], camera_index: np.ndarray
 ) -> Reconstruction:
-    none = np.zeros(0, np.int64)
     return Reconstruction(
         image=alignment.image.astype(np.int64),
         cam_from_world=alignment.cam_from_world.astype(np.float64),
@@ -51,5 +50,5 @@ def _without_points(
         points=np.zeros((0, 3)),
         rgb=np.zeros((0, 3), np.uint8),
         error_px=np.zeros(0),
-        tracks=Tracks(obs_point=none, obs_image=none, obs_xy=np.zeros((0, 2))),
+        tracks=Tracks.empty(),
     )

@@ -65,10 +65,6 @@ class Architecture:
             raise InputError(f"a {self.head} head cannot have descriptors of width {self.descriptor_width}")
 
     @property
-    def has_descriptors(self) -> bool:
-        return self.descriptor_width > 0
-
-    @property
     def head_layers(self) -> tuple[int, ...]:
         """Decoder layers that the heads look at: 0 is the encoder's output, `decoder_depth` the normalised last."""
         depth = self.decoder_depth
