@@ -13,7 +13,6 @@ from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
 from anchorsfm.tracks.refine import AdjustConfig, KnownViews, refine_model, remove_view
-from anchorsfm.tracks.triangulate import RayBundle, triangulate
 from point_scene import make_point_scene, perturb
 
 SCALE = np.full(8, 1.5)
@@ -78,49 +77,6 @@ def test_collector_maps_grid_matches_to_original_pixels_and_passes_predictions_o
     assert list(collector.watch([prediction])) == [prediction]
     assert collector.finish().xy_i.tolist() == [[20.0, 20.0]]
     assert collector.finish().xy_j.tolist() == [[0.0, 0.0]]
-
-
-def bundle_of(scene, xy_error=0.0):
-    """All exact observations of the scene's points as rays, with the true point per track."""
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-1, 1, (50, 3))
-    poses = scene.model.cam_from_world
-    view = np.tile(np.arange(len(poses)), len(points))
-    point = np.repeat(np.arange(len(points)), len(poses))
-    local = np.einsum("nij,nj->ni", poses[view][:, :, :3], points[point]) + poses[view][:, :, 3]
-    xy = local[:, :2] / local[:, 2:] + xy_error * rng.standard_normal((len(view), 2))
-    return points, RayBundle(point=point, view=view, xy=xy, cam_from_world=poses, tolerance=np.full(len(view), 2e-3))
-
-
-def test_triangulation_is_exact_without_noise():
-    points, bundle = bundle_of(make_point_scene())
-    result = triangulate(bundle, len(points))
-    assert np.abs(result.points - points).max() < 1e-8
-    assert result.inlier.all()
-
-
-def test_triangulation_finds_the_outlying_observations():
-    points, bundle = bundle_of(make_point_scene(), xy_error=2e-4)
-    rng = np.random.default_rng(3)
-    wrong = rng.random(len(bundle.view)) < 0.25
-    xy = bundle.xy + np.where(wrong[:, None], rng.uniform(0.02, 0.3, bundle.xy.shape), 0)
-    result = triangulate(replace(bundle, xy=xy), len(points))
-    assert (result.inlier == ~wrong).mean() > 0.97
-    assert np.median(np.linalg.norm(result.points - points, axis=1)) < 2e-3
-
-
-def test_degenerate_tracks_give_nan_not_an_error():
-    points, bundle = bundle_of(make_point_scene(num_views=2))
-    behind = bundle.cam_from_world.copy()
-    behind[:, 2] *= -1  # every point lies behind every camera
-    behind[:, 0] *= -1
-    result = triangulate(replace(bundle, cam_from_world=behind), len(points))
-    assert np.isnan(result.points).all() and not result.inlier.any()
-    same_place = np.repeat(bundle.cam_from_world[:1], 2, axis=0)
-    result = triangulate(replace(bundle, cam_from_world=same_place), len(points))
-    assert result.angle_deg.max() < 1e-3
-    unknown = triangulate(replace(bundle, xy=np.full_like(bundle.xy, np.nan)), len(points))
-    assert np.isnan(unknown.points).all()
 
 
 def test_adjustment_recovers_poses_focal_and_principal_point():

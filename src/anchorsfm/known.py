@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.colmap.bundle import PositionPriors
 from anchorsfm.colmap.cameras import focal_length_px, principal_point_px
 from anchorsfm.colmap.models import find_models, read_cameras
+from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -25,6 +27,9 @@ class KnownConfig:
     """Take its poses; without this only its intrinsics are used."""
     freeze_poses: bool = True
     """Keep its poses exactly; otherwise they only start the alignment."""
+    position_sigma: float | None = None
+    """Standard deviation of its camera positions, in its own units: positions that are not kept exactly (see
+    --known.no-freeze-poses) then draw the adjustment with this strength, and the result is in its frame and scale."""
     freeze_intrinsics: bool = True
     """Keep its intrinsics exactly; otherwise they only start the alignment."""
 
@@ -70,6 +75,15 @@ class KnownCameras:
         for view in np.flatnonzero(alignment.pose_known):
             poses[view] = self.poses[int(alignment.image[view])]
         return poses
+
+    def position_priors(self, image: Int[np.ndarray, "view"]) -> PositionPriors | None:
+        """Positions of the images of a model that draw the adjustment; None unless they are asked for."""
+        sigma = self.config.position_sigma
+        if sigma is None or self.config.freeze_poses or not any(int(k) in self.poses for k in image):
+            return None
+        unknown = np.full((3, 4), np.nan)
+        poses = np.stack([self.poses.get(int(k), unknown) for k in image])
+        return PositionPriors(position=camera_centres(poses), sigma=sigma)
 
     def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
         """Which cameras of the ImageSet must not be adjusted."""

@@ -13,18 +13,19 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.densify import DenseCloud
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, remove_leftovers, to_json, write_atomic
-from anchorsfm.report import RunReport
+from anchorsfm.report import RunReport, UncertaintyReport
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Reconstruction
 
 
 class OutputFolder:
-    """OUT/sparse, OUT/dense, OUT/alignment, OUT/cache, OUT/config.yaml and OUT/report.json."""
+    """OUT/sparse, OUT/dense, OUT/alignment, OUT/cache and the files beside them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = Store(root / "cache")
         self.report = root / "report.json"
+        self.database = root / "database.db"
 
     def prepare(self, config: object) -> None:
         """Make the folder, check that it can be written, and record the settings.
@@ -49,6 +50,10 @@ class OutputFolder:
         shutil.rmtree(self.root / "dense", ignore_errors=True)
         for number, cloud in enumerate(clouds):
             write_ply(self.root / "dense" / f"{number}.ply", cloud.xyz, cloud.rgb)
+
+    def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
+        """Standard deviations of poses and intrinsics of all models."""
+        write_atomic(self.root / "uncertainty.json", to_json(list(models)))
 
     def write_report(self, report: RunReport) -> None:
         """Everything the run says about itself."""

@@ -24,20 +24,25 @@ from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
 from anchorsfm.io.store import Store, digest
 from anchorsfm.known import KnownCameras, KnownConfig, read_known
+from anchorsfm.mapping import Mapped, Mapper, MapperInput, map_images, save_database
+from anchorsfm.modelling import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
 from anchorsfm.output import OutputFolder
 from anchorsfm.pairing import make_pairs
 from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
-from anchorsfm.rescale import onto_model
+from anchorsfm.rescale import canonical_depths, onto_model
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
-from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
-from anchorsfm.tracks.refine import AdjustConfig, AdjustResult, KnownViews, refine_model
-from anchorsfm.tracks.start import alignment_model, start_model
+from anchorsfm.tracks.refine import AdjustConfig
+from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
+from anchorsfm.tracks.start import alignment_model, start_cameras
+from anchorsfm.tracks.subpixel import SubpixelConfig
+from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from anchorsfm.tree import MODES as KINEMATIC_MODES
 from anchorsfm.tree import build_tree
 
@@ -68,8 +73,22 @@ class PipelineConfig:
     """How predictions are condensed."""
     align: AlignConfig = field(default_factory=AlignConfig)
     """Global alignment."""
+    mapper: Mapper = "align"
+    """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
+    incremental or global mapper on our matches."""
+    camera_model: str = "auto"
+    """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
+    camera the simplest one that predicts observations held out of the adjustment."""
+    sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
+    """Which matches become keypoints of tracks."""
+    refine_keypoints: Literal["auto", "on", "off"] = "auto"
+    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
+    """Refinement of observations."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
+    keep_database: bool = False
+    """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
     known: KnownConfig = field(default_factory=KnownConfig)
     """Known poses and intrinsics."""
     dense: bool = True
@@ -118,48 +137,63 @@ def reconstruct(
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
+    collector, log = KeypointMatchCollector(predictor.grid), PairLog()
     with clock.stage("dense depth"):
-        collector, log = KeypointMatchCollector(predictor.grid), PairLog()
-        with progress.stage("dense depth of pairs", len(pairs)) as advance:
-
-            def watch(stream: Iterator[PairPrediction]) -> Iterator[PairPrediction]:
-                return counted(log.watch(collector.watch(stream)), advance)
-
-            scene = observe(images.num_images, predictor, pairs, config.graph, folder.store, watch)
-    _require_component(scene, images, log)
-    with clock.stage("alignment"):
-        alignments = _align_components(scene, predictor, images, known, config, folder.store, progress)
-        folder.write_alignments([alignment_model(a, images, predictor.grid) for a in alignments], images.names)
-    with clock.stage("tracks, adjustment"):
-        tracks = build_tracks(collector.finish(), images.num_images)
-        scale = _working_scale(images, predictor.grid, config, from_grid=collector.from_grid)
-        adjusted = [
-            _adjust_component(a, tracks, images, predictor.grid, known, config, scale, progress) for a in alignments
-        ]
-        order = sorted(range(len(adjusted)), key=lambda k: -len(adjusted[k].model.image))
-        order = [k for k in order if len(adjusted[k].model.image) >= 2]
-        models = [colour(adjusted[k].model, images, max_size=config.max_image_size) for k in order]
+        scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
+    with clock.stage("tracks"):
+        given = _mapper_input(collector, predictor, scene, images, known, config)
+        if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
+            raise _unrelated(images, log)
+        if config.keep_database or config.mapper in ("incremental", "global"):
+            save_database(given, folder.database, seed=config.seed)
+    alignments: list[AlignmentResult] = []
+    with clock.stage("alignment" if config.mapper == "align" else f"mapper {config.mapper}"):
+        if config.mapper == "align":
+            alignments = _align_components(_present(scene), predictor, images, known, config, folder.store, progress)
+            folder.write_alignments([alignment_model(a, images, predictor.grid) for a in alignments], images.names)
+            mapped = Mapped.nothing()
+        else:
+            threads = config.adjust.num_threads
+            mapped = map_images(
+                config.mapper, given, folder.database, seed=config.seed, num_threads=threads, progress=progress
+            )
+        if not config.keep_database:
+            folder.database.unlink(missing_ok=True)
+    with clock.stage("adjustment"):
+        model_name = _start_model(config)
+        starts = [start_from_alignment(a, given, predictor.grid, known, model_name) for a in alignments]
+        starts += [start_from_mapper(model, given) for model in mapped.models]
+        adjusted = finish_models(starts, given, _modelling_settings(config, from_grid=collector.from_grid), progress)
+        finished = [result for result in adjusted if len(result.model.image) >= 2]
+        models = [colour(result.model, images, max_size=config.max_image_size) for result in finished]
+        uncertainties = [estimate_uncertainty(result) for result in finished]
         if models:
             folder.write_models(models, images.names)
     with clock.stage("dense cloud"):
+        sources = _depths(alignments, models, _present(scene)) if config.dense else ()
         folder.write_dense(
-            dense_cloud(onto_model(alignments[k], model, scene, predictor.grid), scene, images, predictor.grid)
-            for k, model in zip(order, models, strict=True)
-            if config.dense
+            dense_cloud(
+                onto_model(depths, model, _present(scene), predictor.grid), _present(scene), images, predictor.grid
+            )
+            for depths, model in zip(sources, models, strict=False)
         )
-    dropped = {image: reason for result in adjusted for image, reason in result.dropped.items()}
+    dropped = mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()}
     report = RunReport(
         versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
         seed=config.seed,
         images=report_images(images, models, dropped, log),
         pairs=dict(sorted(log.status.items())),
         alignments=tuple(report_alignment(a) for a in alignments),
-        models=tuple(report_model(number, model) for number, model in enumerate(models)),
+        models=tuple(
+            report_model(number, model, result.lenses, uncertainty, images.names)
+            for number, (model, result, uncertainty) in enumerate(zip(models, finished, uncertainties, strict=True))
+        ),
         stages=tuple(clock.timings),
         warnings=tuple(recorded.warnings),
         weights=asdict(licence) if (licence := getattr(predictor, "licence", None)) else None,
     )
     folder.write_report(report)
+    folder.write_uncertainty([model.uncertainty for model in report.models])
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
@@ -173,10 +207,14 @@ def _check_settings(config: PipelineConfig) -> None:
     for option, value, allowed in (
         ("--align.kinematic-mode", config.align.kinematic_mode, KINEMATIC_MODES),
         ("--align.schedule", config.align.schedule, tuple(SCHEDULES)),
-        ("--adjust.camera-model", config.adjust.camera_model, CAMERA_MODELS),
+        ("--camera-model", config.camera_model, ("auto", *CAMERA_MODELS)),
     ):
         if value not in allowed:
             raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
+    if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
+        raise InputError(
+            f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
+        )
 
 
 def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
@@ -204,7 +242,8 @@ def _frontend(config: PipelineConfig) -> Frontend:
     given = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
     exactness = 0.0 if given else classical.intrinsics.recorded_focal_spread
     intrinsics = replace(classical.intrinsics, recorded_focal_spread=exactness)
-    return replace(classical, features=features, intrinsics=intrinsics)
+    dense = replace(classical.dense, enabled=classical.dense.enabled and _needs_depth(config))
+    return replace(classical, features=features, intrinsics=intrinsics, dense=dense)
 
 
 def _require_two(images: ImageSet) -> None:
@@ -212,12 +251,38 @@ def _require_two(images: ImageSet) -> None:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
 
 
-def _require_component(scene: ObservedScene, images: ImageSet, log: PairLog) -> None:
-    if not (scene.graph.component == 0).any():
-        raise NoReconstructionError(
-            f"the {images.num_images} images in {images.root} cannot be related: {log.best_reason()}; "
-            "take photographs that overlap and from different places"
-        )
+def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
+    return NoReconstructionError(
+        f"the {images.num_images} images in {images.root} cannot be related: {log.best_reason()}; "
+        "take photographs that overlap and from different places"
+    )
+
+
+def _needs_depth(config: PipelineConfig) -> bool:
+    return config.mapper == "align" or config.dense
+
+
+def _observe(
+    predictor: PairPredictor,
+    pairs: PairList,
+    images: ImageSet,
+    config: PipelineConfig,
+    store: Store,
+    collector: KeypointMatchCollector,
+    log: PairLog,
+    progress: Progress,
+) -> ObservedScene | None:
+    """Let all predictions stream past; condensed where depth is needed."""
+    with progress.stage("dense depth of pairs" if _needs_depth(config) else "pairs", len(pairs)) as advance:
+
+        def watch(stream: Iterator[PairPrediction]) -> Iterator[PairPrediction]:
+            return counted(log.watch(collector.watch(stream)), advance)
+
+        if _needs_depth(config):
+            return observe(images.num_images, predictor, pairs, config.graph, store, watch)
+        for _ in watch(iter(predictor)):
+            pass
+        return None
 
 
 def _align_components(
@@ -247,6 +312,34 @@ def _align_components(
     return results
 
 
+def _mapper_input(
+    collector: KeypointMatchCollector,
+    predictor: PairPredictor,
+    scene: ObservedScene | None,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
+) -> MapperInput:
+    """Keypoints, tracks, and the cameras they start from."""
+    scale = _working_scale(images, predictor.grid, config, from_grid=collector.from_grid)
+    matches = sparsify(
+        collector.finish(),
+        config.sparsify,
+        pixel_px=scale,
+        size_wh=images.size_wh,
+        are_keypoints=not collector.from_grid,
+        are_verified=not collector.from_grid,
+    ).matches
+    return MapperInput(
+        images=images,
+        cameras=_cameras(predictor, scene, images, known, _start_model(config)),
+        given=known.frozen_cameras(np.arange(images.num_cameras)),
+        matches=matches,
+        tracks=build_tracks(matches, images.num_images),
+        working_scale=scale,
+    )
+
+
 def _working_scale(
     images: ImageSet, grid: ImageGrid, config: PipelineConfig, *, from_grid: bool
 ) -> Float[np.ndarray, "image"]:
@@ -256,26 +349,42 @@ def _working_scale(
     return np.maximum(1.0, images.size_wh.max(axis=1) / config.max_image_size)
 
 
-def _adjust_component(
-    alignment: AlignmentResult,
-    tracks: Tracks,
-    images: ImageSet,
-    grid: ImageGrid,
-    known: KnownCameras,
-    config: PipelineConfig,
-    working_scale: Float[np.ndarray, "image"],
-    progress: Progress,
-) -> AdjustResult:
-    start = start_model(alignment, images, grid, config.adjust.camera_model, known=known.cameras)
-    start = replace(start, cam_from_world=known.exact_poses(alignment))
-    return refine_model(
-        start,
-        tracks,
-        config.adjust,
-        working_scale=working_scale[alignment.image],
-        known=KnownViews(
-            pose=alignment.pose_known,
-            camera=known.frozen_cameras(np.unique(images.camera_index[alignment.image])),
-        ),
-        progress=progress,
+def _cameras(
+    predictor: PairPredictor, scene: ObservedScene | None, images: ImageSet, known: KnownCameras, camera_model: str
+) -> tuple[Camera, ...]:
+    """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
+    focal_px = getattr(predictor, "focal_px", None)
+    if focal_px is None:
+        views = [None] * images.num_images if scene is None else list(scene.views)
+        focal = [np.nan if view is None else view.focal_px for view in views]
+        focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
+    return start_cameras(images, focal_px, camera_model, known=known.cameras)
+
+
+def _start_model(config: PipelineConfig) -> str:
+    """Camera model of the first rounds; `auto` chooses later."""
+    return "SIMPLE_RADIAL" if config.camera_model == "auto" else config.camera_model
+
+
+def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:
+    refine = config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
+    return ModellingSettings(
+        adjust=config.adjust,
+        subpixel=config.subpixel if refine else None,
+        choose_camera_model=config.camera_model == "auto",
+        from_grid=from_grid,
     )
+
+
+def _depths(
+    alignments: list[AlignmentResult], models: list[Reconstruction], scene: ObservedScene
+) -> Iterator[AlignmentResult]:
+    """Depth maps for each model: those of the alignment it came from, else canonical ones."""
+    for model in models:
+        of_model = [a for a in alignments if np.isin(model.image, a.image).any()]
+        yield of_model[0] if of_model else canonical_depths(model, scene)
+
+
+def _present(scene: ObservedScene | None) -> ObservedScene:
+    assert scene is not None, "the front end was not asked for depth"
+    return scene

@@ -11,7 +11,12 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.points import observations_per_view
+from anchorsfm.tracks.lens import LensChoice
+from anchorsfm.tracks.uncertainty import ModelUncertainty
+from anchorsfm.tracks.views import observations_per_view
+
+_MAX_CAMERAS = 3
+"""Cameras named in the summary; report.json has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,37 @@ class ImageReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoseDeviation:
+    """Standard deviations of one pose; None where they could not be estimated."""
+
+    name: str
+    position: float | None
+    """World units."""
+    position_share: float | None
+    """Share of the scene size."""
+    position_m: float | None
+    """Metres, where the scale is known from given poses in metres."""
+    rotation_deg: float | None
+    weak: bool
+    """Weakly held: compare before relying on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyReport:
+    """What the adjustment says about its own precision: a lower bound, it knows no systematic errors."""
+
+    scene_size: float
+    """Radius of points and cameras together, in world units."""
+    images: tuple[PoseDeviation, ...]
+    camera_params: tuple[tuple[float, ...] | None, ...]
+    """Of every camera in COLMAP's parameter order; 0 for parameters that were held."""
+
+    @property
+    def weak_images(self) -> list[str]:
+        return [image.name for image in self.images if image.weak]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelReport:
     """One model OUT/sparse/<number>."""
 
@@ -37,6 +73,9 @@ class ModelReport:
     mean_track_length: float
     mean_reprojection_error_px: float
     cameras: tuple[str, ...]
+    lenses: tuple[LensChoice, ...]
+    """How the camera model of each camera was chosen; empty if it was given."""
+    uncertainty: UncertaintyReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +161,13 @@ def report_images(
     return tuple(reports + skipped)
 
 
-def report_model(number: int, model: Reconstruction) -> ModelReport:
+def report_model(
+    number: int,
+    model: Reconstruction,
+    lenses: tuple[LensChoice, ...],
+    uncertainty: ModelUncertainty,
+    names: Sequence[str],
+) -> ModelReport:
     """Figures of a finished model."""
     observations, points = len(model.tracks.obs_point), len(model.points)
     length = np.bincount(model.tracks.obs_point, minlength=points)
@@ -137,6 +182,34 @@ def report_model(number: int, model: Reconstruction) -> ModelReport:
             f"{camera.model} {camera.width}x{camera.height} " + " ".join(f"{p:.6g}" for p in camera.params)
             for camera in model.cameras
         ),
+        lenses=lenses,
+        uncertainty=report_uncertainty(model, uncertainty, names),
+    )
+
+
+def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, names: Sequence[str]) -> UncertaintyReport:
+    """Standard deviations with the names of the images."""
+
+    def known(value: float, digits: int) -> float | None:
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+    images = []
+    for view, image in enumerate(model.image):
+        position = float(uncertainty.position[view])
+        images.append(
+            PoseDeviation(
+                name=names[image],
+                position=known(position, 4),
+                position_share=known(position / max(uncertainty.scene_size, 1e-12), 4),
+                position_m=known(position, 4) if uncertainty.metric else None,
+                rotation_deg=known(float(uncertainty.rotation_deg[view]), 4),
+                weak=bool(uncertainty.weak[view]),
+            )
+        )
+    return UncertaintyReport(
+        scene_size=float(f"{uncertainty.scene_size:.6g}"),
+        images=tuple(images),
+        camera_params=uncertainty.camera_params,
     )
 
 
@@ -166,6 +239,11 @@ def summary_lines(report: RunReport) -> list[str]:
             f"mean track length {model.mean_track_length:.2f}, "
             f"mean reprojection error {model.mean_reprojection_error_px:.2f} px"
         )
+        lines += [f"    {camera}" for camera in model.cameras[:_MAX_CAMERAS]]
+        if len(model.cameras) > _MAX_CAMERAS:
+            lines.append(f"    and {len(model.cameras) - _MAX_CAMERAS} more cameras")
+        if model.uncertainty.weak_images:
+            lines.append(f"    weakly held: {', '.join(model.uncertainty.weak_images)}")
     for image in report.images:
         if image.model is None:
             lines.append(f"  not registered: {image.name} ({image.reason})")

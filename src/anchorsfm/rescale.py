@@ -3,16 +3,43 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from anchorsfm.anchors import require_views
 from anchorsfm.colmap.cameras import focal_length_px, principal_point_px
 from anchorsfm.densify import DenseView, dense_view
 from anchorsfm.geometry.transforms import transform
 from anchorsfm.graph import ObservedScene
-from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.alignment import AlignmentResult, SolverStatus, StageHistory
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.reconstruction import Reconstruction
+
+
+def canonical_depths(model: Reconstruction, scene: ObservedScene) -> AlignmentResult:
+    """Canonical depths in place of an alignment, for the views of a model that another mapper made.
+
+    Each view's depths have a scale of their own until `onto_model` gives them that of the model. Views that no usable
+    pair reaches have no depth and are left out.
+    """
+    views = [k for k, image in enumerate(model.image) if scene.views[int(image)] is not None]
+    canonical = require_views(tuple(scene.views[int(image)] for image in model.image[views]))
+    nothing = np.zeros(0)
+    skipped = StageHistory(loss=nothing, fallback_loss=nothing, total=nothing, status=SolverStatus.SKIPPED)
+    return AlignmentResult(
+        image=model.image[views],
+        cam_from_world=model.cam_from_world[views],
+        focal_px=np.array([view.focal_px for view in canonical]),
+        principal_point_px=np.array([view.relative_depth.shape[::-1] for view in canonical]) / 2,
+        anchor_start=np.cumsum([0, *(view.anchor_depth.size for view in canonical)]),
+        anchor_depth=np.concatenate([view.anchor_depth.ravel() for view in canonical]),
+        points=np.zeros((0, 3)),
+        point_view=np.zeros(0, np.int64),
+        point_xy=np.zeros((0, 2)),
+        point_confidence=nothing,
+        coarse=skipped,
+        fine=skipped,
+        pose_known=np.zeros(len(views), bool),
+    )
 
 
 def onto_model(
@@ -25,6 +52,7 @@ def onto_model(
     common lenses.
     """
     row = {int(image): k for k, image in enumerate(alignment.image)}
+    model = _views_of(model, np.isin(model.image, alignment.image))
     views = np.array([row[int(image)] for image in model.image])
     focal_px = np.array([focal_length_px(model.cameras[c]) for c in model.camera_index])
     centre_px = np.array([principal_point_px(model.cameras[c]) for c in model.camera_index])
@@ -50,6 +78,16 @@ def onto_model(
         dense = dense_view(kept, view, canonical_view, scene.config.subsample)
         depth[rows] *= _depth_ratio(dense, model, view, grid)
     return replace(kept, anchor_depth=depth)
+
+
+def _views_of(model: Reconstruction, keep: Bool[np.ndarray, "view"]) -> Reconstruction:
+    """Some of the views; points and tracks stay."""
+    return replace(
+        model,
+        image=model.image[keep],
+        cam_from_world=model.cam_from_world[keep],
+        camera_index=model.camera_index[keep],
+    )
 
 
 def _depth_ratio(dense: DenseView, model: Reconstruction, view: int, grid: ImageGrid) -> float:

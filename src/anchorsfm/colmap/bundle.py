@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pycolmap
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -12,7 +12,7 @@ from anchorsfm.scene.reconstruction import Reconstruction
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOptions:
-    """One call of the adjustment."""
+    """What one call of the adjustment minimises, and how far."""
 
     loss_scale_px: float
     """Scale of the Cauchy loss."""
@@ -26,6 +26,29 @@ class BundleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PositionPriors:
+    """Camera positions known with some uncertainty."""
+
+    position: Float[np.ndarray, "view 3"]
+    """World coordinates of the camera centres; NaN where unknown."""
+    sigma: float
+    """Standard deviation of each coordinate, in units of the world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the adjustment must not change, and what draws it."""
+
+    pose: Bool[np.ndarray, "view"]
+    camera: Bool[np.ndarray, "camera"]
+    positions: PositionPriors | None = None
+
+    @staticmethod
+    def nothing(model: Reconstruction) -> "Held":
+        return Held(pose=np.zeros(len(model.image), bool), camera=np.zeros(len(model.cameras), bool))
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleReport:
     """What the solver says about itself."""
 
@@ -34,41 +57,81 @@ class BundleReport:
     final_cost: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class BundleProblem:
+    """A model inside PyCOLMAP with the adjustment that is set up on it."""
+
+    model: pycolmap.Reconstruction
+    adjuster: pycolmap.BundleAdjuster
+    options: BundleOptions
+
+
 def adjust(
-    reconstruction: Reconstruction,
-    options: BundleOptions,
-    *,
-    constant_pose: Bool[np.ndarray, "view"] | None = None,
-    constant_camera: Bool[np.ndarray, "camera"] | None = None,
+    reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None
 ) -> tuple[Reconstruction, BundleReport]:
     """Minimise the Cauchy-weighted reprojection errors over poses, points and free intrinsics.
 
-    The gauge is fixed by two cameras unless `constant_pose` (view,) marks given poses; `constant_camera` (camera,)
-    marks given intrinsics. A solve that fails returns the input.
+    The gauge is fixed by two cameras unless two poses or position priors of `held` fix it. A solve that fails returns
+    the input.
     """
+    problem = bundle_problem(reconstruction, options, held)
+    summary = problem.adjuster.solve()
+    ceres = getattr(summary, "ceres_summary", None)
+    report = BundleReport(
+        usable=bool(summary.is_solution_usable()),
+        num_iterations=int(getattr(ceres, "num_successful_steps", 0) or 0),
+        final_cost=float(getattr(ceres, "final_cost", 0.0) or 0.0),
+    )
+    adjusted = from_pycolmap(problem.model, reconstruction)
+    finite = np.isfinite(adjusted.cam_from_world).all() and np.isfinite(adjusted.points).all()
+    return (adjusted if report.usable and finite else reconstruction), report
+
+
+def bundle_problem(
+    reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None, *, fix_gauge: bool = True
+) -> BundleProblem:
+    """The adjustment as PyCOLMAP's problem, not solved yet."""
+    held = held or Held.nothing(reconstruction)
     names = [f"{k}" for k in range(int(reconstruction.image.max()) + 1)]
     model = to_pycolmap(reconstruction, names)
     config = pycolmap.BundleAdjustmentConfig()
     for image in reconstruction.image:
         config.add_image(int(image) + 1)
-    fixed = np.zeros(len(reconstruction.image), bool) if constant_pose is None else constant_pose
-    for image in reconstruction.image[fixed]:
+    for image in reconstruction.image[held.pose]:
         config.set_constant_rig_from_world_pose(model.images[int(image) + 1].frame_id)
-    if fixed.sum() < 2:
-        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    if constant_camera is not None:
-        for row in np.flatnonzero(constant_camera):
-            config.set_constant_cam_intrinsics(int(row) + 1)
-    adjuster = pycolmap.create_default_bundle_adjuster(_ceres_options(options), config, model)
-    summary = adjuster.solve()
-    report = BundleReport(
-        usable=bool(summary.is_solution_usable()),
-        num_iterations=int(getattr(summary, "num_successful_steps", 0) or 0),
-        final_cost=float(getattr(summary, "final_cost", 0.0) or 0.0),
-    )
-    adjusted = from_pycolmap(model, reconstruction)
-    finite = np.isfinite(adjusted.cam_from_world).all() and np.isfinite(adjusted.points).all()
-    return (adjusted if report.usable and finite else reconstruction), report
+    for row in np.flatnonzero(held.camera):
+        config.set_constant_cam_intrinsics(int(row) + 1)
+    priors = _pose_priors(reconstruction, model, held.positions)
+    if priors:
+        prior_options = pycolmap.PosePriorBundleAdjustmentOptions()
+        # the model is in the frame of the priors already; a robust fit would only lose precision
+        prior_options.alignment_ransac.max_error = 0.0
+        adjuster = pycolmap.create_pose_prior_ceres_bundle_adjuster(
+            _ceres_options(options), prior_options, config, priors, model
+        )
+    else:
+        if fix_gauge and held.pose.sum() < 2:
+            config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
+    return BundleProblem(model=model, adjuster=adjuster, options=options)
+
+
+def _pose_priors(
+    reconstruction: Reconstruction, model: pycolmap.Reconstruction, positions: PositionPriors | None
+) -> list[pycolmap.PosePrior]:
+    if positions is None:
+        return []
+    priors = []
+    for view, image in enumerate(reconstruction.image):
+        if np.isfinite(positions.position[view]).all():
+            prior = pycolmap.PosePrior()
+            prior.position = positions.position[view]
+            prior.position_covariance = np.eye(3) * positions.sigma**2
+            prior.coordinate_system = pycolmap.PosePriorCoordinateSystem.CARTESIAN
+            prior.pose_prior_id = int(image) + 1
+            prior.corr_data_id = model.images[int(image) + 1].data_id
+            priors.append(prior)
+    return priors if len(priors) >= 3 else []
 
 
 def _ceres_options(options: BundleOptions) -> pycolmap.BundleAdjustmentOptions:

@@ -1,8 +1,11 @@
 """Projection with any COLMAP camera model, computed by pycolmap."""
 
+from dataclasses import replace
+
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float
+from scipy.optimize import least_squares
 
 from anchorsfm.colmap.convert import from_pycolmap_camera, to_pycolmap_camera
 from anchorsfm.scene.reconstruction import Camera
@@ -20,6 +23,8 @@ CAMERA_MODELS = (
     "THIN_PRISM_FISHEYE",
 )
 """Camera models offered to users."""
+_WIDEST = 4.0
+"""Rays further than 76 degrees from the axis say little about a camera model and would dominate a fit."""
 
 
 def make_camera(
@@ -43,9 +48,24 @@ def principal_point_px(camera: Camera) -> Float[np.ndarray, "2"]:
     return np.array([entry.principal_point_x, entry.principal_point_y])
 
 
+def principal_point_rows(camera: Camera) -> list[int]:
+    """Where cx and cy stand among the parameters."""
+    return [int(k) for k in to_pycolmap_camera(camera).principal_point_idxs()]
+
+
+def with_principal_point(camera: Camera, xy_px: Float[np.ndarray, "2"]) -> Camera:
+    """The camera with another principal point."""
+    params = np.array(camera.params)
+    params[principal_point_rows(camera)] = xy_px
+    return replace(camera, params=tuple(params.tolist()))
+
+
 def has_absurd_params(camera: Camera) -> bool:
-    """Focal length outside 0.1 .. 10 x the long side, or distortion above 1 (COLMAP's own limits)."""
-    return bool(to_pycolmap_camera(camera).has_bogus_params(0.1, 10.0, 1.0))
+    """Focal length outside 0.1 .. 10 x the long side, or distortion above 1 (COLMAP's own limits).
+
+    The rational model may have larger coefficients: numerator and denominator nearly cancel.
+    """
+    return bool(to_pycolmap_camera(camera).has_bogus_params(0.1, 10.0, 10.0 if camera.model == "FULL_OPENCV" else 1.0))
 
 
 def normalised_from_pixels(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
@@ -53,6 +73,21 @@ def normalised_from_pixels(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) 
     if not len(xy_px):
         return np.zeros((0, 2))
     return np.asarray(to_pycolmap_camera(camera).cam_from_img(np.asarray(xy_px, np.float64)))
+
+
+def normalised_per_pixel(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point"]:
+    """How long a pixel is on the plane z = 1 at every point: root of the area that a square pixel covers there.
+
+    1 / focal length for a pinhole; towards the border of a wide lens a pixel covers much more of the plane.
+    """
+    flat = np.full(len(xy_px), 1 / focal_length_px(camera))
+    if camera.model in ("SIMPLE_PINHOLE", "PINHOLE") or not len(xy_px):
+        return flat
+    half = 0.5
+    ends = [normalised_from_pixels(camera, xy_px + step) for step in ((half, 0), (-half, 0), (0, half), (0, -half))]
+    along_x, along_y = ends[0] - ends[1], ends[2] - ends[3]
+    area = np.abs(along_x[:, 0] * along_y[:, 1] - along_x[:, 1] * along_y[:, 0])
+    return np.where(np.isfinite(area), np.sqrt(area), flat)
 
 
 def project(
@@ -64,3 +99,59 @@ def project(
     if in_front.any():
         xy[in_front] = to_pycolmap_camera(camera).img_from_cam(np.asarray(points_in_cam[in_front], np.float64))
     return xy, in_front & np.isfinite(xy).all(axis=1)
+
+
+def distortion_px(camera: Camera, steps: int = 24) -> Float[np.ndarray, "sample"]:
+    """How far the distortion moves a grid of pixels over the image, against a pinhole of the same focal length."""
+    xy = _pixel_grid(camera, steps)
+    plane = normalised_from_pixels(camera, xy)
+    entry = to_pycolmap_camera(camera)
+    focal = np.array([entry.focal_length_x, entry.focal_length_y])
+    return np.asarray(np.linalg.norm(plane * focal + principal_point_px(camera) - xy, axis=1))
+
+
+def convert_camera(camera: Camera, model: str, *, steps: int = 24) -> Camera:
+    """The camera of another model that looks most alike: least squares over a grid of pixels.
+
+    The principal point is kept. Pixels whose rays the old model cannot give, or that meet the plane z = 1 further out
+    than `_WIDEST` (a wide fisheye's border), are left out.
+    """
+    if camera.model == model:
+        return camera
+    xy = _pixel_grid(camera, steps)
+    plane = normalised_from_pixels(camera, xy)
+    good = np.isfinite(plane).all(1) & (np.linalg.norm(np.nan_to_num(plane, nan=np.inf), axis=1) < _WIDEST)
+    rays = np.concatenate([plane[good], np.ones((int(good.sum()), 1))], axis=1)
+    entry = to_pycolmap_camera(
+        make_camera(model, focal_length_px(camera), camera.width, camera.height, principal_point_px(camera))
+    )
+    free = np.array(sorted({*entry.focal_length_idxs(), *entry.extra_params_idxs()}))
+    focal_scale = focal_length_px(camera)
+    scale = np.where(np.isin(free, entry.focal_length_idxs()), focal_scale, 1.0)
+
+    def candidate(values: Float[np.ndarray, "free"]) -> pycolmap.Camera:
+        params = np.array(entry.params)
+        params[free] = values * scale
+        return pycolmap.Camera(model=model, width=camera.width, height=camera.height, params=params.tolist())
+
+    def residual(values: Float[np.ndarray, "free"]) -> Float[np.ndarray, "row"]:
+        projected = np.asarray(candidate(values).img_from_cam(rays))
+        return np.nan_to_num((projected - xy[good]).ravel(), nan=1e6, posinf=1e6, neginf=-1e6)
+
+    fit = least_squares(residual, np.array(entry.params)[free] / scale, x_scale="jac", max_nfev=100)
+    return from_pycolmap_camera(candidate(fit.x))
+
+
+def _pixel_grid(camera: Camera, steps: int) -> Float[np.ndarray, "sample 2"]:
+    x, y = np.meshgrid((np.arange(steps) + 0.5) / steps, (np.arange(steps) + 0.5) / steps)
+    return np.stack([x.ravel() * camera.width, y.ravel() * camera.height], axis=1)
+
+
+def field_of_view_deg(camera: Camera) -> float:
+    """Angle between the rays of opposite image corners; of the focal length alone where a corner has no ray."""
+    corners = np.array([[0.0, 0.0], [camera.width, camera.height]])
+    plane = normalised_from_pixels(camera, corners)
+    if not np.isfinite(plane).all():
+        diagonal = float(np.hypot(camera.width, camera.height))
+        return float(np.degrees(2 * np.arctan(diagonal / 2 / focal_length_px(camera))))
+    return float(np.degrees(np.arctan(np.linalg.norm(plane, axis=1))).sum())

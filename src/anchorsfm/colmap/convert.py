@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pycolmap
+from jaxtyping import Float
 
-from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
 
 def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
@@ -59,6 +60,54 @@ def from_pycolmap(model: pycolmap.Reconstruction, reconstruction: Reconstruction
         error_px=reconstruction.error_px,
         tracks=reconstruction.tracks,
     )
+
+
+def from_mapper(model: pycolmap.Reconstruction, keypoints: Sequence[Float[np.ndarray, "_ 2"]]) -> Reconstruction | None:
+    """A model that one of COLMAP's mappers made from a database of `colmap.database`; None if it holds no view.
+
+    Views are ordered by image and cameras by their row in the database; cameras without a registered image are left
+    out. `keypoints` are those of the whole ImageSet in full precision, in the order of the database. COLMAP may give a
+    point two observations in one image: the first is kept, and points left with fewer than two are dropped.
+    """
+    entries = {image_id - 1: model.images[image_id] for image_id in sorted(model.reg_image_ids())}
+    if not entries:
+        return None
+    camera_ids = np.array([entry.camera_id for entry in entries.values()], np.int64)
+    used, camera_index = np.unique(camera_ids, return_inverse=True)
+    points, tracks = _mapper_points(model, keypoints)
+    return Reconstruction(
+        image=np.array(list(entries), np.int64),
+        cam_from_world=np.array([entry.cam_from_world().matrix() for entry in entries.values()], np.float64),
+        cameras=tuple(from_pycolmap_camera(model.cameras[int(camera_id)]) for camera_id in used),
+        camera_index=camera_index.reshape(-1).astype(np.int64),
+        points=points,
+        rgb=np.zeros((len(points), 3), np.uint8),
+        error_px=np.zeros(len(points)),
+        tracks=tracks,
+    )
+
+
+def _mapper_points(
+    model: pycolmap.Reconstruction, keypoints: Sequence[Float[np.ndarray, "_ 2"]]
+) -> tuple[Float[np.ndarray, "point 3"], Tracks]:
+    """Points in the order of their ids, and their observations."""
+    kept: list[np.ndarray] = []
+    rows: list[tuple[int, int, int]] = []
+    for _, point in sorted(model.points3D.items()):
+        first: dict[int, int] = {}
+        for element in point.track.elements:
+            first.setdefault(element.image_id - 1, element.point2D_idx)
+        if len(first) >= 2:
+            rows += [(len(kept), image, first[image]) for image in sorted(first)]
+            kept.append(point.xyz)
+    if not rows:
+        return np.zeros((0, 3)), Tracks.empty()
+    obs_point, obs_image, slot = np.array(rows, np.int64).T
+    obs_xy = np.zeros((len(rows), 2))
+    for image in np.unique(obs_image).tolist():
+        seen = obs_image == image
+        obs_xy[seen] = keypoints[image][slot[seen]]
+    return np.array(kept, np.float64), Tracks(obs_point=obs_point, obs_image=obs_image, obs_xy=obs_xy)
 
 
 def to_pycolmap_camera(camera: Camera, camera_id: int = 1) -> pycolmap.Camera:

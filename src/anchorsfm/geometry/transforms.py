@@ -34,6 +34,11 @@ def rotation_angle_deg(rotation: Float[np.ndarray, "*batch 3 3"]) -> Float[np.nd
     return np.degrees(np.arctan2(sine, cosine))
 
 
+def cross_matrix(vector: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3 3"]:
+    """[v]x with [v]x u = v x u."""
+    return np.cross(vector[..., None, :], np.eye(3)).swapaxes(-1, -2)
+
+
 def camera_centres(cam_from_world: Float[np.ndarray, "*batch 3 4"]) -> Float[np.ndarray, "*batch 3"]:
     """Projection centres in the world frame."""
     return invert(cam_from_world)[..., 3]

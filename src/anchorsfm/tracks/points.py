@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
+from anchorsfm.colmap.cameras import normalised_from_pixels, normalised_per_pixel
 from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
+from anchorsfm.tracks.views import view_of_image
 
 
 def triangulate_model(
@@ -24,10 +26,8 @@ def triangulate_model(
     visible = np.isin(tracks.obs_image, model.image)
     tracks, _ = select_observations(tracks, visible)
     bundle = ray_bundle(model, tracks, max_error_px)
-    result = triangulate(bundle, tracks.num_points)
-    good_point = result.angle_deg >= min_angle_deg
-    keep = result.inlier & good_point[bundle.point]
-    keep &= _needed(bundle.view, bundle.point, keep, len(model.image))
+    result = triangulate(bundle, tracks.num_points, min_angle_deg=min_angle_deg)
+    keep = result.inlier & _needed(bundle.view, bundle.point, result.inlier, len(model.image))
     tracks, old_point = select_observations(tracks, keep)
     points = result.points[old_point]
     return with_points(model, tracks, points)
@@ -59,36 +59,12 @@ def ray_bundle(model: Reconstruction, tracks: Tracks, max_error_px: Float[np.nda
     """Observations as undistorted rays; all images of `tracks` must be views of the model."""
     view = view_of_image(model)[tracks.obs_image]
     xy = np.full((len(view), 2), np.nan)
-    focal = np.array([focal_length_px(camera) for camera in model.cameras])
+    tolerance = np.full(len(view), np.nan)
     for row, camera in enumerate(model.cameras):
         rows = np.flatnonzero(model.camera_index[view] == row)
         xy[rows] = normalised_from_pixels(camera, tracks.obs_xy[rows])
-    return RayBundle(
-        point=tracks.obs_point,
-        view=view,
-        xy=xy,
-        cam_from_world=model.cam_from_world,
-        tolerance=max_error_px[view] / focal[model.camera_index[view]],
-    )
-
-
-def view_of_image(model: Reconstruction) -> Int[np.ndarray, "image"]:
-    """Row of the pose arrays by image index; -1 for images that are not in the model."""
-    lookup = np.full(int(model.image.max(initial=-1)) + 1, -1)
-    lookup[model.image] = np.arange(len(model.image))
-    return lookup
-
-
-def observation_errors_px(model: Reconstruction) -> Float[np.ndarray, "obs"]:
-    """Reprojection error of every observation in original pixels, measured on the undistorted plane."""
-    views = np.ones(len(model.image))
-    bundle = ray_bundle(model, model.tracks, views)  # a tolerance of one pixel makes errors come out in pixels
-    return reprojection_errors(bundle, model.points) / bundle.tolerance
-
-
-def observations_per_view(model: Reconstruction) -> Int[np.ndarray, "view"]:
-    """Number of observations of triangulated points in each view."""
-    return np.bincount(view_of_image(model)[model.tracks.obs_image], minlength=len(model.image))
+        tolerance[rows] = max_error_px[view[rows]] * normalised_per_pixel(camera, tracks.obs_xy[rows])
+    return RayBundle(point=tracks.obs_point, view=view, xy=xy, cam_from_world=model.cam_from_world, tolerance=tolerance)
 
 
 def widest_angles_deg(model: Reconstruction) -> Float[np.ndarray, "point"]:
@@ -125,5 +101,5 @@ def colour(model: Reconstruction, images: ImageSet, *, max_size: int = 1024) -> 
         xy = np.floor(tracks.obs_xy[rows] * (size_wh / images.size_wh[image])).astype(int)
         xy = np.clip(xy, 0, size_wh - 1)
         np.add.at(total, tracks.obs_point[rows], rgb[xy[:, 1], xy[:, 0]])
-    error = np.bincount(tracks.obs_point, weights=observation_errors_px(model), minlength=len(model.points))
+    error = np.bincount(tracks.obs_point, weights=pixel_errors(model), minlength=len(model.points))
     return replace(model, rgb=np.round(total / count[:, None]).astype(np.uint8), error_px=error / count)

@@ -1,11 +1,20 @@
 """Cameras and poses of an alignment in original pixels: where triangulation and adjustment start from."""
 
-import numpy as np
+from dataclasses import replace
 
-from anchorsfm.colmap.cameras import make_camera
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import least_squares
+
+from anchorsfm.colmap.cameras import has_absurd_params, make_camera, project
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+
+WIDEST_DEG = 75.0
+"""Rays further from the axis are few pixels, and no polynomial in the tangent follows them."""
+PULL = 0.01
+"""A distortion parameter of 1 weighs as much as one pixel that is wrong by this share of the focal length."""
 
 
 def start_model(
@@ -15,17 +24,76 @@ def start_model(
 
     Views of one camera of the ImageSet share a camera with the median of their focal lengths and the principal point
     in the middle, because the adjustment decides whether it is observable; cameras in `known` (by row of the
-    ImageSet's cameras) are taken as they are.
+    ImageSet's cameras) are taken as they are. Distortion that the grid is free of becomes parameters of the camera
+    model, as far as that has any.
     """
     rows = images.camera_index[alignment.image]
     used = np.unique(rows)
     focal_px = alignment.focal_px / grid.scale[alignment.image].mean(axis=1)
     cameras = []
     for row in used:
-        width, height = images.size_wh[alignment.image[rows == row][0]].tolist()
+        image = int(alignment.image[rows == row][0])
         given = known.get(int(row))
-        cameras.append(given or make_camera(camera_model, float(np.median(focal_px[rows == row])), width, height))
+        cameras.append(
+            given or start_camera(camera_model, float(np.median(focal_px[rows == row])), grid, images, image)
+        )
     return _without_points(alignment, tuple(cameras), np.searchsorted(used, rows))
+
+
+def start_cameras(
+    images: ImageSet,
+    focal_px: Float[np.ndarray, "image"],
+    camera_model: str,
+    *,
+    known: dict[int, Camera],
+    grid: ImageGrid | None = None,
+) -> tuple[Camera, ...]:
+    """One camera per camera of the ImageSet with the median focal length of its images, as for `start_model`.
+
+    `focal_px` (image,) is in original pixels; cameras where it is NaN throughout get 1.1 times their long side. `grid`
+    tells the distortion.
+    """
+    cameras = []
+    for row in range(images.num_cameras):
+        mine = images.camera_index == row
+        seen = focal_px[mine][np.isfinite(focal_px[mine])]
+        focal = float(np.median(seen)) if len(seen) else 1.1 * float(images.size_wh[mine][0].max())
+        image = int(np.flatnonzero(mine)[0])
+        cameras.append(known.get(row) or start_camera(camera_model, focal, grid, images, image))
+    return tuple(cameras)
+
+
+def start_camera(model: str, focal_px: float, grid: ImageGrid | None, images: ImageSet, image: int) -> Camera:
+    """Camera of a model that shows an image like the grid's distortion and a focal length (original pixels).
+
+    The distortion parameters and the focal length are fitted to pixels all over the image (least squares, with a weak
+    pull to no distortion, because in some models several parameters do nearly the same); rays further than WIDEST_DEG
+    from the axis are left out. Models without distortion keep the focal length.
+    """
+    width, height = images.size_wh[image].tolist()
+    plain = make_camera(model, focal_px, width, height)
+    num_focals = make_camera(model, 1.0, 8, 8).params[:2].count(1.0)
+    num_distortion = len(plain.params) - num_focals - 2
+    if grid is None or grid.distortion is None or not grid.is_distorted(image) or num_distortion == 0:
+        return plain
+    x, y = np.meshgrid((np.arange(24) + 0.5) / 24 * width, (np.arange(18) + 0.5) / 18 * height)
+    xy = np.stack([x.ravel(), y.ravel()], axis=1)
+    rays = (grid.distortion.undistort(image, xy) - (width / 2, height / 2)) / focal_px
+    near = np.linalg.norm(rays, axis=1) < np.tan(np.radians(WIDEST_DEG))
+    points, xy = np.concatenate([rays[near], np.ones((int(near.sum()), 1))], axis=1), xy[near]
+
+    def camera(values: Float[np.ndarray, "value"]) -> Camera:
+        focal = (float(values[0] * focal_px),) * num_focals
+        return replace(plain, params=(*focal, width / 2, height / 2, *values[1:].tolist()))
+
+    def residual(values: Float[np.ndarray, "value"]) -> Float[np.ndarray, "row"]:
+        found, visible = project(camera(values), points)
+        miss = np.where(visible[:, None], found - xy, float(width))
+        return np.concatenate([miss.ravel(), PULL * focal_px * values[1:]])
+
+    start = np.concatenate([[1.0], np.zeros(num_distortion)])
+    fitted = camera(least_squares(residual, start, loss="soft_l1", f_scale=0.01 * width, max_nfev=200).x)
+    return plain if has_absurd_params(fitted) else fitted
 
 
 def alignment_model(alignment: AlignmentResult, images: ImageSet, grid: ImageGrid) -> Reconstruction:

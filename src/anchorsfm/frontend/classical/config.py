@@ -42,6 +42,10 @@ class IntrinsicsConfig:
     """Standard deviation of the logarithm of the error of recorded focal lengths; 0 takes them as exact."""
     max_recorded_error: float = 0.25
     """A recorded focal length is ignored when many pairs agree on one that differs by more (log ratio)."""
+    estimate_distortion: bool = True
+    """Look for strong lens distortion (action cameras, fisheyes) and work on undistorted pictures where it is found."""
+    min_distortion_gain: float = 0.05
+    """Distortion counts as found when this share more of the matches agrees with it than without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class TwoViewConfig:
 class DenseConfig:
     """Dense depth of both images of a pair: plane sweep with semi-global aggregation."""
 
+    enabled: bool = True
+    """Off: only matches. The mappers beside the alignment need no more."""
     size: int = 512
     """Long side of the grid in pixels; the sides may be up to 3 % less so that both are scaled alike."""
     plane_step_px: float = 1.0

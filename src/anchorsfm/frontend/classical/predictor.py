@@ -7,17 +7,17 @@ from threading import Lock
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from anchorsfm.frontend.classical import cache
 from anchorsfm.frontend.classical.confidence import left_right_error_px
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.dense import DensePair, DepthMap, PairGeometry, dense_depth, pair_geometry
+from anchorsfm.frontend.classical.grid import grid_grey
 from anchorsfm.frontend.classical.sweep import Epipolar, GridView, warp
 from anchorsfm.frontend.classical.two_view import RelativePose
 from anchorsfm.frontend.classical.workers import ordered_map
 from anchorsfm.geometry.transforms import invert, transform
-from anchorsfm.io.images import load_grey
 from anchorsfm.io.store import Store, digest
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
@@ -25,6 +25,8 @@ from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
 MAX_DENSE_MATCH_ERROR_PX = 0.5
 """Dense correspondences must come back to where they started within this."""
 GREY_IMAGES_KEPT = 256
+MIN_DEPTHS = 10
+"""Fewer matches on the grids do not show which depths to search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ class ClassicalPredictor:
         self.grid = grid
         self.digest = digest
         self.focal_px = geometry.focal_px
+        """Original pixels, at the centre of the image."""
         self.num_keypoints = np.array([len(xy) for xy in geometry.xy], np.int64)
         self._images = images
         self._pairs = pairs
@@ -83,7 +86,7 @@ class ClassicalPredictor:
         self._config = config
         self._store = store
         self._num_workers = num_workers
-        self._greys = _RecentGreys(lambda image: load_grey(images, image, grid.size_wh[image]))
+        self._greys = _RecentGreys(lambda image: grid_grey(images, grid, image))
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -116,7 +119,7 @@ class ClassicalPredictor:
             xy_j=self._geometry.xy[j][pose.keypoint[:, 1]].astype(np.float64),
             confidence=self._geometry.match_confidence[pair],
         )
-        if pose.status is not PairStatus.OK:
+        if pose.status is not PairStatus.OK or not self._config.enabled:
             return PairPrediction(
                 i=i,
                 j=j,
@@ -127,13 +130,14 @@ class ClassicalPredictor:
                 frame_j=None,
             )
         geometry = pair_geometry(self._view(i), self._view(j), pose.j_from_i)
-        dense = self._dense(i, j, pose, geometry)
+        on_grid = self._on_grid(i, keypoint_matches.xy_i) & self._on_grid(j, keypoint_matches.xy_j)
+        dense = self._dense(i, j, pose, on_grid, geometry)
         baseline = float(self._geometry.baseline[pair])
         frame_i, frame_j = _pointmaps(geometry, dense, pose.j_from_i, baseline)
         sparse = Matches(
-            xy_i=self.grid.to_grid(i, keypoint_matches.xy_i),
-            xy_j=self.grid.to_grid(j, keypoint_matches.xy_j),
-            confidence=keypoint_matches.confidence,
+            xy_i=self.grid.to_grid(i, keypoint_matches.xy_i[on_grid]),
+            xy_j=self.grid.to_grid(j, keypoint_matches.xy_j[on_grid]),
+            confidence=keypoint_matches.confidence[on_grid],
         )
         return PairPrediction(
             i=i,
@@ -149,22 +153,38 @@ class ClassicalPredictor:
         focal_xy = self.focal_px[image] * self.grid.scale[image]
         return GridView(grey=self._greys(image), focal_xy=(float(focal_xy[0]), float(focal_xy[1])))
 
-    def _dense(self, i: int, j: int, pose: RelativePose, geometry: PairGeometry) -> DensePair:
+    def _on_grid(self, image: int, xy: Float[np.ndarray, "match 2"]) -> Bool[np.ndarray, "match"]:
+        """Which keypoints the grid shows: all of them, unless it is an undistorted crop."""
+        if not self.grid.is_distorted(image):
+            return np.ones(len(xy), bool)
+        on_grid = self.grid.to_grid(image, xy)
+        return np.asarray(((on_grid >= 0) & (on_grid < self.grid.size_wh[image])).all(axis=1))
+
+    def _dense(
+        self, i: int, j: int, pose: RelativePose, on_grid: Bool[np.ndarray, "match"], geometry: PairGeometry
+    ) -> DensePair:
+        depth = pose.depth[on_grid] if on_grid.sum() >= MIN_DEPTHS else pose.depth
         key = digest(
             "dense",
             [self._images.digests[i], self._images.digests[j]],
             [self.focal_px[i], self.focal_px[j]],
             [self.grid.size_wh[i], self.grid.size_wh[j]],
+            [self.grid.scale[i], self.grid.scale[j]],
+            [_coefficient(self.grid, i), _coefficient(self.grid, j)],
             pose.j_from_i,
-            pose.depth,
+            depth,
             self._config,
         )
         stored = self._store.load("classical-dense", key)
         if stored is not None:
             return cache.decode_dense(stored)
-        dense = dense_depth(geometry, pose.depth, self._config)
+        dense = dense_depth(geometry, depth, self._config)
         self._store.save("classical-dense", key, cache.encode_dense(dense))
         return dense
+
+
+def _coefficient(grid: ImageGrid, image: int) -> Float[np.ndarray, "2"]:
+    return np.zeros(2) if grid.distortion is None else grid.distortion.coefficient[image]
 
 
 class _RecentGreys:

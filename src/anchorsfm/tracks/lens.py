@@ -1,0 +1,209 @@
+"""Which camera model describes the lens: the simplest one that predicts observations it was not adjusted to.
+
+The tracks are split in two halves. For every candidate the model is adjusted to one half; then, with all cameras held,
+the points of the other half are placed as well as they can be, and their reprojection errors are what counts: a model
+with too few parameters cannot bring their rays together, one with too many has fitted the noise of the first half.
+Errors enter as Cauchy's log(1 + (e / s)^2), so that outliers do not decide. A more complex model is taken only if it is
+better by more than three standard errors of the difference (over tracks) and by `MIN_GAIN` for every parameter that
+it has more; every camera decides for itself, all cameras are tried in the same adjustments.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
+from anchorsfm.colmap.cameras import convert_camera, field_of_view_deg, has_absurd_params
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.points import with_points
+from anchorsfm.tracks.residuals import pixel_errors
+from anchorsfm.tracks.views import view_of_image
+
+MAX_TRACKS = 3000
+"""Tracks that a choice looks at; more cost time and hardly change it."""
+MIN_OBSERVATIONS = 300
+"""A camera with fewer observations keeps the simplest distortion, `FEW_OBSERVATIONS_MODEL`."""
+FEW_OBSERVATIONS_MODEL = "SIMPLE_RADIAL"
+MIN_GAIN = 0.005
+"""Smallest relative fall of the held-out score that is worth one more parameter."""
+WIDE_DEG = 75.0
+"""Lenses with a larger diagonal field of view may be fisheyes."""
+_LADDER = (
+    ("SIMPLE_PINHOLE",),
+    ("SIMPLE_RADIAL",),
+    ("RADIAL", "SIMPLE_RADIAL_FISHEYE"),
+    ("OPENCV", "RADIAL_FISHEYE"),
+    ("OPENCV_FISHEYE",),
+    ("FULL_OPENCV", "THIN_PRISM_FISHEYE"),
+)
+"""Candidates by number of parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensTrial:
+    """How well one camera model predicts the held-out observations of one camera."""
+
+    camera_model: str
+    score: float
+    """Mean of log(1 + (e / s)^2) over the held-out observations."""
+    median_error_px: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensChoice:
+    """The camera model chosen for one camera, and what was tried."""
+
+    camera_model: str
+    trials: tuple[LensTrial, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensResult:
+    """The model with the chosen cameras, adjusted roughly."""
+
+    model: Reconstruction
+    choices: tuple[LensChoice, ...]
+    """One per camera; held cameras keep their model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scores:
+    """Held-out observations of one candidate."""
+
+    cost: Float[np.ndarray, "obs"]
+    error_px: Float[np.ndarray, "obs"]
+    cameras: tuple[Camera, ...]
+
+
+def choose_lenses(
+    model: Reconstruction, options: BundleOptions, held: Held, *, free_centre: Bool[np.ndarray, "camera"]
+) -> LensResult:
+    """Choose the camera model of every camera that is not held.
+
+    Args:
+        model: an adjusted model with points; its camera models are where the candidates start from.
+        options: of the adjustment.
+        held: what must not be changed.
+        free_centre: cameras whose principal point is freed in the trials.
+    """
+    sample = _sample(model)
+    halves = [sample.tracks.obs_point % 2 == half for half in (0, 1)]
+    camera = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
+    count = np.bincount(camera, minlength=len(model.cameras))
+    open_ = ~held.camera & (count >= MIN_OBSERVATIONS)
+    trials: dict[str, _Scores] = {}
+
+    def scores(name: str) -> _Scores:
+        if name not in trials:
+            trials[name] = _held_out_scores(sample, name, open_, halves, options, held, free_centre)
+        return trials[name]
+
+    chosen = ["SIMPLE_PINHOLE"] * len(model.cameras)
+    for level in _LADDER[1:]:
+        for name in level:
+            candidates = [row for row in np.flatnonzero(open_).tolist() if _worth_trying(name, model.cameras[row], chosen[row])]
+            for row in candidates:
+                if _is_better(scores(name), scores(chosen[row]), row, camera == row, sample.tracks.obs_point):
+                    chosen[row] = name
+    cameras = list(model.cameras)
+    for row, entry in enumerate(model.cameras):
+        if open_[row]:
+            cameras[row] = scores(chosen[row]).cameras[row]
+        elif not held.camera[row]:
+            chosen[row] = FEW_OBSERVATIONS_MODEL
+            cameras[row] = convert_camera(entry, FEW_OBSERVATIONS_MODEL)
+        else:
+            chosen[row] = entry.model
+    choices = tuple(
+        LensChoice(
+            camera_model=chosen[row],
+            trials=tuple(_trial(name, trials[name], camera == row) for name in trials if open_[row]),
+        )
+        for row in range(len(cameras))
+    )
+    adjusted, _ = adjust(replace(model, cameras=tuple(cameras)), options, held)
+    return LensResult(model=adjusted, choices=choices)
+
+
+def _sample(model: Reconstruction) -> Reconstruction:
+    """Every n-th point."""
+    stride = -(-len(model.points) // MAX_TRACKS)
+    if stride <= 1:
+        return model
+    tracks, kept = select_observations(model.tracks, model.tracks.obs_point % stride == 0)
+    return with_points(model, tracks, model.points[kept])
+
+
+def _worth_trying(name: str, camera: Camera, best: str) -> bool:
+    """Fisheyes only for wide lenses, and many parameters only where fewer have helped already."""
+    fisheye = name.endswith("FISHEYE")
+    if fisheye and field_of_view_deg(camera) < WIDE_DEG:
+        return False
+    if name in ("FULL_OPENCV", "THIN_PRISM_FISHEYE"):
+        return best not in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL")
+    return True
+
+
+def _held_out_scores(
+    sample: Reconstruction,
+    name: str,
+    open_: Bool[np.ndarray, "camera"],
+    halves: list[Bool[np.ndarray, "obs"]],
+    options: BundleOptions,
+    held: Held,
+    free_centre: Bool[np.ndarray, "camera"],
+) -> _Scores:
+    start = replace(
+        sample, cameras=tuple(convert_camera(c, name) if o else c for c, o in zip(sample.cameras, open_, strict=True))
+    )
+    error = np.full(len(sample.tracks.obs_point), np.inf)
+    camera_of_obs = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
+    cameras = start.cameras
+    for half in halves:
+        fitted = _fit(_part(start, half), options, held, free_centre & open_)
+        sane = np.array([not has_absurd_params(camera) for camera in fitted.cameras])
+        rest = ~half
+        test = replace(_part(start, rest), cameras=fitted.cameras, cam_from_world=fitted.cam_from_world)
+        everything = Held(pose=np.ones(len(test.image), bool), camera=np.ones(len(test.cameras), bool))
+        predicted = pixel_errors(adjust(test, options, everything)[0])
+        error[rest] = np.where(sane[camera_of_obs[rest]], predicted, np.inf)
+        cameras = fitted.cameras
+    return _Scores(
+        cost=np.log1p((np.minimum(error, 1e6) / options.loss_scale_px) ** 2), error_px=error, cameras=cameras
+    )
+
+
+def _part(model: Reconstruction, observations: Bool[np.ndarray, "obs"]) -> Reconstruction:
+    tracks, kept = select_observations(model.tracks, observations)
+    return with_points(model, tracks, model.points[kept])
+
+
+def _fit(
+    model: Reconstruction, options: BundleOptions, held: Held, free_centre: Bool[np.ndarray, "camera"]
+) -> Reconstruction:
+    fitted, _ = adjust(model, options, held)
+    if free_centre.any():
+        others = replace(held, camera=held.camera | ~free_centre)
+        fitted, _ = adjust(fitted, replace(options, refine_principal_point=True), others)
+    return fitted
+
+
+def _is_better(
+    new: _Scores, old: _Scores, row: int, mine: Bool[np.ndarray, "obs"], point: Int[np.ndarray, "obs"]
+) -> bool:
+    gain = old.cost[mine] - new.cost[mine]
+    track = np.unique(point[mine], return_inverse=True)[1]
+    per_track = np.bincount(track, weights=gain)
+    total, deviation = per_track.sum(), np.sqrt(len(per_track)) * per_track.std()
+    more_parameters = max(len(new.cameras[row].params) - len(old.cameras[row].params), 1)
+    return bool(total > 3 * deviation and total > MIN_GAIN * more_parameters * old.cost[mine].sum())
+
+
+def _trial(name: str, scores: _Scores, mine: Bool[np.ndarray, "obs"]) -> LensTrial:
+    return LensTrial(
+        camera_model=name,
+        score=round(float(scores.cost[mine].mean()), 5),
+        median_error_px=round(float(np.median(scores.error_px[mine])), 4),
+    )

@@ -1,0 +1,43 @@
+"""Reprojection errors of a model in original pixels, and the noise they show."""
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.colmap.cameras import project
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.views import view_of_image
+
+
+def pixel_errors(model: Reconstruction) -> Float[np.ndarray, "obs"]:
+    """Distance in original pixels between every observation and the projection of its point; infinite behind."""
+    tracks = model.tracks
+    view = view_of_image(model)[tracks.obs_image]
+    error = np.full(len(view), np.inf)
+    pose = model.cam_from_world[view]
+    in_camera = np.einsum("nij,nj->ni", pose[:, :, :3], model.points[tracks.obs_point]) + pose[:, :, 3]
+    camera = model.camera_index[view]
+    for row, entry in enumerate(model.cameras):
+        rows = np.flatnonzero(camera == row)
+        xy, valid = project(entry, in_camera[rows])
+        error[rows[valid]] = np.linalg.norm(xy[valid] - tracks.obs_xy[rows[valid]], axis=1)
+    return error
+
+
+def loss_scale_px(model: Reconstruction, working_scale: float) -> float:
+    """Scale of the robust loss: the median error, but at least a quarter of a working pixel, a detector's noise."""
+    errors = pixel_errors(model)
+    return max(float(np.median(errors)) if len(errors) else 0.0, 0.25 * working_scale)
+
+
+def residual_variance_px2(model: Reconstruction, scale_px: float) -> float:
+    """Variance of one coordinate of an observation, px^2, from the residuals under a Cauchy loss of that scale.
+
+    Weighted mean of the squared residuals over the share of degrees of freedom that the unknowns leave.
+    """
+    error = pixel_errors(model)
+    error = error[np.isfinite(error)]
+    residuals = 2 * len(error)
+    unknowns = 3 * len(model.points) + 6 * len(model.image) + sum(len(camera.params) for camera in model.cameras)
+    weight = 1 / (1 + (error / scale_px) ** 2)
+    left = max(residuals - unknowns, 1) / max(residuals, 1)
+    return float((weight * error**2).sum() / max(2 * weight.sum() * left, 1e-12))

@@ -1,0 +1,387 @@
+"""Sub-pixel refinement of the observations of tracks in the photographs at full resolution (method: Part B2).
+
+Every track has a reference observation, which stays where it is and says which surface point the track means. The
+others are moved so that their photographs agree with the reference around the point: affine least squares (`patches`),
+from coarse to fine. The first level of the pyramids is the one where the stated uncertainty is about a pixel, the last
+is the photograph itself. Where two photographs show the surface at different scales, the one that shows it larger is
+looked at on a coarser level, so that windows hold the same detail.
+
+Photographs are read one at a time: once to cut the windows of the references in it, once to align the observations in
+it. Tracks are worked on in portions whose windows fit a fixed memory.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+
+from anchorsfm.io.images import load_grey
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import SILENT, Advance, Progress
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.patches import StepLimits, Templates, Warps, align_patches, cut_templates, grey_pyramid
+from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
+
+_MAX_LEVEL = 5
+_MAX_OCTAVES = 2
+"""Largest difference of the levels that two photographs are compared on."""
+_MIN_COARSE_SCORE = 0.7
+"""What a coarse level finds below this correlation is not where the next one starts: its wide window spans an edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubpixelConfig:
+    """Refinement of observations."""
+
+    radius: int = 6
+    """Windows are 2 radius + 1 pixels wide."""
+    max_iterations: int = 10
+    """Steps on each level."""
+    min_score: float = 0.8
+    """Least zero-mean normalised cross-correlation of an observation with its reference at full resolution."""
+    max_sigma_px: float = 0.25
+    """Largest standard deviation of a position, as residual and texture of its window predict it."""
+    max_shift: float = 3.0
+    """An observation moves at most this many times its uncertainty, plus one pixel."""
+    on_failure: Literal["drop", "keep"] = "drop"
+    """What becomes of observations that do not fit: dropped, or kept where they were."""
+    model_error: float = 0.012
+    """Reprojection error up to which a track is triangulated with the model given, as a share of the long side."""
+    window_memory_mib: int = 512
+    """Memory for the windows of references."""
+    batch_size: int = 1024
+    """Windows aligned at a time."""
+
+
+class ObservationStatus(IntEnum):
+    """What became of an observation."""
+
+    REFERENCE = 0
+    """It says which surface point the track means, and stays."""
+    REFINED = 1
+    LOW_SCORE = 2
+    """The windows do not look alike."""
+    MOVED_FAR = 3
+    """Further than plausible."""
+    UNCERTAIN = 4
+    """Too little texture to hold the position, or no convergence."""
+    OUTSIDE = 5
+    """A window leaves its photograph or shows no contrast at all: nothing was compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubpixelResult:
+    """Refined tracks, and what became of every observation of the input."""
+
+    tracks: Tracks
+    kept: Bool[np.ndarray, "obs"]
+    """Which observations of the input are in `tracks`, in the same order."""
+    score: Float[np.ndarray, "obs"]
+    """Cross-correlation with the reference: 1 for references, -1 where nothing was compared."""
+    sigma_px: Float[np.ndarray, "obs"]
+    """Predicted standard deviation against the reference: 0 for references, infinite where unknown."""
+    status: Int[np.ndarray, "obs"]
+    """`ObservationStatus`."""
+    shift_px: Float[np.ndarray, "obs"]
+    """How far observations moved, original pixels; NaN for those that were not refined."""
+
+    @property
+    def accepted(self) -> Bool[np.ndarray, "obs"]:
+        return self.status <= ObservationStatus.REFINED
+
+
+def refine_observations(
+    tracks: Tracks,
+    images: ImageSet,
+    config: SubpixelConfig,
+    *,
+    uncertainty_px: Float[np.ndarray, "image"],
+    model: Reconstruction | None = None,
+    device: torch.device | None = None,
+    progress: Progress = SILENT,
+) -> SubpixelResult:
+    """Move observations to where their photographs show the same surface point as the track's reference.
+
+    A reference with which fewer than half of the others agree is replaced once; the better attempt counts.
+
+    Args:
+        tracks: observations in original pixels.
+        images: the photographs, read again here.
+        config: windows, thresholds, memory.
+        uncertainty_px: standard deviation of the observations of each image in original pixels.
+        model: cameras and poses, approximately, of some or all images: windows are warped as they say. Its points are
+            not used. Without it windows are at first taken to be neither scaled nor turned.
+        device: where windows are aligned (default: the CPU).
+        progress: receives a stage with a step per photograph read.
+
+    Raises:
+        InputError: a photograph can no longer be read.
+    """
+    if not len(tracks.obs_point):
+        none = np.zeros(0)
+        return SubpixelResult(
+            tracks=tracks, kept=np.zeros(0, bool), score=none, sigma_px=none, status=np.zeros(0, np.int64),
+            shift_px=none,
+        )  # fmt: skip
+    work = _Work(tracks, images, config, uncertainty_px, model, device)
+    rank = _rank(tracks, images, config, model)
+    first = work.attempt(np.arange(tracks.num_points), best_of_track(tracks, rank), progress, "refining observations")
+    doubtful = _doubtful(tracks, first)
+    if len(doubtful):
+        other = best_of_track(tracks, rank, place=1)
+        second = work.attempt(doubtful, other, progress, "refining observations again")
+        first = _better(tracks, first, second)
+    return _result(tracks, first, config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """Alignment of all observations with one choice of references; NaN, -1, OUTSIDE where nothing was tried."""
+
+    xy: Float[np.ndarray, "obs 2"]
+    score: Float[np.ndarray, "obs"]
+    sigma_px: Float[np.ndarray, "obs"]
+    status: Int[np.ndarray, "obs"]
+
+    def agreeing(self, tracks: Tracks) -> Int[np.ndarray, "point"]:
+        """Number of refined observations of each track."""
+        return np.bincount(
+            tracks.obs_point[self.status == ObservationStatus.REFINED], minlength=tracks.num_points
+        ).astype(np.int64)
+
+
+def _doubtful(tracks: Tracks, attempt: _Attempt) -> Int[np.ndarray, "doubtful"]:
+    """Tracks of three and more observations where less than half of the others agree with the reference."""
+    others = np.bincount(tracks.obs_point) - 1
+    return np.flatnonzero((others >= 2) & (2 * attempt.agreeing(tracks) < others))
+
+
+def _better(tracks: Tracks, first: _Attempt, second: _Attempt) -> _Attempt:
+    """Per track, the attempt with more agreeing observations."""
+    switch = (second.agreeing(tracks) > first.agreeing(tracks))[tracks.obs_point]
+    return _Attempt(
+        xy=np.where(switch[:, None], second.xy, first.xy),
+        score=np.where(switch, second.score, first.score),
+        sigma_px=np.where(switch, second.sigma_px, first.sigma_px),
+        status=np.where(switch, second.status, first.status),
+    )
+
+
+def _result(tracks: Tracks, attempt: _Attempt, config: SubpixelConfig) -> SubpixelResult:
+    accepted = attempt.status <= ObservationStatus.REFINED
+    moved = np.where(accepted[:, None], attempt.xy, tracks.obs_xy)
+    keep = np.ones(len(accepted), bool) if config.on_failure == "keep" else accepted
+    refined = Tracks(obs_point=tracks.obs_point, obs_image=tracks.obs_image, obs_xy=moved)
+    count = np.bincount(tracks.obs_point[keep], minlength=tracks.num_points)
+    keep = keep & (count >= 2)[tracks.obs_point]
+    return SubpixelResult(
+        tracks=select_observations(refined, keep)[0],
+        kept=keep,
+        score=attempt.score,
+        sigma_px=attempt.sigma_px,
+        status=attempt.status,
+        shift_px=np.where(accepted, np.linalg.norm(moved - tracks.obs_xy, axis=1), np.nan),
+    )
+
+
+def _rank(
+    tracks: Tracks, images: ImageSet, config: SubpixelConfig, model: Reconstruction | None
+) -> Float[np.ndarray, "obs"]:
+    """How well each observation serves as reference."""
+    rank = rank_by_covisibility(tracks, images.num_images)
+    if model is not None:  # the order without it remains for images that the model lacks
+        rank = rank_by_direction(tracks, model) + 1e-6 * rank
+    border = config.radius + 2
+    to_edge = np.minimum(tracks.obs_xy, images.size_wh[tracks.obs_image] - tracks.obs_xy).min(axis=1)
+    return np.where(to_edge < border, rank - 1e6, rank)
+
+
+class _Work:
+    """Alignment of tracks with given references."""
+
+    def __init__(
+        self,
+        tracks: Tracks,
+        images: ImageSet,
+        config: SubpixelConfig,
+        uncertainty_px: Float[np.ndarray, "image"],
+        model: Reconstruction | None,
+        device: torch.device | None,
+    ) -> None:
+        self._tracks, self._images, self._config = tracks, images, config
+        self._uncertainty_px, self._model, self._device = uncertainty_px, model, device
+
+    def attempt(
+        self, points: Int[np.ndarray, "part"], reference: Int[np.ndarray, "point"], progress: Progress, name: str
+    ) -> _Attempt:
+        """Align the observations of some tracks with their references (rows of observations)."""
+        tracks = self._tracks
+        plan = self._plan(reference)
+        num_obs = len(tracks.obs_point)
+        result = _Attempt(
+            xy=tracks.obs_xy.copy(),
+            score=np.full(num_obs, -1.0),
+            sigma_px=np.full(num_obs, np.inf),
+            status=np.full(num_obs, int(ObservationStatus.OUTSIDE)),
+        )
+        portions = self._portions(points, reference, plan.num_levels)
+        reads = [self._rows_by_image(portion, reference) for portion in portions]
+        with progress.stage(name, sum(len(cut) + len(align) for cut, align in reads)) as advance:
+            for portion, (cut, align) in zip(portions, reads, strict=True):
+                windows = self._cut(portion, cut, plan.num_levels, advance)
+                for image, rows in align.items():
+                    self._align(image, rows, plan, windows, result)
+                    advance(1)
+        result.score[reference[points]], result.sigma_px[reference[points]] = 1.0, 0.0
+        result.status[reference[points]] = ObservationStatus.REFERENCE
+        return result
+
+    def _plan(self, reference: Int[np.ndarray, "point"]) -> "_Plan":
+        tracks, config = self._tracks, self._config
+        if self._model is None:
+            affine = np.tile(np.eye(2), (len(tracks.obs_point), 1, 1))
+        else:
+            long_side = self._images.size_wh[self._model.image].max(axis=1)
+            error_px = config.model_error * long_side + 3 * self._uncertainty_px[self._model.image]
+            affine = expected_affine(tracks, reference, self._model, error_px)
+        scale = np.sqrt(np.abs(np.linalg.det(affine)))
+        octaves = np.clip(np.round(np.log2(scale)), -_MAX_OCTAVES, _MAX_OCTAVES).astype(np.int64)
+        of_reference = self._uncertainty_px[tracks.obs_image[reference]][tracks.obs_point]
+        uncertainty = np.hypot(self._uncertainty_px[tracks.obs_image], scale * of_reference)
+        obs_level, ref_level = np.maximum(octaves, 0), np.maximum(-octaves, 0)
+        start = np.round(np.log2(np.maximum(uncertainty, 1e-3))).astype(np.int64) - obs_level
+        start = np.clip(start, 0, _MAX_LEVEL - np.maximum(obs_level, ref_level))
+        return _Plan(affine=affine, obs_level=obs_level, ref_level=ref_level, start=start, uncertainty_px=uncertainty)
+
+    def _portions(
+        self, points: Int[np.ndarray, "part"], reference: Int[np.ndarray, "point"], num_levels: int
+    ) -> list[Int[np.ndarray, "portion"]]:
+        """Tracks by the image of their reference, in portions whose windows fit the memory."""
+        ordered = points[np.argsort(self._tracks.obs_image[reference[points]], kind="stable")]
+        track_bytes = num_levels * (2 * self._config.radius + 3) ** 2
+        fitting = max(1, self._config.window_memory_mib * 2**20 // track_bytes)
+        return [np.sort(ordered[first : first + fitting]) for first in range(0, len(ordered), fitting)]
+
+    def _rows_by_image(
+        self, portion: Int[np.ndarray, "portion"], reference: Int[np.ndarray, "point"]
+    ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """Rows of the references, and of the other observations, of each image."""
+        tracks = self._tracks
+        chosen = np.zeros(tracks.num_points, bool)
+        chosen[portion] = True
+        others = chosen[tracks.obs_point]
+        others[reference] = False
+        return _by_image(tracks, np.sort(reference[portion])), _by_image(tracks, np.flatnonzero(others))
+
+    def _cut(
+        self, portion: Int[np.ndarray, "portion"], rows_of: dict[int, np.ndarray], num_levels: int, advance: Advance
+    ) -> "_Windows":
+        tracks, radius = self._tracks, self._config.radius
+        side = 2 * radius + 3
+        place = np.full(tracks.num_points, -1)
+        place[portion] = np.arange(len(portion))
+        windows = _Windows(
+            place=place,
+            pixels=np.zeros((len(portion), num_levels, side, side), np.uint8),
+            offset=np.zeros((len(portion), num_levels, 2)),
+            inside=np.zeros((len(portion), num_levels), bool),
+        )
+        for image, rows in rows_of.items():
+            pyramid = grey_pyramid(load_grey(self._images, image), num_levels)
+            at = place[tracks.obs_point[rows]]
+            for level, picture in enumerate(pyramid):
+                cut = cut_templates(picture, tracks.obs_xy[rows] / 2**level, radius)
+                windows.pixels[at, level], windows.offset[at, level] = cut.pixels, cut.offset
+                windows.inside[at, level] = cut.inside
+            advance(1)
+        return windows
+
+    def _align(
+        self, image: int, rows: Int[np.ndarray, "row"], plan: "_Plan", windows: "_Windows", result: _Attempt
+    ) -> None:
+        """Align the observations of one photograph, coarse to fine, and judge them."""
+        tracks, config = self._tracks, self._config
+        pyramid = grey_pyramid(load_grey(self._images, image), plan.num_levels)
+        centre, affine = tracks.obs_xy[rows].copy(), plan.affine[rows].copy()
+        converged = np.zeros(len(rows), bool)
+        for step in range(int(plan.start[rows].max()), -1, -1):
+            limits = StepLimits(max_iterations=config.max_iterations, step_px=0.05 if step else 0.01)
+            for level in np.unique(plan.obs_level[rows]):
+                if level + step >= len(pyramid):
+                    continue
+                here = np.flatnonzero((plan.obs_level[rows] == level) & (plan.start[rows] >= step))
+                ref_level = plan.ref_level[rows[here]] + step
+                to_obs, to_ref = 0.5 ** (level + step), 0.5**ref_level
+                found = align_patches(
+                    windows.of(tracks.obs_point[rows[here]], ref_level),
+                    pyramid[level + step],
+                    Warps(centre=centre[here] * to_obs, affine=affine[here] * (to_obs / to_ref)[:, None, None]),
+                    limits,
+                    batch_size=config.batch_size,
+                    device=self._device,
+                )
+                good = (found.score >= _MIN_COARSE_SCORE) | (step == 0)
+                centre[here[good]] = found.warps.centre[good] / to_obs
+                affine[here[good]] = (found.warps.affine * (to_ref / to_obs)[:, None, None])[good]
+                if step == 0:
+                    converged[here] = found.converged
+                    result.score[rows[here]] = found.score
+                    result.sigma_px[rows[here]] = found.sigma_px / to_obs
+        result.xy[rows] = centre
+        self._judge(rows, plan, converged, result)
+
+    def _judge(
+        self, rows: Int[np.ndarray, "row"], plan: "_Plan", converged: Bool[np.ndarray, "row"], result: _Attempt
+    ) -> None:
+        config = self._config
+        shift = np.linalg.norm(result.xy[rows] - self._tracks.obs_xy[rows], axis=1)
+        status = np.full(len(rows), int(ObservationStatus.REFINED))
+        status[~converged | (result.sigma_px[rows] > config.max_sigma_px)] = ObservationStatus.UNCERTAIN
+        status[shift > config.max_shift * plan.uncertainty_px[rows] + 1] = ObservationStatus.MOVED_FAR
+        status[result.score[rows] < config.min_score] = ObservationStatus.LOW_SCORE
+        status[result.score[rows] == -1] = ObservationStatus.OUTSIDE
+        result.status[rows] = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How each observation is compared with its reference."""
+
+    affine: Float[np.ndarray, "obs 2 2"]
+    """Expected map from the reference, original pixels."""
+    obs_level: Int[np.ndarray, "obs"]
+    """Level of the observation's photograph at the last step."""
+    ref_level: Int[np.ndarray, "obs"]
+    """Level of the reference's photograph at the last step; one of the two is 0."""
+    start: Int[np.ndarray, "obs"]
+    """Number of the first step: both levels are raised by it; step 0 is the last."""
+    uncertainty_px: Float[np.ndarray, "obs"]
+    """Of the position against the reference, original pixels of the observation."""
+
+    @property
+    def num_levels(self) -> int:
+        return int((self.start + np.maximum(self.obs_level, self.ref_level)).max()) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Windows:
+    """Windows of the references of a portion of the tracks, on all levels."""
+
+    place: Int[np.ndarray, "point"]
+    """Row of the other arrays by track, -1 for tracks of other portions."""
+    pixels: UInt8[np.ndarray, "portion level side side"]
+    offset: Float[np.ndarray, "portion level 2"]
+    inside: Bool[np.ndarray, "portion level"]
+
+    def of(self, points: Int[np.ndarray, "n"], level: Int[np.ndarray, "n"]) -> Templates:
+        at = self.place[points]
+        return Templates(pixels=self.pixels[at, level], offset=self.offset[at, level], inside=self.inside[at, level])
+
+
+def _by_image(tracks: Tracks, rows: Int[np.ndarray, "row"]) -> dict[int, np.ndarray]:
+    image = tracks.obs_image[rows]
+    return {int(k): rows[image == k] for k in np.unique(image)}
