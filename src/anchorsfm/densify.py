@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from anchorsfm.anchors import dense_depth_ratio, require_views
 from anchorsfm.canonical import spread
+from anchorsfm.frontend.classical.grid import undistorted_rgb
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.graph import ObservedScene
 from anchorsfm.io.images import load_rgb
@@ -169,6 +170,8 @@ def grid_colours(images: ImageSet, grid: ImageGrid, image: int) -> UInt8[np.ndar
 
     Raises InputError if the photograph cannot be read.
     """
+    if grid.is_distorted(image):
+        return undistorted_rgb(images, grid, image)
     width, height = grid.size_wh[image].tolist()
     x, y = np.rint(-grid.offset[image]).astype(np.int64)
     whole_wh = np.maximum(np.rint(images.size_wh[image] * grid.scale[image]).astype(np.int64), (x + width, y + height))

@@ -160,8 +160,7 @@ def reconstruct(
         if not config.keep_database:
             folder.database.unlink(missing_ok=True)
     with clock.stage("adjustment"):
-        model_name = _start_model(config)
-        starts = [start_from_alignment(a, given, predictor.grid, known, model_name) for a in alignments]
+        starts = [start_from_alignment(a, given, predictor.grid, known, config.camera_model) for a in alignments]
         starts += [start_from_mapper(model, given) for model in mapped.models]
         adjusted = finish_models(starts, given, _modelling_settings(config, from_grid=collector.from_grid), progress)
         finished = [result for result in adjusted if len(result.model.image) >= 2]
@@ -243,7 +242,8 @@ def _frontend(config: PipelineConfig) -> Frontend:
     exactness = 0.0 if given else classical.intrinsics.recorded_focal_spread
     intrinsics = replace(classical.intrinsics, recorded_focal_spread=exactness)
     dense = replace(classical.dense, enabled=classical.dense.enabled and _needs_depth(config))
-    return replace(classical, features=features, intrinsics=intrinsics, dense=dense)
+    matching = replace(classical.matching, seed=config.seed)
+    return replace(classical, features=features, matching=matching, intrinsics=intrinsics, dense=dense)
 
 
 def _require_two(images: ImageSet) -> None:
@@ -332,7 +332,7 @@ def _mapper_input(
     ).matches
     return MapperInput(
         images=images,
-        cameras=_cameras(predictor, scene, images, known, _start_model(config)),
+        cameras=_cameras(predictor, scene, images, known, config.camera_model),
         given=known.frozen_cameras(np.arange(images.num_cameras)),
         matches=matches,
         tracks=build_tracks(matches, images.num_images),
@@ -358,12 +358,7 @@ def _cameras(
         views = [None] * images.num_images if scene is None else list(scene.views)
         focal = [np.nan if view is None else view.focal_px for view in views]
         focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
-    return start_cameras(images, focal_px, camera_model, known=known.cameras)
-
-
-def _start_model(config: PipelineConfig) -> str:
-    """Camera model of the first rounds; `auto` chooses later."""
-    return "SIMPLE_RADIAL" if config.camera_model == "auto" else config.camera_model
+    return start_cameras(images, focal_px, camera_model, known=known.cameras, grid=predictor.grid)
 
 
 def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:

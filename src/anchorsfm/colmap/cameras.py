@@ -23,6 +23,8 @@ CAMERA_MODELS = (
     "THIN_PRISM_FISHEYE",
 )
 """Camera models offered to users."""
+_SAME_PIXEL_PX = 0.1
+"""A ray whose projection is further from its pixel is not the ray of that pixel."""
 _WIDEST = 4.0
 """Rays further than 76 degrees from the axis say little about a camera model and would dominate a fit."""
 
@@ -69,10 +71,16 @@ def has_absurd_params(camera: Camera) -> bool:
 
 
 def normalised_from_pixels(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
-    """Undistorted coordinates on the plane z = 1; NaN where the model cannot be inverted."""
+    """Undistorted coordinates on the plane z = 1; NaN for pixels without a ray that meets it."""
     if not len(xy_px):
         return np.zeros((0, 2))
-    return np.asarray(to_pycolmap_camera(camera).cam_from_img(np.asarray(xy_px, np.float64)))
+    entry, xy_px = to_pycolmap_camera(camera), np.asarray(xy_px, np.float64)
+    plane = np.array(entry.cam_from_img(xy_px))
+    if camera.model.endswith("FISHEYE"):
+        # PyCOLMAP answers for rays of 90 degrees and more too, with places on the plane that other rays meet
+        back = np.asarray(entry.img_from_cam(np.column_stack([plane, np.ones(len(plane))])))
+        plane[~(np.abs(back - xy_px).max(axis=1) < _SAME_PIXEL_PX)] = np.nan
+    return plane
 
 
 def normalised_per_pixel(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point"]:

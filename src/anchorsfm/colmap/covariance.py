@@ -12,7 +12,7 @@ adjustment - a modern synthesis", 2000, section 9). W weighs rotations (radians)
 are lengths. Where two poses are held or positions are given, the gauge is theirs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pycolmap
@@ -25,7 +25,7 @@ from anchorsfm.scene.reconstruction import Reconstruction
 MAX_VIEWS = 500
 """The joint covariance of more poses is not estimated: its size grows with the square of their number."""
 _DAMPING = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
-"""Added to the diagonal of the reduced normal equations. The smallest that works is taken; it depends on the units."""
+"""Added to the diagonal of the reduced normal equations of a model of unit size. The smallest that works is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ def pose_uncertainty(model: Reconstruction, options: BundleOptions, held: Held, 
     unknown = PoseUncertainty(position=np.full(num, np.nan), rotation_deg=np.full(num, np.nan))
     if num > MAX_VIEWS:
         return unknown
+    size = _size(model)
+    model, held = _in_units_of(size, model, held)
     problem = bundle_problem(model, options, held, fix_gauge=False)
     covariance = _pose_covariance(problem, model.image)
     if covariance is None:
@@ -88,8 +90,26 @@ def pose_uncertainty(model: Reconstruction, options: BundleOptions, held: Held, 
         blocks = covariance.reshape(num, 6, num, 6)
     variance = variance_px2 * np.maximum(np.einsum("iaia->ia", blocks), 0)
     return PoseUncertainty(
-        position=np.sqrt(variance[:, 3:].sum(1)), rotation_deg=np.degrees(np.sqrt(variance[:, :3].sum(1)))
+        position=size * np.sqrt(variance[:, 3:].sum(1)), rotation_deg=np.degrees(np.sqrt(variance[:, :3].sum(1)))
     )
+
+
+def _size(model: Reconstruction) -> float:
+    """Root mean square distance of the cameras from the median point."""
+    centres = camera_centres(model.cam_from_world)
+    middle = np.median(model.points, axis=0) if len(model.points) else centres.mean(axis=0)
+    size = float(np.sqrt(((centres - middle) ** 2).sum(1).mean()))
+    return size if size > 0 else 1.0
+
+
+def _in_units_of(size: float, model: Reconstruction, held: Held) -> tuple[Reconstruction, Held]:
+    """The same model in another unit of length: what damping does must not depend on the unit."""
+    poses = model.cam_from_world.copy()
+    poses[:, :, 3] /= size
+    priors = held.positions
+    if priors is not None:
+        priors = replace(priors, position=priors.position / size, sigma=priors.sigma / size)
+    return replace(model, cam_from_world=poses, points=model.points / size), replace(held, positions=priors)
 
 
 def _pose_covariance(problem: BundleProblem, image: Int[np.ndarray, "view"]) -> Float[np.ndarray, "n n"] | None:

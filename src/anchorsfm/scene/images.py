@@ -50,15 +50,76 @@ class ImageSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distortion:
+    """Radial lens distortion of every image about its centre, as a division model.
+
+    The point at c from the image centre, in units of half the image diagonal, is at c / (1 + k1 |c|^2 + k2 |c|^4) in
+    the picture that a pinhole camera of the same focal length takes (Fitzgibbon, "Simultaneous linear estimation of
+    multiple view geometry and lens distortion", CVPR 2001, with a second term). Negative coefficients: barrel.
+    """
+
+    image_wh: Int[np.ndarray, "image 2"]
+    """Size of every image in original pixels."""
+    coefficient: Float[np.ndarray, "image 2"]
+    """k1, k2 of every image; 0, 0: no distortion."""
+
+    def undistort(self, image: int, xy: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+        """Original pixels to those of the pinhole picture."""
+        centre, radius = self._frame(image)
+        offset = (xy - centre) / radius
+        square = (offset**2).sum(axis=1, keepdims=True)
+        k1, k2 = self.coefficient[image]
+        return centre + offset * (radius / (1 + k1 * square + k2 * square**2))
+
+    def distort(self, image: int, xy: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+        """The inverse of `undistort`; points that no pixel maps to lie at the model's limit, outside the image.
+
+        The radius s in the photograph satisfies s = r (1 + k1 s^2 + k2 s^4) for a radius r in the pinhole picture:
+        Newton's method from a table.
+        """
+        centre, radius = self._frame(image)
+        offset = (xy - centre) / radius
+        wanted = np.linalg.norm(offset, axis=1)
+        k1, k2 = self.coefficient[image]
+        table = np.linspace(0, 2, 2001)
+        rising = (1 - k1 * table**2 - 3 * k2 * table**4 > 0) & (1 + k1 * table**2 + k2 * table**4 > 1e-3)
+        table = table[: int(np.argmin(rising)) if not rising.all() else len(table)]
+        found = np.interp(wanted, table / (1 + k1 * table**2 + k2 * table**4), table)
+        for _ in range(5):
+            value = found - wanted * (1 + k1 * found**2 + k2 * found**4)
+            slope = 1 - wanted * (2 * k1 * found + 4 * k2 * found**3)
+            found = np.clip(found - value / np.where(slope > 1e-6, slope, np.inf), 0, table[-1])
+        return centre + offset * (found / np.maximum(wanted, 1e-12))[:, None] * radius
+
+    def _frame(self, image: int) -> tuple[Float[np.ndarray, "2"], float]:
+        """Image centre and half the diagonal in original pixels."""
+        return self.image_wh[image] / 2, float(np.hypot(*self.image_wh[image])) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageGrid:
-    """The resampled grid a front end predicts on: xy_grid = scale * xy_image + offset (both COLMAP pixels)."""
+    """The grid a front end predicts on: the image without its distortion, resampled and cropped.
+
+    xy_grid = scale * undistorted xy_image + offset, all in COLMAP pixels.
+    """
 
     size_wh: Int[np.ndarray, "image 2"]
     scale: Float[np.ndarray, "image 2"]
     offset: Float[np.ndarray, "image 2"]
+    distortion: Distortion | None = None
+    """What the grid is free of; None: nothing, the grid shows the images as they are."""
+
+    def is_distorted(self, image: int) -> bool:
+        """Whether the image differs from the grid by more than scaling and cropping."""
+        return self.distortion is not None and bool(self.distortion.coefficient[image].any())
 
     def to_grid(self, image: int, xy_image: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+        if self.distortion is not None and self.is_distorted(image):
+            xy_image = self.distortion.undistort(image, xy_image)
         return xy_image * self.scale[image] + self.offset[image]
 
     def to_image(self, image: int, xy_grid: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
-        return (xy_grid - self.offset[image]) / self.scale[image]
+        xy = (xy_grid - self.offset[image]) / self.scale[image]
+        if self.distortion is not None and self.is_distorted(image):
+            xy = self.distortion.distort(image, xy)
+        return xy

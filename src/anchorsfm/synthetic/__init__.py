@@ -2,9 +2,10 @@
 
 from anchorsfm.synthetic.oracle import OracleNoise, SyntheticFrontend, image_set
 from anchorsfm.synthetic.render import render_depth, render_image, write_photographs
-from anchorsfm.synthetic.scenes import SceneConfig, SyntheticScene, make_scene
+from anchorsfm.synthetic.scenes import LensConfig, SceneConfig, SyntheticScene, make_scene
 
 __all__ = [
+    "LensConfig",
     "OracleNoise",
     "SceneConfig",
     "SyntheticFrontend",

@@ -86,7 +86,12 @@ class SyntheticFrontend:
     seed: int = 0
 
     def open(self, images: ImageSet, pairs: PairList, store: Store, progress: Progress) -> "SyntheticPredictor":
-        """Predictions of the given pairs; `images` must be those of the scene, nothing is stored."""
+        """Predictions of the given pairs; `images` must be those of the scene, nothing is stored.
+
+        Raises ValueError for scenes with a lens: predictions are those of pinhole cameras.
+        """
+        if self.scene.config.lens is not None:
+            raise ValueError("a synthetic front end predicts for pinhole cameras; make the scene without a lens")
         assert images.num_images == self.scene.num_images
         assert (images.size_wh == self.scene.config.size_wh).all()
         return SyntheticPredictor(self, pairs)

@@ -57,8 +57,11 @@ def _shade(
     lambert = np.maximum((hits.normal * to_light).sum(axis=1) / range_m, 0)
     light = _AMBIENT + (1 - _AMBIENT) * lambert * 9 / (4 + range_m**2)
     facing = np.abs((hits.normal * direction).sum(axis=1)) / np.linalg.norm(direction, axis=1)
+    range_px = hits.distance / np.float32(scene.focal_px[image])
+    if scene.config.lens is not None:  # lenses that compress the border see about equal angles with all pixels
+        range_px *= np.linalg.norm(direction, axis=1)
     # A pixel's width on the surface: geometric mean over the slanted and the other direction.
-    footprint = hits.distance / np.float32(scene.focal_px[image]) / np.sqrt(np.maximum(facing, 0.1))
+    footprint = range_px / np.sqrt(np.maximum(facing, 0.1))
     return colour(scene.texture, points, material(hits), footprint) * light[:, None], hits
 
 
@@ -103,12 +106,16 @@ def write_photographs(
 
 
 def truth(scene: SyntheticScene) -> dict[str, dict[str, object]]:
-    """Poses and calibration matrices by image name, in the format of a truth file."""
+    """Poses, calibration matrices and cameras by image name, in the format of a truth file.
+
+    `K` has the focal length and principal point, `camera` also the distortion (a COLMAP camera model).
+    """
     return {
         name: {
             "R_cam_from_world": scene.cam_from_world[image, :, :3],
             "t_cam_from_world": scene.cam_from_world[image, :, 3],
             "K": scene.intrinsics(image),
+            "camera": {"model": scene.camera(image).model, "params": list(scene.camera(image).params)},
             "width": scene.config.size_wh[0],
             "height": scene.config.size_wh[1],
         }

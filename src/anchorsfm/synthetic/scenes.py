@@ -2,18 +2,35 @@
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
 full circle) around the middle and look inwards. Everything is a function of the configuration, seed included.
+
+Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
+of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
+from anchorsfm.colmap import cameras as colmap
+from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
 
 _ROOM_HALF = np.array([4.6, 1.7, 4.6])
+_ROUND_TRIP_PX = 0.1
+"""Points whose pixel leads back to another ray by more than this are outside the field of view of their lens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LensConfig:
+    """A lens that is not a pinhole."""
+
+    camera_model: str = "OPENCV"
+    """COLMAP camera model; the focal length (both, if it has two) and the principal point are the scene's."""
+    params: tuple[float, ...] = ()
+    """Its distortion parameters, in COLMAP's order, without focal lengths and principal point."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +49,8 @@ class SceneConfig:
     """0: all images share the focal length; else each has its own, log-uniform within this factor minus one."""
     principal_point_offset_px: tuple[float, float] = (0.0, 0.0)
     """Principal point minus image centre, the same for all images."""
+    lens: LensConfig | None = None
+    """How the photographs are distorted; None: pinhole cameras."""
     jitter: float = 1.0
     """Irregularity of the camera positions and directions; 0: exactly on the arc, level, looking at the middle."""
     seed: int = 0
@@ -63,6 +82,17 @@ class SyntheticScene:
         (cx, cy), f = self.principal_point_px, self.focal_px[image]
         return np.array([[f, 0, cx], [0, f, cy], [0, 0, 1]])
 
+    def camera(self, image: int) -> Camera:
+        """Camera of an image with its distortion; raises ValueError if the lens has too few or too many parameters."""
+        lens, (width, height) = self.config.lens or LensConfig(camera_model="SIMPLE_PINHOLE"), self.config.size_wh
+        focal_px = float(self.focal_px[image])
+        camera = colmap.make_camera(lens.camera_model, focal_px, width, height, self.principal_point_px)
+        num_focals = colmap.make_camera(lens.camera_model, 1.0, 8, 8).params[:2].count(1.0)
+        first = num_focals + 2
+        if len(lens.params) != len(camera.params) - first:
+            raise ValueError(f"{lens.camera_model} has {len(camera.params) - first} distortion parameters")
+        return replace(camera, params=(*camera.params[:first], *map(float, lens.params)))
+
 
 def make_scene(config: SceneConfig) -> SyntheticScene:
     """The scene a configuration describes."""
@@ -86,7 +116,10 @@ def rays(
 ) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "ray 3"]]:
     """Camera centre and directions in the world of the rays through pixels; directions have depth 1."""
     rotation, translation = scene.cam_from_world[image, :, :3], scene.cam_from_world[image, :, 3]
-    plane = (xy - scene.principal_point_px.astype(xy.dtype)) / xy.dtype.type(scene.focal_px[image])
+    if scene.config.lens is None:
+        plane = (xy - scene.principal_point_px.astype(xy.dtype)) / xy.dtype.type(scene.focal_px[image])
+    else:
+        plane = colmap.normalised_from_pixels(scene.camera(image), xy.astype(np.float64)).astype(xy.dtype)
     direction = np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1) @ rotation.astype(xy.dtype)
     return -rotation.T @ translation, direction
 
@@ -107,12 +140,26 @@ def material(hits: Hits) -> Int[np.ndarray, "ray"]:
 def project(
     scene: SyntheticScene, image: int, points: Float[np.ndarray, "point 3"]
 ) -> tuple[Float[np.ndarray, "point 2"], Float[np.ndarray, "point"]]:
-    """Pixels and depths of world points; pixels mean nothing where the depth is not positive."""
+    """Pixels and depths of world points; pixels mean nothing where the depth is not positive.
+
+    Points that a lens does not see (its polynomial would fold them back into the picture) have NaN pixels.
+    """
     pose = scene.cam_from_world[image]
     in_cam = points @ pose[:, :3].T + pose[:, 3]
     depth = in_cam[:, 2]
+    if scene.config.lens is not None:
+        return _project_through(scene.camera(image), in_cam), depth
     plane = in_cam[:, :2] / np.where(np.abs(depth) < 1e-9, 1e-9, depth)[:, None]
     return plane * scene.focal_px[image] + scene.principal_point_px, depth
+
+
+def _project_through(camera: Camera, in_cam: Float[np.ndarray, "point 3"]) -> Float[np.ndarray, "point 2"]:
+    xy, seen = colmap.project(camera, in_cam)
+    back = colmap.normalised_from_pixels(camera, np.where(seen[:, None], xy, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        miss = np.linalg.norm(back - in_cam[:, :2] / in_cam[:, 2:], axis=1) * colmap.focal_length_px(camera)
+    xy[~(miss < _ROUND_TRIP_PX)] = np.nan
+    return xy
 
 
 def _furnish(rng: np.random.Generator) -> Solids:

@@ -103,7 +103,9 @@ def choose_lenses(
     chosen = ["SIMPLE_PINHOLE"] * len(model.cameras)
     for level in _LADDER[1:]:
         for name in level:
-            candidates = [row for row in np.flatnonzero(open_).tolist() if _worth_trying(name, model.cameras[row], chosen[row])]
+            candidates = [
+                row for row in np.flatnonzero(open_).tolist() if _worth_trying(name, model.cameras[row], chosen[row])
+            ]
             for row in candidates:
                 if _is_better(scores(name), scores(chosen[row]), row, camera == row, sample.tracks.obs_point):
                     chosen[row] = name

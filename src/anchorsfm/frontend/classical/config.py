@@ -28,6 +28,8 @@ class MatchingConfig:
     """A pair with fewer verified matches is unmatched."""
     min_inlier_ratio: float = 0.15
     """A pair whose verified matches are a smaller share of all its matches is unmatched (chance agreement)."""
+    seed: int = 0
+    """Of the random samples; --seed sets it."""
 
 
 @dataclass(frozen=True, kw_only=True)

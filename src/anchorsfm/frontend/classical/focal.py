@@ -72,6 +72,7 @@ def gather_evidence(
     fundamental: Float[np.ndarray, "3 3"],
     same_device: bool,
     max_error_px: float,
+    seed: int = 0,
 ) -> FocalEvidence:
     """Evidence from the verified matches of a pair."""
     num = len(xy_i)
@@ -79,7 +80,7 @@ def gather_evidence(
     nothing = FocalEvidence(num_inliers=num, fundamental=scaled, homography_ratio=1.0, shared_focal=np.nan)
     if num < MIN_INLIERS:
         return nothing
-    ransac = {"max_iterations": 500, "min_iterations": 100, "seed": 0}
+    ransac = {"max_iterations": 500, "min_iterations": 100, "seed": seed}
     _, info = poselib.estimate_homography(xy_i, xy_j, {**ransac, "max_reproj_error": 2 * max_error_px}, {})
     ratio = float(info["num_inliers"]) / num
     if ratio > MAX_HOMOGRAPHY_RATIO:

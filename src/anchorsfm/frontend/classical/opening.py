@@ -1,4 +1,4 @@
-"""What concerns the whole set, once: features, matches, focal lengths, relative poses, the scale of the pairs.
+"""What concerns the whole set, once: features, matches, intrinsics, relative poses, the scale of the pairs.
 
 Every result is cached under a key made of its inputs (contents of the image files, configuration), per image or per
 pair, so that a killed run continues where it was and a changed setting recomputes only what depends on it.
@@ -11,25 +11,26 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from anchorsfm.frontend.classical import cache
+from anchorsfm.frontend.classical import cache, lens
 from anchorsfm.frontend.classical.features import Features, detect
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.frontend import ClassicalFrontend
+from anchorsfm.frontend.classical.grid import make_grid
 from anchorsfm.frontend.classical.matching import DescriptorIndex, build_index, match
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
-from anchorsfm.frontend.classical.two_view import RelativePose, Verified, relate, verify
+from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, Verified, relate, verify
 from anchorsfm.frontend.classical.workers import ordered_map, single_threaded_libraries
 from anchorsfm.io.images import load_grey, working_size_wh
 from anchorsfm.io.store import Store, digest
-from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.images import Distortion, ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import Progress
 
 Output = TypeVar("Output")
 
-VERSION = 3
+VERSION = 4
 """Raise when the algorithm changes its results: cached results of older versions are then ignored."""
 MATCH_CONFIDENCE = 11.0
 """Confidence above 1 of a keypoint match that fits the geometry of its pair exactly."""
@@ -38,16 +39,19 @@ MATCH_CONFIDENCE = 11.0
 def open_predictor(
     config: ClassicalFrontend, images: ImageSet, pairs: PairList, store: Store, progress: Progress
 ) -> ClassicalPredictor:
-    """Features, matches, focal lengths, relative poses and their scales; dense depth follows on iteration."""
+    """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
     run = _Run(config=config, images=images, pairs=index, store=store, progress=progress)
     with single_threaded_libraries():
         features = run.detect_all()
         xy = tuple(f.xy for f in features)
-        verified = run.verify_all(features)
+        candidates = run.match_all(features)
         del features  # descriptors: 1 MB per image that nothing needs any more
+        distortion = run.find_distortion(xy, candidates)
+        points = run.undistorted(xy, distortion)
+        verified = run.verify_all(points, candidates, distortion)
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
-        poses = run.relate_all(xy, [matches for matches, _ in verified], focal_px)
+        poses = run.relate_all(points, [matches for matches, _ in verified], focal_px, distortion)
     geometry = SetGeometry(
         xy=xy,
         focal_px=focal_px,
@@ -59,7 +63,7 @@ def open_predictor(
         images=images,
         pairs=index,
         geometry=geometry,
-        grid=make_grid(images, config.dense.size),
+        grid=make_grid(images, config.dense.size, distortion, focal_px),
         config=config.dense,
         store=store,
         digest=_digest(config, images, index),
@@ -86,11 +90,8 @@ class _Run:
     def detect_all(self) -> list[Features]:
         return self._stage("finding keypoints", self._features, self.images.num_images)
 
-    def verify_all(self, features: list[Features]) -> list[tuple[Verified, FocalEvidence]]:
-        """Verified matches of every pair, and what they say about focal lengths."""
-        device = devices(self.images)
-        points = [centred(self.images, image, f.xy) for image, f in enumerate(features)]
-        keys = [self._features_key(image) for image in range(self.images.num_images)]
+    def match_all(self, features: list[Features]) -> list[Int[np.ndarray, "match 2"]]:
+        """Matching descriptors of every pair: rows (keypoint of i, keypoint of j)."""
         index: dict[int, DescriptorIndex] = {}  # two threads may both build one: the result is the same
 
         def indexed(image: int) -> DescriptorIndex:
@@ -98,50 +99,133 @@ class _Run:
                 index[image] = build_index(features[image])
             return index[image]
 
+        def work(pair: int) -> Int[np.ndarray, "match 2"]:
+            i, j = self.pairs[pair].tolist()
+            key = self._match_key(pair)
+            stored = self.store.load("classical-candidates", key)
+            if stored is not None:
+                return stored["keypoint"]
+            candidate = match(indexed(i), indexed(j), self.config.matching.max_ratio)
+            self.store.save("classical-candidates", key, {"keypoint": candidate})
+            return candidate
+
+        return self._stage("matching pairs", work, len(self.pairs))
+
+    def find_distortion(
+        self, xy: tuple[Float[np.ndarray, "_ 2"], ...], candidates: list[Int[np.ndarray, "_ 2"]]
+    ) -> Distortion:
+        """Lens distortion of every image: that of its device, from a few pairs of the device."""
+        device = devices(self.images)
+        coefficient = np.zeros((self.images.num_images, 2))
+        own = device[self.pairs[:, 0]] == device[self.pairs[:, 1]]
+        num_matches = np.array([len(keypoint) for keypoint in candidates], np.int64)
+        for row in range(int(device.max()) + 1) if self.config.intrinsics.estimate_distortion else ():
+            pairs = np.flatnonzero(own & (device[self.pairs[:, 0]] == row))
+            pairs = pairs[lens.choose_pairs(self.pairs[pairs], num_matches[pairs])]
+            if len(pairs):
+                coefficient[device == row] = self._device_distortion(pairs, xy, candidates)
+        return Distortion(image_wh=self.images.size_wh, coefficient=coefficient)
+
+    def _device_distortion(
+        self,
+        pairs: Int[np.ndarray, "chosen"],
+        xy: tuple[Float[np.ndarray, "_ 2"], ...],
+        candidates: list[Int[np.ndarray, "_ 2"]],
+    ) -> Float[np.ndarray, "2"]:
+        key = digest("lens", VERSION, [self._match_key(int(pair)) for pair in pairs], self.config.intrinsics)
+        stored = self.store.load("classical-lenses", key)
+        if stored is not None:
+            return stored["coefficient"]
+        matches = [self._centred_matches(int(pair), xy, candidates[pair]) for pair in pairs]
+        size_wh = self.images.size_wh[self.pairs[pairs[0], 0]]
+        found = lens.estimate_distortion(matches, lens.half_diagonal(size_wh), self.config.intrinsics)
+        self.store.save("classical-lenses", key, {"coefficient": found})
+        return found
+
+    def _centred_matches(
+        self, pair: int, xy: tuple[Float[np.ndarray, "_ 2"], ...], keypoint: Int[np.ndarray, "match 2"]
+    ) -> lens.PairMatches:
+        i, j = self.pairs[pair].tolist()
+        return lens.PairMatches(
+            xy_i=centred(self.images, i, xy[i][keypoint[:, 0]]), xy_j=centred(self.images, j, xy[j][keypoint[:, 1]])
+        )
+
+    def undistorted(self, xy: tuple[Float[np.ndarray, "_ 2"], ...], distortion: Distortion) -> list[lens.LensPoints]:
+        """Keypoints of every image in centred coordinates."""
+        return [
+            lens.undistort(
+                centred(self.images, image, points),
+                distortion.coefficient[image],
+                lens.half_diagonal(self.images.size_wh[image]),
+            )
+            for image, points in enumerate(xy)
+        ]
+
+    def verify_all(
+        self, points: list[lens.LensPoints], candidates: list[Int[np.ndarray, "_ 2"]], distortion: Distortion
+    ) -> list[tuple[Verified, FocalEvidence]]:
+        """Verified matches of every pair, and what they say about focal lengths."""
+        device = devices(self.images)
+        matching = self.config.matching
+
         def work(pair: int) -> tuple[Verified, FocalEvidence]:
             i, j = self.pairs[pair].tolist()
             same_device = bool(device[i] == device[j])
-            key = digest("verified", VERSION, keys[i], keys[j], same_device, self.config.matching)
+            bent = distortion.coefficient[[i, j]]
+            key = digest("verified", VERSION, self._match_key(pair), same_device, bent, matching)
             stored = self.store.load("classical-matches", key)
             if stored is not None:
                 return cache.decode_verified(stored)
-            matching = self.config.matching
-            candidate = match(indexed(i), indexed(j), matching.max_ratio)
-            verified = verify(points[i][candidate[:, 0]], points[j][candidate[:, 1]], candidate, matching)
+            pair_lens = _pair_lens(points[i], points[j], candidates[pair], bent)
+            xy_i, xy_j = points[i].xy[candidates[pair][:, 0]], points[j].xy[candidates[pair][:, 1]]
+            verified = verify(xy_i, xy_j, candidates[pair], matching, pair_lens)
             evidence = gather_evidence(
-                points[i][verified.keypoint[:, 0]],
-                points[j][verified.keypoint[:, 1]],
+                points[i].xy[verified.keypoint[:, 0]],
+                points[j].xy[verified.keypoint[:, 1]],
                 verified.fundamental,
                 same_device,
-                matching.max_epipolar_error_px,
+                matching.max_epipolar_error_px * (pair_lens.stretch if pair_lens else 1.0),
+                matching.seed,
             )
             arrays = cache.encode_verified(verified, evidence)
             self.store.save("classical-matches", key, arrays)
             return cache.decode_verified(arrays)
 
-        return self._stage("matching pairs", work, len(self.pairs))
+        return self._stage("verifying pairs", work, len(self.pairs))
 
     def relate_all(
-        self, xy: tuple[Float[np.ndarray, "_ 2"], ...], verified: list[Verified], focal_px: Float[np.ndarray, "image"]
+        self,
+        points: list[lens.LensPoints],
+        verified: list[Verified],
+        focal_px: Float[np.ndarray, "image"],
+        distortion: Distortion,
     ) -> tuple[RelativePose, ...]:
-        """Relative pose of every pair with the focal lengths of the set."""
-        points = [centred(self.images, image, p) for image, p in enumerate(xy)]
+        """Relative pose of every pair with the intrinsics of the set."""
         focal = focal_px * reference_scale(self.images.size_wh)
+        matching, two_view = self.config.matching, self.config.two_view
 
         def work(pair: int) -> RelativePose:
             i, j = self.pairs[pair].tolist()
             keypoint = verified[pair].keypoint
-            xy_i, xy_j = points[i][keypoint[:, 0]], points[j][keypoint[:, 1]]
+            xy_i, xy_j = points[i].xy[keypoint[:, 0]], points[j].xy[keypoint[:, 1]]
             focal_ij = (float(focal[i]), float(focal[j]))
-            key = digest("pose", VERSION, xy_i, xy_j, keypoint, focal_ij, self.config.matching, self.config.two_view)
+            bent = distortion.coefficient[[i, j]]
+            key = digest("pose", VERSION, xy_i, xy_j, keypoint, focal_ij, bent, matching, two_view)
             stored = self.store.load("classical-poses", key)
             if stored is not None:
                 return cache.decode_pose(stored)
-            pose = relate(xy_i, xy_j, keypoint, focal_ij, self.config.matching, self.config.two_view)
+            pose = relate(
+                xy_i, xy_j, keypoint, focal_ij, matching, two_view, _pair_lens(points[i], points[j], keypoint, bent)
+            )
             self.store.save("classical-poses", key, cache.encode_pose(pose))
             return pose
 
         return tuple(self._stage("estimating relative poses", work, len(self.pairs)))
+
+    def _match_key(self, pair: int) -> str:
+        i, j = self.pairs[pair].tolist()
+        ends = [self._features_key(i), self._features_key(j)]
+        return digest("candidates", VERSION, ends, self.config.matching.max_ratio)
 
     def _features_key(self, image: int) -> str:
         return digest("features", VERSION, self.images.digests[image], self.config.features)
@@ -166,25 +250,16 @@ class _Run:
         return results
 
 
-def make_grid(images: ImageSet, long_side: int) -> ImageGrid:
-    """Grid of every image: its long side at most `long_side`, never enlarged, both sides scaled as alike as possible.
-
-    A downstream model has one focal length per image, so a difference between the scales of the two sides (rounding
-    341.33 pixels to 341) would be an error of up to 0.1 % that nothing can absorb. A few pixels less on the long side
-    avoid most of it.
-    """
-    size_wh = np.stack([_grid_size_wh(wh, long_side) for wh in images.size_wh])
-    return ImageGrid(size_wh=size_wh, scale=size_wh / images.size_wh, offset=np.zeros((len(size_wh), 2)))
-
-
-def _grid_size_wh(size_wh: Int[np.ndarray, "2"], long_side: int) -> Int[np.ndarray, "2"]:
-    largest = min(long_side, int(size_wh.max()))
-    candidates = np.arange(largest, int(np.ceil(0.97 * largest)) - 1, -1)
-    exact = candidates[:, None] * size_wh / size_wh.max()
-    rounded = np.maximum(np.rint(exact), 1)
-    unevenness = np.abs(np.log(rounded / exact)).max(1)
-    good_enough = unevenness <= max(1e-4, float(unevenness.min()))
-    return rounded[np.argmax(good_enough)].astype(np.int64)
+def _pair_lens(
+    points_i: lens.LensPoints,
+    points_j: lens.LensPoints,
+    keypoint: Int[np.ndarray, "match 2"],
+    coefficients: Float[np.ndarray, "2 2"],
+) -> PairLens | None:
+    """The points of matches, where either image is distorted."""
+    if not coefficients.any() or not len(keypoint):
+        return None
+    return PairLens(i=points_i.rows(keypoint[:, 0]), j=points_j.rows(keypoint[:, 1]))
 
 
 def _match_confidence(pose: RelativePose, max_error_px: float) -> Float32[np.ndarray, "match"]:

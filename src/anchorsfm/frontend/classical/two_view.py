@@ -1,5 +1,9 @@
 """Verified matches and relative pose of one pair. Centred coordinates (see `rays`) throughout.
 
+For photographs with lens distortion these are undistorted coordinates, in which a pixel of the photograph is not
+equally long everywhere: PoseLib looks for the geometry with a tolerance stretched by the median over the matches;
+then all matches are judged by their distance in the photographs (see `lens`).
+
 PoseLib's estimators are seeded: the same matches always give the same answer.
 """
 
@@ -12,12 +16,29 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.frontend.classical.config import MatchingConfig, TwoViewConfig
+from anchorsfm.frontend.classical.lens import LensPoints, pair_stretch, sampson_px
 from anchorsfm.frontend.classical.rays import bearing, in_front, parallax_deg, triangulate_depths
 from anchorsfm.scene.pairs import PairStatus
 
 MAX_RANSAC_ITERATIONS = 3000
 ROTATION_FOCAL_SPREAD = 0.1
 """A rotating camera is recognised although its focal length may be wrong by about this much (log)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairLens:
+    """The points of the matches of a pair with lens distortion."""
+
+    i: LensPoints
+    j: LensPoints
+
+    @property
+    def stretch(self) -> float:
+        """Undistorted pixels per pixel of the photographs, median over matches."""
+        return float(np.median(pair_stretch(self.i, self.j)))
+
+    def rows(self, index: Int[np.ndarray, "row"]) -> "PairLens":
+        return PairLens(i=self.i.rows(index), j=self.j.rows(index))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +71,17 @@ def verify(
     xy_j: Float[np.ndarray, "match 2"],
     keypoint: Int[np.ndarray, "match 2"],
     config: MatchingConfig,
+    lens: PairLens | None = None,
 ) -> Verified:
-    """Keep the matches of a robustly estimated fundamental matrix."""
+    """Keep the matches of a robustly estimated fundamental matrix; `lens`: the same points, where distorted."""
     if len(keypoint) < max(config.min_inliers, 8):
         return _unverified()
-    fundamental, info = poselib.estimate_fundamental(
-        xy_i,
-        xy_j,
-        {"max_epipolar_error": config.max_epipolar_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": 0},
-        {},
-    )
+    tolerance = config.max_epipolar_error_px * (lens.stretch if lens else 1.0)
+    ransac = {"max_epipolar_error": tolerance, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": config.seed}
+    fundamental, info = poselib.estimate_fundamental(xy_i, xy_j, ransac, {})
     inlier = np.array(info["inliers"], bool)
+    if lens is not None:
+        inlier = sampson_px(np.asarray(fundamental, np.float64), lens.i, lens.j) < config.max_epipolar_error_px
     if inlier.sum() < max(config.min_inliers, config.min_inlier_ratio * len(keypoint)):
         return _unverified()
     return Verified(keypoint=keypoint[inlier], fundamental=np.asarray(fundamental, np.float64))
@@ -73,25 +94,35 @@ def relate(
     focal_ij: tuple[float, float],
     matching: MatchingConfig,
     config: TwoViewConfig,
+    lens: PairLens | None = None,
 ) -> RelativePose:
-    """Relative pose from verified matches and known focal lengths, and what kind of pair it is."""
+    """Relative pose from verified matches and known focal lengths, and what kind of pair it is.
+
+    `lens`: the same points, where the photographs are distorted.
+    """
     if len(keypoint) < matching.min_inliers:
         return _unrelated()
     rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
-    j_from_i, inlier = _essential_pose(xy_i, xy_j, focal_ij, matching.max_epipolar_error_px)
+    stretch = lens.stretch if lens else 1.0
+    j_from_i, inlier = _essential_pose(xy_i, xy_j, focal_ij, matching.max_epipolar_error_px * stretch, matching.seed)
+    error_px = _sampson_px(rays_i, rays_j, j_from_i, focal_ij)
+    if lens is not None:
+        error_px = sampson_px(_fundamental(j_from_i, focal_ij), lens.i, lens.j)
+        inlier = error_px < matching.max_epipolar_error_px
     depth = triangulate_depths(rays_i, rays_j, j_from_i)
     keep = inlier & in_front(depth)
     if inlier.sum() < matching.min_inliers:
         return _unrelated()
     parallax = float(np.median(parallax_deg(rays_i[inlier], rays_j[inlier], j_from_i[:, :3])))
-    rotation = fit_rotation(xy_i[inlier], xy_j[inlier], focal_ij, j_from_i[:, :3], matching.max_epipolar_error_px)
+    max_rotation_error_px = matching.max_epipolar_error_px * stretch
+    rotation = fit_rotation(xy_i[inlier], xy_j[inlier], focal_ij, j_from_i[:, :3], max_rotation_error_px)
     if parallax < config.min_parallax_deg or rotation.inlier_ratio > config.max_rotation_inlier_ratio:
         return RelativePose(
             status=PairStatus.PURE_ROTATION,
             keypoint=keypoint[inlier],
             j_from_i=np.concatenate([rotation.j_from_i, np.zeros((3, 1))], axis=1),
             depth=np.full((int(inlier.sum()), 2), np.nan, np.float32),
-            error_px=rotation.error_px.astype(np.float32),
+            error_px=(rotation.error_px / stretch).astype(np.float32),
             parallax_deg=parallax,
         )
     if keep.sum() < matching.min_inliers:
@@ -101,7 +132,7 @@ def relate(
         keypoint=keypoint[keep],
         j_from_i=j_from_i,
         depth=depth[keep].astype(np.float32),
-        error_px=_sampson_px(rays_i[keep], rays_j[keep], j_from_i, focal_ij).astype(np.float32),
+        error_px=error_px[keep].astype(np.float32),
         parallax_deg=parallax,
     )
 
@@ -111,6 +142,7 @@ def _essential_pose(
     xy_j: Float[np.ndarray, "match 2"],
     focal_ij: tuple[float, float],
     max_error_px: float,
+    seed: int,
 ) -> tuple[Float[np.ndarray, "3 4"], Bool[np.ndarray, "match"]]:
     cameras = [{"model": "SIMPLE_PINHOLE", "width": 0, "height": 0, "params": [f, 0.0, 0.0]} for f in focal_ij]
     pose, info = poselib.estimate_relative_pose(
@@ -118,7 +150,7 @@ def _essential_pose(
         xy_j,
         cameras[0],
         cameras[1],
-        {"max_epipolar_error": max_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": 0},
+        {"max_epipolar_error": max_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": seed},
         {"loss_type": "CAUCHY", "loss_scale": max_error_px / 3},
     )
     j_from_i = np.array(pose.Rt, np.float64)
@@ -137,6 +169,13 @@ def _sampson_px(
     line_j, line_i = rays_i @ essential.T, rays_j @ essential
     gradient = np.sqrt((line_i[:, :2] ** 2).sum(1) / focal_ij[0] ** 2 + (line_j[:, :2] ** 2).sum(1) / focal_ij[1] ** 2)
     return np.abs((rays_j * line_j).sum(1)) / np.maximum(gradient, 1e-12)
+
+
+def _fundamental(j_from_i: Float[np.ndarray, "3 4"], focal_ij: tuple[float, float]) -> Float[np.ndarray, "3 3"]:
+    """Of centred coordinates."""
+    essential = np.cross(j_from_i[:, 3], j_from_i[:, :3], axisb=0, axisc=0)
+    scale_i, scale_j = ([1 / focal, 1 / focal, 1.0] for focal in focal_ij)
+    return np.asarray(np.array(scale_j)[:, None] * essential * np.array(scale_i))
 
 
 @dataclass(frozen=True, kw_only=True)
