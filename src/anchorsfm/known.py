@@ -8,13 +8,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import PositionPriors
-from anchorsfm.colmap.cameras import focal_length_px, principal_point_px
+from anchorsfm.colmap.cameras import distortion_px, focal_length_px, normalised_from_pixels, principal_point_px
 from anchorsfm.colmap.models import find_models, read_cameras
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera
+
+_SMALL = 0.01
+"""Distortion below this share of the width does no harm to the front end, and is left to the adjustment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +48,13 @@ class KnownCameras:
     """Row of the ImageSet's cameras -> intrinsics in original pixels."""
     camera_index: Int[np.ndarray, "image"]
 
-    def with_focal_priors(self, images: ImageSet) -> ImageSet:
-        """The photographs with the known focal lengths as priors."""
-        focal_px = images.focal_prior_px.copy()
+    def with_priors(self, images: ImageSet) -> ImageSet:
+        """The photographs with the known focal lengths and distortions as priors."""
+        focal_px, distortion = images.focal_prior_px.copy(), np.full((images.num_images, 2), np.nan)
         for row, camera in self.cameras.items():
             focal_px[images.camera_index == row] = focal_length_px(camera)
-        return replace(images, focal_prior_px=focal_px)
+            distortion[images.camera_index == row] = _division_model(camera)
+        return replace(images, focal_prior_px=focal_px, distortion_prior=distortion)
 
     def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> list[KnownImage | None]:
         """Known quantities of some images, in grid pixels; None where nothing is known."""
@@ -88,6 +92,25 @@ class KnownCameras:
     def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
         """Which cameras of the ImageSet must not be adjusted."""
         return np.array([int(row) in self.cameras and self.config.freeze_intrinsics for row in rows], bool)
+
+
+def _division_model(camera: Camera) -> Float[np.ndarray, "2"]:
+    """Coefficients of `scene.images.Distortion` closest to a camera; 0 if it distorts by less than `_SMALL`.
+
+    With c a pixel from the centre and u where a pinhole would see it, |c|^2 / (c . u) = 1 + k1 |c|^2 + k2 |c|^4 is
+    linear in k1, k2; offset principal points and tangential terms are left to the adjustment.
+    """
+    if distortion_px(camera).max() < _SMALL * camera.width:
+        return np.zeros(2)
+    radius = float(np.hypot(camera.width, camera.height)) / 2
+    x, y = np.meshgrid(np.linspace(-0.5, 0.5, 24) * camera.width, np.linspace(-0.5, 0.5, 24) * camera.height)
+    offset = np.stack([x.ravel(), y.ravel()], axis=1)
+    undistorted = normalised_from_pixels(camera, offset + principal_point_px(camera)) * focal_length_px(camera)
+    along = (offset * undistorted).sum(1) / radius**2
+    square = (offset**2).sum(1) / radius**2
+    good = np.isfinite(along) & (along > 0)
+    design = np.stack([square, square**2], axis=1)[good]
+    return np.linalg.lstsq(design, square[good] / along[good] - 1, rcond=None)[0]
 
 
 def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:

@@ -138,15 +138,20 @@ def _with_missing(
     )
     if not grown.added:
         return result
-    start = Start(model=grown.model, held=_held(grown.model, given))
-    old = np.isin(grown.model.image, model.image)
-    pose = np.zeros(len(old), bool)
-    pose[old] = result.held.pose
-    again = _adjust(
-        replace(start, held=replace(start.held, pose=pose)),
-        given,
-        settings,
-        given.working_scale[grown.model.image],
-        progress,
-    )
+    start = Start(model=grown.model, held=_grown_held(result, grown.model, given))
+    again = _adjust(start, given, settings, given.working_scale[grown.model.image], progress)
     return again if len(again.model.image) > len(model.image) else result
+
+
+def _grown_held(result: AdjustResult, grown: Reconstruction, given: MapperInput) -> Held:
+    """What was held stays so in a model that has further views; of these nothing is given."""
+    before = result.held
+    old = np.isin(grown.image, result.model.image)
+    pose = np.zeros(len(old), bool)
+    pose[old] = before.pose
+    positions = before.positions
+    if positions is not None:
+        places = np.full((len(old), 3), np.nan)
+        places[old] = positions.position
+        positions = replace(positions, position=places)
+    return replace(_held(grown, given), pose=pose, positions=positions)

@@ -133,7 +133,7 @@ def reconstruct(
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
         known = read_known(config.known, images)
-        images = known.with_focal_priors(images)
+        images = known.with_priors(images)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)

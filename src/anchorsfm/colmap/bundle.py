@@ -9,6 +9,11 @@ from jaxtyping import Bool, Float
 from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
 from anchorsfm.scene.reconstruction import Reconstruction
 
+_MIN_PRIORS = 3
+"""Positions that a frame needs."""
+_ANY_DISTANCE = 1e12
+"""World units; further than any camera is from its prior."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BundleOptions:
@@ -42,6 +47,13 @@ class Held:
     pose: Bool[np.ndarray, "view"]
     camera: Bool[np.ndarray, "camera"]
     positions: PositionPriors | None = None
+    """Only where no pose is held: either sets the frame. Fewer than three known positions have no effect."""
+
+    @property
+    def sets_frame(self) -> bool:
+        """Whether it determines the frame and the scale of the model."""
+        known = 0 if self.positions is None else int(np.isfinite(self.positions.position).all(axis=1).sum())
+        return bool(self.pose.sum() >= 2 or known >= _MIN_PRIORS)
 
     @staticmethod
     def nothing(model: Reconstruction) -> "Held":
@@ -103,9 +115,12 @@ def bundle_problem(
         config.set_constant_cam_intrinsics(int(row) + 1)
     priors = _pose_priors(reconstruction, model, held.positions)
     if priors:
+        assert not held.pose.any(), "PyCOLMAP would move held poses onto the priors"
         prior_options = pycolmap.PosePriorBundleAdjustmentOptions()
-        # the model is in the frame of the priors already; a robust fit would only lose precision
-        prior_options.alignment_ransac.max_error = 0.0
+        # PyCOLMAP first moves the model onto the priors, by default robustly: a start that is further from them than
+        # their standard deviation would fail, and the priors then not be used at all
+        prior_options.alignment_ransac.max_error = _ANY_DISTANCE
+        prior_options.alignment_ransac.random_seed = 0
         adjuster = pycolmap.create_pose_prior_ceres_bundle_adjuster(
             _ceres_options(options), prior_options, config, priors, model
         )
@@ -131,7 +146,7 @@ def _pose_priors(
             prior.pose_prior_id = int(image) + 1
             prior.corr_data_id = model.images[int(image) + 1].data_id
             priors.append(prior)
-    return priors if len(priors) >= 3 else []
+    return priors if len(priors) >= _MIN_PRIORS else []
 
 
 def _ceres_options(options: BundleOptions) -> pycolmap.BundleAdjustmentOptions:

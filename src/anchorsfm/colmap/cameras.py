@@ -1,6 +1,6 @@
 """Projection with any COLMAP camera model, computed by pycolmap."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pycolmap
@@ -27,6 +27,8 @@ _SAME_PIXEL_PX = 0.1
 """A ray whose projection is further from its pixel is not the ray of that pixel."""
 _WIDEST = 4.0
 """Rays further than 76 degrees from the axis say little about a camera model and would dominate a fit."""
+_PULL = 1e-4
+"""A distortion parameter of 1 weighs as much as one pixel that is wrong by this share of the focal length."""
 
 
 def make_camera(
@@ -119,35 +121,61 @@ def distortion_px(camera: Camera, steps: int = 24) -> Float[np.ndarray, "sample"
 
 
 def convert_camera(camera: Camera, model: str, *, steps: int = 24) -> Camera:
-    """The camera of another model that looks most alike: least squares over a grid of pixels.
-
-    The principal point is kept. Pixels whose rays the old model cannot give, or that meet the plane z = 1 further out
-    than `_WIDEST` (a wide fisheye's border), are left out.
-    """
+    """The camera of another model that looks most alike over the image; the principal point is kept."""
     if camera.model == model:
         return camera
     xy = _pixel_grid(camera, steps)
-    plane = normalised_from_pixels(camera, xy)
-    good = np.isfinite(plane).all(1) & (np.linalg.norm(np.nan_to_num(plane, nan=np.inf), axis=1) < _WIDEST)
-    rays = np.concatenate([plane[good], np.ones((int(good.sum()), 1))], axis=1)
-    entry = to_pycolmap_camera(
-        make_camera(model, focal_length_px(camera), camera.width, camera.height, principal_point_px(camera))
-    )
-    free = np.array(sorted({*entry.focal_length_idxs(), *entry.extra_params_idxs()}))
-    focal_scale = focal_length_px(camera)
-    scale = np.where(np.isin(free, entry.focal_length_idxs()), focal_scale, 1.0)
+    start = make_camera(model, focal_length_px(camera), camera.width, camera.height, principal_point_px(camera))
+    return fit_camera(start, xy, normalised_from_pixels(camera, xy)).camera
 
-    def candidate(values: Float[np.ndarray, "free"]) -> pycolmap.Camera:
-        params = np.array(entry.params)
+
+@dataclass(frozen=True, kw_only=True)
+class CameraFit:
+    """A camera fitted to rays of pixels."""
+
+    camera: Camera
+    error_px: float
+    """Root mean square distance between the pixels and the projections of their rays."""
+
+
+def fit_camera(start: Camera, xy_px: Float[np.ndarray, "point 2"], plane: Float[np.ndarray, "point 2"]) -> CameraFit:
+    """Focal lengths and distortion with which a camera sees rays at given pixels; the principal point stays.
+
+    Robust least squares, with a weak pull of the distortion parameters to zero, because in some models several do
+    nearly the same. Rays that are NaN, or meet the plane z = 1 further out than `_WIDEST`, are left out: they are few
+    pixels, and no polynomial in the tangent follows them.
+
+    Args:
+        start: model, size and principal point; its focal length is where the fit starts.
+        xy_px: pixels all over the image.
+        plane: undistorted coordinates of their rays on the plane z = 1.
+    """
+    entry = to_pycolmap_camera(start)
+    focal_rows, distortion_rows = list(entry.focal_length_idxs()), list(entry.extra_params_idxs())
+    free = np.array(sorted({*focal_rows, *distortion_rows}))
+    near = np.linalg.norm(np.nan_to_num(plane, nan=np.inf), axis=1) < _WIDEST
+    rays, xy = np.concatenate([plane[near], np.ones((int(near.sum()), 1))], axis=1), xy_px[near]
+    focal = focal_length_px(start)
+    scale = np.where(np.isin(free, focal_rows), focal, 1.0)
+    pull = np.where(np.isin(free, distortion_rows), _PULL * focal, 0.0)
+
+    def candidate(values: Float[np.ndarray, "free"]) -> Camera:
+        params = np.array(start.params)
         params[free] = values * scale
-        return pycolmap.Camera(model=model, width=camera.width, height=camera.height, params=params.tolist())
+        return replace(start, params=tuple(params.tolist()))
+
+    def miss_px(values: Float[np.ndarray, "free"]) -> Float[np.ndarray, "row"]:
+        found, visible = project(candidate(values), rays)
+        return np.asarray(np.where(visible[:, None], found - xy, float(start.width)).ravel())
 
     def residual(values: Float[np.ndarray, "free"]) -> Float[np.ndarray, "row"]:
-        projected = np.asarray(candidate(values).img_from_cam(rays))
-        return np.nan_to_num((projected - xy[good]).ravel(), nan=1e6, posinf=1e6, neginf=-1e6)
+        return np.concatenate([miss_px(values), pull * values])
 
-    fit = least_squares(residual, np.array(entry.params)[free] / scale, x_scale="jac", max_nfev=100)
-    return from_pycolmap_camera(candidate(fit.x))
+    first = np.array(start.params)[free] / scale
+    found = least_squares(residual, first, loss="soft_l1", f_scale=0.01 * start.width, max_nfev=200).x
+    if has_absurd_params(candidate(found)):
+        found = first
+    return CameraFit(camera=candidate(found), error_px=float(np.sqrt(2 * (miss_px(found) ** 2).mean())))
 
 
 def _pixel_grid(camera: Camera, steps: int) -> Float[np.ndarray, "sample 2"]:

@@ -76,15 +76,17 @@ def pose_uncertainty(model: Reconstruction, options: BundleOptions, held: Held, 
     if num > MAX_VIEWS:
         return unknown
     size = _size(model)
-    model, held = _in_units_of(size, model, held)
+    model, held = _in_units_of(size, float(np.sqrt(variance_px2)), model, held)
     problem = bundle_problem(model, options, held, fix_gauge=False)
     covariance = _pose_covariance(problem, model.image)
     if covariance is None:
         return unknown
-    jacobian = _centre_jacobians(model.cam_from_world)
+    # of the poses inside the problem: where there are position priors, PyCOLMAP has moved the origin
+    inside = [problem.model.images[int(image) + 1].cam_from_world().matrix() for image in model.image]
+    jacobian = _centre_jacobians(np.array(inside))
     blocks = covariance.reshape(num, 6, num, 6)
     blocks = np.einsum("iab,ibjc,jdc->iajd", jacobian, blocks, jacobian, optimize=True)
-    if held.pose.sum() < 2 and held.positions is None:
+    if not held.sets_frame:
         gauge = _gauge_projection(model.cam_from_world)
         covariance = gauge @ blocks.reshape(6 * num, 6 * num) @ gauge.T
         blocks = covariance.reshape(num, 6, num, 6)
@@ -102,13 +104,16 @@ def _size(model: Reconstruction) -> float:
     return size if size > 0 else 1.0
 
 
-def _in_units_of(size: float, model: Reconstruction, held: Held) -> tuple[Reconstruction, Held]:
-    """The same model in another unit of length: what damping does must not depend on the unit."""
+def _in_units_of(size: float, deviation_px: float, model: Reconstruction, held: Held) -> tuple[Reconstruction, Held]:
+    """The same model in another unit of length: what damping does must not depend on the unit.
+
+    The covariance is scaled by the variance of the observations in the end, but that of position priors is known.
+    """
     poses = model.cam_from_world.copy()
     poses[:, :, 3] /= size
     priors = held.positions
     if priors is not None:
-        priors = replace(priors, position=priors.position / size, sigma=priors.sigma / size)
+        priors = replace(priors, position=priors.position / size, sigma=priors.sigma / size / max(deviation_px, 1e-6))
     return replace(model, cam_from_world=poses, points=model.points / size), replace(held, positions=priors)
 
 

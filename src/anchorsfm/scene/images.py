@@ -34,6 +34,8 @@ class ImageSet:
     """Focal length in original pixels from EXIF or the user; NaN where unknown."""
     digests: tuple[str, ...]
     """SHA-256 of each file's bytes: identity for the cache."""
+    distortion_prior: Float[np.ndarray, "image 2"] | None = None
+    """Lens distortion (k1, k2 of `Distortion`) from the user; rows of NaN, or None, where unknown."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 

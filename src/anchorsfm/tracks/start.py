@@ -1,24 +1,17 @@
 """Cameras and poses of an alignment in original pixels: where triangulation and adjustment start from."""
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import least_squares
 
-from anchorsfm.colmap.cameras import has_absurd_params, make_camera, project
+from anchorsfm.colmap.cameras import CameraFit, fit_camera, make_camera
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
-WIDEST_DEG = 75.0
-"""Rays further from the axis are few pixels, and no polynomial in the tangent follows them."""
 AUTO_MODELS = ("SIMPLE_RADIAL", "RADIAL", "OPENCV_FISHEYE")
 """From which "auto" takes the simplest that fits; a better one may be chosen when there are tracks."""
 AUTO_ERROR = 0.002
 """Largest misfit of a model that "auto" takes, as a share of the image width (root mean square)."""
-PULL = 0.01
-"""A distortion parameter of 1 weighs as much as one pixel that is wrong by this share of the focal length."""
 
 
 def start_model(
@@ -70,10 +63,8 @@ def start_cameras(
 def start_camera(model: str, focal_px: float, grid: ImageGrid | None, images: ImageSet, image: int) -> Camera:
     """Camera of a model that shows an image like the grid's distortion and a focal length (original pixels).
 
-    The distortion parameters and the focal length are fitted to pixels all over the image (least squares, with a weak
-    pull to no distortion, because in some models several parameters do nearly the same); rays further than WIDEST_DEG
-    from the axis are left out. Models without distortion keep the focal length. "auto" is the first of AUTO_MODELS
-    that follows the grid's distortion well.
+    Models without distortion, and undistorted images, keep the focal length. "auto" is the first of AUTO_MODELS that
+    follows the grid's distortion well.
     """
     for name in AUTO_MODELS if model == "auto" else (model,):
         fit = _fit(name, focal_px, grid, images, image)
@@ -82,42 +73,15 @@ def start_camera(model: str, focal_px: float, grid: ImageGrid | None, images: Im
     return fit.camera
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    camera: Camera
-    error_px: float
-    """Root mean square over the image."""
-
-
-def _fit(model: str, focal_px: float, grid: ImageGrid | None, images: ImageSet, image: int) -> _Fit:
+def _fit(model: str, focal_px: float, grid: ImageGrid | None, images: ImageSet, image: int) -> CameraFit:
     width, height = images.size_wh[image].tolist()
     plain = make_camera(model, focal_px, width, height)
-    num_focals = make_camera(model, 1.0, 8, 8).params[:2].count(1.0)
-    num_distortion = len(plain.params) - num_focals - 2
-    if grid is None or grid.distortion is None or not grid.is_distorted(image) or num_distortion == 0:
-        return _Fit(camera=plain, error_px=0.0)
+    distortion = None if grid is None or not grid.is_distorted(image) else grid.distortion
+    if distortion is None or model in ("SIMPLE_PINHOLE", "PINHOLE"):
+        return CameraFit(camera=plain, error_px=0.0)
     x, y = np.meshgrid((np.arange(24) + 0.5) / 24 * width, (np.arange(18) + 0.5) / 18 * height)
     xy = np.stack([x.ravel(), y.ravel()], axis=1)
-    rays = (grid.distortion.undistort(image, xy) - (width / 2, height / 2)) / focal_px
-    near = np.linalg.norm(rays, axis=1) < np.tan(np.radians(WIDEST_DEG))
-    points, xy = np.concatenate([rays[near], np.ones((int(near.sum()), 1))], axis=1), xy[near]
-
-    def camera(values: Float[np.ndarray, "value"]) -> Camera:
-        focal = (float(values[0] * focal_px),) * num_focals
-        return replace(plain, params=(*focal, width / 2, height / 2, *values[1:].tolist()))
-
-    def miss_px(values: Float[np.ndarray, "value"]) -> Float[np.ndarray, "row"]:
-        found, visible = project(camera(values), points)
-        return np.asarray(np.where(visible[:, None], found - xy, float(width)).ravel())
-
-    def residual(values: Float[np.ndarray, "value"]) -> Float[np.ndarray, "row"]:
-        return np.concatenate([miss_px(values), PULL * focal_px * values[1:]])
-
-    start = np.concatenate([[1.0], np.zeros(num_distortion)])
-    found = least_squares(residual, start, loss="soft_l1", f_scale=0.01 * width, max_nfev=200).x
-    if has_absurd_params(camera(found)):
-        found = start
-    return _Fit(camera=camera(found), error_px=float(np.sqrt(2 * (miss_px(found) ** 2).mean())))
+    return fit_camera(plain, xy, (distortion.undistort(image, xy) - (width / 2, height / 2)) / focal_px)
 
 
 def alignment_model(alignment: AlignmentResult, images: ImageSet, grid: ImageGrid) -> Reconstruction:

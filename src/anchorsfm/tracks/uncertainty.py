@@ -53,7 +53,7 @@ def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
         rotation_deg=rotation_deg,
         camera_params=tuple(None if c is None else tuple(np.sqrt(np.diag(c)).tolist()) for c in covariances),
         weak=_stands_out(position / max(size, 1e-12), WEAK_POSITION) | _stands_out(rotation_deg, WEAK_ROTATION_DEG),
-        metric=bool(held.pose.sum() >= 2 or held.positions is not None),
+        metric=held.sets_frame,
     )
 
 

@@ -74,7 +74,16 @@ def open_predictor(
 def _digest(config: ClassicalFrontend, images: ImageSet, pairs: Int[np.ndarray, "pair 2"]) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
     stages = (config.features, config.matching, config.intrinsics, config.two_view, config.dense)
-    return digest("classical", VERSION, stages, images.digests, images.camera_index, images.focal_prior_px, pairs)
+    return digest(
+        "classical",
+        VERSION,
+        stages,
+        images.digests,
+        images.camera_index,
+        images.focal_prior_px,
+        images.distortion_prior,
+        pairs,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +123,7 @@ class _Run:
     def find_distortion(
         self, xy: tuple[Float[np.ndarray, "_ 2"], ...], candidates: list[Int[np.ndarray, "_ 2"]]
     ) -> Distortion:
-        """Lens distortion of every image: that of its device, from a few pairs of the device."""
+        """Lens distortion of every image: given, or that of its device from a few pairs of the device."""
         device = devices(self.images)
         coefficient = np.zeros((self.images.num_images, 2))
         own = device[self.pairs[:, 0]] == device[self.pairs[:, 1]]
@@ -124,6 +133,9 @@ class _Run:
             pairs = pairs[lens.choose_pairs(self.pairs[pairs], num_matches[pairs])]
             if len(pairs):
                 coefficient[device == row] = self._device_distortion(pairs, xy, candidates)
+        if self.images.distortion_prior is not None:
+            given = self.images.distortion_prior
+            coefficient = np.where(np.isfinite(given), given, coefficient)
         return Distortion(image_wh=self.images.size_wh, coefficient=coefficient)
 
     def _device_distortion(
