@@ -31,6 +31,7 @@ from anchorsfm.align.model import (
     relative_poses,
 )
 from anchorsfm.align.observations import DirectedObservations, point_chunks, ray_chunks
+from anchorsfm.align.priors import PriorLoss, make_priors
 from anchorsfm.anchors import require_views
 from anchorsfm.canonical import anchor_pixels
 from anchorsfm.graph import ObservedScene
@@ -50,6 +51,15 @@ class Observations:
     @property
     def num_pairs(self) -> int:
         return len(self.matches.source) // 2
+
+    def total_weight(self, fallback_share: float) -> float:
+        """Summed confidence over which the losses are means: of the matches, or else of what the fallback counts for."""
+        return 2 * self.pose_weight if self.pose_weight > 0 else self.fallback_weight / max(fallback_share, 1e-12)
+
+    def typical_weight(self) -> float:
+        """Median confidence of an observation."""
+        weight = self.matches.weight if self.pose_weight > 0 else self.fallback.weight
+        return float(np.median(weight)) if len(weight) else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +220,15 @@ class CoarseObjective:
 class FineObjective:
     """Reprojection errors of matches in both directions; everything may be free."""
 
-    def __init__(self, observations: Observations, layout: Layout, config: AlignConfig, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        observations: Observations,
+        layout: Layout,
+        config: AlignConfig,
+        dtype: torch.dtype,
+        start_core: Float[Tensor, "anchor"] | None = None,
+    ) -> None:
+        """start_core: core depths of the front end, from which the prior measures corrections; None: no prior on depths."""
         self._layout = layout
         self._observations = observations
         self._robust = RobustLoss(config.gamma2)
@@ -223,6 +241,8 @@ class FineObjective:
         self._pairs = _views_of(observations.matches, len(observations.matches.source))
         self._fallback_pairs = _views_of(observations.fallback, len(observations.fallback.source))
         self._clip = _pixel_clip(layout.size.index_select(0, self._pairs[1]), config.reference.fixed_pixel_clip)
+        total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight()
+        self._prior = PriorLoss(make_priors(total, typical, layout, config, config.depth_prior), layout, start_core)
 
     def __call__(self, variables: Variables) -> Losses:
         layout = self._layout
@@ -261,7 +281,8 @@ class FineObjective:
                 )
                 / self._observations.fallback_weight
             )
-        return Losses(matching=matching, fallback=fallback, total=matching + self._fallback_share * fallback)
+        prior = self._prior(variables, cameras)
+        return Losses(matching=matching, fallback=fallback, total=matching + self._fallback_share * fallback + prior)
 
 
 def _views_of(rows: DirectedObservations, count: int) -> tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]]:

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float, Int
 
 from anchorsfm.align.adam import AdamSettings, SolverResult, minimise, skipped
-from anchorsfm.align.config import AlignConfig
+from anchorsfm.align.config import AlignConfig, Solver
 from anchorsfm.align.model import POSE_VARIABLES, Variables, anchor_depths, cameras_of
 from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem, points_in_camera
 from anchorsfm.align.schedules import SCHEDULES
+from anchorsfm.align.second_order import minimise_fine
 from anchorsfm.align.setup import build_problem
+from anchorsfm.align.sums import sums_of
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
@@ -88,7 +90,12 @@ def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progres
         active.append("principal_point")
     if config.opt_depth:
         active.append("core_depth")
-    objective = FineObjective(problem.observations, problem.layout, config, start.log_size.dtype)
+    if config.solver == Solver.SECOND_ORDER:
+        with progress.stage("fine alignment", config.niter2) as advance:
+            return minimise_fine(problem, start, config, sums_of(config), advance)
+    objective = FineObjective(
+        problem.observations, problem.layout, config, start.log_size.dtype, problem.start.core_depth
+    )
     settings = _settings(config, config.niter2, config.lr2, tuple(active))
     num_views, num_cameras = problem.layout.num_views, len(start.log_focal)
     if config.reference.repeated_shared_steps and num_cameras == 1:

@@ -25,6 +25,7 @@ class SolverStatus(StrEnum):
 
     CONVERGED = "converged"
     MAX_ITERATIONS = "iteration limit"
+    STALLED = "no step lowers the cost"
     NON_FINITE = "non-finite loss: last finite state kept"
     SKIPPED = "not run"
 

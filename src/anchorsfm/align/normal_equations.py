@@ -1,0 +1,224 @@
+"""Normal equations of the cameras with all depths eliminated, one source image after the other.
+
+Every observation has one depth, so the depths' block C of the Gauss-Newton matrix is diagonal and the Schur complement
+(Brown 1958; Triggs et al. 1999, section 6.1)
+
+    S = A - E C^-1 E^T,        rhs = g_c - E C^-1 g_d
+
+takes a sum over source images: in local unknowns (12 a directed pair) K = blockdiag(H) - E^T C^-1 E is formed by one
+symmetric product, then mapped to the unknowns of the cameras by S += L^T K L and forgotten.
+
+Unknowns are grouped in nodes of 10. A view is a node; its intrinsics are the last three unknowns of its own node, or, where
+several views share a camera, of a node of that camera, the rest of which does not exist.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.align.linearise import NUM_LOCAL, NUM_NODE, Point, SourceBlock, Sums, Term, local_maps
+from anchorsfm.align.priors import Priors
+from anchorsfm.align.state import Constants, State
+
+POSE = slice(0, 7)
+INTRINSICS = slice(7, 10)
+SMALLEST_CURVATURE = 1e-12
+"""Share of the largest curvature below which a depth is not determined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """Where the unknowns of views and cameras are."""
+
+    num_views: int
+    intrinsics: Int[np.ndarray, "view"]
+    """Node with the intrinsics of each view."""
+    of_camera: Int[np.ndarray, "camera"]
+    """Node with the intrinsics of each camera."""
+    count: int
+
+    def pose_step(self, step: Float[np.ndarray, "node 10"]) -> Float[np.ndarray, "view 7"]:
+        return step[: self.num_views, POSE]
+
+    def intrinsics_step(self, step: Float[np.ndarray, "node 10"]) -> Float[np.ndarray, "camera 3"]:
+        return step[self.of_camera, INTRINSICS]
+
+
+def nodes_of(camera: Int[np.ndarray, "view"]) -> Nodes:
+    """One node a view, and one a camera with several views."""
+    num_views, members = len(camera), np.bincount(camera)
+    own = np.zeros(len(members), np.int64)
+    own[camera] = np.arange(num_views)
+    of_camera = np.where(members > 1, num_views + np.cumsum(members > 1) - 1, own)
+    return Nodes(
+        num_views=num_views,
+        intrinsics=of_camera[camera],
+        of_camera=of_camera,
+        count=num_views + int((members > 1).sum()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceLayout:
+    """Which nodes the directed pairs of one source image touch, and where each is among them."""
+
+    nodes: Int[np.ndarray, "node"]
+    source: int
+    source_intrinsics: int
+    target: Int[np.ndarray, "pair"]
+    target_intrinsics: Int[np.ndarray, "pair"]
+
+
+def source_layouts(terms: tuple[Term, ...], nodes: Nodes) -> list[SourceLayout]:
+    """One layout for every view."""
+    layouts = []
+    for view in range(nodes.num_views):
+        targets = np.concatenate([t.rows.target[slice(*t.rows.first_pair[view : view + 2])] for t in terms])
+        own = np.array([view, nodes.intrinsics[view]])
+        touched, place = np.unique(np.concatenate([own, targets, nodes.intrinsics[targets]]), return_inverse=True)
+        layouts.append(
+            SourceLayout(
+                nodes=touched,
+                source=int(place[0]),
+                source_intrinsics=int(place[1]),
+                target=place[2 : 2 + len(targets)],
+                target_intrinsics=place[2 + len(targets) :],
+            )
+        )
+    return layouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReducedSystem:
+    """S and the gradient of the cost by the cameras after the depths have followed, and the cost at this point."""
+
+    matrix: "MatrixBlocks"
+    gradient: Float[np.ndarray, "node 10"]
+    cost: tuple[float, ...]
+    loss: tuple[float, ...]
+
+
+class MatrixBlocks:
+    """Sum of symmetric matrices over nodes, in blocks of 10 x 10: all of them, or those of a sparse pattern."""
+
+    def __init__(self, count: int, pattern: tuple[Int[np.ndarray, "block"], Int[np.ndarray, "block"]] | None) -> None:
+        self.count = count
+        self.pattern = pattern
+        if pattern is None:
+            self.blocks = np.zeros((count, count, NUM_NODE, NUM_NODE))
+        else:
+            self.blocks = np.zeros((len(pattern[0]), NUM_NODE, NUM_NODE))
+            self._slot = np.full((count, count), -1, np.int32)
+            self._slot[pattern] = np.arange(len(pattern[0]))
+
+    def add(self, nodes: Int[np.ndarray, "some"], matrix: Float[np.ndarray, "some 10 some 10"]) -> None:
+        """Add a matrix over some different nodes."""
+        blocks = matrix.transpose(0, 2, 1, 3)
+        if self.pattern is None:
+            self.blocks[nodes[:, None], nodes] += blocks
+        else:
+            slot = self._slot[nodes[:, None], nodes]
+            self.blocks[slot.ravel()] += blocks.reshape(-1, NUM_NODE, NUM_NODE)
+
+    def add_diagonal(self, node: Int[np.ndarray, "some"], unknown: int, value: Float[np.ndarray, "some"]) -> None:
+        """Add to diagonal elements."""
+        at = (node, node) if self.pattern is None else (self._slot[node, node],)
+        self.blocks[*at, unknown, unknown] += value
+
+    @cached_property
+    def rows(self) -> Int[np.ndarray, "block"]:
+        assert self.pattern is not None
+        return self.pattern[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freedoms:
+    """What may move in a stage."""
+
+    node: Bool[np.ndarray, "node 10"]
+    depth: Bool[np.ndarray, "view"]
+    """Views whose depths are corrected."""
+
+
+def reduced_system(
+    sums: Sums,
+    point: Point,
+    state: State,
+    terms: tuple[Term, ...],
+    constants: Constants,
+    layouts: list[SourceLayout],
+    nodes: Nodes,
+    priors: Priors,
+    freedoms: Freedoms,
+    pattern: tuple[Int[np.ndarray, "block"], Int[np.ndarray, "block"]] | None,
+) -> ReducedSystem:
+    """Form and reduce the normal equations image by image."""
+    maps = [local_maps(state, term, constants) for term in terms]
+    matrix, gradient = MatrixBlocks(nodes.count, pattern), np.zeros((nodes.count, NUM_NODE))
+    cost, loss = np.zeros((2, len(terms)))
+    for view, layout in enumerate(layouts):
+        if len(layout.target) == 0:
+            continue
+        coupled = bool(freedoms.depth[view])
+        block = sums.source_block(view, point, coupled)
+        anchors = slice(*constants.anchor_start[view : view + 2])
+        local, slope = _reduced_block(block, state.correction[anchors], priors.depth_weight if coupled else 0.0)
+        ranges = [slice(*term.rows.first_pair[view : view + 2]) for term in terms]
+        source, target = (np.concatenate([m[side][r] for m, r in zip(maps, ranges, strict=True)]) for side in (0, 1))
+        mapping = _mapping(source, target, layout)
+        width = mapping.shape[1]
+        count = len(layout.nodes)
+        matrix.add(layout.nodes, (mapping.T @ (local @ mapping)).reshape(count, NUM_NODE, count, NUM_NODE))
+        gradient[layout.nodes] += (slope @ mapping).reshape(count, width // count)
+        cost += block.cost
+        loss += block.loss
+    _add_principal_point_prior(matrix, gradient, state, constants, nodes, priors)
+    return ReducedSystem(matrix=matrix, gradient=gradient, cost=tuple(cost.tolist()), loss=tuple(loss.tolist()))
+
+
+def _reduced_block(
+    block: SourceBlock, correction: Float[np.ndarray, "anchor"], prior: float
+) -> tuple[Float[np.ndarray, "column column"], Float[np.ndarray, "column"]]:
+    """K and its gradient of one source image."""
+    count = len(block.hessian)
+    local = np.zeros((count, NUM_LOCAL, count, NUM_LOCAL))
+    local[range(count), :, range(count)] = block.hessian
+    local, gradient = local.reshape(NUM_LOCAL * count, -1), block.gradient.reshape(-1)
+    if block.coupling is None:
+        return local, gradient
+    curvature, slope = block.curvature + prior, block.slope + prior * correction
+    root = 1 / np.sqrt(np.maximum(curvature, SMALLEST_CURVATURE * curvature.max(initial=0.0) + 1e-30))
+    scaled = block.coupling
+    scaled *= root[:, None].astype(scaled.dtype)
+    local -= scaled.T @ scaled
+    return local, gradient - scaled.T @ (slope * root).astype(scaled.dtype)
+
+
+def _mapping(
+    source: Float[np.ndarray, "pair 12 10"], target: Float[np.ndarray, "pair 12 10"], layout: SourceLayout
+) -> Float[np.ndarray, "column unknown"]:
+    """L: local unknowns of one source image from the unknowns of the nodes it touches."""
+    count = len(source)
+    mapping = np.zeros((count, NUM_LOCAL, len(layout.nodes), NUM_NODE))
+    mapping[:, :, layout.source, POSE] += source[:, :, POSE]
+    mapping[:, :, layout.source_intrinsics, INTRINSICS] += source[:, :, INTRINSICS]
+    row = np.arange(count)
+    mapping[row, :, layout.target, POSE] += target[:, :, POSE]
+    mapping[row, :, layout.target_intrinsics, INTRINSICS] += target[:, :, INTRINSICS]
+    return mapping.reshape(NUM_LOCAL * count, -1)
+
+
+def _add_principal_point_prior(
+    matrix: MatrixBlocks,
+    gradient: Float[np.ndarray, "node 10"],
+    state: State,
+    constants: Constants,
+    nodes: Nodes,
+    priors: Priors,
+) -> None:
+    offset = state.principal_point - 0.5
+    for axis in (0, 1):
+        matrix.add_diagonal(nodes.of_camera, 8 + axis, priors.principal_point_weight[:, axis])
+        gradient[nodes.of_camera, 8 + axis] += priors.principal_point_weight[:, axis] * offset[:, axis]
