@@ -171,12 +171,13 @@ def run(scene: Scene, config: AlignConfig) -> tuple[AlignmentResult, dict[str, A
     seconds = time.process_time() - start
     estimate = _pose_set(result.cam_from_world, result.focal_px)
     score = evaluate_poses(estimate, scene.truth)
+    second_order = config.solver == Solver.SECOND_ORDER  # Adam returns the best state, this one its last
     return result, {
         "solver": config.solver.value,
         "cpu_s": round(seconds, 3),
         "iterations": [len(result.coarse.total), len(result.fine.total)],
         "status": result.fine.status.value,
-        "loss_2d": round(float(result.fine.loss.min()), 5),
+        "loss_2d": round(float(result.fine.loss[-1 if second_order else result.fine.total.argmin()]), 5),
         "rotation_deg": round(score.median_rotation_deg, 4),
         "direction_deg": round(score.median_translation_deg, 4),
         "auc_1": round(float(score.auc[0]), 4),

@@ -13,14 +13,14 @@ several views share a camera, of a node of that camera, the rest of which does n
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.align.linearise import NUM_LOCAL, NUM_NODE, Point, SourceBlock, Sums, Term, local_maps
+from anchorsfm.align.model import Layout
 from anchorsfm.align.priors import Priors
-from anchorsfm.align.state import Constants, State
+from anchorsfm.align.state import Constants, State, parents_of
 
 POSE = slice(0, 7)
 INTRINSICS = slice(7, 10)
@@ -90,6 +90,17 @@ def source_layouts(terms: tuple[Term, ...], nodes: Nodes) -> list[SourceLayout]:
     return layouts
 
 
+def fixed_gauge(free: Bool[np.ndarray, "node 10"], layout: Layout) -> Bool[np.ndarray, "node 10"]:
+    """Freedom without that of the whole scene: a pose and, unless something known fixes the scale, a size are held."""
+    fixed = layout.pose_fixed.numpy()
+    held = int(np.flatnonzero(fixed if fixed.any() else parents_of(layout) < 0)[0])
+    free = free.copy()
+    free[held, :6] = False
+    if layout.normalise:
+        free[held, 6] = False
+    return free
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReducedSystem:
     """S and the gradient of the cost by the cameras after the depths have followed, and the cost at this point."""
@@ -122,15 +133,19 @@ class MatrixBlocks:
             slot = self._slot[nodes[:, None], nodes]
             self.blocks[slot.ravel()] += blocks.reshape(-1, NUM_NODE, NUM_NODE)
 
+    def add_each(
+        self, row: Int[np.ndarray, "some"], column: Int[np.ndarray, "some"], block: Float[np.ndarray, "some 10 10"]
+    ) -> None:
+        """Add single blocks."""
+        if self.pattern is None:
+            np.add.at(self.blocks, (row, column), block)
+        else:
+            np.add.at(self.blocks, self._slot[row, column], block)
+
     def add_diagonal(self, node: Int[np.ndarray, "some"], unknown: int, value: Float[np.ndarray, "some"]) -> None:
         """Add to diagonal elements."""
         at = (node, node) if self.pattern is None else (self._slot[node, node],)
         self.blocks[*at, unknown, unknown] += value
-
-    @cached_property
-    def rows(self) -> Int[np.ndarray, "block"]:
-        assert self.pattern is not None
-        return self.pattern[0]
 
 
 @dataclass(frozen=True, kw_only=True)

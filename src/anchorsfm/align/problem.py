@@ -5,6 +5,7 @@ once per pair in 3D, and once per direction in 2D.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class Observations:
         """Summed confidence over which the losses are means: of the matches, or else of what the fallback counts for."""
         return 2 * self.pose_weight if self.pose_weight > 0 else self.fallback_weight / max(fallback_share, 1e-12)
 
+    @cached_property
     def typical_weight(self) -> float:
         """Median confidence of an observation."""
         weight = self.matches.weight if self.pose_weight > 0 else self.fallback.weight
@@ -241,7 +243,7 @@ class FineObjective:
         self._pairs = _views_of(observations.matches, len(observations.matches.source))
         self._fallback_pairs = _views_of(observations.fallback, len(observations.fallback.source))
         self._clip = _pixel_clip(layout.size.index_select(0, self._pairs[1]), config.reference.fixed_pixel_clip)
-        total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight()
+        total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight
         self._prior = PriorLoss(make_priors(total, typical, layout, config, config.depth_prior), layout, start_core)
 
     def __call__(self, variables: Variables) -> Losses:

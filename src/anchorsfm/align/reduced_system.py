@@ -5,6 +5,7 @@ elimination of that pattern says how many operations a sparse factorisation take
 `DENSE_ADVANTAGE` times more of them a second.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.sparse import coo_array, csc_array
 from scipy.sparse.linalg import splu
 
 from anchorsfm.align.linearise import NUM_NODE
-from anchorsfm.align.normal_equations import MatrixBlocks, SourceLayout
+from anchorsfm.align.normal_equations import MatrixBlocks
 
 SMALLEST_SPARSE = 200
 """Nodes below which nobody notices a dense factorisation."""
@@ -22,13 +23,16 @@ DENSE_ADVANTAGE = 15.0
 Pattern = tuple[Int[np.ndarray, "block"], Int[np.ndarray, "block"]]
 
 
-def sparse_pattern(layouts: list[SourceLayout], count: int) -> Pattern | None:
-    """Rows and columns of the blocks of S that can be non-zero, or None if a dense factorisation is cheaper."""
+def sparse_pattern(cliques: Iterable[Int[np.ndarray, "some"]], count: int) -> Pattern | None:
+    """Rows and columns of the blocks that can be non-zero, or None if a dense factorisation is cheaper.
+
+    cliques: groups of nodes that are all coupled with each other.
+    """
     if count < SMALLEST_SPARSE:
         return None
     neighbours: list[set[int]] = [{node} for node in range(count)]
-    for layout in layouts:
-        touched = layout.nodes.tolist()
+    for clique in cliques:
+        touched = clique.tolist()
         for node in touched:
             neighbours[node].update(touched)
     row = np.repeat(np.arange(count), [len(n) for n in neighbours])

@@ -21,12 +21,11 @@ from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.linearise import NUM_NODE, MakeSums, Point, Sums, Term, evaluation_point
 from anchorsfm.align.model import Layout, Variables
 from anchorsfm.align.normal_equations import (
-    INTRINSICS,
-    POSE,
     Freedoms,
     Nodes,
     ReducedSystem,
     SourceLayout,
+    fixed_gauge,
     nodes_of,
     reduced_system,
     source_layouts,
@@ -35,7 +34,7 @@ from anchorsfm.align.priors import Priors, make_priors
 from anchorsfm.align.problem import Problem
 from anchorsfm.align.reduced_system import Pattern, solve, sparse_pattern
 from anchorsfm.align.rows import SortedRows, sorted_rows, thinned
-from anchorsfm.align.state import Constants, State, constants_of, corrected, moved, state_of, variables_of
+from anchorsfm.align.state import Constants, State, constants_of, corrected, moved, parents_of, state_of, variables_of
 from anchorsfm.scene.alignment import SolverStatus, StageHistory
 
 FIRST_DAMPING, LEAST_DAMPING, DAMPING_AFTER_FAILURE = 1e-4, 1e-9, 1e-6
@@ -100,7 +99,7 @@ def minimise_fine(
             break
     final = _evaluate(fine, state, _priors(problem, config, STAGES[-1]))
     trace.add(*final)
-    result = variables_of(state, fine.constants, problem.layout, _parents(problem.layout))
+    result = variables_of(state, fine.constants, problem.layout, parents_of(problem.layout))
     return SolverResult(state=result, stepped=result, history=trace.history())
 
 
@@ -115,7 +114,7 @@ def _fine_problem(problem: Problem, config: AlignConfig, make_sums: MakeSums, st
         layout=problem.layout,
         nodes=nodes,
         layouts=layouts,
-        pattern=sparse_pattern(layouts, nodes.count),
+        pattern=sparse_pattern([layout.nodes for layout in layouts], nodes.count),
         terms=terms,
         config=config,
         make_sums=make_sums,
@@ -150,23 +149,15 @@ def _terms(problem: Problem, config: AlignConfig, dtype: np.dtype, unit: float) 
 
 
 def _priors(problem: Problem, config: AlignConfig, stage: Stage) -> Priors:
-    observations = problem.observations
     sigma = config.depth_prior
     if stage.depth_sigma:
         sigma = min(sigma, stage.depth_sigma) if sigma > 0 else stage.depth_sigma
-    total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight()
-    return make_priors(total, typical, problem.layout, config, sigma)
-
-
-def _parents(layout: Layout) -> np.ndarray:
-    if not layout.ancestors:
-        return np.full(layout.num_views, -1)
-    parent = layout.ancestors[0].numpy()[:-1]
-    return np.where(parent == layout.num_views, -1, parent)
+    total = problem.observations.total_weight(config.loss_dust3r_w)
+    return make_priors(total, problem.observations.typical_weight, problem.layout, config, sigma)
 
 
 def _freedoms(problem: Problem, fine: FineProblem, stage: Stage) -> Freedoms:
-    """What moves: a pose and, unless something known fixes the scale, a size are held to fix the gauge."""
+    """What moves in a stage."""
     nodes, freedom = fine.nodes, problem.fine_freedom
     free = np.zeros((nodes.count, NUM_NODE), bool)
     views = slice(0, nodes.num_views)
@@ -174,13 +165,8 @@ def _freedoms(problem: Problem, fine: FineProblem, stage: Stage) -> Freedoms:
     free[views, 6] = freedom.size.numpy()
     free[nodes.of_camera, 7] = freedom.camera.numpy()
     free[nodes.of_camera, 8:] = (freedom.camera.numpy() & fine.config.opt_pp & stage.principal_point)[:, None]
-    fixed = problem.layout.pose_fixed.numpy()
-    anchor = int(np.flatnonzero(fixed)[0]) if fixed.any() else int(np.flatnonzero(_parents(problem.layout) < 0)[0])
-    free[anchor, :6] = False
-    if problem.layout.normalise:
-        free[anchor, 6] = False
     movable = ~fine.constants.depth_fixed & fine.config.opt_depth & (stage.depth_sigma is not None)
-    return Freedoms(node=free, depth=movable)
+    return Freedoms(node=fixed_gauge(free, problem.layout), depth=movable)
 
 
 class _StageRun:

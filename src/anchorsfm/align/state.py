@@ -102,6 +102,14 @@ def constants_of(problem: Problem) -> Constants:
     )
 
 
+def parents_of(layout: Layout) -> Int[np.ndarray, "view"]:
+    """Parent of every view in the pose chain, -1 for those relative to the world."""
+    if not layout.ancestors:
+        return np.full(layout.num_views, -1)
+    parent = layout.ancestors[0].numpy()[:-1]
+    return np.where(parent == layout.num_views, -1, parent)
+
+
 def state_of(variables: Variables, constants: Constants, layout: Layout) -> State:
     """The state at some value of the variables, with sizes and centres as they are before normalisation."""
     values = variables.detached()
@@ -124,13 +132,8 @@ def state_of(variables: Variables, constants: Constants, layout: Layout) -> Stat
     )
     if np.array_equal(core, constants.core):
         return bare
-    wanted, _ = replace_core(constants, core).depths(bare)
+    wanted, _ = replace(constants, core=core).depths(bare)
     return replace(bare, correction=np.log(wanted / constants.depths(bare)[0]))
-
-
-def replace_core(constants: Constants, core: Float[np.ndarray, "anchor"]) -> Constants:
-    """Constants with other core depths."""
-    return replace(constants, core=core)
 
 
 def variables_of(state: State, constants: Constants, layout: Layout, parent: Int[np.ndarray, "view"]) -> Variables:
