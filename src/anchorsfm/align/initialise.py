@@ -3,7 +3,7 @@
 A view's similarity maps points of its camera frame, at the front end's scale, into the world: X = s R x + C.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ NUM_ROUNDS = 12
 """Rounds of iteratively reweighted least squares per edge."""
 MIN_TOLERANCE = 0.03
 """Residual, as a share of depth, below which a correspondence counts fully."""
+MAX_PER_EDGE = 1000
+"""Correspondences that a similarity is fitted to."""
 MIN_PARALLAX = np.radians(1.0)
 MIN_TRIANGULATED = 10
 
@@ -32,12 +34,8 @@ class Similarities:
     centre: Float[np.ndarray, "view 3"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CameraPoints:
-    """Points of the observations in their source camera frames at the front end's scale."""
-
-    matches: Float[np.ndarray, "match_row 3"]
-    fallback: Float[np.ndarray, "fallback_row 3"]
+PointsOf = Callable[[DirectedObservations, Int[np.ndarray, "some"]], Float[np.ndarray, "some 3"]]
+"""Points of some rows of the observations in their source camera frames at the front end's scale."""
 
 
 def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
@@ -47,7 +45,7 @@ def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
     return Similarities(scale=np.ones(num), rotation=rotation, centre=-pivot_offset)
 
 
-def from_pairs(observations: Observations, points: CameraPoints, fallback: Similarities) -> Similarities:
+def from_pairs(observations: Observations, points: PointsOf, fallback: Similarities) -> Similarities:
     """Chain robust similarities along the maximum spanning tree of the pairs, by number of correspondences.
 
     Well matching pairs come first; a badly matching pair is used through its regression targets where nothing else
@@ -98,7 +96,7 @@ def _spanning_order(
 
 
 def _link(
-    observations: Observations, points: CameraPoints, child: int, parent: int
+    observations: Observations, points: PointsOf, child: int, parent: int
 ) -> tuple[float, Float[np.ndarray, "3 4"]] | None:
     """Scale and pose of parent_from_child of one pair, or None if nothing is known."""
     matches, count = observations.matches, len(observations.matches) // 2
@@ -106,14 +104,22 @@ def _link(
     if len(first) >= 3:
         # directed rows of both directions list the same matches in the same order
         assert (first % count == second % count).all()
-        return robust_similarity(points.matches[first], points.matches[second], matches.weight[first])
+        first, second = first[spread(len(first))], second[spread(len(first))]
+        return robust_similarity(points(matches, first), points(matches, second), matches.weight[first])
     fallback = observations.fallback
     forward, backward = _rows(fallback, child, parent), _rows(fallback, parent, child)
-    source = np.concatenate([points.fallback[forward], fallback.goal[backward]])
-    target = np.concatenate([fallback.goal[forward], points.fallback[backward]])
+    forward, backward = forward[spread(len(forward))], backward[spread(len(backward))]
+    source = np.concatenate([points(fallback, forward), fallback.goal[backward]])
+    target = np.concatenate([fallback.goal[forward], points(fallback, backward)])
     if len(source) < 3:
         return None
     return robust_similarity(source, target, fallback.weight[np.concatenate([forward, backward])])
+
+
+def spread(count: int) -> Int[np.ndarray, "some"]:
+    """Indices below a count, evenly spread, at most `MAX_PER_EDGE`."""
+    kept = min(count, MAX_PER_EDGE)
+    return np.arange(kept) * count // max(kept, 1)
 
 
 def _rows(rows: DirectedObservations, source: int, target: int) -> Int[np.ndarray, "found"]:
@@ -187,7 +193,7 @@ def _nearest_known(parent: Int[np.ndarray, "view"], is_known: Bool[np.ndarray, "
 
 def triangulated_scales(
     observations: Observations,
-    points: CameraPoints,
+    points: PointsOf,
     known: Sequence[Float[np.ndarray, "3 4"] | None],
 ) -> Float[np.ndarray, "view"]:
     """Median over matches of triangulated depth / front end depth, per view with a known world_from_cam."""
@@ -199,7 +205,7 @@ def triangulated_scales(
         if pose_i is None or pose_j is None:
             continue
         rows = np.arange(*np.searchsorted(matches.pair, [pair, pair + 1]))
-        point_i, point_j = points.matches[rows], points.matches[rows + len(matches) // 2]
+        point_i, point_j = points(matches, rows), points(matches, rows + len(matches) // 2)
         depth_i, depth_j, valid = _triangulate(pose_i, pose_j, point_i, point_j)
         log_ratios[i].append(np.log(depth_i[valid] / point_i[valid, 2]))
         log_ratios[j].append(np.log(depth_j[valid] / point_j[valid, 2]))

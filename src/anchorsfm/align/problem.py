@@ -4,7 +4,7 @@ Solvers see a `Problem` and an `Objective` only: a function of `Variables` that 
 once per pair in 3D, and once per direction in 2D.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -299,19 +299,42 @@ def _pixel_clip(size: Float[Tensor, "pair 2"], fixed: bool) -> PixelClip:
     return PixelClip((-2 * side).contiguous(), (4 * side).contiguous())
 
 
-def unit_points(rows: DirectedObservations, variables: Variables, layout: Layout) -> Float[np.ndarray, "row 3"]:
+class UnitPoints:
     """Points of source pixels in the frames of their cameras for size 1 and no normalisation, in float64."""
-    with torch.no_grad():
-        cameras = cameras_of(variables, layout)
-        unit = Cameras(
-            rotation=cameras.rotation,
-            centre=cameras.centre,
-            focal=cameras.focal,
-            principal_point=cameras.principal_point,
-            scale=torch.ones_like(cameras.scale),
-        )
-        depth = anchor_depths(variables, unit, layout).double().numpy()
-    return points_in_camera(rows, depth, cameras, layout)
+
+    def __init__(self, variables: Variables, layout: Layout) -> None:
+        with torch.no_grad():
+            cameras = cameras_of(variables, layout)
+            self._cameras = Cameras(
+                rotation=cameras.rotation,
+                centre=cameras.centre,
+                focal=cameras.focal,
+                principal_point=cameras.principal_point,
+                scale=torch.ones_like(cameras.scale),
+            )
+            self._depth = anchor_depths(variables, self._cameras, layout).double().numpy()
+        self._layout = layout
+
+    def __call__(self, rows: DirectedObservations, chosen: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some 3"]:
+        return points_in_camera(picked(rows, chosen), self._depth, self._cameras, self._layout)
+
+
+def unit_points(rows: DirectedObservations, variables: Variables, layout: Layout) -> Float[np.ndarray, "row 3"]:
+    """`UnitPoints` of all rows."""
+    return UnitPoints(variables, layout)(rows, np.arange(len(rows)))
+
+
+def picked(rows: DirectedObservations, chosen: Int[np.ndarray, "some"]) -> DirectedObservations:
+    """Some of the rows."""
+    return replace(
+        rows,
+        pair=rows.pair[chosen],
+        xy=rows.xy[chosen],
+        anchor=rows.anchor[chosen],
+        depth_ratio=rows.depth_ratio[chosen],
+        goal=rows.goal[chosen],
+        weight=rows.weight[chosen],
+    )
 
 
 def points_in_camera(

@@ -27,8 +27,8 @@ from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.linearise import NUM_NODE
 from anchorsfm.align.model import Layout, Variables
 from anchorsfm.align.normal_equations import MatrixBlocks, fixed_gauge
-from anchorsfm.align.observations import DirectedObservations, lay_out
-from anchorsfm.align.problem import Problem, unit_points
+from anchorsfm.align.observations import lay_out
+from anchorsfm.align.problem import Problem, UnitPoints
 from anchorsfm.align.reduced_system import Pattern, solve, sparse_pattern
 from anchorsfm.align.state import State, constants_of, parents_of, state_of, variables_of
 from anchorsfm.scene.alignment import SolverStatus, StageHistory
@@ -136,32 +136,19 @@ def _point_pairs(problem: Problem, start: Variables, config: AlignConfig) -> Poi
     count = len(matches) // 2
     total = observations.total_weight(config.loss_dust3r_w)
     chosen = _selection(matches.pair[:count])
-    first = unit_points(_picked(matches, chosen), start, layout)
-    second = unit_points(_picked(matches, chosen + count), start, layout)
+    points = UnitPoints(start, layout)
+    first, second = points(matches, chosen), points(matches, chosen + count)
     parts = [(matches.source, matches.target, matches.pair[chosen], first, second, matches.weight[chosen])]
     if len(fallback) and config.loss_dust3r_w > 0:
         rows = _selection(fallback.pair)
         factor = config.loss_dust3r_w * total / max(observations.fallback_weight, 1e-30) / 2
-        picked = _picked(fallback, rows)
         parts.append(
             (
-                fallback.source, fallback.target, fallback.pair[rows], unit_points(picked, start, layout), picked.goal,
+                fallback.source, fallback.target, fallback.pair[rows], points(fallback, rows), fallback.goal[rows],
                 fallback.weight[rows] * factor,
             )  # fmt: skip
         )
     return _packed([_part(*part) for part in parts])
-
-
-def _picked(rows: DirectedObservations, chosen: Int[np.ndarray, "some"]) -> DirectedObservations:
-    return replace(
-        rows,
-        pair=rows.pair[chosen],
-        xy=rows.xy[chosen],
-        anchor=rows.anchor[chosen],
-        depth_ratio=rows.depth_ratio[chosen],
-        goal=rows.goal[chosen],
-        weight=rows.weight[chosen],
-    )
 
 
 def _selection(pair: Int[np.ndarray, "row"]) -> Int[np.ndarray, "some"]:
