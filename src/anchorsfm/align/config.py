@@ -84,7 +84,7 @@ class AlignConfig:
     """Second order: torch device that sums over matches. Anything but "cpu" uses no compiled kernels."""
     pp_prior: float = 10.0
     """Loss per squared offset of a principal point from the middle, as a share of the longer side (halved); 0: none."""
-    depth_prior: float = 0.3
+    depth_prior: float = 0.5
     """Standard deviation of the logarithm of depths that is expected of the front end; 0: no prior."""
     kinematic_mode: str = "hclust-ward"
     """Tree along which poses are chained: mst or hclust-<linkage>."""

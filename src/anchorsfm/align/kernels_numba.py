@@ -1,62 +1,151 @@
-"""The same sums over observations as `kernels_torch.py`, compiled for the processor (optional: numba).
+"""The same sums over observations as `sums_torch.py`, compiled for the processor (optional: numba).
 
-Observations are handled in blocks of `BLOCK`: residuals and Jacobian columns of a block are short arrays in the
-processor's first cache, on which every loop runs with vector instructions. Notation as in `linearise.py`. Constants are
+Observations are handled in blocks of `BLOCK`, padded with repetitions of no weight. All that is computed for a block lies in
+one short array in the processor's first cache, a quantity every `BLOCK` (or two blocks: u above v) numbers, and every loop
+over it has a constant length, so that the compiler uses vector instructions. Notation as in `linearise.py`. Constants are
 cast to the type of the data, because a Python float would silently turn float32 arithmetic into float64.
 """
 
 import numpy as np
 from numba import njit
 
-BLOCK = 128
+BLOCK = 64
+TWO = 2 * BLOCK
 NUM_LOCAL = 12
 _FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
+# Where quantities of a block begin in its scratch array.
+RAY_X, RAY_Y, BRACKET, DEPTH, KAPPA = 0, BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK
+GOAL_X, GOAL_Y, CONFIDENCE, RELIEF = 5 * BLOCK, 6 * BLOCK, 7 * BLOCK, 8 * BLOCK
+X, Y, SCALE, VALID, PLAIN, DISTANCE = 9 * BLOCK, 10 * BLOCK, 11 * BLOCK, 12 * BLOCK, 13 * BLOCK, 14 * BLOCK
+VALUE, SLOPE, EXACT, UNUSED, WEIGHT = 15 * BLOCK, 16 * BLOCK, 17 * BLOCK, 18 * BLOCK, 19 * BLOCK
+RESIDUAL, ALONG = 20 * BLOCK, 22 * BLOCK
+JACOBIAN = 24 * BLOCK
+WEIGHTED = JACOBIAN + NUM_LOCAL * TWO
+SCRATCH = WEIGHTED + NUM_LOCAL * TWO
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _robust(distance, gamma, offset):
-    """Value and slope of g."""
-    kind = distance.dtype.type
-    value, slope = np.empty_like(distance), np.empty_like(distance)
+@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _robust(s, distance, value, slope, gamma, offset):
+    """Value and slope of g for a block of distances."""
+    kind = s.dtype.type
     b, exponent = kind(offset), kind(gamma)
     if gamma == 0.5:
         half, base = kind(0.5), kind(offset**0.5)
-        for r in range(len(distance)):
-            root = np.sqrt(distance[r] + b)
-            value[r] = root - base
-            slope[r] = half / root
+        for r in range(BLOCK):
+            root = np.sqrt(s[distance + r] + b)
+            s[value + r] = root - base
+            s[slope + r] = half / root
     elif gamma == 1.0:
-        for r in range(len(distance)):
-            value[r] = distance[r]
-            slope[r] = kind(1)
+        for r in range(BLOCK):
+            s[value + r] = s[distance + r]
+            s[slope + r] = kind(1)
     else:
         base = kind(offset**gamma)
-        for r in range(len(distance)):
-            shifted = distance[r] + b
+        for r in range(BLOCK):
+            shifted = s[distance + r] + b
             power = shifted**exponent
-            value[r] = power - base
-            slope[r] = exponent * power / shifted
-    return value, slope
+            s[value + r] = power - base
+            s[slope + r] = exponent * power / shifted
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _accumulate(jacobian, weighted, residual, hessian, gradient, count):
-    """hessian += J W J^T (both halves) and gradient += J W r over the first `count` columns."""
-    kind = jacobian.dtype.type
+@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _gather(s, begin, end, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf):
+    """Copy a block of observations; behind its end the last one is repeated without weight."""
+    one, zero = s.dtype.type(1), s.dtype.type(0)
+    for r in range(BLOCK):
+        o = min(begin + r, end - 1)
+        s[RAY_X + r] = (xy[o, 0] - cxs) * ifs
+        s[RAY_Y + r] = (xy[o, 1] - cys) * ifs
+        bracket = one + relief[o] * rf
+        s[RELIEF + r] = relief[o] * rf
+        s[BRACKET + r] = bracket
+        s[DEPTH + r] = depth[anchor[o]] * bracket
+        s[GOAL_X + r] = goal[o, 0]
+        s[GOAL_Y + r] = goal[o, 1]
+        s[CONFIDENCE + r] = weight[o] if begin + r < end else zero
+
+
+@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _project(s, p, eps2):
+    """Residuals of a block and whether they say anything."""
+    kind = s.dtype.type
+    one, zero, smooth = kind(1), kind(0), kind(eps2)
+    near, closest = kind(1e-2), kind(1e-3)
+    r00, r01, r02, r10, r11, r12, r20, r21, r22 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]
+    t0, t1, t2, ft, cxt, cyt = p[9], p[10], p[11], p[12], p[13], p[14]
+    low_x, low_y, high_x, high_y = p[19], p[20], p[21], p[22]
+    for r in range(BLOCK):
+        xs, ys, z = s[RAY_X + r], s[RAY_Y + r], s[DEPTH + r]
+        y2 = z * (r20 * xs + r21 * ys + r22) + t2
+        inverse = one / max(y2, closest)
+        x = (z * (r00 * xs + r01 * ys + r02) + t0) * inverse
+        y = (z * (r10 * xs + r11 * ys + r12) + t1) * inverse
+        u, v = ft * x + cxt, ft * y + cyt
+        cu, cv = min(max(u, low_x), high_x), min(max(v, low_y), high_y)
+        seen = (y2 > near * z) & (y2 > closest) & (cu == u) & (cv == v)
+        ru, rv = cu - s[GOAL_X + r], cv - s[GOAL_Y + r]
+        square = ru * ru + rv * rv
+        s[X + r], s[Y + r] = x, y
+        s[SCALE + r] = ft * inverse
+        s[VALID + r] = one if seen else zero
+        s[PLAIN + r] = np.sqrt(square)
+        s[DISTANCE + r] = np.sqrt(square + smooth)
+        s[RESIDUAL + r], s[RESIDUAL + BLOCK + r] = ru, rv
+
+
+@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _sum_losses(s):
+    """Smoothed and plain loss of a block."""
+    zero = s.dtype.type(0)
+    cost, loss = zero, zero
+    for r in range(BLOCK):
+        cost += s[CONFIDENCE + r] * s[VALUE + r]
+        loss += s[CONFIDENCE + r] * s[EXACT + r]
+    return cost, loss
+
+
+@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _accumulate(s, hessian, gradient):
+    """hessian += J W J^T (a staircase that covers the lower half) and gradient += J W r: 2 x 4 elements at a time."""
+    zero = s.dtype.type(0)
+    for i in range(0, NUM_LOCAL, 2):
+        w = WEIGHTED + i * TWO
+        g0, g1 = zero, zero
+        for r in range(TWO):
+            g0 += s[w + r] * s[RESIDUAL + r]
+            g1 += s[w + TWO + r] * s[RESIDUAL + r]
+        gradient[i] += g0
+        gradient[i + 1] += g1
+        for j in range(0, i + 2, 4):
+            c = JACOBIAN + j * TWO
+            a0, a1, a2, a3, b0, b1, b2, b3 = zero, zero, zero, zero, zero, zero, zero, zero
+            for r in range(TWO):
+                u, v = s[w + r], s[w + TWO + r]
+                c0, c1, c2, c3 = s[c + r], s[c + TWO + r], s[c + 2 * TWO + r], s[c + 3 * TWO + r]
+                a0 += u * c0
+                a1 += u * c1
+                a2 += u * c2
+                a3 += u * c3
+                b0 += v * c0
+                b1 += v * c1
+                b2 += v * c2
+                b3 += v * c3
+            hessian[i, j] += a0
+            hessian[i, j + 1] += a1
+            hessian[i, j + 2] += a2
+            hessian[i, j + 3] += a3
+            hessian[i + 1, j] += b0
+            hessian[i + 1, j + 1] += b1
+            hessian[i + 1, j + 2] += b2
+            hessian[i + 1, j + 3] += b3
+
+
+@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _mirror(matrix):
+    """Copy the lower half of a symmetric matrix to the upper one."""
     for i in range(NUM_LOCAL):
-        row = weighted[i]
-        total = kind(0)
-        for r in range(count):
-            total += row[r] * residual[r]
-        gradient[i] += total
-        for j in range(i + 1):
-            other = jacobian[j]
-            total = kind(0)
-            for r in range(count):
-                total += row[r] * other[r]
-            hessian[i, j] += total
-            if j < i:
-                hessian[j, i] += total
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
@@ -66,116 +155,84 @@ def linearise_matches(
 ):  # fmt: skip
     """Normal equations of the directed pairs first .. last - 1, which share their source image.
 
-    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (anchor, 12 pairs), curvature and slope_of_depth
+    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (pair, anchor, 12), curvature and slope_of_depth
     (anchor) of the source's anchors; stores the weights. Returns smoothed cost and plain loss.
     """
     gamma, offset, eps2 = robust
     kind = xy.dtype.type
-    one, zero, smooth = kind(1), kind(0), kind(eps2)
-    near, closest = kind(1e-2), kind(1e-3)
-    px, py, pz = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    scale, stretch = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    plain, distance = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    valid = np.empty(BLOCK, xy.dtype)
-    residual, along = np.empty(2 * BLOCK, xy.dtype), np.empty(2 * BLOCK, xy.dtype)
-    jacobian, weighted = np.empty((NUM_LOCAL, 2 * BLOCK), xy.dtype), np.empty((NUM_LOCAL, 2 * BLOCK), xy.dtype)
-    mixed = np.empty((BLOCK, NUM_LOCAL), xy.dtype)
+    one, zero = kind(1), kind(0)
+    s = np.zeros(SCRATCH, xy.dtype)
+    row = np.empty(NUM_LOCAL, xy.dtype)
     cost, loss = 0.0, 0.0
     for k in range(first, last):
         p = pair[k]
         r00, r01, r02, r10, r11, r12, r20, r21, r22 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]
-        t0, t1, t2, ft, cxt, cyt, ifs, cxs, cys, rf = p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16], p[17], p[18]
-        low_x, low_y, high_x, high_y = p[19], p[20], p[21], p[22]
+        t0, t1, t2, ft, ifs, cxs, cys, rf = p[9], p[10], p[11], p[12], p[15], p[16], p[17], p[18]
         hessian[k - first] = 0
         gradient[k - first] = 0
         for begin in range(start[k], start[k + 1], BLOCK):
             m = min(BLOCK, start[k + 1] - begin)
-            for r in range(m):
-                o = begin + r
-                xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
-                bracket = one + relief[o] * rf
-                z = depth[anchor[o]] * bracket
-                y2 = z * (r20 * xs + r21 * ys + r22) + t2
-                inverse = one / max(y2, closest)
-                x = (z * (r00 * xs + r01 * ys + r02) + t0) * inverse
-                y = (z * (r10 * xs + r11 * ys + r12) + t1) * inverse
-                u, v = ft * x + cxt, ft * y + cyt
-                cu, cv = min(max(u, low_x), high_x), min(max(v, low_y), high_y)
-                seen = (y2 > near * z) & (y2 > closest) & (cu == u) & (cv == v)
-                valid[r] = one if seen else zero
-                ru, rv = cu - goal[o, 0], cv - goal[o, 1]
-                square = ru * ru + rv * rv
-                plain[r], distance[r] = np.sqrt(square), np.sqrt(square + smooth)
-                px[r], py[r], pz[r] = x, y, z
-                scale[r], stretch[r] = ft * inverse, one / bracket
-                residual[r], residual[m + r] = ru, rv
-            value, slope = _robust(distance[:m], gamma, offset)
-            exact, _ = _robust(plain[:m], gamma, offset)
-            block_cost, block_loss = zero, zero
-            for r in range(m):
-                o = begin + r
-                block_cost += weight[o] * value[r]
-                block_loss += weight[o] * exact[r]
-                used_weight[o] = valid[r] * weight[o] * slope[r] / distance[r]
+            _gather(s, begin, begin + m, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf)
+            for r in range(BLOCK):
+                s[KAPPA + r] = kappa[anchor[min(begin + r, begin + m - 1)]] - one
+            _project(s, p, eps2)
+            _robust(s, PLAIN, EXACT, UNUSED, gamma, offset)
+            _robust(s, DISTANCE, VALUE, SLOPE, gamma, offset)
+            block_cost, block_loss = _sum_losses(s)
             cost += block_cost
             loss += block_loss
+            for r in range(BLOCK):
+                s[WEIGHT + r] = s[VALID + r] * s[CONFIDENCE + r] * s[SLOPE + r] / s[DISTANCE + r]
             for r in range(m):
-                o = begin + r
-                x, y, z, fz = px[r] * valid[r], py[r] * valid[r], pz[r], scale[r] * valid[r]
-                f = ft * valid[r]
-                s = m + r
-                jacobian[0, r], jacobian[1, r], jacobian[2, r] = -f * x * y, f * (one + x * x), -f * y
-                jacobian[0, s], jacobian[1, s], jacobian[2, s] = -f * (one + y * y), f * x * y, f * x
-                jacobian[3, r], jacobian[4, r], jacobian[5, r] = fz, zero, -fz * x
-                jacobian[3, s], jacobian[4, s], jacobian[5, s] = zero, fz, -fz * y
+                used_weight[begin + r] = s[WEIGHT + r]
+            for r in range(BLOCK):
+                valid = s[VALID + r]
+                x, y, f, fz = s[X + r] * valid, s[Y + r] * valid, ft * valid, s[SCALE + r] * valid
+                j, q = JACOBIAN + r, JACOBIAN + BLOCK + r
+                s[j], s[j + TWO], s[j + 2 * TWO] = -f * x * y, f + f * x * x, -f * y
+                s[q], s[q + TWO], s[q + 2 * TWO] = -f - f * y * y, f * x * y, f * x
+                s[j + 3 * TWO], s[j + 4 * TWO], s[j + 5 * TWO] = fz, zero, -fz * x
+                s[q + 3 * TWO], s[q + 4 * TWO], s[q + 5 * TWO] = zero, fz, -fz * y
+                s[j + 9 * TWO], s[j + 10 * TWO], s[j + 11 * TWO] = f * x, one, zero
+                s[q + 9 * TWO], s[q + 10 * TWO], s[q + 11 * TWO] = f * y, zero, one
+            for r in range(BLOCK):
+                valid = s[VALID + r]
+                x, y, fz = s[X + r] * valid, s[Y + r] * valid, s[SCALE + r] * valid
+                j, q = JACOBIAN + r, JACOBIAN + BLOCK + r
                 lu, lv = -fz * (t0 - x * t2), -fz * (t1 - y * t2)
-                along[r], along[s] = lu, lv
-                zf = z * fz
-                e = kappa[anchor[o]] - one - relief[o] * rf * stretch[r]
-                jacobian[6, r] = e * lu + zf * (r02 - x * r22)
-                jacobian[6, s] = e * lv + zf * (r12 - y * r22)
+                s[ALONG + r], s[ALONG + BLOCK + r] = lu, lv
+                zf = s[DEPTH + r] * fz
+                e = s[KAPPA + r] - s[RELIEF + r] / s[BRACKET + r]
                 g = -zf * ifs
-                jacobian[7, r], jacobian[7, s] = g * (r00 - x * r20), g * (r10 - y * r20)
-                jacobian[8, r], jacobian[8, s] = g * (r01 - x * r21), g * (r11 - y * r21)
-                jacobian[9, r], jacobian[9, s] = f * x, f * y
-                jacobian[10, r], jacobian[10, s] = one, zero
-                jacobian[11, r], jacobian[11, s] = zero, one
+                s[j + 6 * TWO], s[q + 6 * TWO] = e * lu + zf * (r02 - x * r22), e * lv + zf * (r12 - y * r22)
+                s[j + 7 * TWO], s[q + 7 * TWO] = g * (r00 - x * r20), g * (r10 - y * r20)
+                s[j + 8 * TWO], s[q + 8 * TWO] = g * (r01 - x * r21), g * (r11 - y * r21)
             for i in range(NUM_LOCAL):
-                for r in range(m):
-                    w = used_weight[begin + r]
-                    weighted[i, r] = w * jacobian[i, r]
-                    weighted[i, m + r] = w * jacobian[i, m + r]
-            _accumulate(jacobian, weighted, residual, hessian[k - first], gradient[k - first], 2 * m)
+                j, w = JACOBIAN + i * TWO, WEIGHTED + i * TWO
+                for r in range(BLOCK):
+                    s[w + r] = s[WEIGHT + r] * s[j + r]
+                    s[w + BLOCK + r] = s[WEIGHT + r] * s[j + BLOCK + r]
+            _accumulate(s, hessian[k - first], gradient[k - first])
             if coupled:
-                _couple(
-                    weighted, along, residual, used_weight[begin : begin + m], anchor[begin : begin + m],
-                    anchor_start, (k - first) * NUM_LOCAL, mixed, coupling, curvature, slope_of_depth, 2,
-                )  # fmt: skip
+                # the first half of each weighted column becomes its product with the derivative by the log depth
+                for i in range(NUM_LOCAL):
+                    w = WEIGHTED + i * TWO
+                    for r in range(BLOCK):
+                        s[w + r] = s[w + r] * s[ALONG + r] + s[w + BLOCK + r] * s[ALONG + BLOCK + r]
+                for r in range(BLOCK):
+                    lu, lv = s[ALONG + r], s[ALONG + BLOCK + r]
+                    s[VALUE + r] = s[WEIGHT + r] * (lu * lu + lv * lv)
+                    s[SLOPE + r] = s[WEIGHT + r] * (lu * s[RESIDUAL + r] + lv * s[RESIDUAL + BLOCK + r])
+                for r in range(m):
+                    a = anchor[begin + r] - anchor_start
+                    for i in range(NUM_LOCAL):
+                        row[i] = s[WEIGHTED + i * TWO + r]
+                    for i in range(NUM_LOCAL):
+                        coupling[k - first, a, i] += row[i]
+                    curvature[a] += s[VALUE + r]
+                    slope_of_depth[a] += s[SLOPE + r]
+        _mirror(hessian[k - first])
     return cost, loss
-
-
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
-def _couple(
-    weighted, along, residual, w, anchor, anchor_start, column, mixed, coupling, curvature, slope_of_depth, dim
-):
-    """Add what ties the depths to the local unknowns; weighted: W J, along: derivative of residuals by log depth."""
-    m = len(w)
-    for i in range(NUM_LOCAL):
-        for r in range(m):
-            mixed[r, i] = weighted[i, r] * along[r]
-        for d in range(1, dim):
-            for r in range(m):
-                mixed[r, i] += weighted[i, d * m + r] * along[d * m + r]
-    for r in range(m):
-        a = anchor[r] - anchor_start
-        for i in range(NUM_LOCAL):
-            coupling[a, column + i] += mixed[r, i]
-        square, product = along[r] * along[r], along[r] * residual[r]
-        for d in range(1, dim):
-            square += along[d * m + r] * along[d * m + r]
-            product += along[d * m + r] * residual[d * m + r]
-        curvature[a] += w[r] * square
-        slope_of_depth[a] += w[r] * product
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
@@ -184,133 +241,105 @@ def depths_from_matches(
 ):
     """One Newton step's curvature and slope for every depth, with stored or fresh weights, and smoothed cost and loss."""
     gamma, offset, eps2 = robust
-    kind = xy.dtype.type
-    one, zero, smooth = kind(1), kind(0), kind(eps2)
-    near, closest = kind(1e-2), kind(1e-3)
-    lu, lv = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    ru, rv = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    plain, distance = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    valid = np.empty(BLOCK, xy.dtype)
+    s = np.zeros(SCRATCH, xy.dtype)
     cost, loss = 0.0, 0.0
     for k in range(len(start) - 1):
         p = pair[k]
-        r00, r01, r02, r10, r11, r12, r20, r21, r22 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]
-        t0, t1, t2, ft, cxt, cyt, ifs, cxs, cys, rf = p[9], p[10], p[11], p[12], p[13], p[14], p[15], p[16], p[17], p[18]
-        low_x, low_y, high_x, high_y = p[19], p[20], p[21], p[22]
+        t0, t1, t2, ifs, cxs, cys, rf = p[9], p[10], p[11], p[15], p[16], p[17], p[18]
         for begin in range(start[k], start[k + 1], BLOCK):
             m = min(BLOCK, start[k + 1] - begin)
-            for r in range(m):
-                o = begin + r
-                xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
-                z = depth[anchor[o]] * (one + relief[o] * rf)
-                y2 = z * (r20 * xs + r21 * ys + r22) + t2
-                inverse = one / max(y2, closest)
-                x = (z * (r00 * xs + r01 * ys + r02) + t0) * inverse
-                y = (z * (r10 * xs + r11 * ys + r12) + t1) * inverse
-                u, v = ft * x + cxt, ft * y + cyt
-                cu, cv = min(max(u, low_x), high_x), min(max(v, low_y), high_y)
-                seen = (y2 > near * z) & (y2 > closest) & (cu == u) & (cv == v)
-                keep = one if seen else zero
-                ru[r], rv[r] = cu - goal[o, 0], cv - goal[o, 1]
-                square = ru[r] * ru[r] + rv[r] * rv[r]
-                plain[r], distance[r] = np.sqrt(square), np.sqrt(square + smooth)
-                fz = -ft * inverse * keep
-                lu[r], lv[r] = fz * (t0 - x * t2), fz * (t1 - y * t2)
-                valid[r] = keep
-            value, slope = _robust(distance[:m], gamma, offset)
-            exact, _ = _robust(plain[:m], gamma, offset)
-            block_cost, block_loss = zero, zero
-            for r in range(m):
-                o = begin + r
-                block_cost += weight[o] * value[r]
-                block_loss += weight[o] * exact[r]
-                distance[r] = used_weight[o] if stored else weight[o] * slope[r] / distance[r]
+            _gather(s, begin, begin + m, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf)
+            _project(s, p, eps2)
+            _robust(s, PLAIN, EXACT, UNUSED, gamma, offset)
+            _robust(s, DISTANCE, VALUE, SLOPE, gamma, offset)
+            block_cost, block_loss = _sum_losses(s)
             cost += block_cost
             loss += block_loss
-            for r in range(m):
-                ru[r] = distance[r] * (lu[r] * ru[r] + lv[r] * rv[r])
-                rv[r] = distance[r] * (lu[r] * lu[r] + lv[r] * lv[r])
+            if stored:
+                for r in range(BLOCK):
+                    s[WEIGHT + r] = used_weight[min(begin + r, begin + m - 1)] * s[VALID + r]
+            else:
+                for r in range(BLOCK):
+                    s[WEIGHT + r] = s[VALID + r] * s[CONFIDENCE + r] * s[SLOPE + r] / s[DISTANCE + r]
+            for r in range(BLOCK):
+                scale = -s[SCALE + r]
+                lu, lv = scale * (t0 - s[X + r] * t2), scale * (t1 - s[Y + r] * t2)
+                s[VALUE + r] = s[WEIGHT + r] * (lu * lu + lv * lv)
+                s[SLOPE + r] = s[WEIGHT + r] * (lu * s[RESIDUAL + r] + lv * s[RESIDUAL + BLOCK + r])
             for r in range(m):
                 a = anchor[begin + r]
-                slope_of_depth[a] += ru[r]
-                curvature[a] += rv[r]
+                curvature[a] += s[VALUE + r]
+                slope_of_depth[a] += s[SLOPE + r]
     return cost, loss
+
+
+@njit(cache=True, fastmath=_FAST, error_model="numpy")
+def _g(distance, gamma, offset):
+    """Value and slope of g at one distance."""
+    shifted = distance + offset
+    power = shifted**gamma
+    return power - offset**gamma, gamma * power / shifted if shifted > 0 else 1.0
 
 
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def linearise_targets(
     first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
-    coupled, hessian, gradient, coupling, curvature, slope_of_depth, used_weight, column,
+    coupled, hessian, gradient, coupling, curvature, slope_of_depth, used_weight,
 ):  # fmt: skip
-    """As `linearise_matches` for regression targets, 3D points in the target's frame; coupling starts at `column`."""
+    """As `linearise_matches` for regression targets, 3D points in the target's frame, one by one in float64."""
     gamma, offset, eps2 = robust
-    kind = xy.dtype.type
-    one, zero, smooth = kind(1), kind(0), kind(eps2)
-    plain, distance = np.empty(BLOCK, xy.dtype), np.empty(BLOCK, xy.dtype)
-    residual, along = np.empty(3 * BLOCK, xy.dtype), np.empty(3 * BLOCK, xy.dtype)
-    jacobian, weighted = np.zeros((NUM_LOCAL, 3 * BLOCK), xy.dtype), np.empty((NUM_LOCAL, 3 * BLOCK), xy.dtype)
-    mixed = np.empty((BLOCK, NUM_LOCAL), xy.dtype)
+    jacobian = np.zeros((3, NUM_LOCAL))
+    residual, along, y = np.zeros(3), np.zeros(3), np.zeros(3)
     cost, loss = 0.0, 0.0
     for k in range(first, last):
-        p = pair[k]
+        p = pair[k].astype(np.float64)
         rotation, shift = p[:9].reshape(3, 3), p[9:12]
         unit, size, ifs, cxs, cys, rf = p[12], p[13], p[15], p[16], p[17], p[18]
-        hessian[k - first] = 0
-        gradient[k - first] = 0
-        for begin in range(start[k], start[k + 1], BLOCK):
-            m = min(BLOCK, start[k + 1] - begin)
-            jacobian[:, :] = zero
-            for r in range(m):
-                o = begin + r
-                xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
-                bracket = one + relief[o] * rf
-                z = depth[anchor[o]] * bracket
-                e = kappa[anchor[o]] - one - relief[o] * rf / bracket
-                square = zero
-                y0, y1, y2 = zero, zero, zero
-                for d in range(3):
-                    spread = z * (rotation[d, 0] * xs + rotation[d, 1] * ys + rotation[d, 2])
-                    y = spread + shift[d]
-                    target = size * goal[o, d]
-                    value = unit * (y - target)
-                    s = d * m + r
-                    residual[s] = value
-                    square += value * value
-                    along[s] = unit * spread
-                    jacobian[3 + d, s] = unit
-                    jacobian[6, s] = unit * (e * spread + z * rotation[d, 2])
-                    jacobian[7, s] = -unit * z * ifs * rotation[d, 0]
-                    jacobian[8, s] = -unit * z * ifs * rotation[d, 1]
-                    jacobian[9, s] = -unit * target
-                    jacobian[10, s] = unit * spread
-                    if d == 0:
-                        y0 = unit * y
-                    elif d == 1:
-                        y1 = unit * y
-                    else:
-                        y2 = unit * y
-                # a x Y
-                jacobian[1, r], jacobian[2, r] = y2, -y1
-                jacobian[0, m + r], jacobian[2, m + r] = -y2, y0
-                jacobian[0, 2 * m + r], jacobian[1, 2 * m + r] = y1, -y0
-                plain[r], distance[r] = np.sqrt(square), np.sqrt(square + smooth)
-            value, slope = _robust(distance[:m], gamma, offset)
-            exact, _ = _robust(plain[:m], gamma, offset)
-            for r in range(m):
-                o = begin + r
-                cost += weight[o] * value[r]
-                loss += weight[o] * exact[r]
-                w = weight[o] * slope[r] / distance[r]
-                used_weight[o] = w
-                for i in range(NUM_LOCAL):
-                    for d in range(3):
-                        weighted[i, d * m + r] = w * jacobian[i, d * m + r]
-            _accumulate(jacobian, weighted, residual, hessian[k - first], gradient[k - first], 3 * m)
-            if coupled:
-                _couple(
-                    weighted, along, residual, used_weight[begin : begin + m], anchor[begin : begin + m],
-                    anchor_start, column + (k - first) * NUM_LOCAL, mixed, coupling, curvature, slope_of_depth, 3,
-                )  # fmt: skip
+        h, g = hessian[k - first], gradient[k - first]
+        h[:] = 0
+        g[:] = 0
+        for o in range(start[k], start[k + 1]):
+            xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
+            bracket = 1 + relief[o] * rf
+            z = depth[anchor[o]] * bracket
+            e = kappa[anchor[o]] - 1 - relief[o] * rf / bracket
+            square = 0.0
+            for d in range(3):
+                spread = unit * z * (rotation[d, 0] * xs + rotation[d, 1] * ys + rotation[d, 2])
+                target = unit * size * goal[o, d]
+                y[d] = spread + unit * shift[d]
+                residual[d] = y[d] - target
+                square += residual[d] * residual[d]
+                along[d] = spread
+                jacobian[d, 3 + d] = unit
+                jacobian[d, 6] = e * spread + unit * z * rotation[d, 2]
+                jacobian[d, 7] = -unit * z * ifs * rotation[d, 0]
+                jacobian[d, 8] = -unit * z * ifs * rotation[d, 1]
+                jacobian[d, 9] = -target
+                jacobian[d, 10] = spread
+            # a x Y
+            jacobian[0, 1], jacobian[0, 2] = y[2], -y[1]
+            jacobian[1, 0], jacobian[1, 2] = -y[2], y[0]
+            jacobian[2, 0], jacobian[2, 1] = y[1], -y[0]
+            smooth = np.sqrt(square + eps2)
+            value, slope = _g(smooth, gamma, offset)
+            cost += weight[o] * value
+            loss += weight[o] * _g(np.sqrt(square), gamma, offset)[0]
+            w = weight[o] * slope / max(smooth, 1e-12)
+            used_weight[o] = w
+            a = anchor[o] - anchor_start
+            for d in range(3):
+                for i in range(NUM_LOCAL - 1):
+                    weighted = w * jacobian[d, i]
+                    g[i] += weighted * residual[d]
+                    for j in range(i + 1):
+                        h[i, j] += weighted * jacobian[d, j]
+                    if coupled:
+                        coupling[k - first, a, i] += weighted * along[d]
+                if coupled:
+                    curvature[a] += w * along[d] * along[d]
+                    slope_of_depth[a] += w * along[d] * residual[d]
+        _mirror(h)
     return cost, loss
 
 
@@ -320,30 +349,26 @@ def depths_from_targets(
 ):
     """As `depths_from_matches` for regression targets."""
     gamma, offset, eps2 = robust
-    kind = xy.dtype.type
-    one, zero = kind(1), kind(0)
-    plain, distance = np.empty(1, xy.dtype), np.empty(1, xy.dtype)
     cost, loss = 0.0, 0.0
     for k in range(len(start) - 1):
-        p = pair[k]
+        p = pair[k].astype(np.float64)
         rotation, shift = p[:9].reshape(3, 3), p[9:12]
         unit, size, ifs, cxs, cys, rf = p[12], p[13], p[15], p[16], p[17], p[18]
         for o in range(start[k], start[k + 1]):
             xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
-            z = depth[anchor[o]] * (one + relief[o] * rf)
-            square, length, product = zero, zero, zero
+            z = unit * depth[anchor[o]] * (1 + relief[o] * rf)
+            square, length, product = 0.0, 0.0, 0.0
             for d in range(3):
-                spread = unit * z * (rotation[d, 0] * xs + rotation[d, 1] * ys + rotation[d, 2])
+                spread = z * (rotation[d, 0] * xs + rotation[d, 1] * ys + rotation[d, 2])
                 value = spread + unit * (shift[d] - size * goal[o, d])
                 square += value * value
                 length += spread * spread
                 product += spread * value
-            plain[0], distance[0] = np.sqrt(square), np.sqrt(square + kind(eps2))
-            value_of, slope = _robust(distance, gamma, offset)
-            exact, _ = _robust(plain, gamma, offset)
-            cost += weight[o] * value_of[0]
-            loss += weight[o] * exact[0]
-            w = used_weight[o] if stored else weight[o] * slope[0] / distance[0]
+            smooth = np.sqrt(square + eps2)
+            value, slope = _g(smooth, gamma, offset)
+            cost += weight[o] * value
+            loss += weight[o] * _g(np.sqrt(square), gamma, offset)[0]
+            w = used_weight[o] if stored else weight[o] * slope / max(smooth, 1e-12)
             slope_of_depth[anchor[o]] += w * product
             curvature[anchor[o]] += w * length
     return cost, loss

@@ -71,8 +71,8 @@ class SourceBlock:
 
     hessian: Float[np.ndarray, "pair 12 12"]
     gradient: Float[np.ndarray, "pair 12"]
-    coupling: Float[np.ndarray, "anchor column"] | None
-    """Between log depths and local unknowns (12 columns a pair); None where depths are rigid."""
+    coupling: Float[np.ndarray, "pair anchor 12"] | None
+    """Between log depths and local unknowns; None where depths are rigid."""
     curvature: Float[np.ndarray, "anchor"]
     slope: Float[np.ndarray, "anchor"]
     """Second and first derivative by the log depths."""

@@ -205,10 +205,12 @@ def _reduced_block(
         return local, gradient
     curvature, slope = block.curvature + prior, block.slope + prior * correction
     root = 1 / np.sqrt(np.maximum(curvature, SMALLEST_CURVATURE * curvature.max(initial=0.0) + 1e-30))
-    scaled = block.coupling
-    scaled *= root[:, None].astype(scaled.dtype)
-    local -= scaled.T @ scaled
-    return local, gradient - scaled.T @ (slope * root).astype(scaled.dtype)
+    dtype = block.coupling.dtype
+    scaled = np.empty((len(root), count, NUM_LOCAL), dtype)
+    np.multiply(block.coupling.transpose(1, 0, 2), root[:, None, None].astype(dtype), out=scaled)
+    scaled = scaled.reshape(len(root), -1)
+    local -= scaled.T @ scaled  # one symmetric product
+    return local, gradient - scaled.T @ (slope * root).astype(dtype)
 
 
 def _mapping(

@@ -61,7 +61,7 @@ class Stage:
 STAGES = (
     Stage(smoothing_px=2.0, depth_sigma=None, principal_point=False, step=8, max_iterations=4, tolerance=1e-2),
     Stage(smoothing_px=1.0, depth_sigma=0.05, principal_point=True, step=8, max_iterations=30, tolerance=5e-3),
-    Stage(smoothing_px=0.05, depth_sigma=0.0, principal_point=True, step=1, max_iterations=300, tolerance=5e-4),
+    Stage(smoothing_px=0.05, depth_sigma=0.0, principal_point=True, step=1, max_iterations=300, tolerance=3e-4),
 )
 """A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there."""
 LEAST_ROWS = 200

@@ -25,7 +25,7 @@ class NumbaSums:
         num_pairs = sum(end - begin for begin, end in ranges)
         hessian = np.zeros((num_pairs, NUM_LOCAL, NUM_LOCAL))
         gradient = np.zeros((num_pairs, NUM_LOCAL))
-        coupling = self._zeroed(last - first, NUM_LOCAL * num_pairs) if coupled else np.zeros((1, NUM_LOCAL), self._dtype)
+        coupling = self._zeroed(num_pairs, last - first) if coupled else np.zeros((num_pairs, 0, NUM_LOCAL), self._dtype)
         curvature, slope = np.zeros((2, last - first))
         cost, loss, done = [], [], 0
         for term, (begin, end), pair, weight in zip(self._terms, ranges, point.pairs, self._weights, strict=True):
@@ -33,12 +33,10 @@ class NumbaSums:
             rows = term.rows
             arguments = (
                 begin, end, rows.start, pair, rows.xy, rows.goal, rows.anchor, rows.relief, rows.weight, point.depth,
-                point.kappa, first, term.robust, coupled, hessian[here], gradient[here],
+                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling[here], curvature, slope,
+                weight,
             )  # fmt: skip
-            if term.projected:
-                values = kernels.linearise_matches(*arguments, coupling, curvature, slope, weight)
-            else:
-                values = kernels.linearise_targets(*arguments, coupling, curvature, slope, weight, NUM_LOCAL * done)
+            values = (kernels.linearise_matches if term.projected else kernels.linearise_targets)(*arguments)
             cost.append(values[0])
             loss.append(values[1])
             done += end - begin
@@ -66,9 +64,10 @@ class NumbaSums:
             loss.append(values[1])
         return DepthSums(curvature=curvature, slope=slope, cost=tuple(cost), loss=tuple(loss))
 
-    def _zeroed(self, rows: int, columns: int) -> np.ndarray:
-        if len(self._buffer) < rows * columns:
-            self._buffer = np.empty(rows * columns, self._dtype)
-        block = self._buffer[: rows * columns].reshape(rows, columns)
+    def _zeroed(self, pairs: int, anchors: int) -> np.ndarray:
+        count = pairs * anchors * NUM_LOCAL
+        if len(self._buffer) < count:
+            self._buffer = np.empty(count, self._dtype)
+        block = self._buffer[:count].reshape(pairs, anchors, NUM_LOCAL)
         block[:] = 0
         return block
