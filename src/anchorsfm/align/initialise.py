@@ -13,13 +13,13 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 
 from anchorsfm.align.observations import DirectedObservations
 from anchorsfm.align.problem import Observations
-from anchorsfm.geometry.transforms import fit_similarity
+from anchorsfm.geometry.transforms import fit_similarities
 
 NUM_ROUNDS = 12
 """Rounds of iteratively reweighted least squares per edge."""
 MIN_TOLERANCE = 0.03
 """Residual, as a share of depth, below which a correspondence counts fully."""
-MAX_PER_EDGE = 1000
+MAX_PER_EDGE = 600
 """Correspondences that a similarity is fitted to."""
 MIN_PARALLAX = np.radians(1.0)
 MIN_TRIANGULATED = 10
@@ -55,12 +55,16 @@ def from_pairs(observations: Observations, points: PointsOf, fallback: Similarit
     edges = _edges(observations, num_views)
     order, parent = _spanning_order(edges, num_views)
     scale, rotation, centre = fallback.scale.copy(), fallback.rotation.copy(), fallback.centre.copy()
-    for child in order[1:]:
-        up = int(parent[child])
-        link = _link(observations, points, int(child), up)
-        if link is None:
+    links = {int(child): _link(observations, points, int(child), int(parent[child])) for child in order[1:]}
+    known = {child: link for child, link in links.items() if link is not None}
+    if not known:
+        return Similarities(scale=scale, rotation=rotation, centre=centre)
+    fits = dict(zip(known, zip(*robust_similarities(list(known.values())), strict=True), strict=True))
+    for child in order[1:].tolist():
+        if child not in fits:
             continue
-        edge_scale, pose = link
+        up = int(parent[child])
+        edge_scale, pose = fits[child]
         scale[child] = scale[up] * edge_scale
         rotation[child] = rotation[up] @ pose[:, :3]
         centre[child] = scale[up] * rotation[up] @ pose[:, 3] + centre[up]
@@ -97,15 +101,15 @@ def _spanning_order(
 
 def _link(
     observations: Observations, points: PointsOf, child: int, parent: int
-) -> tuple[float, Float[np.ndarray, "3 4"]] | None:
-    """Scale and pose of parent_from_child of one pair, or None if nothing is known."""
+) -> "Correspondences | None":
+    """Points of a view and where they are in the frame of its parent, or None if nothing is known."""
     matches, count = observations.matches, len(observations.matches) // 2
     first, second = _rows(matches, child, parent), _rows(matches, parent, child)
     if len(first) >= 3:
         # directed rows of both directions list the same matches in the same order
         assert (first % count == second % count).all()
         first, second = first[spread(len(first))], second[spread(len(first))]
-        return robust_similarity(points(matches, first), points(matches, second), matches.weight[first])
+        return points(matches, first), points(matches, second), matches.weight[first].astype(float)
     fallback = observations.fallback
     forward, backward = _rows(fallback, child, parent), _rows(fallback, parent, child)
     forward, backward = forward[spread(len(forward))], backward[spread(len(backward))]
@@ -113,7 +117,7 @@ def _link(
     target = np.concatenate([fallback.goal[forward], points(fallback, backward)])
     if len(source) < 3:
         return None
-    return robust_similarity(source, target, fallback.weight[np.concatenate([forward, backward])])
+    return source, target, fallback.weight[np.concatenate([forward, backward])].astype(float)
 
 
 def spread(count: int) -> Int[np.ndarray, "some"]:
@@ -133,16 +137,37 @@ def robust_similarity(
     source: Float[np.ndarray, "point 3"], target: Float[np.ndarray, "point 3"], weight: Float[np.ndarray, "point"]
 ) -> tuple[float, Float[np.ndarray, "3 4"]]:
     """Similarity from source to target by IRLS with weights of Geman-McClure's type on residuals relative to depth."""
-    depth = np.maximum(np.abs(target[:, 2]), 1e-6)
-    base = np.maximum(weight, 1e-6) / depth**2
-    current = base
+    scale, pose = robust_similarities([(source, target, weight)])
+    return float(scale[0]), pose[0]
+
+
+Correspondences = tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "point 3"], Float[np.ndarray, "point"]]
+
+
+def robust_similarities(
+    links: Sequence[Correspondences],
+) -> tuple[Float[np.ndarray, "link"], Float[np.ndarray, "link 3 4"]]:
+    """`robust_similarity` of many sets of correspondences at once: sources, targets and weights of each."""
+    count = np.array([len(weight) for _, _, weight in links])
+    slot = int(count.max(initial=1))
+    used = np.arange(slot) < count[:, None]
+    source, target, weight = np.zeros((len(links), slot, 3)), np.zeros((len(links), slot, 3)), np.zeros(used.shape)
+    for k, (from_points, to_points, confidence) in enumerate(links):
+        source[k, : count[k]], target[k, : count[k]], weight[k, : count[k]] = from_points, to_points, confidence
+    depth = np.maximum(np.abs(target[:, :, 2]), 1e-6)
+    base = np.where(used, np.maximum(weight, 1e-6), 0.0) / depth**2
+    middle = ((count - 1) // 2, count // 2)  # the ranks of a median
+    row, current = np.arange(len(links)), base
     for _ in range(NUM_ROUNDS):
-        scale, pose = fit_similarity(source, target, current)
-        residual = np.linalg.norm(scale * source @ pose[:, :3].T + pose[:, 3] - target, axis=1) / depth
-        tolerance = max(MIN_TOLERANCE, 1.5 * float(np.median(residual)))
+        scale, pose = fit_similarities(source, target, current)
+        moved = scale[:, None, None] * source @ np.swapaxes(pose[:, :, :3], 1, 2) + pose[:, None, :, 3]
+        residual = np.sqrt(((moved - target) ** 2).sum(-1)) / depth
+        ordered = np.sort(np.where(used, residual, np.inf), axis=1)
+        median = (ordered[row, middle[0]] + ordered[row, middle[1]]) / 2
+        tolerance = np.maximum(MIN_TOLERANCE, 1.5 * median)[:, None]
         current = base / (1 + (residual / tolerance) ** 2) ** 2
-    scale, pose = fit_similarity(source, target, current)
-    return max(scale, 1e-6), pose
+    scale, pose = fit_similarities(source, target, current)
+    return np.maximum(scale, 1e-6), pose
 
 
 def onto_known(

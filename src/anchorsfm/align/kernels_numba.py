@@ -151,12 +151,13 @@ def _mirror(matrix):
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def linearise_matches(
     first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
-    coupled, hessian, gradient, coupling, curvature, slope_of_depth, used_weight,
+    coupled, hessian, gradient, coupling, shared_coupling, curvature, slope_of_depth, used_weight,
 ):  # fmt: skip
     """Normal equations of the directed pairs first .. last - 1, which share their source image.
 
-    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (pair, anchor, 12), curvature and slope_of_depth
-    (anchor) of the source's anchors; stores the weights. Returns smoothed cost and plain loss.
+    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (pair, anchor, 9), shared_coupling (anchor, 3) of the
+    source's intrinsics, curvature and slope_of_depth (anchor) of the source's anchors; stores the weights. Returns
+    smoothed cost and plain loss.
     """
     gamma, offset, eps2 = robust
     kind = xy.dtype.type
@@ -227,8 +228,11 @@ def linearise_matches(
                     a = anchor[begin + r] - anchor_start
                     for i in range(NUM_LOCAL):
                         row[i] = s[WEIGHTED + i * TWO + r]
-                    for i in range(NUM_LOCAL):
+                    for i in range(6):
                         coupling[k - first, a, i] += row[i]
+                    for i in range(3):
+                        coupling[k - first, a, 6 + i] += row[9 + i]
+                        shared_coupling[a, i] += row[6 + i]
                     curvature[a] += s[VALUE + r]
                     slope_of_depth[a] += s[SLOPE + r]
         _mirror(hessian[k - first])
@@ -284,7 +288,7 @@ def _g(distance, gamma, offset):
 @njit(cache=True, fastmath=_FAST, error_model="numpy")
 def linearise_targets(
     first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
-    coupled, hessian, gradient, coupling, curvature, slope_of_depth, used_weight,
+    coupled, hessian, gradient, coupling, shared_coupling, curvature, slope_of_depth, used_weight,
 ):  # fmt: skip
     """As `linearise_matches` for regression targets, 3D points in the target's frame, one by one in float64."""
     gamma, offset, eps2 = robust
@@ -334,8 +338,10 @@ def linearise_targets(
                     g[i] += weighted * residual[d]
                     for j in range(i + 1):
                         h[i, j] += weighted * jacobian[d, j]
-                    if coupled:
-                        coupling[k - first, a, i] += weighted * along[d]
+                    if coupled and 6 <= i < 9:
+                        shared_coupling[a, i - 6] += weighted * along[d]
+                    elif coupled:
+                        coupling[k - first, a, i if i < 6 else i - 3] += weighted * along[d]
                 if coupled:
                     curvature[a] += w * along[d] * along[d]
                     slope_of_depth[a] += w * along[d] * residual[d]

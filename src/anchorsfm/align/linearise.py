@@ -30,6 +30,9 @@ from anchorsfm.align.rows import SortedRows
 from anchorsfm.align.state import Constants, State
 
 NUM_LOCAL = 12
+OF_PAIR = (0, 1, 2, 3, 4, 5, 9, 10, 11)
+OF_SOURCE = (6, 7, 8)
+"""Local unknowns that differ from pair to pair, and those of the intrinsics of the source."""
 NUM_NODE = 10
 """Unknowns of a node: rotation (3), shift (3), log size; log focal, principal point (2)."""
 
@@ -71,8 +74,10 @@ class SourceBlock:
 
     hessian: Float[np.ndarray, "pair 12 12"]
     gradient: Float[np.ndarray, "pair 12"]
-    coupling: Float[np.ndarray, "pair anchor 12"] | None
-    """Between log depths and local unknowns; None where depths are rigid."""
+    coupling: Float[np.ndarray, "pair anchor 9"] | None
+    """Between log depths and local unknowns but those of the source's intrinsics; None where depths are rigid."""
+    shared_coupling: Float[np.ndarray, "anchor 3"] | None
+    """The same for the source's intrinsics, summed over pairs."""
     curvature: Float[np.ndarray, "anchor"]
     slope: Float[np.ndarray, "anchor"]
     """Second and first derivative by the log depths."""

@@ -5,8 +5,8 @@ Every observation has one depth, so the depths' block C of the Gauss-Newton matr
 
     S = A - E C^-1 E^T,        rhs = g_c - E C^-1 g_d
 
-takes a sum over source images: in local unknowns (12 a directed pair) K = blockdiag(H) - E^T C^-1 E is formed by one
-symmetric product, then mapped to the unknowns of the cameras by S += L^T K L and forgotten.
+takes a sum over source images: in local unknowns (9 a directed pair and 3 of the source's intrinsics) E^T C^-1 E is one
+symmetric product, which is mapped to the unknowns of the cameras, subtracted, and forgotten.
 
 Unknowns are grouped in nodes of 10. A view is a node; its intrinsics are the last three unknowns of its own node, or, where
 several views share a camera, of a node of that camera, the rest of which does not exist.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.align.linearise import NUM_LOCAL, NUM_NODE, Point, SourceBlock, Sums, Term, local_maps
+from anchorsfm.align.linearise import NUM_LOCAL, NUM_NODE, OF_PAIR, OF_SOURCE, Point, SourceBlock, Sums, Term, local_maps
 from anchorsfm.align.model import Layout
 from anchorsfm.align.priors import Priors
 from anchorsfm.align.state import Constants, State, parents_of
@@ -179,43 +179,56 @@ def reduced_system(
         coupled = bool(freedoms.depth[view])
         block = sums.source_block(view, point, coupled)
         anchors = slice(*constants.anchor_start[view : view + 2])
-        local, slope = _reduced_block(block, state.correction[anchors], priors.depth_weight if coupled else 0.0)
         ranges = [slice(*term.rows.first_pair[view : view + 2]) for term in terms]
         source, target = (np.concatenate([m[side][r] for m, r in zip(maps, ranges, strict=True)]) for side in (0, 1))
         mapping = _mapping(source, target, layout)
-        width = mapping.shape[1]
+        hessian, slope = _mapped(block, mapping)
+        if block.coupling is not None:
+            eliminated = _eliminated(block, state.correction[anchors], priors.depth_weight, mapping)
+            hessian -= eliminated[0]
+            slope -= eliminated[1]
         count = len(layout.nodes)
-        matrix.add(layout.nodes, (mapping.T @ (local @ mapping)).reshape(count, NUM_NODE, count, NUM_NODE))
-        gradient[layout.nodes] += (slope @ mapping).reshape(count, width // count)
+        matrix.add(layout.nodes, hessian.reshape(count, NUM_NODE, count, NUM_NODE))
+        gradient[layout.nodes] += slope.reshape(count, NUM_NODE)
         cost += block.cost
         loss += block.loss
     _add_principal_point_prior(matrix, gradient, state, constants, nodes, priors)
     return ReducedSystem(matrix=matrix, gradient=gradient, cost=tuple(cost.tolist()), loss=tuple(loss.tolist()))
 
 
-def _reduced_block(
-    block: SourceBlock, correction: Float[np.ndarray, "anchor"], prior: float
-) -> tuple[Float[np.ndarray, "column column"], Float[np.ndarray, "column"]]:
-    """K and its gradient of one source image."""
-    count = len(block.hessian)
-    local = np.zeros((count, NUM_LOCAL, count, NUM_LOCAL))
-    local[range(count), :, range(count)] = block.hessian
-    local, gradient = local.reshape(NUM_LOCAL * count, -1), block.gradient.reshape(-1)
-    if block.coupling is None:
-        return local, gradient
+def _mapped(
+    block: SourceBlock, mapping: Float[np.ndarray, "pair 12 unknown"]
+) -> tuple[Float[np.ndarray, "unknown unknown"], Float[np.ndarray, "unknown"]]:
+    """Matrix and gradient of the cameras with rigid depths."""
+    flat = mapping.reshape(-1, mapping.shape[2])
+    return flat.T @ (block.hessian @ mapping).reshape(flat.shape), block.gradient.reshape(-1) @ flat
+
+
+def _eliminated(
+    block: SourceBlock,
+    correction: Float[np.ndarray, "anchor"],
+    prior: float,
+    mapping: Float[np.ndarray, "pair 12 unknown"],
+) -> tuple[Float[np.ndarray, "unknown unknown"], Float[np.ndarray, "unknown"]]:
+    """E C^-1 E^T and E C^-1 g_d: what eliminating the depths takes away."""
+    assert block.coupling is not None and block.shared_coupling is not None
+    dtype = block.coupling.dtype
     curvature, slope = block.curvature + prior, block.slope + prior * correction
     root = 1 / np.sqrt(np.maximum(curvature, SMALLEST_CURVATURE * curvature.max(initial=0.0) + 1e-30))
-    dtype = block.coupling.dtype
-    scaled = np.empty((len(root), count, NUM_LOCAL), dtype)
-    np.multiply(block.coupling.transpose(1, 0, 2), root[:, None, None].astype(dtype), out=scaled)
-    scaled = scaled.reshape(len(root), -1)
-    local -= scaled.T @ scaled  # one symmetric product
-    return local, gradient - scaled.T @ (slope * root).astype(dtype)
+    count, width = len(mapping), len(OF_PAIR)
+    scaled = np.empty((len(root), count * width + len(OF_SOURCE)), dtype)
+    by_pair = scaled[:, : count * width].reshape(len(root), count, width)
+    np.multiply(block.coupling.transpose(1, 0, 2), root[:, None, None].astype(dtype), out=by_pair)
+    np.multiply(block.shared_coupling, root[:, None].astype(dtype), out=scaled[:, count * width :])
+    product = (scaled.T @ scaled).astype(np.float64)  # one symmetric product
+    unknowns = mapping.shape[2]
+    rows = np.concatenate([mapping[:, OF_PAIR].reshape(-1, unknowns), mapping[0, OF_SOURCE]])
+    return rows.T @ (product @ rows), (scaled.T @ (slope * root).astype(dtype)).astype(np.float64) @ rows
 
 
 def _mapping(
     source: Float[np.ndarray, "pair 12 10"], target: Float[np.ndarray, "pair 12 10"], layout: SourceLayout
-) -> Float[np.ndarray, "column unknown"]:
+) -> Float[np.ndarray, "pair 12 unknown"]:
     """L: local unknowns of one source image from the unknowns of the nodes it touches."""
     count = len(source)
     mapping = np.zeros((count, NUM_LOCAL, len(layout.nodes), NUM_NODE))
@@ -224,7 +237,7 @@ def _mapping(
     row = np.arange(count)
     mapping[row, :, layout.target, POSE] += target[:, :, POSE]
     mapping[row, :, layout.target_intrinsics, INTRINSICS] += target[:, :, INTRINSICS]
-    return mapping.reshape(NUM_LOCAL * count, -1)
+    return mapping.reshape(count, NUM_LOCAL, -1)
 
 
 def _add_principal_point_prior(

@@ -168,9 +168,9 @@ def _directed_pairs(
     image: Int[np.ndarray, "row"], frame: Int[np.ndarray, "row"]
 ) -> tuple[Int[np.ndarray, "pair"], Int[np.ndarray, "pair"], Int[np.ndarray, "row"]]:
     """Source view, target view, and the directed pair of every row."""
-    both = np.stack([image, frame], axis=1)
-    unique, inverse = np.unique(both, axis=0, return_inverse=True)
-    return unique[:, 0], unique[:, 1], inverse.reshape(-1)
+    views = int(frame.max(initial=0)) + 1
+    unique, inverse = np.unique(image.astype(np.int64) * views + frame, return_inverse=True)
+    return unique // views, unique % views, inverse.reshape(-1)
 
 
 class CoarseObjective:

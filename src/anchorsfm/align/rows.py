@@ -7,7 +7,7 @@ by image, and nothing larger than the rows themselves has to be kept.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from anchorsfm.align.observations import DirectedObservations
 
@@ -51,36 +51,41 @@ def sorted_rows(
     order = order[np.diff(begin)[order] > 0]
     length = np.diff(begin)[order]
     start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    index = np.repeat(begin[order] - start[:-1], length) + np.arange(int(start[-1]))
+    pieces = [slice(int(begin[pair]), int(begin[pair + 1])) for pair in order]
     return SortedRows(
         source=rows.source[order].astype(np.int64),
         target=rows.target[order].astype(np.int64),
         start=start,
         first_pair=np.searchsorted(rows.source[order], np.arange(num_views + 1)).astype(np.int64),
-        xy=rows.xy[index].astype(dtype),
-        anchor=rows.anchor[index].astype(np.int32),
-        relief=rows.depth_ratio[index].astype(dtype) - dtype.type(1),
-        goal=rows.goal[index].astype(dtype),
-        weight=(rows.weight[index] * weight_factor).astype(dtype),
+        xy=_joined(rows.xy, pieces).astype(dtype, copy=False),
+        anchor=_joined(rows.anchor, pieces).astype(np.int32, copy=False),
+        relief=_joined(rows.depth_ratio, pieces).astype(dtype, copy=False) - dtype.type(1),
+        goal=_joined(rows.goal, pieces).astype(dtype, copy=False),
+        weight=(_joined(rows.weight, pieces) * weight_factor).astype(dtype, copy=False),
     )
+
+
+def _joined(values: Shaped[np.ndarray, "all *value"], pieces: list[slice]) -> Shaped[np.ndarray, "row *value"]:
+    return np.concatenate([values[piece] for piece in pieces]) if pieces else values[:0]
 
 
 def thinned(rows: SortedRows, step: int, least: int) -> SortedRows:
     """Every step-th row of each pair, with proportionally more weight; pairs keep at least about `least` rows."""
     length = np.diff(rows.start)
     stride = np.clip(length // least, 1, step)
-    position = np.arange(len(rows)) - np.repeat(rows.start[:-1], length)
-    row_stride = np.repeat(stride, length)
-    chosen = position % row_stride == row_stride // 2
-    kept = np.bincount(np.repeat(np.arange(rows.num_pairs), length)[chosen], minlength=rows.num_pairs)
+    kept = -(-(length - stride // 2) // stride)
+    start = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    within = np.arange(int(start[-1])) - np.repeat(start[:-1], kept)
+    row_stride = np.repeat(stride, kept)
+    chosen = np.repeat(rows.start[:-1] + stride // 2, kept) + within * row_stride
     return SortedRows(
         source=rows.source,
         target=rows.target,
-        start=np.concatenate([[0], np.cumsum(kept)]).astype(np.int64),
+        start=start,
         first_pair=rows.first_pair,
         xy=rows.xy[chosen],
         anchor=rows.anchor[chosen],
         relief=rows.relief[chosen],
         goal=rows.goal[chosen],
-        weight=rows.weight[chosen] * row_stride[chosen].astype(rows.weight.dtype),
+        weight=rows.weight[chosen] * row_stride.astype(rows.weight.dtype),
     )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.align import kernels_numba as kernels
-from anchorsfm.align.linearise import NUM_LOCAL, DepthSums, Point, SourceBlock, Term
+from anchorsfm.align.linearise import NUM_LOCAL, OF_PAIR, OF_SOURCE, DepthSums, Point, SourceBlock, Term
 from anchorsfm.align.state import Constants
 
 
@@ -25,7 +25,8 @@ class NumbaSums:
         num_pairs = sum(end - begin for begin, end in ranges)
         hessian = np.zeros((num_pairs, NUM_LOCAL, NUM_LOCAL))
         gradient = np.zeros((num_pairs, NUM_LOCAL))
-        coupling = self._zeroed(num_pairs, last - first) if coupled else np.zeros((num_pairs, 0, NUM_LOCAL), self._dtype)
+        coupling = self._zeroed(num_pairs, last - first if coupled else 0)
+        shared_coupling = np.zeros((last - first, len(OF_SOURCE)), self._dtype)
         curvature, slope = np.zeros((2, last - first))
         cost, loss, done = [], [], 0
         for term, (begin, end), pair, weight in zip(self._terms, ranges, point.pairs, self._weights, strict=True):
@@ -33,8 +34,8 @@ class NumbaSums:
             rows = term.rows
             arguments = (
                 begin, end, rows.start, pair, rows.xy, rows.goal, rows.anchor, rows.relief, rows.weight, point.depth,
-                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling[here], curvature, slope,
-                weight,
+                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling[here], shared_coupling,
+                curvature, slope, weight,
             )  # fmt: skip
             values = (kernels.linearise_matches if term.projected else kernels.linearise_targets)(*arguments)
             cost.append(values[0])
@@ -44,6 +45,7 @@ class NumbaSums:
             hessian=hessian,
             gradient=gradient,
             coupling=coupling if coupled else None,
+            shared_coupling=shared_coupling if coupled else None,
             curvature=curvature,
             slope=slope,
             cost=tuple(cost),
@@ -65,9 +67,9 @@ class NumbaSums:
         return DepthSums(curvature=curvature, slope=slope, cost=tuple(cost), loss=tuple(loss))
 
     def _zeroed(self, pairs: int, anchors: int) -> np.ndarray:
-        count = pairs * anchors * NUM_LOCAL
+        count = pairs * anchors * len(OF_PAIR)
         if len(self._buffer) < count:
             self._buffer = np.empty(count, self._dtype)
-        block = self._buffer[:count].reshape(pairs, anchors, NUM_LOCAL)
+        block = self._buffer[:count].reshape(pairs, anchors, len(OF_PAIR))
         block[:] = 0
         return block
