@@ -54,15 +54,26 @@ class Stage:
     step: int
     """Every how many-th match of a pair counts."""
     max_iterations: int
+    depth_rounds: int
+    """Newton steps of the depths by themselves after each step of the cameras, besides the one that goes with it."""
     tolerance: float
     """The stage ends when an iteration lowers the cost by less than this share."""
 
 
 STAGES = (
-    Stage(smoothing_px=2.0, depth_sigma=None, principal_point=False, step=8, max_iterations=4, tolerance=1e-2),
-    Stage(smoothing_px=1.0, depth_sigma=0.05, principal_point=True, step=8, max_iterations=30, tolerance=5e-3),
-    Stage(smoothing_px=0.05, depth_sigma=0.0, principal_point=True, step=1, max_iterations=300, tolerance=3e-4),
-)
+    Stage(
+        smoothing_px=2.0, depth_sigma=None, principal_point=False, step=8, max_iterations=4, depth_rounds=0,
+        tolerance=1e-2,
+    ),
+    Stage(
+        smoothing_px=1.0, depth_sigma=0.05, principal_point=True, step=8, max_iterations=30, depth_rounds=1,
+        tolerance=5e-3,
+    ),
+    Stage(
+        smoothing_px=0.05, depth_sigma=0.0, principal_point=True, step=1, max_iterations=300, depth_rounds=2,
+        tolerance=4e-4,
+    ),
+)  # fmt: skip
 """A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there."""
 LEAST_ROWS = 200
 """Matches that thinning leaves a pair, about."""
@@ -228,6 +239,8 @@ class _StageRun:
                 if self.freedoms.depth.any():
                     trial = self.with_depths(trial, stored=True)[0]
                     after, trial_cost = self.with_depths(trial, stored=False)
+                    for _ in range(self.stage.depth_rounds - 1 if trial_cost < cost else 0):
+                        after = self.with_depths(after, stored=False)[0]
                 else:
                     after = trial
                     trial_cost = sum(self.sums.depth_sums(self.point(trial), False).cost) + self.prior(trial)

@@ -74,6 +74,7 @@ class TorchSums:
         self._start = constants.anchor_start.tolist()
         self._chunks = [_chunks(term, self._device) for term in terms]
         self._weights = [torch.zeros_like(chunks.weight) for chunks in self._chunks]
+        self._buffers: list[Tensor | None] = [None] * len(terms)
         self._dtype = torch.from_numpy(np.zeros(1, dtype)).dtype
 
     def source_block(self, view: int, point: Point, coupled: bool) -> SourceBlock:
@@ -93,8 +94,12 @@ class TorchSums:
                 loss[k] += slab.loss
                 self._weights[k][slab.here] = slab.weight
                 anchor = self._chunks[k].anchor[slab.here]
-                e = kappa[anchor] - 1 - slab.relief / (1 + slab.relief)
-                jacobian = (_projected if term.projected else _regressed)(slab, e, self._chunks[k].goal[slab.here])
+                e = _gathered(kappa, anchor) - 1 - slab.relief / (1 + slab.relief)
+                jacobian = self._columns(k, len(e))
+                if term.projected:
+                    _project(jacobian, slab, e)
+                else:
+                    _regress(jacobian, slab, e, self._chunks[k].goal[slab.here])
                 weighted = jacobian[:, :NUM_LOCAL] * slab.weight[:, None, None]
                 pair = self._tensor(self._chunks[k].pair[slab.here] - begin + done)
                 product = torch.bmm(weighted.flatten(2), jacobian.flatten(2).transpose(1, 2))
@@ -131,6 +136,15 @@ class TorchSums:
             curvature=_array(curvature), slope=_array(slope), cost=tuple(cost.tolist()), loss=tuple(loss.tolist())
         )
 
+    def _columns(self, k: int, count: int) -> Float[Tensor, "chunk 13 dim slot"]:
+        """A buffer for Jacobian columns and residuals; what is zero in all of them is zero."""
+        chunks = self._chunks[k]
+        shape = (NUM_LOCAL + 1, chunks.goal.shape[1], chunks.goal.shape[2])
+        buffer = self._buffers[k]
+        if buffer is None or len(buffer) < count:
+            self._buffers[k] = buffer = torch.zeros(count, *shape, dtype=self._dtype, device=self._device)
+        return buffer[:count]
+
     def _zeros(self, count: int) -> tuple[Tensor, Tensor]:
         first, second = torch.zeros(2, count, dtype=torch.float64, device=self._device)
         return first, second
@@ -156,7 +170,7 @@ def _slab(
 ) -> _Slab:
     inverse_focal, relief = pairs[:, 15], chunks.relief[here] * pairs[:, 18]
     ray_x, ray_y = (chunks.x[here] - pairs[:, 16]) * inverse_focal, (chunks.y[here] - pairs[:, 17]) * inverse_focal
-    z = depth[chunks.anchor[here]] * (1 + relief)
+    z = _gathered(depth, chunks.anchor[here]) * (1 + relief)
     turned = torch.bmm(pairs[:, :9, 0].view(-1, 3, 3), torch.stack([ray_x, ray_y, torch.ones_like(ray_x)], dim=1))
     spread = turned * z[:, None]
     y = spread + pairs[:, 9:12]
@@ -195,6 +209,10 @@ def _slab(
     )
 
 
+def _gathered(values: Float[Tensor, "anchor"], index: Int[Tensor, "chunk slot"]) -> Float[Tensor, "chunk slot"]:
+    return values.index_select(0, index.view(-1)).view(index.shape)
+
+
 def _add_depths(
     curvature: Float[Tensor, "anchor"],
     slope: Float[Tensor, "anchor"],
@@ -208,10 +226,8 @@ def _add_depths(
     slope.index_add_(0, index, (weight * (slab.along * slab.residual).sum(1)).double().view(-1))
 
 
-def _projected(
-    slab: _Slab, e: Float[Tensor, "chunk slot"], goal: Float[Tensor, "chunk 2 slot"]
-) -> Float[Tensor, "chunk 13 2 slot"]:
-    """Columns of the local unknowns, then the residual; observations that say nothing have no weight."""
+def _project(out: Float[Tensor, "chunk 13 2 slot"], slab: _Slab, e: Float[Tensor, "chunk slot"]) -> None:
+    """Columns of the local unknowns, then the residual, into a buffer; observations that say nothing have no weight."""
     valid, pairs = slab.valid, slab.pairs
     x, y, fz = (slab.point * valid[:, None]).unbind(1)
     f = pairs[:, 12]
@@ -219,7 +235,6 @@ def _projected(
     zf = slab.depth * fz
     zf_x, zf_y, g = zf * x, zf * y, -pairs[:, 15]
     fx, fy = f * x, f * y
-    out = x.new_zeros(len(x), NUM_LOCAL + 1, 2, x.shape[1])
     out[:, 0, 0], out[:, 1, 0], out[:, 2, 0] = -fx * y, f + fx * x, -fy
     out[:, 0, 1], out[:, 1, 1], out[:, 2, 1] = -f - fy * y, fx * y, fx
     out[:, 3, 0], out[:, 4, 1] = fz, fz
@@ -231,17 +246,18 @@ def _projected(
     out[:, 9, 0], out[:, 9, 1] = fx, fy
     out[:, 10, 0], out[:, 11, 1] = valid, valid
     out[:, 12] = slab.residual
-    return out
 
 
-def _regressed(
-    slab: _Slab, e: Float[Tensor, "chunk slot"], goal: Float[Tensor, "chunk 3 slot"]
-) -> Float[Tensor, "chunk 13 3 slot"]:
-    """As `_projected` for distances from predicted points."""
+def _regress(
+    out: Float[Tensor, "chunk 13 3 slot"],
+    slab: _Slab,
+    e: Float[Tensor, "chunk slot"],
+    goal: Float[Tensor, "chunk 3 slot"],
+) -> None:
+    """As `_project` for distances from predicted points."""
     pairs, z = slab.pairs, slab.depth
     unit, size = pairs[:, 12], pairs[:, 13]
     y = unit[:, None] * slab.point
-    out = z.new_zeros(len(z), NUM_LOCAL + 1, 3, z.shape[1])
     lateral = -unit * z * pairs[:, 15]
     for d in range(3):
         after, before = (d + 1) % 3, (d + 2) % 3
@@ -252,7 +268,6 @@ def _regressed(
         out[:, 9, d] = -unit * size * goal[:, d]
         out[:, 10, d] = slab.along[:, d]
     out[:, 12] = slab.residual
-    return out
 
 
 def _chunks(term: Term, device: torch.device) -> _Chunks:
