@@ -38,6 +38,18 @@ PointsOf = Callable[[DirectedObservations, Int[np.ndarray, "some"]], Float[np.nd
 """Points of some rows of the observations in their source camera frames at the front end's scale."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Correspondences:
+    """The same points in two frames."""
+
+    source: Float[np.ndarray, "point 3"]
+    target: Float[np.ndarray, "point 3"]
+    weight: Float[np.ndarray, "point"]
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
 def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
     """All cameras look the same way, with their focal planes' centres at the origin."""
     num = len(pivot_offset)
@@ -101,7 +113,7 @@ def _spanning_order(
 
 def _link(
     observations: Observations, points: PointsOf, child: int, parent: int
-) -> "Correspondences | None":
+) -> Correspondences | None:
     """Points of a view and where they are in the frame of its parent, or None if nothing is known."""
     matches, count = observations.matches, len(observations.matches) // 2
     first, second = _rows(matches, child, parent), _rows(matches, parent, child)
@@ -109,7 +121,9 @@ def _link(
         # directed rows of both directions list the same matches in the same order
         assert (first % count == second % count).all()
         first, second = first[spread(len(first))], second[spread(len(first))]
-        return points(matches, first), points(matches, second), matches.weight[first].astype(float)
+        return Correspondences(
+            source=points(matches, first), target=points(matches, second), weight=matches.weight[first].astype(float)
+        )
     fallback = observations.fallback
     forward, backward = _rows(fallback, child, parent), _rows(fallback, parent, child)
     forward, backward = forward[spread(len(forward))], backward[spread(len(backward))]
@@ -117,7 +131,8 @@ def _link(
     target = np.concatenate([fallback.goal[forward], points(fallback, backward)])
     if len(source) < 3:
         return None
-    return source, target, fallback.weight[np.concatenate([forward, backward])].astype(float)
+    weight = fallback.weight[np.concatenate([forward, backward])].astype(float)
+    return Correspondences(source=source, target=target, weight=weight)
 
 
 def spread(count: int) -> Int[np.ndarray, "some"]:
@@ -137,23 +152,20 @@ def robust_similarity(
     source: Float[np.ndarray, "point 3"], target: Float[np.ndarray, "point 3"], weight: Float[np.ndarray, "point"]
 ) -> tuple[float, Float[np.ndarray, "3 4"]]:
     """Similarity from source to target by IRLS with weights of Geman-McClure's type on residuals relative to depth."""
-    scale, pose = robust_similarities([(source, target, weight)])
+    scale, pose = robust_similarities([Correspondences(source=source, target=target, weight=weight)])
     return float(scale[0]), pose[0]
-
-
-Correspondences = tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "point 3"], Float[np.ndarray, "point"]]
 
 
 def robust_similarities(
     links: Sequence[Correspondences],
 ) -> tuple[Float[np.ndarray, "link"], Float[np.ndarray, "link 3 4"]]:
-    """`robust_similarity` of many sets of correspondences at once: sources, targets and weights of each."""
-    count = np.array([len(weight) for _, _, weight in links])
+    """`robust_similarity` of many sets of correspondences at once."""
+    count = np.array([len(link) for link in links])
     slot = int(count.max(initial=1))
     used = np.arange(slot) < count[:, None]
     source, target, weight = np.zeros((len(links), slot, 3)), np.zeros((len(links), slot, 3)), np.zeros(used.shape)
-    for k, (from_points, to_points, confidence) in enumerate(links):
-        source[k, : count[k]], target[k, : count[k]], weight[k, : count[k]] = from_points, to_points, confidence
+    for k, link in enumerate(links):
+        source[k, : count[k]], target[k, : count[k]], weight[k, : count[k]] = link.source, link.target, link.weight
     depth = np.maximum(np.abs(target[:, :, 2]), 1e-6)
     base = np.where(used, np.maximum(weight, 1e-6), 0.0) / depth**2
     middle = ((count - 1) // 2, count // 2)  # the ranks of a median

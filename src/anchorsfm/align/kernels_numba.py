@@ -6,6 +6,10 @@ over it has a constant length, so that the compiler uses vector instructions. No
 cast to the type of the data, because a Python float would silently turn float32 arithmetic into float64.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -24,7 +28,19 @@ WEIGHTED = JACOBIAN + NUM_LOCAL * TWO
 SCRATCH = WEIGHTED + NUM_LOCAL * TWO
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile, once: the machine code is cached beside this file. What a run-time type checker put around it is removed."""
+    compiled: Callable[..., Any] = njit(cache=True, fastmath=_FAST, error_model="numpy")(inspect.unwrap(function))
+    return compiled
+
+
+def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile as a part of whatever calls it."""
+    compiled: Callable[..., Any] = njit(fastmath=_FAST, error_model="numpy", inline="always")(inspect.unwrap(function))
+    return compiled
+
+
+@_inlined
 def _robust(s, distance, value, slope, gamma, offset):
     """Value and slope of g for a block of distances."""
     kind = s.dtype.type
@@ -48,7 +64,7 @@ def _robust(s, distance, value, slope, gamma, offset):
             s[slope + r] = exponent * power / shifted
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+@_inlined
 def _gather(s, begin, end, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf):
     """Copy a block of observations; behind its end the last one is repeated without weight."""
     one, zero = s.dtype.type(1), s.dtype.type(0)
@@ -65,7 +81,7 @@ def _gather(s, begin, end, xy, goal, anchor, relief, weight, depth, ifs, cxs, cy
         s[CONFIDENCE + r] = weight[o] if begin + r < end else zero
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+@_inlined
 def _project(s, p, eps2):
     """Residuals of a block and whether they say anything."""
     kind = s.dtype.type
@@ -93,7 +109,7 @@ def _project(s, p, eps2):
         s[RESIDUAL + r], s[RESIDUAL + BLOCK + r] = ru, rv
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+@_inlined
 def _sum_losses(s):
     """Smoothed and plain loss of a block."""
     zero = s.dtype.type(0)
@@ -104,7 +120,7 @@ def _sum_losses(s):
     return cost, loss
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+@_inlined
 def _accumulate(s, hessian, gradient):
     """hessian += J W J^T (a staircase that covers the lower half) and gradient += J W r: 2 x 4 elements at a time."""
     zero = s.dtype.type(0)
@@ -140,7 +156,7 @@ def _accumulate(s, hessian, gradient):
             hessian[i + 1, j + 3] += b3
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy", inline="always")
+@_inlined
 def _mirror(matrix):
     """Copy the lower half of a symmetric matrix to the upper one."""
     for i in range(NUM_LOCAL):
@@ -148,7 +164,7 @@ def _mirror(matrix):
             matrix[j, i] = matrix[i, j]
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
+@_compiled
 def linearise_matches(
     first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
     coupled, hessian, gradient, coupling, shared_coupling, curvature, slope_of_depth, used_weight,
@@ -239,7 +255,7 @@ def linearise_matches(
     return cost, loss
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
+@_compiled
 def depths_from_matches(
     start, pair, xy, goal, anchor, relief, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
 ):
@@ -277,7 +293,7 @@ def depths_from_matches(
     return cost, loss
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
+@_compiled
 def _g(distance, gamma, offset):
     """Value and slope of g at one distance."""
     shifted = distance + offset
@@ -285,7 +301,7 @@ def _g(distance, gamma, offset):
     return power - offset**gamma, gamma * power / shifted if shifted > 0 else 1.0
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
+@_compiled
 def linearise_targets(
     first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
     coupled, hessian, gradient, coupling, shared_coupling, curvature, slope_of_depth, used_weight,
@@ -349,7 +365,7 @@ def linearise_targets(
     return cost, loss
 
 
-@njit(cache=True, fastmath=_FAST, error_model="numpy")
+@_compiled
 def depths_from_targets(
     start, pair, xy, goal, anchor, relief, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
 ):

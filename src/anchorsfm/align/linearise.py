@@ -20,7 +20,7 @@ A body-frame step (w, v) of a pose is R <- R exp([w]x), C <- C + R v. Then a = R
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -62,7 +62,7 @@ class Term:
 class Point:
     """Where sums are evaluated: what observations depend on, for all terms."""
 
-    pairs: tuple[Float[np.ndarray, "pair 23"], ...]
+    pairs: tuple[Float[np.ndarray, "_ 23"], ...]
     """Per term: R, T, f_t, c_t, 1 / f_s, c_s, f0 / f_s, lowest and highest pixel of every directed pair."""
     depth: Float[np.ndarray, "anchor"]
     kappa: Float[np.ndarray, "anchor"]
@@ -96,6 +96,7 @@ class DepthSums:
     loss: tuple[float, ...]
 
 
+@runtime_checkable
 class Sums(Protocol):
     """One way of computing the sums. Weights of the last linearisation are kept, for back-substitution."""
 

@@ -53,6 +53,8 @@ class PointPairs:
     weight: Float[torch.Tensor, "pair slot"]
     scale: Float[torch.Tensor, "pair slot"]
     """1 / (z_i z_j)."""
+    matched: Bool[np.ndarray, "pair"]
+    """Pairs of matches; the others are regression targets."""
 
     def __len__(self) -> int:
         return len(self.first)
@@ -76,12 +78,12 @@ def minimise_coarse(
     pairs = _point_pairs(problem, start, config)
     free, pattern = _free(problem), _pattern(pairs, problem.layout.num_views)
     similarity = Similarity(rotation=state.rotation, shift=state.centre, size=np.exp(state.log_size))
-    costs: list[float] = []
+    costs: list[tuple[float, float]] = []
     status = SolverStatus.MAX_ITERATIONS
     for tolerance in TOLERANCES:
         damping, moments = 1e-6, _moments(pairs, similarity, tolerance)
         while len(costs) < config.niter1:
-            costs.append(moments.cost)
+            costs.append((moments.matched_cost, moments.fallback_cost))
             advance(1)
             if not np.isfinite(moments.cost):
                 return _result(start, costs[:-1], SolverStatus.NON_FINITE)
@@ -97,7 +99,7 @@ def minimise_coarse(
         else:
             status = SolverStatus.MAX_ITERATIONS
             break
-    costs.append(moments.cost)
+    costs.append((moments.matched_cost, moments.fallback_cost))
     return _result(_with(start, state, similarity, problem), costs, status)
 
 
@@ -111,9 +113,9 @@ def _with(start: Variables, state: State, similarity: Similarity, problem: Probl
     return replace(start, quaternion=result.quaternion, translation=result.translation, log_size=result.log_size)
 
 
-def _result(state: Variables, costs: list[float], status: SolverStatus) -> SolverResult:
-    total = np.array(costs, np.float64)
-    history = StageHistory(loss=total, fallback_loss=np.zeros_like(total), total=total, status=status)
+def _result(state: Variables, costs: list[tuple[float, float]], status: SolverStatus) -> SolverResult:
+    matched, fallback = np.array(costs, np.float64).reshape(-1, 2).T.copy()
+    history = StageHistory(loss=matched, fallback_loss=fallback, total=matched + fallback, status=status)
     return SolverResult(state=state, stepped=state, history=history)
 
 
@@ -138,14 +140,14 @@ def _point_pairs(problem: Problem, start: Variables, config: AlignConfig) -> Poi
     chosen = _selection(matches.pair[:count])
     points = UnitPoints(start, layout)
     first, second = points(matches, chosen), points(matches, chosen + count)
-    parts = [(matches.source, matches.target, matches.pair[chosen], first, second, matches.weight[chosen])]
+    parts = [(matches.source, matches.target, matches.pair[chosen], first, second, matches.weight[chosen], True)]
     if len(fallback) and config.loss_dust3r_w > 0:
         rows = _selection(fallback.pair)
         factor = config.loss_dust3r_w * total / max(observations.fallback_weight, 1e-30) / 2
         parts.append(
             (
                 fallback.source, fallback.target, fallback.pair[rows], points(fallback, rows), fallback.goal[rows],
-                fallback.weight[rows] * factor,
+                fallback.weight[rows] * factor, False,
             )  # fmt: skip
         )
     return _packed([_part(*part) for part in parts])
@@ -168,6 +170,7 @@ def _part(
     first: Float[np.ndarray, "row 3"],
     second: Float[np.ndarray, "row 3"],
     weight: Float[np.ndarray, "row"],
+    matched: bool,
 ) -> PointPairs:
     layout = lay_out(pair, ROWS_PER_PAIR)
     depth = np.maximum(first[:, 2], 1e-30) * np.maximum(second[:, 2], 1e-30)
@@ -180,6 +183,7 @@ def _part(
         points=torch.from_numpy(slots[0]).movedim(1, -1).contiguous(),
         weight=torch.from_numpy(slots[1] * layout.used),
         scale=torch.from_numpy(slots[2]),
+        matched=np.full(len(layout.pair), matched),
     )
 
 
@@ -200,6 +204,7 @@ def _packed(parts: list[PointPairs]) -> PointPairs:
         points=torch.cat([padded(part.points) for part in parts]),
         weight=torch.cat([padded(part.weight) for part in parts]),
         scale=torch.cat([padded(part.scale) for part in parts]),
+        matched=np.concatenate([part.matched for part in parts]),
     )
 
 
@@ -208,8 +213,13 @@ class Moments:
     """Reweighted second moments of (x_i, x_j, 1), each over s_i z_i s_j z_j, and the robust cost."""
 
     value: Float[np.ndarray, "pair 7 7"]
-    cost: float
-    """Weighted mean over matches of the robust loss over tau^2."""
+    matched_cost: float
+    fallback_cost: float
+    """Robust losses over tau^2, of matches and of targets, as means over all of their weight."""
+
+    @property
+    def cost(self) -> float:
+        return self.matched_cost + self.fallback_cost
 
 
 def _moments(pairs: PointPairs, similarity: Similarity, tolerance: float) -> Moments:
@@ -220,8 +230,12 @@ def _moments(pairs: PointPairs, similarity: Similarity, tolerance: float) -> Mom
     weight = pairs.weight * inverse / (1 + square)
     value = torch.bmm(pairs.points * weight[:, None], pairs.points.transpose(1, 2))
     total = float(pairs.weight.sum())
-    cost = float((pairs.weight * torch.log1p(square)).sum()) / max(total, 1e-300)
-    return Moments(value=value.numpy() / max(total, 1e-300) / tolerance**2, cost=cost)
+    cost = (pairs.weight * torch.log1p(square)).sum(1).numpy() / max(total, 1e-300)
+    return Moments(
+        value=value.numpy() / max(total, 1e-300) / tolerance**2,
+        matched_cost=float(cost[pairs.matched].sum()),
+        fallback_cost=float(cost[~pairs.matched].sum()),
+    )
 
 
 def _to_difference(pairs: PointPairs, similarity: Similarity) -> Float[np.ndarray, "pair 3 7"]:
