@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array, csc_array
+from scipy.sparse import coo_array, csc_array, diags_array
 from scipy.sparse.linalg import splu
 
 from anchorsfm.align.linearise import NUM_NODE
@@ -23,7 +23,7 @@ DENSE_ADVANTAGE = 15.0
 Pattern = tuple[Int[np.ndarray, "block"], Int[np.ndarray, "block"]]
 
 
-def sparse_pattern(cliques: Iterable[Int[np.ndarray, "some"]], count: int) -> Pattern | None:
+def sparse_pattern(cliques: Iterable[Int[np.ndarray, "_"]], count: int) -> Pattern | None:
     """Rows and columns of the blocks that can be non-zero, or None if a dense factorisation is cheaper.
 
     cliques: groups of nodes that are all coupled with each other.
@@ -84,7 +84,8 @@ def solve(
 
 def _scaling(diagonal: Float[np.ndarray, "unknown"]) -> Float[np.ndarray, "unknown"]:
     """Jacobi scaling; unknowns that nothing determines stay where they are."""
-    return 1 / np.sqrt(np.where(diagonal > 1e-14 * diagonal.max(), diagonal, diagonal.max() + 1e-30))
+    largest = max(float(diagonal.max()), 1e-30)
+    return 1 / np.sqrt(np.where(diagonal > 1e-14 * largest, diagonal, largest))
 
 
 def _dense(
@@ -92,6 +93,8 @@ def _dense(
 ) -> Float[np.ndarray, "unknown"] | None:
     size = matrix.count * NUM_NODE
     system = matrix.blocks.transpose(0, 2, 1, 3).reshape(size, size)[np.ix_(chosen, chosen)]
+    if not (np.diagonal(system) >= 0).all():
+        return None
     scale = _scaling(np.diagonal(system))
     system *= scale
     system *= scale[:, None]
@@ -116,13 +119,13 @@ def _sparse(
     used = (row >= 0) & (column >= 0)
     size = (len(chosen), len(chosen))
     system = coo_array((matrix.blocks[used], (row[used], column[used])), shape=size).tocsc()
+    if not (system.diagonal() >= 0).all():
+        return None
     scale = _scaling(system.diagonal())
-    system = csc_array(coo_array((matrix.blocks[used] * scale[row[used]] * scale[column[used]], (row[used], column[used])), shape=size))
+    system = csc_array(diags_array(scale) @ system @ diags_array(scale))
     system.setdiag(1 + damping)
     try:
-        factor = splu(
-            system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        factor = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     except RuntimeError:
         return None
     if not (factor.U.diagonal() > 0).all():

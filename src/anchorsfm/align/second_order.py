@@ -185,6 +185,7 @@ class _StageRun:
     def __init__(self, fine: FineProblem, stage: Stage, priors: Priors, freedoms: Freedoms) -> None:
         self.fine, self.stage, self.priors, self.freedoms = fine, stage, priors, freedoms
         self.terms = tuple(_staged(term, stage) for term in fine.terms)
+        self.depth_rounds = stage.depth_rounds
         self.sums = fine.make_sums(self.terms, fine.constants, fine.dtype)
 
     def point(self, state: State) -> Point:
@@ -196,23 +197,26 @@ class _StageRun:
 
     def minimise(self, state: State, trace: "_Trace") -> State:
         """Step until the cost hardly falls. The states stepped from are evaluated; so is the last one, by the next stage."""
-        damping, earlier = FIRST_DAMPING, (state, np.inf)
+        damping = FIRST_DAMPING
+        before_depths, accepted = state, np.inf
         for iteration in range(self.stage.max_iterations):
+            if trace.is_over:
+                return state
             system = self.linearise(state)
             cost = sum(system.cost) + self.prior(state)
             if not np.isfinite(cost):
                 trace.status = SolverStatus.NON_FINITE
-                return earlier[0]
-            if cost > earlier[1]:  # the last depths' own steps went too far
-                return earlier[0]
+                return before_depths
+            if cost > accepted:  # the depths' own steps went too far
+                self.depth_rounds -= 1
+                state, accepted = before_depths, np.inf
+                continue
             trace.add(system.loss, self.priors.total, cost)
-            if trace.is_over:
-                return state
             trial = self.step(state, system, cost, damping)
             if trial is None:
                 trace.status = SolverStatus.CONVERGED if iteration else SolverStatus.STALLED
                 return state
-            earlier = (trial.before_depths, trial.cost)
+            before_depths, accepted = trial.before_depths, trial.cost
             state, damping = trial.state, max(trial.damping / DAMPING_FALL, LEAST_DAMPING)
             if cost - trial.cost < self.stage.tolerance * cost:
                 trace.status = SolverStatus.CONVERGED
@@ -239,7 +243,8 @@ class _StageRun:
                 if self.freedoms.depth.any():
                     trial = self.with_depths(trial, stored=True)[0]
                     after, trial_cost = self.with_depths(trial, stored=False)
-                    for _ in range(self.stage.depth_rounds - 1 if trial_cost < cost else 0):
+                    after = after if self.depth_rounds > 0 else trial
+                    for _ in range(self.depth_rounds - 1 if trial_cost < cost else 0):
                         after = self.with_depths(after, stored=False)[0]
                 else:
                     after = trial
@@ -302,10 +307,9 @@ class _Trace:
         """No iteration is left, or the loss is not a number."""
         if self.status == SolverStatus.NON_FINITE:
             return True
-        over = len(self._rows) > self._limit
-        if over:
+        if len(self._rows) >= self._limit:
             self.status = SolverStatus.MAX_ITERATIONS
-        return over
+        return len(self._rows) >= self._limit
 
     def history(self) -> StageHistory:
         loss, fallback, total = np.array(self._rows, np.float64).reshape(-1, 3).T.copy()
