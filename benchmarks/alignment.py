@@ -91,7 +91,13 @@ def make_scene(oracle: ModuleType, case: Case, seed: int) -> Scene:
     if pairs.endswith("+loop"):
         pairs = oracle.make_pair_list(case.num_images, pairs.removesuffix("+loop")) + LOOP
     made = oracle.make_scene(
-        case.num_images, pairs, seed, (HEIGHT, WIDTH), arc_deg=case.arc_deg, shared_focal=case.shared, **dict(case.noise)
+        case.num_images,
+        pairs,
+        seed,
+        (HEIGHT, WIDTH),
+        arc_deg=case.arc_deg,
+        shared_focal=case.shared,
+        **dict(case.noise),
     )
     shift = _shifts(case, seed)
     if case.offset_share:
@@ -120,7 +126,9 @@ def _recast(oracle: ModuleType, made: dict[str, Any]) -> None:
     """Depths and matches for changed calibrations, in place."""
     centre = made["cam2w"][:, :3, 3]
     rays = [made["rays"](k) @ made["cam2w"][k, :3, :3].T for k in range(made["n"])]
-    made["depth"] = np.stack([made["room"].ray_cast(c, r) for c, r in zip(centre, rays, strict=True)]).astype(np.float32)
+    made["depth"] = np.stack([made["room"].ray_cast(c, r) for c, r in zip(centre, rays, strict=True)]).astype(
+        np.float32
+    )
     for i, j in made["pairs"]:
         made["corres"][i, j] = oracle._correspond(made, i, j)
 
@@ -136,9 +144,7 @@ def _predictions(made: dict[str, Any]):
             i=i,
             j=j,
             status=PairStatus.OK,
-            matches=Matches(
-                xy_i=found["xy1"].astype(float), xy_j=found["xy2"].astype(float), confidence=found["conf"]
-            ),
+            matches=Matches(xy_i=found["xy1"].astype(float), xy_j=found["xy2"].astype(float), confidence=found["conf"]),
             keypoint_matches=None,
             frame_i=frames[0],
             frame_j=frames[1],

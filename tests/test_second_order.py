@@ -1,4 +1,5 @@
-"""The second-order solver: derivatives, both implementations of the sums, linear solvers, knowledge, and hard scenes."""
+"""The second-order solver: derivatives, both implementations of the sums, linear solvers, knowledge, and hard
+scenes."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,9 +9,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.align import AlignConfig, AnchorDepthMode, Solver, align, align_scene
+from anchorsfm.align import AlignConfig, AnchorDepthMode, Solver, align, align_scene, sim3
 from anchorsfm.align import second_order as fine_stage
-from anchorsfm.align import sim3
 from anchorsfm.align.initialise import Similarities
 from anchorsfm.align.model import anchor_depths, cameras_of
 from anchorsfm.align.normal_equations import Freedoms, MatrixBlocks, nodes_of
@@ -116,7 +116,7 @@ def test_gradients_by_all_unknowns_equal_differences_of_the_cost(small, sums, mo
 @pytest.mark.parametrize("sums", SUMS)
 def test_gradients_by_depths_equal_differences_of_the_cost(small, sums):
     problem = problem_of(*small, DOUBLE)
-    fine, run, state = stage_run(problem, DOUBLE, SUMS[sums])
+    _, run, state = stage_run(problem, DOUBLE, SUMS[sums])
     state = shaken(state)
     slope = run.sums.depth_sums(run.point(state), False).slope
     rng = np.random.default_rng(1)
@@ -134,7 +134,10 @@ def test_the_reduced_matrix_is_the_second_derivative_where_residuals_vanish(sums
     """There the Gauss-Newton matrix is exact; the depths follow the cameras, as a minimum over them says."""
     scene = oval_scene(3, (32, 24))
     config = replace(DOUBLE, pp_prior=0.0, depth_prior=0.5)
-    known = [KnownImage(cam_from_world=pose, focal_px=f) for pose, f in zip(scene.cam_from_world, scene.focal_px, strict=True)]
+    known = [
+        KnownImage(cam_from_world=pose, focal_px=f)
+        for pose, f in zip(scene.cam_from_world, scene.focal_px, strict=True)
+    ]
     problem = problem_of(scene, scene.observe(all_pairs(3)), config, known=known)
     fine, run, state = stage_run(problem, config, SUMS[sums], smoothing=30.0)
     weight = run.priors.depth_weight
@@ -153,7 +156,7 @@ def test_the_reduced_matrix_is_the_second_derivative_where_residuals_vanish(sums
     for unknown in (10, 13, 15, 16, 17, 18, 29):
         ahead, behind = (follow(stepped(state, fine, unknown, side * h)) for side in (1, -1))
         column = (rigid.linearise(ahead).gradient - rigid.linearise(behind).gradient).ravel() / (2 * h)
-        # a body-frame step turns the axes that the gradient is expressed in: second order in the gradient, which is small
+        # a body-frame step turns the axes of the gradient too, but the gradient is small
         scale = np.sqrt(np.abs(np.diag(matrix)) * abs(matrix[unknown, unknown])) + 1e-6 * largest
         assert (np.abs(column - matrix[:, unknown]) / scale).max() < 0.02
 
@@ -167,7 +170,7 @@ def test_compiled_and_torch_sums_agree(small):
     problem = problem_of(*small, DOUBLE)
     blocks = []
     for make in SUMS.values():
-        fine, run, state = stage_run(problem, DOUBLE, make)
+        _, run, state = stage_run(problem, DOUBLE, make)
         state = shaken(state)
         point = run.point(state)
         found = [copied(run.sums.source_block(view, point, True)) for view in range(4)]
@@ -365,9 +368,7 @@ def test_two_runs_agree_bit_by_bit(observed):
 def test_what_is_frozen_stays_exactly(scene, observed, knowledge):
     depth = observed.views[1].anchor_depth * 2.0
     known = {
-        "pose": {
-            k: KnownImage(cam_from_world=scene.cam_from_world[k], freeze_pose=True) for k in (0, 1)
-        },
+        "pose": {k: KnownImage(cam_from_world=scene.cam_from_world[k], freeze_pose=True) for k in (0, 1)},
         "intrinsics": {1: KnownImage(focal_px=62.0, principal_point_px=np.array([30.0, 25.0]), freeze_intrinsics=True)},
         "depth": {1: KnownImage(anchor_depth=depth, freeze_depth=True)},
     }.get(knowledge, {})
@@ -385,9 +386,7 @@ def test_what_is_frozen_stays_exactly(scene, observed, knowledge):
         rows = slice(*result.anchor_start[1:3])
         np.testing.assert_allclose(result.anchor_depth[rows], depth.ravel(), rtol=1e-5)
     elif knowledge == "no depth":
-        ratio = [
-            result.anchor_depth[slice(*result.anchor_start[k : k + 2])].max() for k in range(5)
-        ]
+        ratio = [result.anchor_depth[slice(*result.anchor_start[k : k + 2])].max() for k in range(5)]
         assert np.isfinite(ratio).all()
     else:
         np.testing.assert_allclose(result.principal_point_px, np.tile([32.0, 24.0], (5, 1)))
@@ -420,10 +419,10 @@ def test_thirty_degrees_of_pose_noise(observed, monkeypatch):
 
 
 def test_forty_percent_of_extra_wrong_matches(scene):
-    (result,) = align_scene(noisy(scene.observe(all_pairs(5)), outliers=0.4))
+    (result,) = align_scene(noisy(scene.observe(all_pairs(5)), outliers=0.4 / 1.4))
     assert result.fine.status in SOLVED
     rotation, centre, focal = errors(result, scene.world_from_cam, scene.focal_px)
-    assert rotation < 0.8 and centre < 0.12 and focal < 0.03
+    assert rotation < 0.8 and centre < 0.08 and focal < 0.05
 
 
 def test_shared_intrinsics():
@@ -465,7 +464,9 @@ def chain_scene(count):
     along = np.linspace(-1, 1, count)
     turn = Rotation.from_rotvec(np.radians(70) * along[:, None] * [0.0, 1.0, 0.0]).as_matrix()
     position = np.stack([1.5 * np.sin(2 * along), 0.4 * np.cos(9 * along), 0.5 * np.sin(7 * along)], axis=1)
-    return replace(scene, world_from_cam=np.concatenate([turn, position[:, :, None]], axis=2), focal_px=np.full(count, 30.0))
+    return replace(
+        scene, world_from_cam=np.concatenate([turn, position[:, :, None]], axis=2), focal_px=np.full(count, 30.0)
+    )
 
 
 def test_a_chain_of_sixty_images_with_neighbours_only():
@@ -479,7 +480,7 @@ def test_a_chain_of_sixty_images_with_neighbours_only():
     baseline = np.linalg.norm(np.diff(invert(result.cam_from_world)[:, :, 3], axis=0), axis=1)
     true_baseline = np.linalg.norm(np.diff(scene.world_from_cam[:, :, 3], axis=0), axis=1)
     ratio = baseline / true_baseline
-    assert 0.5 < (ratio / np.median(ratio)).min() and (ratio / np.median(ratio)).max() < 2
+    assert (ratio / np.median(ratio)).min() > 0.5 and (ratio / np.median(ratio)).max() < 2
 
 
 def test_an_image_joined_by_one_weak_pair():
@@ -511,6 +512,8 @@ def test_an_image_joined_by_one_weak_pair():
         image=result.image[:4],
         cam_from_world=result.cam_from_world[:4],
         focal_px=result.focal_px[:4],
+        principal_point_px=result.principal_point_px[:4],
+        pose_known=result.pose_known[:4],
     )
     assert errors(strong, scene.world_from_cam, scene.focal_px)[0] < 0.5
 

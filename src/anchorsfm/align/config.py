@@ -76,8 +76,8 @@ class AlignConfig:
     """Settings of the sparse global alignment. Block size and matching threshold are in `GraphConfig`."""
 
     solver: Solver = Solver.SECOND_ORDER
-    """How the losses are minimised. lr1, lr2, schedule, tolerance and patience are Adam's only; niter1 and niter2 limit the
-    iterations of either."""
+    """How the losses are minimised. lr1, lr2, schedule, tolerance and patience are Adam's only; niter1 and niter2 limit
+    the iterations of either."""
     compiled: bool = True
     """Second order: use compiled kernels on the processor where numba is installed (`pip install anchorsfm[fast]`)."""
     device: str = "cpu"

@@ -111,9 +111,7 @@ def _spanning_order(
     return order, parent
 
 
-def _link(
-    observations: Observations, points: PointsOf, child: int, parent: int
-) -> Correspondences | None:
+def _link(observations: Observations, points: PointsOf, child: int, parent: int) -> Correspondences | None:
     """Points of a view and where they are in the frame of its parent, or None if nothing is known."""
     matches, count = observations.matches, len(observations.matches) // 2
     first, second = _rows(matches, child, parent), _rows(matches, parent, child)

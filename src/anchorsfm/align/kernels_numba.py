@@ -1,9 +1,10 @@
+# mypy: disallow-untyped-defs=False
 """The same sums over observations as `sums_torch.py`, compiled for the processor (optional: numba).
 
-Observations are handled in blocks of `BLOCK`, padded with repetitions of no weight. All that is computed for a block lies in
-one short array in the processor's first cache, a quantity every `BLOCK` (or two blocks: u above v) numbers, and every loop
-over it has a constant length, so that the compiler uses vector instructions. Notation as in `linearise.py`. Constants are
-cast to the type of the data, because a Python float would silently turn float32 arithmetic into float64.
+Observations are handled in blocks of `BLOCK`, padded with repetitions of no weight. All that is computed for a block
+lies in one short array in the processor's first cache, a quantity every `BLOCK` (or two blocks: u above v) numbers, and
+every loop over it has a constant length, so that the compiler uses vector instructions. Notation as in `linearise.py`.
+Constants are cast to the type of the data, because a Python float would silently turn float32 arithmetic into float64.
 """
 
 import inspect
@@ -29,7 +30,8 @@ SCRATCH = WEIGHTED + NUM_LOCAL * TWO
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile, once: the machine code is cached beside this file. What a run-time type checker put around it is removed."""
+    """Compile, once: the machine code is cached beside this file. What a run-time type checker put around it is
+    removed."""
     compiled: Callable[..., Any] = njit(cache=True, fastmath=_FAST, error_model="numpy")(inspect.unwrap(function))
     return compiled
 
@@ -171,9 +173,9 @@ def linearise_matches(
 ):  # fmt: skip
     """Normal equations of the directed pairs first .. last - 1, which share their source image.
 
-    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (pair, anchor, 9), shared_coupling (anchor, 3) of the
-    source's intrinsics, curvature and slope_of_depth (anchor) of the source's anchors; stores the weights. Returns
-    smoothed cost and plain loss.
+    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (pair, anchor, 9), shared_coupling (anchor, 3)
+    of the source's intrinsics, curvature and slope_of_depth (anchor) of the source's anchors; stores the weights.
+    Returns smoothed cost and plain loss.
     """
     gamma, offset, eps2 = robust
     kind = xy.dtype.type
@@ -259,7 +261,8 @@ def linearise_matches(
 def depths_from_matches(
     start, pair, xy, goal, anchor, relief, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
 ):
-    """One Newton step's curvature and slope for every depth, with stored or fresh weights, and smoothed cost and loss."""
+    """One Newton step's curvature and slope for every depth, with stored or fresh weights, and smoothed cost and
+    loss."""
     gamma, offset, eps2 = robust
     s = np.zeros(SCRATCH, xy.dtype)
     cost, loss = 0.0, 0.0

@@ -3,19 +3,22 @@
 A directed observation looks from source image s (which has the depth) into target image t. With pixel p,
 x = ((p - c_s) / f_s, 1), z = d (1 + (o - 1) f0 / f_s), R = R_t^T R_s and T = R_t^T (C_s - C_t),
 
-    Y = z R x + T,     residual r = f_t (Y_0, Y_1) / Y_2 + c_t - q     or, against a predicted point x', r = n (Y - e^sigma_t x').
+    Y = z R x + T,     residual r = f_t (Y_0, Y_1) / Y_2 + c_t - q     or     r = n (Y - e^sigma_t x')
+
+against a matched pixel q or a predicted point x'.
 
 Both depend on 12 local unknowns of the directed pair: dY = a x Y + b of the relative pose (6), log f_s, c_s (2), and
-log f_t, c_t (2), or sigma_t and sigma_s and nothing; and on the logarithm of the depth. With P = dr / dY, for which P Y = 0
-in the projection: columns for a, b are P [-Y]x and P; for the log depth P (Y - T); for log f_s e P (Y - T) + z P R_2 with
-e = kappa - 1 - (o - 1) (f0 / f_s) / (1 + (o - 1) f0 / f_s); for c_s -z / f_s P (R_0, R_1). The size of the source acts in the
-projection as b = -T, so it needs no column of its own.
+log f_t, c_t (2), or sigma_t and sigma_s and nothing; and on the logarithm of the depth. With P = dr / dY, for which
+P Y = 0 in the projection, columns for a, b are P [-Y]x and P; for the log depth P (Y - T); for log f_s e P (Y - T) + z P
+R_2 with e = kappa - 1 - (o - 1) (f0 / f_s) / (1 + (o - 1) f0 / f_s); for c_s -z / f_s P (R_0, R_1). The size of the
+source acts in the projection as b = -T, so it needs no column of its own.
 
 The robust loss g(|r|) enters by iteratively reweighted least squares with weight w g'(s) / s, s = sqrt(|r|^2 + eps^2):
 a quadratic that majorises the smoothed loss g(s). Points behind, or almost in, the plane of the target camera and
 pixels far outside have constant loss and no weight.
 
-A body-frame step (w, v) of a pose is R <- R exp([w]x), C <- C + R v. Then a = R w_s - w_t, b = [T]x R w_s + R v_s - v_t.
+A body-frame step (w, v) of a pose is R <- R exp([w]x), C <- C + R v. Then a = R w_s - w_t, b = [T]x R w_s + R v_s -
+v_t.
 """
 
 from collections.abc import Callable
@@ -131,9 +134,7 @@ def relative_pose(
     return inward @ state.rotation[source], shift
 
 
-def _pair_constants(
-    state: State, term: Term, constants: Constants, fixed_clip: bool
-) -> Float[np.ndarray, "pair 23"]:
+def _pair_constants(state: State, term: Term, constants: Constants, fixed_clip: bool) -> Float[np.ndarray, "pair 23"]:
     s, t = term.rows.source, term.rows.target
     rotation, shift = relative_pose(state, s, t)
     focal, pp = constants.focal(state), constants.principal_point_px(state)

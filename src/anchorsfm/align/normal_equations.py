@@ -8,8 +8,8 @@ Every observation has one depth, so the depths' block C of the Gauss-Newton matr
 takes a sum over source images: in local unknowns (9 a directed pair and 3 of the source's intrinsics) E^T C^-1 E is one
 symmetric product, which is mapped to the unknowns of the cameras, subtracted, and forgotten.
 
-Unknowns are grouped in nodes of 10. A view is a node; its intrinsics are the last three unknowns of its own node, or, where
-several views share a camera, of a node of that camera, the rest of which does not exist.
+Unknowns are grouped in nodes of 10. A view is a node; its intrinsics are the last three unknowns of its own node, or,
+where several views share a camera, of a node of that camera, the rest of which does not exist.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.align.linearise import NUM_LOCAL, NUM_NODE, OF_PAIR, OF_SOURCE, Point, SourceBlock, Sums, Term, local_maps
+from anchorsfm.align.linearise import (
+    NUM_LOCAL,
+    NUM_NODE,
+    OF_PAIR,
+    OF_SOURCE,
+    Point,
+    SourceBlock,
+    Sums,
+    Term,
+    local_maps,
+)
 from anchorsfm.align.model import Layout
 from anchorsfm.align.priors import Priors
 from anchorsfm.align.state import Constants, State, parents_of

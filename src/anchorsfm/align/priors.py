@@ -1,13 +1,13 @@
 """Weak priors of the fine stage: principal points near the middle, depths near the canonical ones.
 
-Reprojection errors alone leave a bas-relief-like valley: principal point, focal length and relief can be exchanged at almost
-no cost, and a solver that goes all the way to the minimum ends up further from the truth than one that stops early. Both
-priors are quadratic, added to the mean loss; what they weigh does not depend on how many matches there are.
+Reprojection errors alone leave a bas-relief-like valley: principal point, focal length and relief can be exchanged at
+almost no cost, and a solver that goes all the way to the minimum ends up further from the truth than one that stops
+early. Both priors are quadratic, added to the mean loss; what they weigh does not depend on how many matches there are.
 
     P = k_pp / 2 mean_views |(pp - 1/2) size / longer side|^2  +  1/2 sum_anchors w delta^2 / (total confidence),
 
-w = (median confidence / 2) / sigma_depth^2, as if half a typical observation said that the depth is right to sigma_depth.
-delta is the logarithm of a depth over what size, focal length and the canonical depth make it.
+w = (median confidence / 2) / sigma_depth^2, as if half a typical observation said that the depth is right to
+sigma_depth. delta is the logarithm of a depth over what size, focal length and the canonical depth make it.
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,7 @@ class Priors:
     total: float
     """Summed confidence of the directed observations."""
 
-    def cost(
-        self, principal_point: Float[np.ndarray, "camera 2"], correction: Float[np.ndarray, "anchor"]
-    ) -> float:
+    def cost(self, principal_point: Float[np.ndarray, "camera 2"], correction: Float[np.ndarray, "anchor"]) -> float:
         """In units of summed confidence."""
         offset = (self.principal_point_weight * (principal_point - 0.5) ** 2).sum()
         return 0.5 * float(offset + self.depth_weight * (correction @ correction))
@@ -46,7 +44,8 @@ class Priors:
 def make_priors(total: float, typical: float, layout: Layout, config: AlignConfig, depth_sigma: float) -> Priors:
     """Priors of a component.
 
-    total: summed confidence; typical: median confidence of an observation; depth_sigma: of the logarithm, 0 for no prior.
+    total: summed confidence; typical: median confidence of an observation; depth_sigma: of the logarithm, 0 for no
+    prior.
     """
     size, camera = layout.size.double().numpy(), layout.camera.numpy()
     strength = 0.0 if config.reference.no_priors else config.pp_prior

@@ -54,7 +54,8 @@ class Observations:
         return len(self.matches.source) // 2
 
     def total_weight(self, fallback_share: float) -> float:
-        """Summed confidence over which the losses are means: of the matches, or else of what the fallback counts for."""
+        """Summed confidence over which the losses are means: of the matches, or else of what the fallback counts
+        for."""
         return 2 * self.pose_weight if self.pose_weight > 0 else self.fallback_weight / max(fallback_share, 1e-12)
 
     @cached_property
@@ -230,7 +231,8 @@ class FineObjective:
         dtype: torch.dtype,
         start_core: Float[Tensor, "anchor"] | None = None,
     ) -> None:
-        """start_core: core depths of the front end, from which the prior measures corrections; None: no prior on depths."""
+        """start_core: core depths of the front end, from which the prior measures corrections; None: no prior on
+        depths."""
         self._layout = layout
         self._observations = observations
         self._robust = RobustLoss(config.gamma2)

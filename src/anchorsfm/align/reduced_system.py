@@ -58,6 +58,11 @@ def elimination_cost(neighbours: list[set[int]], limit: float) -> float:
     return cost
 
 
+def name_of(pattern: Pattern | None) -> str:
+    """The linear solver that a pattern stands for."""
+    return "dense Cholesky" if pattern is None else "sparse factorisation"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """Solution of the damped system for the free unknowns, zero for the others."""

@@ -41,9 +41,7 @@ class SortedRows:
         return slice(int(first), int(last))
 
 
-def sorted_rows(
-    rows: DirectedObservations, num_views: int, dtype: np.dtype, weight_factor: float = 1.0
-) -> SortedRows:
+def sorted_rows(rows: DirectedObservations, num_views: int, dtype: np.dtype, weight_factor: float = 1.0) -> SortedRows:
     """Rows in the solver's order and precision. Rows of one directed pair are contiguous in the input."""
     count = len(rows.source)
     begin = np.searchsorted(rows.pair, np.arange(count + 1))

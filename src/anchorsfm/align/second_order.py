@@ -1,10 +1,10 @@
 """Iteratively reweighted Levenberg-Marquardt for the fine stage (method: Part A7; notation in `linearise.py`).
 
 One iteration: linearise at the current state and eliminate the depths (`normal_equations.py`), solve for the cameras
-(`reduced_system.py`), then let the depths follow twice, each by one Newton step of its own (they do not interact): first
-with the weights of the linearisation, which is the back-substitution of the elimination taken at the moved cameras, so that
-nothing of it needs to be stored, then with fresh weights (embedded point iterations, Jeong et al., "Pushing the envelope of
-modern methods for bundle adjustment", PAMI 2012). A step counts if the cost falls.
+(`reduced_system.py`), then let the depths follow twice, each by one Newton step of its own (they do not interact):
+first with the weights of the linearisation, which is the back-substitution of the elimination taken at the moved
+cameras, so that nothing of it needs to be stored, then with fresh weights (embedded point iterations, Jeong et al.,
+"Pushing the envelope of modern methods for bundle adjustment", PAMI 2012). A step counts if the cost falls.
 
 The loss is steep at zero and flat far out, so stages of falling smoothing lead there: the first ones see a thinned
 selection of matches and hold depths, then intrinsics, closer to where they start.
@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 
 from anchorsfm.align.adam import SolverResult
 from anchorsfm.align.config import AlignConfig
@@ -32,7 +31,7 @@ from anchorsfm.align.normal_equations import (
 )
 from anchorsfm.align.priors import Priors, make_priors
 from anchorsfm.align.problem import Problem
-from anchorsfm.align.reduced_system import Pattern, solve, sparse_pattern
+from anchorsfm.align.reduced_system import Pattern, name_of, solve, sparse_pattern
 from anchorsfm.align.rows import SortedRows, sorted_rows, thinned
 from anchorsfm.align.state import Constants, State, constants_of, corrected, moved, parents_of, state_of, variables_of
 from anchorsfm.scene.alignment import SolverStatus, StageHistory
@@ -101,6 +100,8 @@ def minimise_fine(
     fine = _fine_problem(problem, config, make_sums, start)
     state = state_of(start, fine.constants, problem.layout)
     trace = _Trace(limit=config.niter2, advance=advance)
+    kernels = "compiled kernels" if make_sums.__name__ == "NumbaSums" else "torch"
+    method = f"second order, depths eliminated, {kernels}, {name_of(fine.pattern)}"
     for stage in STAGES:
         stage_priors = _priors(problem, config, stage)
         run = _StageRun(fine, stage, stage_priors, _freedoms(problem, fine, stage))
@@ -110,7 +111,7 @@ def minimise_fine(
     final = _evaluate(fine, state, _priors(problem, config, STAGES[-1]))
     trace.add(*final)
     result = variables_of(state, fine.constants, problem.layout, parents_of(problem.layout))
-    return SolverResult(state=result, stepped=result, history=trace.history())
+    return SolverResult(state=result, stepped=result, history=trace.history(method))
 
 
 def _fine_problem(problem: Problem, config: AlignConfig, make_sums: MakeSums, start: Variables) -> FineProblem:
@@ -196,7 +197,8 @@ class _StageRun:
         return self.priors.cost(state.principal_point, state.correction)
 
     def minimise(self, state: State, trace: "_Trace") -> State:
-        """Step until the cost hardly falls. The states stepped from are evaluated; so is the last one, by the next stage."""
+        """Step until the cost hardly falls. The states stepped from are evaluated; so is the last one, by the next
+        stage."""
         damping = FIRST_DAMPING
         before_depths, accepted = state, np.inf
         for iteration in range(self.stage.max_iterations):
@@ -311,6 +313,6 @@ class _Trace:
             self.status = SolverStatus.MAX_ITERATIONS
         return len(self._rows) >= self._limit
 
-    def history(self) -> StageHistory:
+    def history(self, method: str) -> StageHistory:
         loss, fallback, total = np.array(self._rows, np.float64).reshape(-1, 3).T.copy()
-        return StageHistory(loss=loss, fallback_loss=fallback, total=total, status=self.status)
+        return StageHistory(loss=loss, fallback_loss=fallback, total=total, status=self.status, method=method)

@@ -1,17 +1,21 @@
 """Second-order coarse stage: similarities of all views from all pairs of matched points at once.
 
-View i maps its points into the world by Y_i + t_i with Y_i = s_i R_i x_i. The residual of a match is relative to the depths,
+View i maps its points into the world by Y_i + t_i with Y_i = s_i R_i x_i. The residual of a match is relative to the
+depths,
 
     e = D / sqrt(s_i z_i s_j z_j),     D = Y_i + t_i - Y_j - t_j,
 
-so it gains nothing from shrinking the scene, provided that the normaliser is differentiated too: with frozen normalisers
-every size but the fixed one shrinks away over some tens of views. For steps R <- exp([w]x) R, t <- t + v, s <- s e^u,
+so it gains nothing from shrinking the scene, provided that the normaliser is differentiated too: with frozen
+normalisers every size but the fixed one shrinks away over some tens of views. For steps R <- exp([w]x) R, t <- t + v, s
+<- s e^u,
 
-    sqrt(..) de = [w_i]x Y_i + v_i + u_i (Y_i + Y_j - dt) / 2 - [w_j]x Y_j - v_j - u_j (Y_i + Y_j + dt) / 2,     dt = t_i - t_j.
+    sqrt(..) de = [w_i]x Y_i + v_i + u_i (Y_i + Y_j - dt) / 2 - [w_j]x Y_j - v_j - u_j (Y_i + Y_j + dt) / 2,     dt =
+    t_i - t_j.
 
-All columns are linear in (Y_i, Y_j, 1), hence in (x_i, x_j, 1): a pair's normal equations follow from 28 weighted moments of its
-points, which is all that is summed over matches. The robust loss is Cauchy's, tau^2 log(1 + |e|^2 / tau^2), by iteratively
-reweighted Levenberg-Marquardt. A regression target of a badly matching pair is a matched point in the target's frame.
+All columns are linear in (Y_i, Y_j, 1), hence in (x_i, x_j, 1): a pair's normal equations follow from 28 weighted
+moments of its points, which is all that is summed over matches. The robust loss is Cauchy's, tau^2 log(1 + |e|^2 /
+tau^2), by iteratively reweighted Levenberg-Marquardt. A regression target of a badly matching pair is a matched point
+in the target's frame.
 """
 
 from collections.abc import Callable
@@ -29,7 +33,7 @@ from anchorsfm.align.model import Layout, Variables
 from anchorsfm.align.normal_equations import MatrixBlocks, fixed_gauge
 from anchorsfm.align.observations import lay_out
 from anchorsfm.align.problem import Problem, UnitPoints
-from anchorsfm.align.reduced_system import Pattern, solve, sparse_pattern
+from anchorsfm.align.reduced_system import Pattern, name_of, solve, sparse_pattern
 from anchorsfm.align.state import State, constants_of, parents_of, state_of, variables_of
 from anchorsfm.scene.alignment import SolverStatus, StageHistory
 
@@ -86,7 +90,7 @@ def minimise_coarse(
             costs.append((moments.matched_cost, moments.fallback_cost))
             advance(1)
             if not np.isfinite(moments.cost):
-                return _result(start, costs[:-1], SolverStatus.NON_FINITE)
+                return _result(start, costs[:-1], SolverStatus.NON_FINITE, pattern)
             found = _step(pairs, similarity, moments, tolerance, free, pattern, damping)
             if found is None:
                 status = SolverStatus.CONVERGED
@@ -100,22 +104,23 @@ def minimise_coarse(
             status = SolverStatus.MAX_ITERATIONS
             break
     costs.append((moments.matched_cost, moments.fallback_cost))
-    return _result(_with(start, state, similarity, problem), costs, status)
+    return _result(_with(start, state, similarity, problem), costs, status, pattern)
 
 
 def _with(start: Variables, state: State, similarity: Similarity, problem: Problem) -> Variables:
     """Variables with other poses and sizes."""
     layout = problem.layout
-    final = replace(
-        state, rotation=similarity.rotation, centre=similarity.shift, log_size=np.log(similarity.size)
-    )
+    final = replace(state, rotation=similarity.rotation, centre=similarity.shift, log_size=np.log(similarity.size))
     result = variables_of(final, constants_of(problem), layout, parents_of(layout))
     return replace(start, quaternion=result.quaternion, translation=result.translation, log_size=result.log_size)
 
 
-def _result(state: Variables, costs: list[tuple[float, float]], status: SolverStatus) -> SolverResult:
+def _result(
+    state: Variables, costs: list[tuple[float, float]], status: SolverStatus, pattern: Pattern | None
+) -> SolverResult:
+    method = f"second order, similarities of pairs, {name_of(pattern)}"
     matched, fallback = np.array(costs, np.float64).reshape(-1, 2).T.copy()
-    history = StageHistory(loss=matched, fallback_loss=fallback, total=matched + fallback, status=status)
+    history = StageHistory(loss=matched, fallback_loss=fallback, total=matched + fallback, status=status, method=method)
     return SolverResult(state=state, stepped=state, history=history)
 
 
@@ -146,9 +151,14 @@ def _point_pairs(problem: Problem, start: Variables, config: AlignConfig) -> Poi
         factor = config.loss_dust3r_w * total / max(observations.fallback_weight, 1e-30) / 2
         parts.append(
             (
-                fallback.source, fallback.target, fallback.pair[rows], points(fallback, rows), fallback.goal[rows],
-                fallback.weight[rows] * factor, False,
-            )  # fmt: skip
+                fallback.source,
+                fallback.target,
+                fallback.pair[rows],
+                points(fallback, rows),
+                fallback.goal[rows],
+                fallback.weight[rows] * factor,
+                False,
+            )
         )
     return _packed([_part(*part) for part in parts])
 

@@ -1,4 +1,5 @@
-"""The second-order solver's unknowns: cameras in the world, and a free correction of the logarithm of every anchor depth.
+"""The second-order solver's unknowns: cameras in the world, and a free correction of the logarithm of every anchor
+depth.
 
 With phi = f / f0, size e^sigma, median depth m and canonical core depth k, an anchor's depth is
 

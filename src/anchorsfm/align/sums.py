@@ -1,9 +1,13 @@
 """Which way of computing sums over observations is used."""
 
 from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
 
 from anchorsfm.align.config import AlignConfig
-from anchorsfm.align.linearise import MakeSums
+from anchorsfm.align.linearise import MakeSums, Sums, Term
+from anchorsfm.align.state import Constants
 
 
 def sums_of(config: AlignConfig) -> MakeSums:
@@ -14,4 +18,7 @@ def sums_of(config: AlignConfig) -> MakeSums:
         return NumbaSums
     from anchorsfm.align.sums_torch import TorchSums
 
-    return lambda terms, constants, dtype: TorchSums(terms, constants, dtype, config.device)
+    def make(terms: tuple[Term, ...], constants: Constants, dtype: np.dtype[Any]) -> Sums:
+        return TorchSums(terms, constants, dtype, config.device)
+
+    return make

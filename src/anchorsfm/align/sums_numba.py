@@ -34,8 +34,8 @@ class NumbaSums:
             rows = term.rows
             arguments = (
                 begin, end, rows.start, pair, rows.xy, rows.goal, rows.anchor, rows.relief, rows.weight, point.depth,
-                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling[here], shared_coupling,
-                curvature, slope, weight,
+                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling[here],
+                shared_coupling, curvature, slope, weight,
             )  # fmt: skip
             values = (kernels.linearise_matches if term.projected else kernels.linearise_targets)(*arguments)
             cost.append(values[0])

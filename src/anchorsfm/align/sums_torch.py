@@ -1,8 +1,8 @@
 """Sums over observations in torch, on any device.
 
-Observations lie in chunks of one directed pair each (`observations.lay_out`), so that what depends on the pair is a number a
-chunk and products with Jacobians are batched matrix products. The chunks of a source image are handled in slabs that
-stay in the processor's cache. Notation and columns as in `linearise.py`.
+Observations lie in chunks of one directed pair each (`observations.lay_out`), so that what depends on the pair is a
+number a chunk and products with Jacobians are batched matrix products. The chunks of a source image are handled in
+slabs that stay in the processor's cache. Notation and columns as in `linearise.py`.
 """
 
 from collections.abc import Iterator

@@ -37,7 +37,10 @@ class StageHistory:
     loss: Float[np.ndarray, "iteration"]
     fallback_loss: Float[np.ndarray, "iteration"]
     total: Float[np.ndarray, "iteration"]
+    """What is minimised, priors included."""
     status: SolverStatus
+    method: str
+    """How it was solved, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
