@@ -6,16 +6,15 @@ depths,
     e = D / sqrt(s_i z_i s_j z_j),     D = Y_i + t_i - Y_j - t_j,
 
 so it gains nothing from shrinking the scene, provided that the normaliser is differentiated too: with frozen
-normalisers every size but the fixed one shrinks away over some tens of views. For steps R <- exp([w]x) R, t <- t + v, s
-<- s e^u,
+normalisers every size but the fixed one shrinks away over some tens of views. With dt = t_i - t_j and steps
+R <- exp([w]x) R, t <- t + v, s <- s e^u,
 
-    sqrt(..) de = [w_i]x Y_i + v_i + u_i (Y_i + Y_j - dt) / 2 - [w_j]x Y_j - v_j - u_j (Y_i + Y_j + dt) / 2,     dt =
-    t_i - t_j.
+    sqrt(..) de = [w_i]x Y_i + v_i + u_i (Y_i + Y_j - dt) / 2  -  [w_j]x Y_j - v_j - u_j (Y_i + Y_j + dt) / 2.
 
 All columns are linear in (Y_i, Y_j, 1), hence in (x_i, x_j, 1): a pair's normal equations follow from 28 weighted
-moments of its points, which is all that is summed over matches. The robust loss is Cauchy's, tau^2 log(1 + |e|^2 /
-tau^2), by iteratively reweighted Levenberg-Marquardt. A regression target of a badly matching pair is a matched point
-in the target's frame.
+moments of its points, which is all that is summed over matches. The robust loss is Cauchy's,
+tau^2 log(1 + |e|^2 / tau^2), by iteratively reweighted Levenberg-Marquardt. A regression target of a badly matching
+pair is a matched point in the target's frame.
 """
 
 from collections.abc import Callable
