@@ -9,9 +9,12 @@ against a matched pixel q or a predicted point x'.
 
 Both depend on 12 local unknowns of the directed pair: dY = a x Y + b of the relative pose (6), log f_s, c_s (2), and
 log f_t, c_t (2), or sigma_t and sigma_s and nothing; and on the logarithm of the depth. With P = dr / dY, for which
-P Y = 0 in the projection, columns for a, b are P [-Y]x and P; for the log depth P (Y - T); for log f_s
-e P (Y - T) + z P R_2 with e = kappa - 1 - (o - 1) (f0 / f_s) / (1 + (o - 1) f0 / f_s); for c_s -z / f_s P (R_0, R_1). The size of the
-source acts in the projection as b = -T, so it needs no column of its own.
+P Y = 0 in the projection, the columns are
+
+    a, b: P [-Y]x, P     log depth: P (Y - T)     log f_s: e P (Y - T) + z P R_2     c_s: -z / f_s P (R_0, R_1),
+
+e = kappa - 1 - (o - 1) (f0 / f_s) / (1 + (o - 1) f0 / f_s). The size of the source acts in the projection as b = -T, so
+it needs no column of its own.
 
 The robust loss g(|r|) enters by iteratively reweighted least squares with weight w g'(s) / s, s = sqrt(|r|^2 + eps^2):
 a quadratic that majorises the smoothed loss g(s). Points behind, or almost in, the plane of the target camera and
