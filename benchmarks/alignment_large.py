@@ -72,7 +72,10 @@ def _cameras(oracle: ModuleType, count: int, rng: np.random.Generator) -> tuple[
     place = np.stack([3.7 * np.cos(angle), np.full(count, -0.25), 2.9 * np.sin(angle)], axis=1)
     place += 0.15 * rng.standard_normal(place.shape)
     aim = [0, 0.35, 0] + 0.5 * rng.standard_normal((count, 3)) * [1, 0.4, 1]
-    pose = [oracle.look_at(p, a, np.radians(4) * r)[:3] for p, a, r in zip(place, aim, rng.standard_normal(count), strict=True)]
+    pose = [
+        oracle.look_at(p, a, np.radians(4) * r)[:3]
+        for p, a, r in zip(place, aim, rng.standard_normal(count), strict=True)
+    ]
     return np.stack(pose), rng.uniform(0.8, 1.05, count) * WIDTH
 
 
@@ -173,7 +176,9 @@ def solve(folder: Path, solver: Solver) -> None:
     start = time.process_time()
     observed, truth = load(folder)
     counts = np.bincount(observed.graph.match_pair)
-    print(f"loaded {len(counts)} pairs with {counts.min()} to {counts.max()} matches, {counts.sum()} in all", flush=True)
+    print(
+        f"loaded {len(counts)} pairs with {counts.min()} to {counts.max()} matches, {counts.sum()} in all", flush=True
+    )
     config = AlignConfig(solver=solver)
     loaded = time.process_time()
     before = _peak_gib()

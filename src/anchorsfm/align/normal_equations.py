@@ -34,8 +34,9 @@ from anchorsfm.align.state import Constants, State, parents_of
 
 POSE = slice(0, 7)
 INTRINSICS = slice(7, 10)
-SMALLEST_CURVATURE = 1e-12
-"""Share of the largest curvature below which a depth is not determined."""
+DEPTH_DAMPING = 1e-5
+"""Share of the median curvature that is added to that of every depth: what is hardly determined moves little in a step,
+which changes where steps lead but not the minimum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +215,12 @@ def _mapped(
     return flat.T @ (block.hessian @ mapping).reshape(flat.shape), block.gradient.reshape(-1) @ flat
 
 
+def damped(curvature: Float[np.ndarray, "anchor"]) -> Float[np.ndarray, "anchor"]:
+    """Second derivatives by depths with what keeps each of them from running away."""
+    seen = curvature[curvature > 0]
+    return curvature + (DEPTH_DAMPING * float(np.median(seen)) if len(seen) else 1.0)
+
+
 def _eliminated(
     block: SourceBlock,
     correction: Float[np.ndarray, "anchor"],
@@ -224,7 +231,7 @@ def _eliminated(
     assert block.coupling is not None and block.shared_coupling is not None
     dtype = block.coupling.dtype
     curvature, slope = block.curvature + prior, block.slope + prior * correction
-    root = 1 / np.sqrt(np.maximum(curvature, SMALLEST_CURVATURE * curvature.max(initial=0.0) + 1e-30))
+    root = 1 / np.sqrt(damped(curvature))
     count, width = len(mapping), len(OF_PAIR)
     scaled = np.empty((len(root), count * width + len(OF_SOURCE)), dtype)
     by_pair = scaled[:, : count * width].reshape(len(root), count, width)

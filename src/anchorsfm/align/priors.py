@@ -4,7 +4,7 @@ Reprojection errors alone leave a bas-relief-like valley: principal point, focal
 almost no cost, and a solver that goes all the way to the minimum ends up further from the truth than one that stops
 early. Both priors are quadratic, added to the mean loss; what they weigh does not depend on how many matches there are.
 
-    P = k_pp / 2 mean_views |(pp - 1/2) size / longer side|^2  +  1/2 sum_anchors w delta^2 / (total confidence),
+    P = k_pp / (2 num_views) sum_cameras |(pp - 1/2) size / longer side|^2  +  1/2 sum_anchors w delta^2 / (total confidence),
 
 w = (median confidence / 2) / sigma_depth^2, as if half a typical observation said that the depth is right to
 sigma_depth. delta is the logarithm of a depth over what size, focal length and the canonical depth make it.
@@ -22,6 +22,10 @@ from anchorsfm.align.model import Cameras, Layout, Variables, focal_ratio
 
 SMALLEST_BRACKET = 0.02
 """Depths behind the camera count as this share of the focal plane's distance."""
+
+
+UNINFORMED_SIGMA = 10.0
+"""Stands for no prior on depths: what no observation determines has to stay somewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +53,12 @@ def make_priors(total: float, typical: float, layout: Layout, config: AlignConfi
     """
     size, camera = layout.size.double().numpy(), layout.camera.numpy()
     strength = 0.0 if config.reference.no_priors else config.pp_prior
-    per_view = strength * total / len(size) * (size / size.max(axis=1, keepdims=True)) ** 2
     weight = np.zeros((int(camera.max()) + 1, 2))
-    np.add.at(weight, camera, per_view)
+    weight[camera] = strength * total / len(size) * (size / size.max(axis=1, keepdims=True)) ** 2
+    sigma = depth_sigma if depth_sigma > 0 else UNINFORMED_SIGMA
     return Priors(
         principal_point_weight=weight,
-        depth_weight=0.0 if config.reference.no_priors or depth_sigma <= 0 else typical / 2 / depth_sigma**2,
+        depth_weight=typical / 2 / (UNINFORMED_SIGMA if config.reference.no_priors else sigma) ** 2,
         total=total,
     )
 

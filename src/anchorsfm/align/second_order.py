@@ -24,6 +24,7 @@ from anchorsfm.align.normal_equations import (
     Nodes,
     ReducedSystem,
     SourceLayout,
+    damped,
     fixed_gauge,
     nodes_of,
     reduced_system,
@@ -61,18 +62,51 @@ class Stage:
 
 STAGES = (
     Stage(
-        smoothing_px=2.0, depth_sigma=None, principal_point=False, step=8, max_iterations=4, depth_rounds=0,
-        tolerance=1e-2,
+        smoothing_px=2.0,
+        depth_sigma=None,
+        principal_point=False,
+        step=8,
+        max_iterations=4,
+        depth_rounds=0,
+        tolerance=0.01,
     ),
     Stage(
-        smoothing_px=1.0, depth_sigma=0.05, principal_point=True, step=8, max_iterations=30, depth_rounds=1,
-        tolerance=5e-3,
+        smoothing_px=1.0,
+        depth_sigma=0.05,
+        principal_point=True,
+        step=8,
+        max_iterations=30,
+        depth_rounds=1,
+        tolerance=0.005,
     ),
     Stage(
-        smoothing_px=0.05, depth_sigma=0.0, principal_point=True, step=1, max_iterations=300, depth_rounds=2,
-        tolerance=4e-4,
+        smoothing_px=1.0,
+        depth_sigma=0.1,
+        principal_point=True,
+        step=1,
+        max_iterations=30,
+        depth_rounds=2,
+        tolerance=0.002,
     ),
-)  # fmt: skip
+    Stage(
+        smoothing_px=0.25,
+        depth_sigma=0.0,
+        principal_point=True,
+        step=1,
+        max_iterations=30,
+        depth_rounds=2,
+        tolerance=0.001,
+    ),
+    Stage(
+        smoothing_px=0.05,
+        depth_sigma=0.0,
+        principal_point=True,
+        step=1,
+        max_iterations=300,
+        depth_rounds=2,
+        tolerance=0.0004,
+    ),
+)
 """A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there."""
 LEAST_ROWS = 200
 """Matches that thinning leaves a pair, about."""
@@ -261,9 +295,8 @@ class _StageRun:
         constants, weight = self.fine.constants, self.priors.depth_weight
         sums = self.sums.depth_sums(self.point(state), stored)
         curvature = sums.curvature + weight
-        step = -(sums.slope + weight * state.correction) / np.maximum(curvature, 1e-30)
         movable = constants.per_anchor(self.freedoms.depth.astype(float)) > 0
-        step = np.where(movable & (curvature > 1e-12 * curvature.max(initial=0.0)), step, 0.0)
+        step = np.where(movable, -(sums.slope + weight * state.correction) / damped(curvature), 0.0)
         return corrected(state, step), sum(sums.cost) + self.prior(state)
 
 
