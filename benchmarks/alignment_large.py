@@ -3,9 +3,9 @@
     python benchmarks/alignment_large.py generate ORACLE FOLDER [--images 1000] [--neighbours 10]
     python benchmarks/alignment_large.py solve FOLDER [--solver second-order]
 
-ORACLE is the Python file that `alignment.py` uses. Cameras stand on a loop in a room; each image is paired with its next
-`neighbours`, each pair has 1,000 matches or more, with 0.5 px noise and 5 % outliers; depths have 1 % smooth errors, focal
-lengths 2 %. Set OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 for CPU times that mean something.
+ORACLE is the Python file that `alignment.py` uses. Cameras stand on a loop in a room; each image is paired with
+its next `neighbours`, with 0.5 px noise and 5 % outliers; depths have 1 % smooth errors, focal lengths 2 %. Set
+OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 for CPU times that mean something.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from alignment import HEIGHT, WIDTH, load_oracle
 
+from alignment import HEIGHT, WIDTH, load_oracle
 from anchorsfm.align import AlignConfig, Solver, align
 from anchorsfm.anchors import build_anchors
 from anchorsfm.evaluation.poses import evaluate_poses

@@ -4,7 +4,8 @@ Reprojection errors alone leave a bas-relief-like valley: principal point, focal
 almost no cost, and a solver that goes all the way to the minimum ends up further from the truth than one that stops
 early. Both priors are quadratic, added to the mean loss; what they weigh does not depend on how many matches there are.
 
-    P = k_pp / (2 num_views) sum_cameras |(pp - 1/2) size / longer side|^2  +  1/2 sum_anchors w delta^2 / (total confidence),
+    P = k_pp / (2 num_views) sum_cameras |(pp - 1/2) size / longer side|^2
+        + 1 / (2 total confidence) sum_anchors w delta^2,
 
 w = (median confidence / 2) / sigma_depth^2, as if half a typical observation said that the depth is right to
 sigma_depth. delta is the logarithm of a depth over what size, focal length and the canonical depth make it.
