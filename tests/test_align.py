@@ -10,6 +10,7 @@ import torch
 from anchorsfm.align import (
     AlignConfig,
     InitialPoses,
+    Solver,
     align,
     align_scene,
     from_arrays,
@@ -62,11 +63,12 @@ def exact():
     return scene, scene.observe(PAIRS)
 
 
+@pytest.mark.parametrize("solver", Solver)
 @pytest.mark.parametrize("start", InitialPoses)
 @pytest.mark.parametrize("fine", [0, 150])
-def test_exact_predictions_give_the_poses(exact, start, fine):
+def test_exact_predictions_give_the_poses(exact, start, fine, solver):
     scene, observed = exact
-    (result,) = align_scene(observed, AlignConfig(init_poses=start, niter2=fine))
+    (result,) = align_scene(observed, AlignConfig(init_poses=start, niter2=fine, solver=solver))
     rotation, centre = errors(result, scene)
     assert rotation < 0.2 and centre < 0.02
     np.testing.assert_allclose(result.focal_px, scene.focal_px, rtol=0.03)
@@ -234,7 +236,8 @@ def test_frozen_intrinsics_stay_exactly(exact):
 
 def test_known_intrinsics_that_are_free_are_the_start(exact):
     _, observed = exact
-    (result,) = align_scene(observed, AlignConfig(niter1=1, niter2=1), known={1: KnownImage(focal_px=66.0)})
+    config = AlignConfig(solver=Solver.ADAM, niter1=1, niter2=1)
+    (result,) = align_scene(observed, config, known={1: KnownImage(focal_px=66.0)})
     assert result.focal_px[1] == pytest.approx(66.0, rel=1e-6)
 
 
@@ -355,7 +358,8 @@ def test_two_runs_agree_bit_by_bit(exact, threads):
 
 def test_stops_early_when_the_loss_stays_put(exact):
     _, observed = exact
-    eager, patient = (align_scene(observed, AlignConfig(tolerance=t, niter2=0))[0] for t in (1e-2, 0.0))
+    adam = AlignConfig(solver=Solver.ADAM, niter2=0)
+    eager, patient = (align_scene(observed, replace(adam, tolerance=t))[0] for t in (1e-2, 0.0))
     assert eager.coarse.status == SolverStatus.CONVERGED and len(eager.coarse.total) < 300
     assert patient.coarse.status == SolverStatus.MAX_ITERATIONS and len(patient.coarse.total) == 300
     recent = eager.coarse.total[-21:]

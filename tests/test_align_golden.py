@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anchorsfm.align import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, align
+from anchorsfm.align import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, Solver, align
 from anchorsfm.align.problem import CoarseObjective, FineObjective
 from anchorsfm.align.setup import build_problem
 from anchorsfm.anchors import build_anchors
@@ -38,6 +38,7 @@ def scene_of(golden, variant):
 
 def config_of(variant, *, double=True, reference=None, **settings):
     return AlignConfig(
+        solver=Solver.ADAM,
         init_poses=InitialPoses.IDENTITY,
         double_precision=double,
         reference=ReferenceCompat.all() if reference is None else reference,

@@ -153,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        command = tyro.cli(Command, prog="anchorsfm", description=__doc__, args=arguments)
+        command = tyro.cli(
+            Command, prog="anchorsfm", description=__doc__, args=arguments, config=(tyro.conf.EnumChoicesFromValues,)
+        )
         command.run(console)
     except AnchorSfMError as error:
         errors.print(f"error: {error}", markup=False, highlight=False, style="red")

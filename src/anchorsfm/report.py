@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anchorsfm.io.clock import StageTiming
-from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.alignment import AlignmentResult, StageHistory
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -79,6 +79,17 @@ class ModelReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SolverReport:
+    """How a stage of an alignment went."""
+
+    method: str
+    status: str
+    iterations: int
+    cost: tuple[float, ...]
+    """What was minimised, at up to 100 iterations spread evenly over the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlignmentReport:
     """The alignment of one connected component, before any bundle adjustment."""
 
@@ -89,6 +100,8 @@ class AlignmentReport:
     fine_iterations: int
     fine_loss: float | None
     fine_status: str
+    solver: dict[str, SolverReport]
+    """By stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +240,18 @@ def report_alignment(alignment: AlignmentResult) -> AlignmentReport:
         fine_iterations=len(alignment.fine.total),
         fine_loss=last(alignment.fine.total),
         fine_status=alignment.fine.status.value,
+        solver={"coarse": report_solver(alignment.coarse), "fine": report_solver(alignment.fine)},
+    )
+
+
+def report_solver(stage: StageHistory) -> SolverReport:
+    """How one stage went."""
+    chosen = np.unique(np.linspace(0, len(stage.total) - 1, min(len(stage.total), 100)).round().astype(int))
+    return SolverReport(
+        method=stage.method,
+        status=stage.status.value,
+        iterations=len(stage.total),
+        cost=tuple(round(float(value), 6) for value in stage.total[chosen]),
     )
 
 

@@ -6,7 +6,7 @@ connected component and `scene.py` for a whole scene.
 """
 
 from anchorsfm.align.archive import from_arrays, to_arrays
-from anchorsfm.align.config import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat
+from anchorsfm.align.config import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, Solver
 from anchorsfm.align.run import align
 from anchorsfm.align.scene import align_scene, sparse_global_alignment
 
@@ -15,6 +15,7 @@ __all__ = [
     "AnchorDepthMode",
     "InitialPoses",
     "ReferenceCompat",
+    "Solver",
     "align",
     "align_scene",
     "from_arrays",

@@ -137,11 +137,11 @@ class _Trace:
 
     def history(self, status: SolverStatus) -> StageHistory:
         loss, fallback, total = np.array(self.rows, np.float64).reshape(-1, 3).T.copy()
-        return StageHistory(loss=loss, fallback_loss=fallback, total=total, status=status)
+        return StageHistory(loss=loss, fallback_loss=fallback, total=total, status=status, method="Adam")
 
 
 def skipped(start: Variables) -> SolverResult:
     """The result of a stage that is not run."""
     empty = np.zeros(0)
-    history = StageHistory(loss=empty, fallback_loss=empty, total=empty, status=SolverStatus.SKIPPED)
+    history = StageHistory(loss=empty, fallback_loss=empty, total=empty, status=SolverStatus.SKIPPED, method="none")
     return SolverResult(state=replace(start), stepped=replace(start), history=history)

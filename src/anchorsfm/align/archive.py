@@ -23,6 +23,7 @@ def to_arrays(result: AlignmentResult) -> dict[str, np.ndarray]:
             continue
         for name in ("loss", "fallback_loss", "total"):
             arrays[f"{field.name}.{name}"] = getattr(value, name)
+        arrays[f"{field.name}.method"] = np.frombuffer(value.method.encode(), np.uint8)
         arrays[f"{field.name}.status"] = np.array([list(SolverStatus).index(value.status)])
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -40,4 +41,5 @@ def _stage(arrays: Mapping[str, np.ndarray], name: str) -> StageHistory:
         fallback_loss=arrays[f"{name}.fallback_loss"],
         total=arrays[f"{name}.total"],
         status=list(SolverStatus)[int(arrays[f"{name}.status"][0])],
+        method=arrays[f"{name}.method"].tobytes().decode(),
     )

@@ -4,6 +4,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+class Solver(StrEnum):
+    """How the losses are minimised."""
+
+    SECOND_ORDER = "second-order"
+    """Iteratively reweighted Levenberg-Marquardt with the depths eliminated: a few steps to the minimum."""
+    ADAM = "adam"
+    """300 + 300 steps of gradient descent, as the original does it."""
+
+
 class AnchorDepthMode(StrEnum):
     """How the relief of an image follows its distance to the focal plane."""
 
@@ -46,6 +55,8 @@ class ReferenceCompat:
     """Clip projected pixels to [-1000, 2000] whatever the image size."""
     last_state: bool = False
     """Return the state of the last iteration, hand on the one after its step, and never stop early."""
+    no_priors: bool = False
+    """Leave out the priors on principal points and depths."""
 
     @staticmethod
     def all() -> "ReferenceCompat":
@@ -56,6 +67,7 @@ class ReferenceCompat:
             repeated_shared_steps=True,
             fixed_pixel_clip=True,
             last_state=True,
+            no_priors=True,
         )
 
 
@@ -63,6 +75,17 @@ class ReferenceCompat:
 class AlignConfig:
     """Settings of the sparse global alignment. Block size and matching threshold are in `GraphConfig`."""
 
+    solver: Solver = Solver.SECOND_ORDER
+    """How the losses are minimised. lr1, lr2, schedule, tolerance and patience are Adam's only; niter1 and niter2 limit
+    the iterations of either."""
+    compiled: bool = True
+    """Second order: use compiled kernels on the processor where numba is installed (`pip install anchorsfm[fast]`)."""
+    device: str = "cpu"
+    """Second order: torch device that sums over matches. Anything but "cpu" uses no compiled kernels."""
+    pp_prior: float = 10.0
+    """Loss per squared offset of a principal point from the middle, as a share of the longer side (halved); 0: none."""
+    depth_prior: float = 0.5
+    """Standard deviation of the logarithm of depths that is expected of the front end; 0: no prior."""
     kinematic_mode: str = "hclust-ward"
     """Tree along which poses are chained: mst or hclust-<linkage>."""
     lr1: float = 0.07

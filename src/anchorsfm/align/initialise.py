@@ -3,7 +3,7 @@
 A view's similarity maps points of its camera frame, at the front end's scale, into the world: X = s R x + C.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,14 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 
 from anchorsfm.align.observations import DirectedObservations
 from anchorsfm.align.problem import Observations
-from anchorsfm.geometry.transforms import fit_similarity
+from anchorsfm.geometry.transforms import fit_similarities
 
 NUM_ROUNDS = 12
 """Rounds of iteratively reweighted least squares per edge."""
 MIN_TOLERANCE = 0.03
 """Residual, as a share of depth, below which a correspondence counts fully."""
+MAX_PER_EDGE = 600
+"""Correspondences that a similarity is fitted to."""
 MIN_PARALLAX = np.radians(1.0)
 MIN_TRIANGULATED = 10
 
@@ -32,12 +34,20 @@ class Similarities:
     centre: Float[np.ndarray, "view 3"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CameraPoints:
-    """Points of the observations in their source camera frames at the front end's scale."""
+PointsOf = Callable[[DirectedObservations, Int[np.ndarray, "some"]], Float[np.ndarray, "some 3"]]
+"""Points of some rows of the observations in their source camera frames at the front end's scale."""
 
-    matches: Float[np.ndarray, "match_row 3"]
-    fallback: Float[np.ndarray, "fallback_row 3"]
+
+@dataclass(frozen=True, kw_only=True)
+class Correspondences:
+    """The same points in two frames."""
+
+    source: Float[np.ndarray, "point 3"]
+    target: Float[np.ndarray, "point 3"]
+    weight: Float[np.ndarray, "point"]
+
+    def __len__(self) -> int:
+        return len(self.weight)
 
 
 def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
@@ -47,7 +57,7 @@ def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
     return Similarities(scale=np.ones(num), rotation=rotation, centre=-pivot_offset)
 
 
-def from_pairs(observations: Observations, points: CameraPoints, fallback: Similarities) -> Similarities:
+def from_pairs(observations: Observations, points: PointsOf, fallback: Similarities) -> Similarities:
     """Chain robust similarities along the maximum spanning tree of the pairs, by number of correspondences.
 
     Well matching pairs come first; a badly matching pair is used through its regression targets where nothing else
@@ -57,12 +67,16 @@ def from_pairs(observations: Observations, points: CameraPoints, fallback: Simil
     edges = _edges(observations, num_views)
     order, parent = _spanning_order(edges, num_views)
     scale, rotation, centre = fallback.scale.copy(), fallback.rotation.copy(), fallback.centre.copy()
-    for child in order[1:]:
-        up = int(parent[child])
-        link = _link(observations, points, int(child), up)
-        if link is None:
+    links = {int(child): _link(observations, points, int(child), int(parent[child])) for child in order[1:]}
+    known = {child: link for child, link in links.items() if link is not None}
+    if not known:
+        return Similarities(scale=scale, rotation=rotation, centre=centre)
+    fits = dict(zip(known, zip(*robust_similarities(list(known.values())), strict=True), strict=True))
+    for child in order[1:].tolist():
+        if child not in fits:
             continue
-        edge_scale, pose = link
+        up = int(parent[child])
+        edge_scale, pose = fits[child]
         scale[child] = scale[up] * edge_scale
         rotation[child] = rotation[up] @ pose[:, :3]
         centre[child] = scale[up] * rotation[up] @ pose[:, 3] + centre[up]
@@ -97,23 +111,32 @@ def _spanning_order(
     return order, parent
 
 
-def _link(
-    observations: Observations, points: CameraPoints, child: int, parent: int
-) -> tuple[float, Float[np.ndarray, "3 4"]] | None:
-    """Scale and pose of parent_from_child of one pair, or None if nothing is known."""
+def _link(observations: Observations, points: PointsOf, child: int, parent: int) -> Correspondences | None:
+    """Points of a view and where they are in the frame of its parent, or None if nothing is known."""
     matches, count = observations.matches, len(observations.matches) // 2
     first, second = _rows(matches, child, parent), _rows(matches, parent, child)
     if len(first) >= 3:
         # directed rows of both directions list the same matches in the same order
         assert (first % count == second % count).all()
-        return robust_similarity(points.matches[first], points.matches[second], matches.weight[first])
+        first, second = first[spread(len(first))], second[spread(len(first))]
+        return Correspondences(
+            source=points(matches, first), target=points(matches, second), weight=matches.weight[first].astype(float)
+        )
     fallback = observations.fallback
     forward, backward = _rows(fallback, child, parent), _rows(fallback, parent, child)
-    source = np.concatenate([points.fallback[forward], fallback.goal[backward]])
-    target = np.concatenate([fallback.goal[forward], points.fallback[backward]])
+    forward, backward = forward[spread(len(forward))], backward[spread(len(backward))]
+    source = np.concatenate([points(fallback, forward), fallback.goal[backward]])
+    target = np.concatenate([fallback.goal[forward], points(fallback, backward)])
     if len(source) < 3:
         return None
-    return robust_similarity(source, target, fallback.weight[np.concatenate([forward, backward])])
+    weight = fallback.weight[np.concatenate([forward, backward])].astype(float)
+    return Correspondences(source=source, target=target, weight=weight)
+
+
+def spread(count: int) -> Int[np.ndarray, "some"]:
+    """Indices below a count, evenly spread, at most `MAX_PER_EDGE`."""
+    kept = min(count, MAX_PER_EDGE)
+    return np.arange(kept) * count // max(kept, 1)
 
 
 def _rows(rows: DirectedObservations, source: int, target: int) -> Int[np.ndarray, "found"]:
@@ -127,16 +150,34 @@ def robust_similarity(
     source: Float[np.ndarray, "point 3"], target: Float[np.ndarray, "point 3"], weight: Float[np.ndarray, "point"]
 ) -> tuple[float, Float[np.ndarray, "3 4"]]:
     """Similarity from source to target by IRLS with weights of Geman-McClure's type on residuals relative to depth."""
-    depth = np.maximum(np.abs(target[:, 2]), 1e-6)
-    base = np.maximum(weight, 1e-6) / depth**2
-    current = base
+    scale, pose = robust_similarities([Correspondences(source=source, target=target, weight=weight)])
+    return float(scale[0]), pose[0]
+
+
+def robust_similarities(
+    links: Sequence[Correspondences],
+) -> tuple[Float[np.ndarray, "link"], Float[np.ndarray, "link 3 4"]]:
+    """`robust_similarity` of many sets of correspondences at once."""
+    count = np.array([len(link) for link in links])
+    slot = int(count.max(initial=1))
+    used = np.arange(slot) < count[:, None]
+    source, target, weight = np.zeros((len(links), slot, 3)), np.zeros((len(links), slot, 3)), np.zeros(used.shape)
+    for k, link in enumerate(links):
+        source[k, : count[k]], target[k, : count[k]], weight[k, : count[k]] = link.source, link.target, link.weight
+    depth = np.maximum(np.abs(target[:, :, 2]), 1e-6)
+    base = np.where(used, np.maximum(weight, 1e-6), 0.0) / depth**2
+    middle = ((count - 1) // 2, count // 2)  # the ranks of a median
+    row, current = np.arange(len(links)), base
     for _ in range(NUM_ROUNDS):
-        scale, pose = fit_similarity(source, target, current)
-        residual = np.linalg.norm(scale * source @ pose[:, :3].T + pose[:, 3] - target, axis=1) / depth
-        tolerance = max(MIN_TOLERANCE, 1.5 * float(np.median(residual)))
+        scale, pose = fit_similarities(source, target, current)
+        moved = scale[:, None, None] * source @ np.swapaxes(pose[:, :, :3], 1, 2) + pose[:, None, :, 3]
+        residual = np.sqrt(((moved - target) ** 2).sum(-1)) / depth
+        ordered = np.sort(np.where(used, residual, np.inf), axis=1)
+        median = (ordered[row, middle[0]] + ordered[row, middle[1]]) / 2
+        tolerance = np.maximum(MIN_TOLERANCE, 1.5 * median)[:, None]
         current = base / (1 + (residual / tolerance) ** 2) ** 2
-    scale, pose = fit_similarity(source, target, current)
-    return max(scale, 1e-6), pose
+    scale, pose = fit_similarities(source, target, current)
+    return np.maximum(scale, 1e-6), pose
 
 
 def onto_known(
@@ -187,7 +228,7 @@ def _nearest_known(parent: Int[np.ndarray, "view"], is_known: Bool[np.ndarray, "
 
 def triangulated_scales(
     observations: Observations,
-    points: CameraPoints,
+    points: PointsOf,
     known: Sequence[Float[np.ndarray, "3 4"] | None],
 ) -> Float[np.ndarray, "view"]:
     """Median over matches of triangulated depth / front end depth, per view with a known world_from_cam."""
@@ -199,7 +240,7 @@ def triangulated_scales(
         if pose_i is None or pose_j is None:
             continue
         rows = np.arange(*np.searchsorted(matches.pair, [pair, pair + 1]))
-        point_i, point_j = points.matches[rows], points.matches[rows + len(matches) // 2]
+        point_i, point_j = points(matches, rows), points(matches, rows + len(matches) // 2)
         depth_i, depth_j, valid = _triangulate(pose_i, pose_j, point_i, point_j)
         log_ratios[i].append(np.log(depth_i[valid] / point_i[valid, 2]))
         log_ratios[j].append(np.log(depth_j[valid] / point_j[valid, 2]))

@@ -4,7 +4,8 @@ Solvers see a `Problem` and an `Objective` only: a function of `Variables` that 
 once per pair in 3D, and once per direction in 2D.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from anchorsfm.align.model import (
     relative_poses,
 )
 from anchorsfm.align.observations import DirectedObservations, point_chunks, ray_chunks
+from anchorsfm.align.priors import PriorLoss, make_priors
 from anchorsfm.anchors import require_views
 from anchorsfm.canonical import anchor_pixels
 from anchorsfm.graph import ObservedScene
@@ -50,6 +52,17 @@ class Observations:
     @property
     def num_pairs(self) -> int:
         return len(self.matches.source) // 2
+
+    def total_weight(self, fallback_share: float) -> float:
+        """Summed confidence over which the losses are means: of the matches, or else of what the fallback counts
+        for."""
+        return 2 * self.pose_weight if self.pose_weight > 0 else self.fallback_weight / max(fallback_share, 1e-12)
+
+    @cached_property
+    def typical_weight(self) -> float:
+        """Median confidence of an observation."""
+        weight = self.matches.weight if self.pose_weight > 0 else self.fallback.weight
+        return float(np.median(weight)) if len(weight) else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +169,9 @@ def _directed_pairs(
     image: Int[np.ndarray, "row"], frame: Int[np.ndarray, "row"]
 ) -> tuple[Int[np.ndarray, "pair"], Int[np.ndarray, "pair"], Int[np.ndarray, "row"]]:
     """Source view, target view, and the directed pair of every row."""
-    both = np.stack([image, frame], axis=1)
-    unique, inverse = np.unique(both, axis=0, return_inverse=True)
-    return unique[:, 0], unique[:, 1], inverse.reshape(-1)
+    views = int(frame.max(initial=0)) + 1
+    unique, inverse = np.unique(image.astype(np.int64) * views + frame, return_inverse=True)
+    return unique // views, unique % views, inverse.reshape(-1)
 
 
 class CoarseObjective:
@@ -210,7 +223,16 @@ class CoarseObjective:
 class FineObjective:
     """Reprojection errors of matches in both directions; everything may be free."""
 
-    def __init__(self, observations: Observations, layout: Layout, config: AlignConfig, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        observations: Observations,
+        layout: Layout,
+        config: AlignConfig,
+        dtype: torch.dtype,
+        start_core: Float[Tensor, "anchor"] | None = None,
+    ) -> None:
+        """start_core: core depths of the front end, from which the prior measures corrections; None: no prior on
+        depths."""
         self._layout = layout
         self._observations = observations
         self._robust = RobustLoss(config.gamma2)
@@ -223,6 +245,10 @@ class FineObjective:
         self._pairs = _views_of(observations.matches, len(observations.matches.source))
         self._fallback_pairs = _views_of(observations.fallback, len(observations.fallback.source))
         self._clip = _pixel_clip(layout.size.index_select(0, self._pairs[1]), config.reference.fixed_pixel_clip)
+        total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight
+        priors = make_priors(total, typical, layout, config, config.depth_prior)
+        on_depths = config.depth_prior > 0 and not config.reference.no_priors
+        self._prior = PriorLoss(priors, layout, start_core if on_depths else None)
 
     def __call__(self, variables: Variables) -> Losses:
         layout = self._layout
@@ -261,7 +287,8 @@ class FineObjective:
                 )
                 / self._observations.fallback_weight
             )
-        return Losses(matching=matching, fallback=fallback, total=matching + self._fallback_share * fallback)
+        prior = self._prior(variables, cameras)
+        return Losses(matching=matching, fallback=fallback, total=matching + self._fallback_share * fallback + prior)
 
 
 def _views_of(rows: DirectedObservations, count: int) -> tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]]:
@@ -276,19 +303,42 @@ def _pixel_clip(size: Float[Tensor, "pair 2"], fixed: bool) -> PixelClip:
     return PixelClip((-2 * side).contiguous(), (4 * side).contiguous())
 
 
-def unit_points(rows: DirectedObservations, variables: Variables, layout: Layout) -> Float[np.ndarray, "row 3"]:
+class UnitPoints:
     """Points of source pixels in the frames of their cameras for size 1 and no normalisation, in float64."""
-    with torch.no_grad():
-        cameras = cameras_of(variables, layout)
-        unit = Cameras(
-            rotation=cameras.rotation,
-            centre=cameras.centre,
-            focal=cameras.focal,
-            principal_point=cameras.principal_point,
-            scale=torch.ones_like(cameras.scale),
-        )
-        depth = anchor_depths(variables, unit, layout).double().numpy()
-    return points_in_camera(rows, depth, cameras, layout)
+
+    def __init__(self, variables: Variables, layout: Layout) -> None:
+        with torch.no_grad():
+            cameras = cameras_of(variables, layout)
+            self._cameras = Cameras(
+                rotation=cameras.rotation,
+                centre=cameras.centre,
+                focal=cameras.focal,
+                principal_point=cameras.principal_point,
+                scale=torch.ones_like(cameras.scale),
+            )
+            self._depth = anchor_depths(variables, self._cameras, layout).double().numpy()
+        self._layout = layout
+
+    def __call__(self, rows: DirectedObservations, chosen: Int[np.ndarray, "some"]) -> Float[np.ndarray, "some 3"]:
+        return points_in_camera(picked(rows, chosen), self._depth, self._cameras, self._layout)
+
+
+def unit_points(rows: DirectedObservations, variables: Variables, layout: Layout) -> Float[np.ndarray, "row 3"]:
+    """`UnitPoints` of all rows."""
+    return UnitPoints(variables, layout)(rows, np.arange(len(rows)))
+
+
+def picked(rows: DirectedObservations, chosen: Int[np.ndarray, "some"]) -> DirectedObservations:
+    """Some of the rows."""
+    return replace(
+        rows,
+        pair=rows.pair[chosen],
+        xy=rows.xy[chosen],
+        anchor=rows.anchor[chosen],
+        depth_ratio=rows.depth_ratio[chosen],
+        goal=rows.goal[chosen],
+        weight=rows.weight[chosen],
+    )
 
 
 def points_in_camera(

@@ -9,11 +9,15 @@ import torch
 from jaxtyping import Float, Int
 
 from anchorsfm.align.adam import AdamSettings, SolverResult, minimise, skipped
-from anchorsfm.align.config import AlignConfig
+from anchorsfm.align.config import AlignConfig, Solver
 from anchorsfm.align.model import POSE_VARIABLES, Variables, anchor_depths, cameras_of
+from anchorsfm.align.observations import DirectedObservations
 from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem, points_in_camera
 from anchorsfm.align.schedules import SCHEDULES
+from anchorsfm.align.second_order import minimise_fine
 from anchorsfm.align.setup import build_problem
+from anchorsfm.align.sim3 import minimise_coarse
+from anchorsfm.align.sums import sums_of
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
@@ -72,6 +76,9 @@ def _align(
 def _coarse_stage(problem: Problem, config: AlignConfig, progress: Progress) -> SolverResult:
     if config.niter1 == 0:
         return skipped(problem.start)
+    if config.solver == Solver.SECOND_ORDER:
+        with progress.stage("coarse alignment", config.niter1) as advance:
+            return minimise_coarse(problem, problem.start, config, advance)
     objective = CoarseObjective(problem.observations, problem.start, problem.layout, config)
     settings = _settings(config, config.niter1, config.lr1, POSE_VARIABLES)
     with progress.stage("coarse alignment", config.niter1) as advance:
@@ -88,7 +95,12 @@ def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progres
         active.append("principal_point")
     if config.opt_depth:
         active.append("core_depth")
-    objective = FineObjective(problem.observations, problem.layout, config, start.log_size.dtype)
+    if config.solver == Solver.SECOND_ORDER:
+        with progress.stage("fine alignment", config.niter2) as advance:
+            return minimise_fine(problem, start, config, sums_of(config), advance)
+    objective = FineObjective(
+        problem.observations, problem.layout, config, start.log_size.dtype, problem.start.core_depth
+    )
     settings = _settings(config, config.niter2, config.lr2, tuple(active))
     num_views, num_cameras = problem.layout.num_views, len(start.log_focal)
     if config.reference.repeated_shared_steps and num_cameras == 1:
@@ -140,7 +152,7 @@ def _result(
         principal_point_px=cameras.principal_point.double().numpy(),
         anchor_start=anchors.start,
         anchor_depth=depth,
-        points=_moved(world_from_cam, view, local),
+        points=_moved(world_from_cam, rows, local),
         point_view=view,
         point_xy=rows.xy,
         point_confidence=rows.weight,
@@ -151,13 +163,15 @@ def _result(
 
 
 def _moved(
-    world_from_cam: Float[np.ndarray, "view 3 4"], view: Int[np.ndarray, "point"], local: Float[np.ndarray, "point 3"]
+    world_from_cam: Float[np.ndarray, "view 3 4"], rows: DirectedObservations, local: Float[np.ndarray, "point 3"]
 ) -> Float[np.ndarray, "point 3"]:
-    """Camera-frame points in the world, one view after the other."""
+    """Camera-frame points of observations in the world, one directed pair after the other."""
     world = np.empty_like(local)
-    for k, pose in enumerate(world_from_cam):
-        rows = view == k
-        world[rows] = local[rows] @ pose[:, :3].T + pose[:, 3]
+    start = np.searchsorted(rows.pair, np.arange(len(rows.source) + 1))
+    for pair, view in enumerate(rows.source.tolist()):
+        here = slice(int(start[pair]), int(start[pair + 1]))
+        pose = world_from_cam[view]
+        world[here] = local[here] @ pose[:, :3].T + pose[:, 3]
     return world
 
 

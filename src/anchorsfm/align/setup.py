@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.align.config import AlignConfig, InitialPoses
 from anchorsfm.align.initialise import (
-    CameraPoints,
     Similarities,
     coincident,
     from_pairs,
@@ -18,7 +17,7 @@ from anchorsfm.align.initialise import (
     triangulated_scales,
 )
 from anchorsfm.align.model import Layout, Variables, ancestor_rounds, cameras_of, focal_ratio, pivot_offset
-from anchorsfm.align.problem import Freedom, Observations, Problem, collect_observations, unit_points
+from anchorsfm.align.problem import Freedom, Observations, Problem, UnitPoints, collect_observations
 from anchorsfm.anchors import require_views
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.graph import ObservedScene
@@ -230,10 +229,7 @@ def _initial_similarities(
     any_pose = any(pose is not None for pose in world_from_cam)
     if config.init_poses == InitialPoses.IDENTITY and not any_pose:
         return _at_known_scale(similarities, knowledge)
-    points = CameraPoints(
-        matches=unit_points(observations.matches, start, layout),
-        fallback=unit_points(observations.fallback, start, layout),
-    )
+    points = UnitPoints(start, layout)
     if config.init_poses == InitialPoses.PAIRS:
         similarities = from_pairs(observations, points, similarities)
     if any_pose:

@@ -55,12 +55,24 @@ def fit_similarity(
     Points that coincide or lie on a line leave the rotation undetermined; some minimiser is returned.
     """
     w = np.ones(len(source)) if weight is None else np.asarray(weight, float)
-    w = w / w.sum()
+    scale, pose = fit_similarities(source[None], target[None], w[None])
+    return float(scale[0]), pose[0]
+
+
+def fit_similarities(
+    source: Float[np.ndarray, "fit point 3"],
+    target: Float[np.ndarray, "fit point 3"],
+    weight: Float[np.ndarray, "fit point"],
+) -> tuple[Float[np.ndarray, "fit"], Float[np.ndarray, "fit 3 4"]]:
+    """`fit_similarity` of many sets of points at once."""
+    w = (weight / weight.sum(axis=1, keepdims=True))[:, None]
     mean_source, mean_target = w @ source, w @ target
     centred_source, centred_target = source - mean_source, target - mean_target
-    u, singular, vt = np.linalg.svd((centred_target * w[:, None]).T @ centred_source)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    variance = w @ (centred_source**2).sum(1)
-    scale = float((singular * sign).sum() / max(variance, 1e-300))
-    return scale, np.concatenate([rotation, (mean_target - scale * rotation @ mean_source)[:, None]], axis=1)
+    u, singular, vt = np.linalg.svd(np.swapaxes(centred_target, 1, 2) * w @ centred_source)
+    sign = np.ones((len(source), 1, 3))
+    sign[:, 0, 2] = np.sign(np.linalg.det(u @ vt))
+    rotation = u * sign @ vt
+    variance = (w @ (centred_source**2).sum(2, keepdims=True))[:, 0, 0]
+    scale = (singular * sign[:, 0]).sum(1) / np.maximum(variance, 1e-300)
+    moved = scale[:, None, None] * mean_source @ np.swapaxes(rotation, 1, 2)
+    return scale, np.concatenate([rotation, np.swapaxes(mean_target - moved, 1, 2)], axis=2)

@@ -25,6 +25,7 @@ class SolverStatus(StrEnum):
 
     CONVERGED = "converged"
     MAX_ITERATIONS = "iteration limit"
+    STALLED = "no step lowers the cost"
     NON_FINITE = "non-finite loss: last finite state kept"
     SKIPPED = "not run"
 
@@ -36,7 +37,10 @@ class StageHistory:
     loss: Float[np.ndarray, "iteration"]
     fallback_loss: Float[np.ndarray, "iteration"]
     total: Float[np.ndarray, "iteration"]
+    """What is minimised, priors included."""
     status: SolverStatus
+    method: str
+    """How it was solved, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
