@@ -24,7 +24,9 @@ def canonical_depths(model: Reconstruction, scene: ObservedScene) -> AlignmentRe
     views = [k for k, image in enumerate(model.image) if scene.views[int(image)] is not None]
     canonical = require_views(tuple(scene.views[int(image)] for image in model.image[views]))
     nothing = np.zeros(0)
-    skipped = StageHistory(loss=nothing, fallback_loss=nothing, total=nothing, status=SolverStatus.SKIPPED, method="none")
+    skipped = StageHistory(
+        loss=nothing, fallback_loss=nothing, total=nothing, status=SolverStatus.SKIPPED, method="none"
+    )
     return AlignmentResult(
         image=model.image[views],
         cam_from_world=model.cam_from_world[views],
