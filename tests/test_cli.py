@@ -114,6 +114,10 @@ def test_bad_inputs_end_with_one_line_that_names_them(rendered, tmp_path):
     assert_one_clear_line(anchorsfm("reconstruct", single, *out), "two")
     assert_one_clear_line(anchorsfm("reconstruct", rendered / "images", "--output", single / "0000.jpg"), "0000.jpg")
     assert_one_clear_line(anchorsfm("reconstruct", rendered / "images", *out, "--scene-graph", "spiral-3"), "spiral-3")
+    lens = anchorsfm("reconstruct", rendered / "images", *out, "--camera-model", "FISHBOWL")
+    assert_one_clear_line(lens, "--camera-model FISHBOWL", "SIMPLE_RADIAL")
+    known = ("--known.model", rendered, "--mapper", "global")
+    assert_one_clear_line(anchorsfm("reconstruct", rendered / "images", *out, *known), "--mapper global")
     assert_one_clear_line(anchorsfm("evaluate", empty, "--truth", rendered / "truth.json"), str(empty))
     assert_one_clear_line(anchorsfm("evaluate", rendered / "images", "--truth", tmp_path / "no.json"), "images")
 

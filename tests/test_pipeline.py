@@ -9,7 +9,11 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from anchorsfm.align import AlignConfig
 from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.known import KnownConfig
 from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
 from anchorsfm.scene.errors import InputError, NoReconstructionError
@@ -89,7 +93,13 @@ def test_report_and_settings_are_written(run):
     assert [image["model"] for image in report["images"]] == [0] * 5
     assert report["models"][0]["points"] == len(result.models[0].points)
     assert report["pairs"] == {"ok": 10}
-    assert {stage["stage"] for stage in report["stages"]} >= {"images", "dense depth", "alignment"}
+    assert {stage["stage"] for stage in report["stages"]} >= {
+        "images",
+        "dense depth",
+        "tracks",
+        "alignment",
+        "adjustment",
+    }
     assert "max_image_size: 1024" in (output / "config.yaml").read_text()
 
 
@@ -172,3 +182,122 @@ def test_inputs_that_cannot_work_say_why(tmp_path, rendered):
     with pytest.raises(NoReconstructionError, match="overlap"):
         reconstruct(single, tmp_path / "out")
     assert not (tmp_path / "out" / "sparse").exists()
+
+
+def quick(**settings) -> PipelineConfig:
+    """Settings that make a run short; what the tests below look at does not depend on them."""
+    classical = ClassicalFrontend(dense=DenseConfig(size=200))
+    return PipelineConfig(classical=classical, align=AlignConfig(niter1=60, niter2=60), **settings)
+
+
+@pytest.fixture(scope="module")
+def tracks_run(rendered, tmp_path_factory) -> tuple[RunResult, Path]:
+    """A dense run whose poses come from the tracks; its cache serves the other short runs."""
+    output = tmp_path_factory.mktemp("tracks") / "out"
+    return reconstruct(rendered / "images", output, quick(mapper="tracks", keep_database=True)), output
+
+
+def continued(tracks_run: tuple[RunResult, Path], tmp_path: Path) -> Path:
+    """A fresh output folder with the features and matches of `tracks_run`."""
+    shutil.copytree(tracks_run[1] / "cache", tmp_path / "out" / "cache")
+    return tmp_path / "out"
+
+
+def stages(output: Path) -> set[str]:
+    return {stage["stage"] for stage in json.loads((output / "report.json").read_text())["stages"]}
+
+
+def test_poses_from_tracks_make_a_model_and_a_dense_cloud(tracks_run, rendered):
+    result, output = tracks_run
+    found = evaluate_poses(read_poses(output), read_poses(rendered / "truth.json"))
+    assert found.num_registered == 5 and found.auc[0] > 0.95
+    assert not result.alignments and not (output / "alignment").exists()
+    assert "mapper tracks" in stages(output) and "alignment" not in stages(output)
+    from scipy.spatial import cKDTree
+
+    body = (output / "dense" / "0.ply").read_bytes().split(b"end_header\n", 1)[1]
+    cloud = np.frombuffer(body, dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    sparse = result.models[0].points
+    distance, _ = cKDTree(cloud["xyz"]).query(sparse)
+    assert len(cloud) > 5_000 and np.median(distance) < 0.02 * np.linalg.norm(np.ptp(sparse, axis=0))
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_the_mappers_of_colmap_make_a_model(tracks_run, rendered, tmp_path, mapper):
+    output = continued(tracks_run, tmp_path)
+    result = reconstruct(rendered / "images", output, quick(mapper=mapper, dense=False))
+    found = evaluate_poses(read_poses(output), read_poses(rendered / "truth.json"))
+    assert found.num_registered == 5 and found.auc[0] > 0.9
+    assert f"mapper {mapper}" in stages(output)
+    assert not (output / "database.db").exists() and not (output / "dense").exists()
+    assert len(result.report.models) == 1
+
+
+def test_the_database_is_kept_for_colmap(tracks_run):
+    _, output = tracks_run
+    with pycolmap.Database.open(output / "database.db") as database:
+        assert database.num_images() == 5 and database.num_cameras() == 1
+        assert database.num_keypoints() > 1000 and database.num_inlier_matches() > 1000
+        assert {image.name for image in database.read_all_images()} == {f"{k:04d}.jpg" for k in range(5)}
+
+
+def test_deviations_are_written_and_are_those_of_the_report(tracks_run):
+    result, output = tracks_run
+    written = json.loads((output / "uncertainty.json").read_text())
+    report = json.loads((output / "report.json").read_text())
+    assert written == [model["uncertainty"] for model in report["models"]]
+    (model,) = written
+    assert [image["name"] for image in model["images"]] == [f"{k:04d}.jpg" for k in range(5)]
+    assert all(0 < image["position_share"] < 0.01 and not image["weak"] for image in model["images"])
+    assert all(image["position_m"] is None for image in model["images"])
+    assert len(model["camera_params"]) == len(result.models[0].cameras)
+    assert len(model["camera_params"][0]) == len(result.models[0].cameras[0].params)
+
+
+def test_a_given_camera_model_is_kept(tracks_run, rendered, tmp_path):
+    output = continued(tracks_run, tmp_path)
+    result = reconstruct(
+        rendered / "images", output, quick(mapper="tracks", dense=False, camera_model="OPENCV", refine_keypoints="off")
+    )
+    assert [camera.model for camera in result.models[0].cameras] == ["OPENCV"]
+    assert result.report.models[0].lenses == ()
+    assert evaluate_poses(read_poses(output), read_poses(rendered / "truth.json")).auc[0] > 0.9
+
+
+def in_another_frame(source: Path, target: Path) -> np.ndarray:
+    """Write a model turned, shifted and ten times as large; the centres of its cameras by name order."""
+    model = pycolmap.Reconstruction(str(source))
+    turn = pycolmap.Rotation3d(np.array([0.1, 0.7, -0.2, 0.68]))
+    model.transform(pycolmap.Sim3d(10.0, turn, np.array([100.0, -50.0, 30.0])))
+    target.mkdir()
+    model.write_binary(str(target))
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    return np.array([image.projection_center() for image in images])
+
+
+def test_known_positions_give_the_model_their_frame_and_scale(tracks_run, rendered, tmp_path):
+    output = continued(tracks_run, tmp_path)
+    centres = in_another_frame(tracks_run[1] / "sparse" / "0", tmp_path / "known")
+    known = KnownConfig(model=tmp_path / "known", freeze_poses=False, freeze_intrinsics=False, position_sigma=0.02)
+    result = reconstruct(rendered / "images", output, quick(known=known, dense=False))
+    (model,) = result.models
+    size = np.linalg.norm(np.ptp(centres, axis=0))
+    assert size > 5 and len(model.image) == 5
+    assert np.linalg.norm(camera_centres(model.cam_from_world) - centres, axis=1).max() < 0.003 * size
+    images = result.report.models[0].uncertainty.images
+    assert all(0 < image.position_m < 0.1 for image in images)
+
+
+def test_known_poses_and_a_mapper_that_finds_its_own_are_refused(run, rendered, tmp_path):
+    known = KnownConfig(model=run[1] / "sparse" / "0")
+    with pytest.raises(InputError, match=r"--mapper tracks.*--known\.no-use-poses"):
+        reconstruct(rendered / "images", tmp_path / "out", PipelineConfig(mapper="tracks", known=known))
+    assert not (tmp_path / "out").exists()
+
+
+def test_known_intrinsics_alone_serve_every_mapper(tracks_run, rendered, tmp_path):
+    known = KnownConfig(model=tracks_run[1] / "sparse" / "0", use_poses=False)
+    output = continued(tracks_run, tmp_path)
+    result = reconstruct(rendered / "images", output, quick(mapper="incremental", dense=False, known=known))
+    assert result.models[0].cameras == tracks_run[0].models[0].cameras
+    assert result.report.models[0].uncertainty.camera_params == (None,)

@@ -157,7 +157,7 @@ def test_cap_spreads_keypoints_and_leaves_coordinates():
     assert np.array_equal(sparsify(made, SparsifyConfig(), **options).matches.xy_i, made.xy_i)
     left = made.xy_i[:, 0] < 800
     strong = replace(made, confidence=np.where(left, 100.0, 10.0))  # all of the strongest on one side
-    kept = sparsify(strong, SparsifyConfig(max_keypoints=200), **options).matches
+    kept = sparsify(strong, SparsifyConfig(max_detected_keypoints=200), **options).matches
     for image in range(4):
         xy = keypoints(kept, image)
         assert 100 < len(xy) <= 200

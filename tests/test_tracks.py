@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
-from anchorsfm.tracks.refine import AdjustConfig, KnownViews, refine_model, remove_view
+from anchorsfm.tracks.refine import AdjustConfig, refine_model, remove_view
 from point_scene import make_point_scene, perturb
 
 SCALE = np.full(8, 1.5)
@@ -93,9 +94,18 @@ def test_adjustment_recovers_poses_focal_and_principal_point():
 
 
 def test_principal_point_stays_where_few_images_share_a_camera():
-    scene = make_point_scene(num_views=4, num_points=800)
-    tracks = build_tracks(scene.matches, 4)
-    result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:4])
+    scene = make_point_scene(num_views=2, num_points=800)
+    tracks = build_tracks(scene.matches, 2)
+    result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:2])
+    assert len(result.model.image) == 2
+    assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
+
+
+def test_principal_point_stays_where_it_is_not_to_be_refined():
+    scene = make_point_scene(num_points=300, centre=(790.0, 600.0))
+    start = perturb(scene.model, degrees=0.0, distance=0.0, focal=1.0)
+    config = AdjustConfig(refine_principal_point=False)
+    result = refine_model(start, build_tracks(scene.matches, 8), config, working_scale=SCALE)
     assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
 
 
@@ -124,9 +134,9 @@ def test_a_view_without_enough_observations_is_dropped_and_says_why():
 def test_known_poses_and_cameras_do_not_move():
     scene = make_point_scene(num_points=500)
     tracks = build_tracks(scene.matches, 8)
-    known = KnownViews(pose=np.arange(8) < 3, camera=np.array([True]))
+    held = Held(pose=np.arange(8) < 3, camera=np.array([True]))
     start = perturb(scene.model, degrees=0.0, distance=0.0, focal=1.0)
-    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, known=known)
+    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held)
     assert np.abs(result.model.cam_from_world[:3] - start.cam_from_world[:3]).max() < 1e-12
     assert np.abs(result.model.cam_from_world[3:] - start.cam_from_world[3:]).max() > 1e-9
     assert result.model.cameras == start.cameras

@@ -210,6 +210,8 @@ def _check_settings(config: PipelineConfig) -> None:
     ):
         if value not in allowed:
             raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
+    if config.known.position_sigma is not None and config.known.freeze_poses:
+        raise InputError("--known.position-sigma says how far known positions may be off: add --known.no-freeze-poses")
     if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"

@@ -23,7 +23,7 @@ from anchorsfm.colmap.covariance import intrinsics_covariances
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.residuals import residual_variance_px2
 
-_CAUTION = 1.5
+_CAUTION = 1.3
 """Factor on the standard deviations that the adjustment claims."""
 _DETERMINED = 0.05
 """The prior moves a principal point by a smaller share than this: it is determined by the photographs alone."""
@@ -64,7 +64,7 @@ def settle_principal_points(
     adjusted, report = adjust(model, free, others)
     if not report.usable:
         return PrincipalPoints(model=model, determined=determined)
-    variance = residual_variance_px2(adjusted, options.loss_scale_px) * _CAUTION**2
+    variance = residual_variance_px2(adjusted) * _CAUTION**2
     covariances = intrinsics_covariances(adjusted, free, others, variance)
     cameras = list(model.cameras)
     for row in np.flatnonzero(eligible):

@@ -29,15 +29,14 @@ def loss_scale_px(model: Reconstruction, working_scale: float) -> float:
     return max(float(np.median(errors)) if len(errors) else 0.0, 0.25 * working_scale)
 
 
-def residual_variance_px2(model: Reconstruction, scale_px: float) -> float:
-    """Variance of one coordinate of an observation, px^2, from the residuals under a Cauchy loss of that scale.
+def residual_variance_px2(model: Reconstruction) -> float:
+    """Variance of one coordinate of an observation, px^2, from the median error of the model.
 
-    Weighted mean of the squared residuals over the share of degrees of freedom that the unknowns leave.
+    The distance of a point from its observation is Rayleigh distributed with median 1.1774 sigma; the unknowns have
+    taken their share of it, so the square is divided by the share of degrees of freedom that they leave.
     """
     error = pixel_errors(model)
-    error = error[np.isfinite(error)]
     residuals = 2 * len(error)
     unknowns = 3 * len(model.points) + 6 * len(model.image) + sum(len(camera.params) for camera in model.cameras)
-    weight = 1 / (1 + (error / scale_px) ** 2)
     left = max(residuals - unknowns, 1) / max(residuals, 1)
-    return float((weight * error**2).sum() / max(2 * weight.sum() * left, 1e-12))
+    return float((np.median(error) / 1.1774) ** 2 / left) if len(error) else 0.0

@@ -38,7 +38,7 @@ class ModelUncertainty:
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
     """Uncertainty of a model at its optimum, from the noise that its own residuals show."""
     model, held = result.model, result.held
-    variance = residual_variance_px2(model, result.options.loss_scale_px)
+    variance = residual_variance_px2(model)
     poses = pose_uncertainty(model, result.options, held, variance)
     position = np.where(held.pose, 0.0, poses.position)
     rotation_deg = np.where(held.pose, 0.0, poses.rotation_deg)
