@@ -23,7 +23,7 @@ from anchorsfm.colmap.covariance import intrinsics_covariances
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.residuals import residual_variance_px2
 
-_CAUTION = 1.3
+_CAUTION = 1.5
 """Factor on the standard deviations that the adjustment claims."""
 _DETERMINED = 0.05
 """The prior moves a principal point by a smaller share than this: it is determined by the photographs alone."""
