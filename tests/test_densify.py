@@ -23,7 +23,7 @@ from golden_scene import golden_scene
 from oval_scene import all_pairs, oval_scene
 
 NOTHING = np.zeros(0)
-SKIPPED = StageHistory(loss=NOTHING, fallback_loss=NOTHING, total=NOTHING, status=SolverStatus.SKIPPED)
+SKIPPED = StageHistory(loss=NOTHING, fallback_loss=NOTHING, total=NOTHING, status=SolverStatus.SKIPPED, method="none")
 
 
 def recorded_result(data):

@@ -78,7 +78,7 @@ def _needed(
     view: Int[np.ndarray, "obs"], point: Int[np.ndarray, "obs"], keep: Bool[np.ndarray, "obs"], num_views: int
 ) -> Bool[np.ndarray, "obs"]:
     """False for observations of two-view points all of whose views have enough points that more views see."""
-    enough = 200
+    enough = 500
     length = np.bincount(point[keep], minlength=int(point.max(initial=-1)) + 1)
     multi = keep & (length > 2)[point]
     hungry_view = np.bincount(view[multi], minlength=num_views) < enough
