@@ -151,7 +151,7 @@ def refine_model(
             chosen = choose_lenses(model, options, setting.held_in(model), free_centre=centre)
             model, lenses = chosen.model, chosen.choices
         model = _round(model, setting, None)
-        model = _settle(model, setting, _LOOSE).model
+        model = _settle(model, setting).model
         advance(1)
         model = _triangulate_and_resect(model, setting, None)
         if matches is not None:
@@ -171,13 +171,13 @@ def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Rec
     return _with_plausible_cameras(adjusted, model)
 
 
-def _settle(model: Reconstruction, setting: _Setting, tolerance: float) -> PrincipalPoints:
+def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
     """Settle the principal points, then adjust everything else."""
     if not len(model.points):
         return PrincipalPoints(model=model, determined=np.zeros(len(model.cameras), bool))
     return settle_principal_points(
         model,
-        setting.options(model, tolerance),
+        setting.options(model, _LOOSE),
         setting.held_in(model),
         eligible=setting.may_move_centre(model),
         prior=setting.config.principal_point_prior,
@@ -188,7 +188,7 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
     """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
     options, held = setting.options(model, _TIGHT), setting.held_in(model)
     if len(model.points):
-        settled = _settle(model, setting, _LOOSE)
+        settled = _settle(model, setting)
         model = settled.model
         free_centre = bool(settled.determined.any() and (settled.determined | held.camera).all())
         threshold = setting.max_error_px(model, None)
