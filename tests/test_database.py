@@ -12,7 +12,6 @@ from anchorsfm.colmap.database import (
     GeometryKind,
     TwoViewGeometry,
     estimate_geometries,
-    geometry_from_pose,
     number_keypoints,
     write_database,
 )
@@ -132,30 +131,6 @@ def test_colmap_verifies_and_maps_from_the_file(tmp_path):
         pycolmap.logging.minloglevel = level
     assert len(models) == 1 and models[0].num_reg_images() == 4
     assert (tmp_path / "models" / "0" / "images.bin").is_file()
-
-
-def test_geometry_of_a_known_pose_fits_exact_matches(tmp_path):
-    scene, matches = scene_matches(noise_px=0.0)
-    pose = scene.model.cam_from_world
-    i, j = matches.pair[0]
-    xy = [np.column_stack([matches.keypoints[k][matches.of_pair(0)[:, c]], np.ones(len(matches.of_pair(0)))])
-          for c, k in enumerate((i, j))]  # fmt: skip
-    relative = compose(pose[j], invert(pose[i]))
-    everything = np.ones(len(xy[0]), bool)
-    geometry = geometry_from_pose(CAMERA, CAMERA, relative, everything)
-    assert geometry.kind is GeometryKind.CALIBRATED
-    product = (xy[1] @ geometry.fundamental * xy[0]).sum(1) / np.linalg.norm(xy[0] @ geometry.fundamental.T, axis=1)
-    assert np.abs(product).max() < 1e-6  # pixels from the epipolar line
-    inverse = np.linalg.inv([[1500.0, 0, 800.0], [0, 1500.0, 600.0], [0, 0, 1]])
-    essential = (xy[1] @ inverse.T @ geometry.essential * (xy[0] @ inverse.T)).sum(1)
-    assert np.abs(essential).max() < 1e-9
-    turned = np.concatenate([relative[:, :3], np.zeros((3, 1))], axis=1)
-    rotation = geometry_from_pose(CAMERA, CAMERA, turned, everything)
-    assert rotation.kind is GeometryKind.PANORAMIC and rotation.essential is None
-    ray = np.array([0.1, -0.2, 1.0])
-    target = np.linalg.inv(inverse) @ relative[:, :3] @ ray
-    mapped = rotation.homography @ np.linalg.inv(inverse) @ ray
-    assert np.allclose(mapped / mapped[2], target / target[2])
 
 
 def test_estimated_geometries_find_wrong_matches_and_the_pose():

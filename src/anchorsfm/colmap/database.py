@@ -154,36 +154,6 @@ def estimate_geometries(
     return tuple(found)
 
 
-def geometry_from_pose(
-    camera_i: Camera,
-    camera_j: Camera,
-    j_from_i: Float[np.ndarray, "3 4"],
-    inlier: Bool[np.ndarray, "match"],
-    *,
-    angle_deg: float = 0.0,
-) -> TwoViewGeometry:
-    """Geometry of a pair whose relative pose is known; a translation of zero means that the camera only turned."""
-    rotation, translation = j_from_i[:, :3], j_from_i[:, 3]
-    inverse_i = np.linalg.inv(_calibration_matrix(camera_i))
-    matrix_j = _calibration_matrix(camera_j)
-    if not translation.any():
-        return TwoViewGeometry(
-            kind=GeometryKind.PANORAMIC,
-            inlier=inlier,
-            j_from_i=j_from_i,
-            homography=matrix_j @ rotation @ inverse_i,
-        )
-    essential = np.cross(translation, rotation, axisb=0, axisc=0)
-    return TwoViewGeometry(
-        kind=GeometryKind.CALIBRATED,
-        inlier=inlier,
-        j_from_i=j_from_i,
-        essential=essential,
-        fundamental=np.linalg.inv(matrix_j).T @ essential @ inverse_i,
-        angle_deg=angle_deg,
-    )
-
-
 def write_database(
     path: Path,
     images: ImageSet,
@@ -275,10 +245,6 @@ def _database_cameras(
     for entry, known in zip(entries, has_focal_prior.tolist(), strict=True):
         entry.has_prior_focal_length = known
     return entries
-
-
-def _calibration_matrix(camera: Camera) -> Float[np.ndarray, "3 3"]:
-    return np.asarray(to_pycolmap_camera(camera).calibration_matrix(), np.float64)
 
 
 def _to_pycolmap_geometry(geometry: TwoViewGeometry, matches: Int[np.ndarray, "match 2"]) -> pycolmap.TwoViewGeometry:
