@@ -80,10 +80,9 @@ class SourceBlock:
 
     hessian: Float[np.ndarray, "pair 12 12"]
     gradient: Float[np.ndarray, "pair 12"]
-    coupling: Float[np.ndarray, "pair anchor 9"] | None
-    """Between log depths and local unknowns but those of the source's intrinsics; None where depths are rigid."""
-    shared_coupling: Float[np.ndarray, "anchor 3"] | None
-    """The same for the source's intrinsics, summed over pairs."""
+    coupling: Float[np.ndarray, "anchor column"] | None
+    """Between log depths and local unknowns: those of each pair, then those of the source's intrinsics, summed over
+    pairs; None where depths are rigid."""
     curvature: Float[np.ndarray, "anchor"]
     slope: Float[np.ndarray, "anchor"]
     """Second and first derivative by the log depths."""
@@ -99,7 +98,7 @@ class DepthSums:
     curvature: Float[np.ndarray, "anchor"]
     slope: Float[np.ndarray, "anchor"]
     cost: tuple[float, ...]
-    loss: tuple[float, ...]
+    """Smoothed loss of each term."""
 
 
 @runtime_checkable
