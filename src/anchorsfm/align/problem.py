@@ -110,7 +110,9 @@ def _match_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservations:
 
 
 def _used(
-    first: Shaped[np.ndarray, "match *value"], second: Shaped[np.ndarray, "match *value"], used: Bool[np.ndarray, "match"]
+    first: Shaped[np.ndarray, "match *value"],
+    second: Shaped[np.ndarray, "match *value"],
+    used: Bool[np.ndarray, "match"],
 ) -> Shaped[np.ndarray, "row *value"]:
     """Used elements of both, one after the other."""
     if used.all():

@@ -32,8 +32,8 @@ class NumbaSums:
             here = slice(done, done + end - begin)
             rows = term.rows
             arguments = (
-                begin, end, rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight, point.depth,
-                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling,
+                begin, end, rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight,
+                point.depth, point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling,
                 done * len(OF_PAIR), curvature, slope, weight,
             )  # fmt: skip
             values = (kernels.linearise_matches if term.projected else kernels.linearise_targets)(*arguments)
@@ -57,8 +57,8 @@ class NumbaSums:
             kernel = kernels.depths_from_matches if term.projected else kernels.depths_from_targets
             rows = term.rows
             value = kernel(
-                rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight, point.depth, term.robust,
-                stored, weight, curvature, slope,
+                rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight, point.depth,
+                term.robust, stored, weight, curvature, slope,
             )  # fmt: skip
             cost.append(value)
         return DepthSums(curvature=curvature, slope=slope, cost=tuple(cost))

@@ -84,7 +84,9 @@ class TorchSums:
         num_pairs = int(sum(end - begin for begin, end in ranges))
         anchors = last - first if coupled else 0
         summed = torch.zeros(num_pairs, NUM_LOCAL, NUM_LOCAL + 1, dtype=torch.float64, device=self._device)
-        coupling = torch.zeros(num_pairs * len(OF_PAIR) + len(OF_SOURCE), anchors, dtype=self._dtype, device=self._device)
+        coupling = torch.zeros(
+            num_pairs * len(OF_PAIR) + len(OF_SOURCE), anchors, dtype=self._dtype, device=self._device
+        )
         curvature, slope = self._zeros(last - first)
         cost, loss = np.zeros((2, len(self._terms)))
         depth, kappa = self._tensor(point.depth), self._tensor(point.kappa)
@@ -107,7 +109,7 @@ class TorchSums:
                 summed.index_add_(0, pair, product.double())
                 if coupled:
                     row = anchor.long() - first
-                    _couple(coupling, pair, row, (weighted * slab.along[:, None]).sum(2))
+                    _couple(coupling, pair, row, _along_depths(weighted, slab.along))
                     _add_depths(curvature, slope, row, slab, slab.weight)
             done += end - begin
         return SourceBlock(
@@ -218,6 +220,16 @@ def _couple(
     shared = row.view(-1)
     for k, column in enumerate(OF_SOURCE):
         coupling[k - len(OF_SOURCE)].scatter_add_(0, shared, mixed[:, column].reshape(-1))
+
+
+def _along_depths(
+    columns: Float[Tensor, "chunk 12 dim slot"], along: Float[Tensor, "chunk dim slot"]
+) -> Float[Tensor, "chunk 12 slot"]:
+    """Products of columns with the derivative by the log depth, summed over the residual's dimensions."""
+    total = columns[:, :, 0] * along[:, None, 0]
+    for k in range(1, along.shape[1]):
+        total.addcmul_(columns[:, :, k], along[:, None, k])
+    return total
 
 
 def _plain_loss(term: Term, confidence: Float[Tensor, "chunk slot"], slab: _Slab) -> float:
