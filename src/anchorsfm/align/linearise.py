@@ -72,6 +72,8 @@ class Point:
     """Per term: R, T, f_t, c_t, 1 / f_s, c_s, f0 / f_s, lowest and highest pixel of every directed pair."""
     depth: Float[np.ndarray, "anchor"]
     kappa: Float[np.ndarray, "anchor"]
+    robust: tuple[tuple[float, float, float], ...]
+    """Per term: gamma, offset and eps^2 of the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,7 @@ def evaluation_point(
         pairs=tuple(_pair_constants(state, term, constants, fixed_clip).astype(dtype) for term in terms),
         depth=depth.astype(dtype),
         kappa=kappa.astype(dtype),
+        robust=tuple(term.robust for term in terms),
     )
 
 

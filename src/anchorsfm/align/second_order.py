@@ -132,12 +132,15 @@ class FineProblem:
     config: AlignConfig
     make_sums: MakeSums
     dtype: np.dtype
-    selections: dict[int, tuple[Term, ...]] = field(default_factory=dict)
-    """Terms with fewer observations, by step."""
+    selections: dict[int, tuple[tuple[Term, ...], Sums]] = field(default_factory=dict)
 
-    def thinned(self, step: int) -> tuple[Term, ...]:
+    def selection(self, step: int) -> tuple[tuple[Term, ...], Sums]:
+        """Terms with the observations of about every step-th anchor, and sums over them."""
         if step not in self.selections:
-            self.selections[step] = tuple(replace(t, rows=thinned(t.rows, step, LEAST_ROWS)) for t in self.terms)
+            terms = self.terms
+            if step > 1:
+                terms = tuple(replace(term, rows=thinned(term.rows, step, LEAST_ROWS)) for term in terms)
+            self.selections[step] = terms, self.make_sums(terms, self.constants, self.dtype)
         return self.selections[step]
 
 
@@ -233,10 +236,9 @@ class _StageRun:
 
     def __init__(self, fine: FineProblem, stage: Stage, priors: Priors, freedoms: Freedoms) -> None:
         self.fine, self.stage, self.priors, self.freedoms = fine, stage, priors, freedoms
-        terms = fine.terms if stage.step == 1 else fine.thinned(stage.step)
+        terms, self.sums = fine.selection(stage.step)
         self.terms = tuple(_smoothed(term, stage) for term in terms)
         self.depth_rounds = stage.depth_rounds
-        self.sums = fine.make_sums(self.terms, fine.constants, fine.dtype)
 
     def point(self, state: State) -> Point:
         reference = self.fine.config.reference
@@ -332,7 +334,7 @@ def _smoothed(term: Term, stage: Stage) -> Term:
 
 def _evaluate(fine: FineProblem, state: State, priors: Priors) -> tuple[tuple[float, ...], float, float]:
     """Plain losses of all observations at a state, total confidence, and plain cost."""
-    sums: Sums = fine.make_sums(fine.terms, fine.constants, fine.dtype)
+    _, sums = fine.selection(1)
     point = evaluation_point(state, fine.terms, fine.constants, fine.dtype, fine.config.reference.fixed_pixel_clip)
     loss = sums.depth_sums(point, False).cost  # terms of the problem are not smoothed
     return loss, priors.total, sum(loss) + priors.cost(state.principal_point, state.correction)

@@ -28,12 +28,13 @@ class NumbaSums:
         coupling = self._zeroed(last - first if coupled else 0, num_pairs * len(OF_PAIR) + len(OF_SOURCE))
         curvature, slope = np.zeros((2, last - first))
         cost, loss, done = [], [], 0
-        for term, (begin, end), pair, weight in zip(self._terms, ranges, point.pairs, self._weights, strict=True):
+        inputs = zip(self._terms, ranges, point.pairs, point.robust, self._weights, strict=True)
+        for term, (begin, end), pair, robust, weight in inputs:
             here = slice(done, done + end - begin)
             rows = term.rows
             arguments = (
                 begin, end, rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight,
-                point.depth, point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling,
+                point.depth, point.kappa, first, robust, coupled, hessian[here], gradient[here], coupling,
                 done * len(OF_PAIR), curvature, slope, weight,
             )  # fmt: skip
             values = (kernels.linearise_matches if term.projected else kernels.linearise_targets)(*arguments)
@@ -53,12 +54,12 @@ class NumbaSums:
     def depth_sums(self, point: Point, stored: bool) -> DepthSums:
         curvature, slope = np.zeros((2, len(point.depth)))
         cost = []
-        for term, pair, weight in zip(self._terms, point.pairs, self._weights, strict=True):
+        for term, pair, robust, weight in zip(self._terms, point.pairs, point.robust, self._weights, strict=True):
             kernel = kernels.depths_from_matches if term.projected else kernels.depths_from_targets
             rows = term.rows
             value = kernel(
                 rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight, point.depth,
-                term.robust, stored, weight, curvature, slope,
+                robust, stored, weight, curvature, slope,
             )  # fmt: skip
             cost.append(value)
         return DepthSums(curvature=curvature, slope=slope, cost=tuple(cost))

@@ -92,9 +92,9 @@ class TorchSums:
         depth, kappa = self._tensor(point.depth), self._tensor(point.kappa)
         done = 0
         for k, (term, (begin, end)) in enumerate(zip(self._terms, ranges, strict=True)):
-            for slab in self._slabs(k, view, point.pairs[k], depth):
+            for slab in self._slabs(k, view, point, depth):
                 cost[k] += slab.cost
-                loss[k] += _plain_loss(term, self._chunks[k].weight[slab.here], slab)
+                loss[k] += _plain_loss(term.gamma, self._chunks[k].weight[slab.here], slab)
                 self._weights[k][slab.here] = slab.weight
                 anchor = self._chunks[k].anchor[slab.here]
                 e = _gathered(kappa, anchor) - 1 - slab.relief / (1 + slab.relief)
@@ -127,7 +127,7 @@ class TorchSums:
         cost = np.zeros(len(self._terms))
         depth = self._tensor(point.depth)
         for k, chunks in enumerate(self._chunks):
-            for slab in self._slabs(k, None, point.pairs[k], depth):
+            for slab in self._slabs(k, None, point, depth):
                 cost[k] += slab.cost
                 weight = self._weights[k][slab.here] * slab.valid if stored else slab.weight
                 _add_depths(curvature, slope, chunks.anchor[slab.here], slab, weight)
@@ -149,21 +149,24 @@ class TorchSums:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _slabs(
-        self, k: int, view: int | None, pairs: Float[np.ndarray, "pair 23"], depth: Float[Tensor, "anchor"]
-    ) -> Iterator[_Slab]:
+    def _slabs(self, k: int, view: int | None, point: Point, depth: Float[Tensor, "anchor"]) -> Iterator[_Slab]:
         """Slabs of one source image, or of all."""
         chunks = self._chunks[k]
         first, last = (0, len(chunks.pair)) if view is None else chunks.first[view : view + 2].tolist()
         size = SLAB_ROWS.get(self._device.type, 1 << 20) // max(chunks.weight.shape[1], 1)
         for begin in range(first, last, max(size, 1)):
             here = slice(begin, min(begin + max(size, 1), last))
-            constants = self._tensor(pairs[chunks.pair[here]])[:, :, None]
-            yield _slab(self._terms[k], chunks, here, constants, depth)
+            constants = self._tensor(point.pairs[k][chunks.pair[here]])[:, :, None]
+            yield _slab(self._terms[k].projected, point.robust[k], chunks, here, constants, depth)
 
 
 def _slab(
-    term: Term, chunks: _Chunks, here: slice, pairs: Float[Tensor, "chunk 23 1"], depth: Float[Tensor, "anchor"]
+    projected: bool,
+    robust: tuple[float, float, float],
+    chunks: _Chunks,
+    here: slice,
+    pairs: Float[Tensor, "chunk 23 1"],
+    depth: Float[Tensor, "anchor"],
 ) -> _Slab:
     inverse_focal, relief = pairs[:, 15], chunks.relief[here] * pairs[:, 18]
     ray_x, ray_y = (chunks.x[here] - pairs[:, 16]) * inverse_focal, (chunks.y[here] - pairs[:, 17]) * inverse_focal
@@ -172,7 +175,7 @@ def _slab(
     spread = turned * z[:, None]
     y = spread + pairs[:, 9:12]
     goal = chunks.goal[here]
-    if term.projected:
+    if projected:
         inverse = y[:, 2].clamp(min=CLOSEST).reciprocal()
         plane = y[:, :2] * inverse[:, None]
         focal = pairs[:, 12]
@@ -188,9 +191,9 @@ def _slab(
         unit, size = pairs[:, 12:13], pairs[:, 13:14]
         residual, along, valid, point = unit * (y - size * goal), unit * spread, torch.ones_like(z), y
         scale = None
-    confidence, robust = chunks.weight[here], RobustLoss(term.gamma)
-    distance = (_summed_squares(residual) + term.robust[2]).sqrt()
-    value, slope = robust.value_and_slope(distance)
+    confidence, (gamma, _, square) = chunks.weight[here], robust
+    distance = (_summed_squares(residual) + square).sqrt()
+    value, slope = RobustLoss(gamma).value_and_slope(distance)
     return _Slab(
         here=here,
         pairs=pairs,
@@ -232,8 +235,8 @@ def _along_depths(
     return total
 
 
-def _plain_loss(term: Term, confidence: Float[Tensor, "chunk slot"], slab: _Slab) -> float:
-    value, _ = RobustLoss(term.gamma).value_and_slope(_summed_squares(slab.residual).sqrt())
+def _plain_loss(gamma: float, confidence: Float[Tensor, "chunk slot"], slab: _Slab) -> float:
+    value, _ = RobustLoss(gamma).value_and_slope(_summed_squares(slab.residual).sqrt())
     return float(torch.dot(confidence.flatten(), value.flatten()))
 
 
@@ -315,20 +318,23 @@ def _chunks(term: Term, device: torch.device) -> _Chunks:
     length = rows.length
     before = np.cumsum(length) - length
     layout = lay_out(np.repeat(np.arange(rows.num_pairs), length), SLOT)
-    row = layout.row + (rows.span[:, 0] - before)[layout.pair][:, None]
+    shift = (rows.span[:, 0] - before)[layout.pair]
+    row = torch.from_numpy((layout.row + shift[:, None]).astype(np.int32))
+    pair, used = layout.pair, torch.from_numpy(layout.used)
+    del layout
 
     def packed(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values[row])).to(device)
+        return torch.from_numpy(values).index_select(0, row.view(-1)).view(row.shape).to(device)
 
     return _Chunks(
-        pair=layout.pair,
-        first=np.searchsorted(rows.source[layout.pair], np.arange(len(rows.first_pair))),
+        pair=pair,
+        first=np.searchsorted(rows.source[pair], np.arange(len(rows.first_pair))),
         x=packed(rows.xy[:, 0]),
         y=packed(rows.xy[:, 1]),
-        goal=packed(rows.goal).transpose(1, 2).contiguous(),
+        goal=torch.stack([packed(rows.goal[:, k]) for k in range(rows.goal.shape[1])], dim=1),
         anchor=packed(rows.anchor),
-        relief=packed(rows.depth_ratio) - 1,
-        weight=packed(rows.weight) * torch.from_numpy(layout.used).to(device),
+        relief=packed(rows.depth_ratio).sub_(1),
+        weight=packed(rows.weight).mul_(used.to(device)),
     )
 
 
