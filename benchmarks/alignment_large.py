@@ -28,7 +28,7 @@ from anchorsfm.scene.poses import PoseSet
 from anchorsfm.tree import build_tree
 
 BLOCK = 8
-NOISE_PX, OUTLIERS, DEPTH_NOISE, FOCAL_NOISE, KEEP = 0.4, 0.05, 0.01, 0.02, 0.6
+NOISE_PX, OUTLIERS, DEPTH_NOISE, FOCAL_NOISE, KEEP = 0.4, 0.05, 0.01, 0.02, 1.0
 
 
 def generate(oracle: ModuleType, folder: Path, count: int, neighbours: int) -> None:

@@ -23,8 +23,8 @@ RAY_X, RAY_Y, BRACKET, DEPTH, KAPPA = 0, BLOCK, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK
 GOAL_X, GOAL_Y, CONFIDENCE, RELIEF = 5 * BLOCK, 6 * BLOCK, 7 * BLOCK, 8 * BLOCK
 X, Y, SCALE, VALID, PLAIN, DISTANCE = 9 * BLOCK, 10 * BLOCK, 11 * BLOCK, 12 * BLOCK, 13 * BLOCK, 14 * BLOCK
 VALUE, SLOPE, EXACT, UNUSED, WEIGHT = 15 * BLOCK, 16 * BLOCK, 17 * BLOCK, 18 * BLOCK, 19 * BLOCK
-RESIDUAL, ALONG = 20 * BLOCK, 22 * BLOCK
-JACOBIAN = 24 * BLOCK
+SQUARE, RESIDUAL, ALONG = 20 * BLOCK, 21 * BLOCK, 23 * BLOCK
+JACOBIAN = 25 * BLOCK
 WEIGHTED = JACOBIAN + NUM_LOCAL * TWO
 SCRATCH = WEIGHTED + NUM_LOCAL * TWO
 
@@ -67,15 +67,16 @@ def _robust(s, distance, value, slope, gamma, offset):
 
 
 @_inlined
-def _gather(s, begin, end, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf):
+def _gather(s, begin, end, xy, goal, anchor, ratio, weight, depth, ifs, cxs, cys, rf):
     """Copy a block of observations; behind its end the last one is repeated without weight."""
     one, zero = s.dtype.type(1), s.dtype.type(0)
     for r in range(BLOCK):
         o = min(begin + r, end - 1)
         s[RAY_X + r] = (xy[o, 0] - cxs) * ifs
         s[RAY_Y + r] = (xy[o, 1] - cys) * ifs
-        bracket = one + relief[o] * rf
-        s[RELIEF + r] = relief[o] * rf
+        relief = (ratio[o] - one) * rf
+        bracket = one + relief
+        s[RELIEF + r] = relief
         s[BRACKET + r] = bracket
         s[DEPTH + r] = depth[anchor[o]] * bracket
         s[GOAL_X + r] = goal[o, 0]
@@ -106,20 +107,18 @@ def _project(s, p, eps2):
         s[X + r], s[Y + r] = x, y
         s[SCALE + r] = ft * inverse
         s[VALID + r] = one if seen else zero
-        s[PLAIN + r] = np.sqrt(square)
+        s[SQUARE + r] = square
         s[DISTANCE + r] = np.sqrt(square + smooth)
         s[RESIDUAL + r], s[RESIDUAL + BLOCK + r] = ru, rv
 
 
 @_inlined
-def _sum_losses(s):
-    """Smoothed and plain loss of a block."""
-    zero = s.dtype.type(0)
-    cost, loss = zero, zero
+def _total(s, values):
+    """Confidence times values, summed over a block."""
+    total = s.dtype.type(0)
     for r in range(BLOCK):
-        cost += s[CONFIDENCE + r] * s[VALUE + r]
-        loss += s[CONFIDENCE + r] * s[EXACT + r]
-    return cost, loss
+        total += s[CONFIDENCE + r] * s[values + r]
+    return total
 
 
 @_inlined
@@ -168,14 +167,14 @@ def _mirror(matrix):
 
 @_compiled
 def linearise_matches(
-    first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
-    coupled, hessian, gradient, coupling, shared_coupling, curvature, slope_of_depth, used_weight,
+    first, last, span, pair, xy, goal, anchor, ratio, weight, depth, kappa, anchor_start, robust,
+    coupled, hessian, gradient, coupling, column, curvature, slope_of_depth, used_weight,
 ):  # fmt: skip
     """Normal equations of the directed pairs first .. last - 1, which share their source image.
 
-    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (pair, anchor, 9), shared_coupling (anchor, 3)
-    of the source's intrinsics, curvature and slope_of_depth (anchor) of the source's anchors; stores the weights.
-    Returns smoothed cost and plain loss.
+    Fills hessian (pair, 12, 12), gradient (pair, 12); adds to coupling (anchor, 9 a pair from `column` on, and 3 of the
+    source's intrinsics), curvature and slope_of_depth (anchor) of the source's anchors; stores the weights. Returns
+    smoothed cost and plain loss.
     """
     gamma, offset, eps2 = robust
     kind = xy.dtype.type
@@ -183,23 +182,26 @@ def linearise_matches(
     s = np.zeros(SCRATCH, xy.dtype)
     row = np.empty(NUM_LOCAL, xy.dtype)
     cost, loss = 0.0, 0.0
+    shared = coupling.shape[1] - 3
     for k in range(first, last):
+        own = column + 9 * (k - first)
         p = pair[k]
         r00, r01, r02, r10, r11, r12, r20, r21, r22 = p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]
         t0, t1, t2, ft, ifs, cxs, cys, rf = p[9], p[10], p[11], p[12], p[15], p[16], p[17], p[18]
         hessian[k - first] = 0
         gradient[k - first] = 0
-        for begin in range(start[k], start[k + 1], BLOCK):
-            m = min(BLOCK, start[k + 1] - begin)
-            _gather(s, begin, begin + m, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf)
+        for begin in range(span[k, 0], span[k, 1], BLOCK):
+            m = min(BLOCK, span[k, 1] - begin)
+            _gather(s, begin, begin + m, xy, goal, anchor, ratio, weight, depth, ifs, cxs, cys, rf)
             for r in range(BLOCK):
                 s[KAPPA + r] = kappa[anchor[min(begin + r, begin + m - 1)]] - one
             _project(s, p, eps2)
+            for r in range(BLOCK):
+                s[PLAIN + r] = np.sqrt(s[SQUARE + r])
             _robust(s, PLAIN, EXACT, UNUSED, gamma, offset)
             _robust(s, DISTANCE, VALUE, SLOPE, gamma, offset)
-            block_cost, block_loss = _sum_losses(s)
-            cost += block_cost
-            loss += block_loss
+            cost += _total(s, VALUE)
+            loss += _total(s, EXACT)
             for r in range(BLOCK):
                 s[WEIGHT + r] = s[VALID + r] * s[CONFIDENCE + r] * s[SLOPE + r] / s[DISTANCE + r]
             for r in range(m):
@@ -247,10 +249,10 @@ def linearise_matches(
                     for i in range(NUM_LOCAL):
                         row[i] = s[WEIGHTED + i * TWO + r]
                     for i in range(6):
-                        coupling[k - first, a, i] += row[i]
+                        coupling[a, own + i] += row[i]
                     for i in range(3):
-                        coupling[k - first, a, 6 + i] += row[9 + i]
-                        shared_coupling[a, i] += row[6 + i]
+                        coupling[a, own + 6 + i] += row[9 + i]
+                        coupling[a, shared + i] += row[6 + i]
                     curvature[a] += s[VALUE + r]
                     slope_of_depth[a] += s[SLOPE + r]
         _mirror(hessian[k - first])
@@ -259,25 +261,21 @@ def linearise_matches(
 
 @_compiled
 def depths_from_matches(
-    start, pair, xy, goal, anchor, relief, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
+    span, pair, xy, goal, anchor, ratio, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
 ):
-    """One Newton step's curvature and slope for every depth, with stored or fresh weights, and smoothed cost and
-    loss."""
+    """One Newton step's curvature and slope for every depth, with stored or fresh weights, and the cost."""
     gamma, offset, eps2 = robust
     s = np.zeros(SCRATCH, xy.dtype)
-    cost, loss = 0.0, 0.0
-    for k in range(len(start) - 1):
+    cost = 0.0
+    for k in range(len(span)):
         p = pair[k]
         t0, t1, t2, ifs, cxs, cys, rf = p[9], p[10], p[11], p[15], p[16], p[17], p[18]
-        for begin in range(start[k], start[k + 1], BLOCK):
-            m = min(BLOCK, start[k + 1] - begin)
-            _gather(s, begin, begin + m, xy, goal, anchor, relief, weight, depth, ifs, cxs, cys, rf)
+        for begin in range(span[k, 0], span[k, 1], BLOCK):
+            m = min(BLOCK, span[k, 1] - begin)
+            _gather(s, begin, begin + m, xy, goal, anchor, ratio, weight, depth, ifs, cxs, cys, rf)
             _project(s, p, eps2)
-            _robust(s, PLAIN, EXACT, UNUSED, gamma, offset)
             _robust(s, DISTANCE, VALUE, SLOPE, gamma, offset)
-            block_cost, block_loss = _sum_losses(s)
-            cost += block_cost
-            loss += block_loss
+            cost += _total(s, VALUE)
             if stored:
                 for r in range(BLOCK):
                     s[WEIGHT + r] = used_weight[min(begin + r, begin + m - 1)] * s[VALID + r]
@@ -293,39 +291,41 @@ def depths_from_matches(
                 a = anchor[begin + r]
                 curvature[a] += s[VALUE + r]
                 slope_of_depth[a] += s[SLOPE + r]
-    return cost, loss
+    return cost
 
 
 @_compiled
 def _g(distance, gamma, offset):
     """Value and slope of g at one distance."""
     shifted = distance + offset
-    power = shifted**gamma
+    power = np.sqrt(shifted) if gamma == 0.5 else shifted**gamma
     return power - offset**gamma, gamma * power / shifted if shifted > 0 else 1.0
 
 
 @_compiled
 def linearise_targets(
-    first, last, start, pair, xy, goal, anchor, relief, weight, depth, kappa, anchor_start, robust,
-    coupled, hessian, gradient, coupling, shared_coupling, curvature, slope_of_depth, used_weight,
+    first, last, span, pair, xy, goal, anchor, ratio, weight, depth, kappa, anchor_start, robust,
+    coupled, hessian, gradient, coupling, column, curvature, slope_of_depth, used_weight,
 ):  # fmt: skip
     """As `linearise_matches` for regression targets, 3D points in the target's frame, one by one in float64."""
     gamma, offset, eps2 = robust
     jacobian = np.zeros((3, NUM_LOCAL))
-    residual, along, y = np.zeros(3), np.zeros(3), np.zeros(3)
+    residual, along, y, mixed = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(NUM_LOCAL)
     cost, loss = 0.0, 0.0
+    shared = coupling.shape[1] - 3
     for k in range(first, last):
+        own = column + 9 * (k - first)
         p = pair[k].astype(np.float64)
         rotation, shift = p[:9].reshape(3, 3), p[9:12]
         unit, size, ifs, cxs, cys, rf = p[12], p[13], p[15], p[16], p[17], p[18]
         h, g = hessian[k - first], gradient[k - first]
         h[:] = 0
         g[:] = 0
-        for o in range(start[k], start[k + 1]):
+        for o in range(span[k, 0], span[k, 1]):
             xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
-            bracket = 1 + relief[o] * rf
-            z = depth[anchor[o]] * bracket
-            e = kappa[anchor[o]] - 1 - relief[o] * rf / bracket
+            relief = (ratio[o] - 1) * rf
+            z = depth[anchor[o]] * (1 + relief)
+            e = kappa[anchor[o]] - 1 - relief / (1 + relief)
             square = 0.0
             for d in range(3):
                 spread = unit * z * (rotation[d, 0] * xs + rotation[d, 1] * ys + rotation[d, 2])
@@ -350,38 +350,43 @@ def linearise_targets(
             loss += weight[o] * _g(np.sqrt(square), gamma, offset)[0]
             w = weight[o] * slope / max(smooth, 1e-12)
             used_weight[o] = w
-            a = anchor[o] - anchor_start
+            mixed[:] = 0
+            bend, pull = 0.0, 0.0
             for d in range(3):
-                for i in range(NUM_LOCAL - 1):
+                bend += w * along[d] * along[d]
+                pull += w * along[d] * residual[d]
+                for i in range(NUM_LOCAL):
                     weighted = w * jacobian[d, i]
                     g[i] += weighted * residual[d]
-                    for j in range(i + 1):
+                    mixed[i] += weighted * along[d]
+                    for j in range(NUM_LOCAL):
                         h[i, j] += weighted * jacobian[d, j]
-                    if coupled and 6 <= i < 9:
-                        shared_coupling[a, i - 6] += weighted * along[d]
-                    elif coupled:
-                        coupling[k - first, a, i if i < 6 else i - 3] += weighted * along[d]
-                if coupled:
-                    curvature[a] += w * along[d] * along[d]
-                    slope_of_depth[a] += w * along[d] * residual[d]
-        _mirror(h)
+            if coupled:
+                a = anchor[o] - anchor_start
+                for i in range(6):
+                    coupling[a, own + i] += mixed[i]
+                for i in range(3):
+                    coupling[a, own + 6 + i] += mixed[9 + i]
+                    coupling[a, shared + i] += mixed[6 + i]
+                curvature[a] += bend
+                slope_of_depth[a] += pull
     return cost, loss
 
 
 @_compiled
 def depths_from_targets(
-    start, pair, xy, goal, anchor, relief, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
+    span, pair, xy, goal, anchor, ratio, weight, depth, robust, stored, used_weight, curvature, slope_of_depth
 ):
     """As `depths_from_matches` for regression targets."""
     gamma, offset, eps2 = robust
-    cost, loss = 0.0, 0.0
-    for k in range(len(start) - 1):
+    cost = 0.0
+    for k in range(len(span)):
         p = pair[k].astype(np.float64)
         rotation, shift = p[:9].reshape(3, 3), p[9:12]
         unit, size, ifs, cxs, cys, rf = p[12], p[13], p[15], p[16], p[17], p[18]
-        for o in range(start[k], start[k + 1]):
+        for o in range(span[k, 0], span[k, 1]):
             xs, ys = (xy[o, 0] - cxs) * ifs, (xy[o, 1] - cys) * ifs
-            z = unit * depth[anchor[o]] * (1 + relief[o] * rf)
+            z = unit * depth[anchor[o]] * (1 + (ratio[o] - 1) * rf)
             square, length, product = 0.0, 0.0, 0.0
             for d in range(3):
                 spread = z * (rotation[d, 0] * xs + rotation[d, 1] * ys + rotation[d, 2])
@@ -392,8 +397,7 @@ def depths_from_targets(
             smooth = np.sqrt(square + eps2)
             value, slope = _g(smooth, gamma, offset)
             cost += weight[o] * value
-            loss += weight[o] * _g(np.sqrt(square), gamma, offset)[0]
             w = used_weight[o] if stored else weight[o] * slope / max(smooth, 1e-12)
             slope_of_depth[anchor[o]] += w * product
             curvature[anchor[o]] += w * length
-    return cost, loss
+    return cost

@@ -72,6 +72,8 @@ class Point:
     """Per term: R, T, f_t, c_t, 1 / f_s, c_s, f0 / f_s, lowest and highest pixel of every directed pair."""
     depth: Float[np.ndarray, "anchor"]
     kappa: Float[np.ndarray, "anchor"]
+    robust: tuple[tuple[float, float, float], ...]
+    """Per term: gamma, offset and eps^2 of the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +82,9 @@ class SourceBlock:
 
     hessian: Float[np.ndarray, "pair 12 12"]
     gradient: Float[np.ndarray, "pair 12"]
-    coupling: Float[np.ndarray, "pair anchor 9"] | None
-    """Between log depths and local unknowns but those of the source's intrinsics; None where depths are rigid."""
-    shared_coupling: Float[np.ndarray, "anchor 3"] | None
-    """The same for the source's intrinsics, summed over pairs."""
+    coupling: Float[np.ndarray, "anchor column"] | None
+    """Between log depths and local unknowns: those of each pair, then those of the source's intrinsics, summed over
+    pairs; None where depths are rigid."""
     curvature: Float[np.ndarray, "anchor"]
     slope: Float[np.ndarray, "anchor"]
     """Second and first derivative by the log depths."""
@@ -99,7 +100,7 @@ class DepthSums:
     curvature: Float[np.ndarray, "anchor"]
     slope: Float[np.ndarray, "anchor"]
     cost: tuple[float, ...]
-    loss: tuple[float, ...]
+    """Smoothed loss of each term."""
 
 
 @runtime_checkable
@@ -125,6 +126,7 @@ def evaluation_point(
         pairs=tuple(_pair_constants(state, term, constants, fixed_clip).astype(dtype) for term in terms),
         depth=depth.astype(dtype),
         kappa=kappa.astype(dtype),
+        robust=tuple(term.robust for term in terms),
     )
 
 

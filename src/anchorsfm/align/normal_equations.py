@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.align.linearise import (
-    NUM_LOCAL,
     NUM_NODE,
     OF_PAIR,
     OF_SOURCE,
@@ -37,6 +36,8 @@ INTRINSICS = slice(7, 10)
 DEPTH_DAMPING = 1e-5
 """Share of the median curvature that is added to that of every depth: what is hardly determined moves little in a step,
 which changes where steps lead but not the minimum."""
+MEDIAN_OF = 1000
+"""About how many curvatures the median is taken of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +194,12 @@ def reduced_system(
         ranges = [slice(*term.rows.first_pair[view : view + 2]) for term in terms]
         source, target = (np.concatenate([m[side][r] for m, r in zip(maps, ranges, strict=True)]) for side in (0, 1))
         mapping = _mapping(source, target, layout)
-        hessian, slope = _mapped(block, mapping)
+        local, slope = _rigid(block)
         if block.coupling is not None:
-            eliminated = _eliminated(block, state.correction[anchors], priors.depth_weight, mapping)
-            hessian -= eliminated[0]
+            eliminated = _eliminated(block, state.correction[anchors], priors.depth_weight)
+            local -= eliminated[0]
             slope -= eliminated[1]
+        hessian, slope = mapping.T @ (local @ mapping), slope @ mapping
         count = len(layout.nodes)
         matrix.add(layout.nodes, hessian.reshape(count, NUM_NODE, count, NUM_NODE))
         gradient[layout.nodes] += slope.reshape(count, NUM_NODE)
@@ -207,54 +209,58 @@ def reduced_system(
     return ReducedSystem(matrix=matrix, gradient=gradient, cost=tuple(cost.tolist()), loss=tuple(loss.tolist()))
 
 
-def _mapped(
-    block: SourceBlock, mapping: Float[np.ndarray, "pair 12 unknown"]
-) -> tuple[Float[np.ndarray, "unknown unknown"], Float[np.ndarray, "unknown"]]:
-    """Matrix and gradient of the cameras with rigid depths."""
-    flat = mapping.reshape(-1, mapping.shape[2])
-    return flat.T @ (block.hessian @ mapping).reshape(flat.shape), block.gradient.reshape(-1) @ flat
-
-
 def damped(curvature: Float[np.ndarray, "anchor"]) -> Float[np.ndarray, "anchor"]:
     """Second derivatives by depths with what keeps each of them from running away."""
-    seen = curvature[curvature > 0]
-    return curvature + (DEPTH_DAMPING * float(np.median(seen)) if len(seen) else 1.0)
+    some = curvature[:: max(len(curvature) // MEDIAN_OF, 1)]
+    some = some[some > 0]
+    middle = len(some) // 2
+    return curvature + (DEPTH_DAMPING * float(np.partition(some, middle)[middle]) if len(some) else 1.0)
 
 
 def _eliminated(
-    block: SourceBlock,
-    correction: Float[np.ndarray, "anchor"],
-    prior: float,
-    mapping: Float[np.ndarray, "pair 12 unknown"],
-) -> tuple[Float[np.ndarray, "unknown unknown"], Float[np.ndarray, "unknown"]]:
-    """E C^-1 E^T and E C^-1 g_d: what eliminating the depths takes away."""
-    assert block.coupling is not None and block.shared_coupling is not None
-    dtype = block.coupling.dtype
-    curvature, slope = block.curvature + prior, block.slope + prior * correction
+    block: SourceBlock, correction: Float[np.ndarray, "anchor"], prior: float
+) -> tuple[Float[np.ndarray, "local local"], Float[np.ndarray, "local"]]:
+    """E C^-1 E^T and E C^-1 g_d: what eliminating the depths takes away. The block's coupling is overwritten."""
+    assert block.coupling is not None
+    coupling, curvature, slope = block.coupling, block.curvature + prior, block.slope + prior * correction
+    seen = np.flatnonzero(block.curvature)
+    if 2 * len(seen) < len(curvature):
+        coupling, curvature, slope = coupling[seen], curvature[seen], slope[seen]
     root = 1 / np.sqrt(damped(curvature))
-    count, width = len(mapping), len(OF_PAIR)
-    scaled = np.empty((len(root), count * width + len(OF_SOURCE)), dtype)
-    by_pair = scaled[:, : count * width].reshape(len(root), count, width)
-    np.multiply(block.coupling.transpose(1, 0, 2), root[:, None, None].astype(dtype), out=by_pair)
-    np.multiply(block.shared_coupling, root[:, None].astype(dtype), out=scaled[:, count * width :])
-    product = (scaled.T @ scaled).astype(np.float64)  # one symmetric product
-    unknowns = mapping.shape[2]
-    rows = np.concatenate([mapping[:, OF_PAIR].reshape(-1, unknowns), mapping[0, OF_SOURCE]])
-    return rows.T @ (product @ rows), (scaled.T @ (slope * root).astype(dtype)).astype(np.float64) @ rows
+    coupling *= root[:, None].astype(coupling.dtype)
+    product = (coupling.T @ coupling).astype(np.float64)  # one symmetric product
+    return product, ((slope * root).astype(coupling.dtype) @ coupling).astype(np.float64)
+
+
+def _rigid(block: SourceBlock) -> tuple[Float[np.ndarray, "local local"], Float[np.ndarray, "local"]]:
+    """Matrix and gradient of the local unknowns of a source image, of its pairs and then its own, at fixed depths."""
+    count, width = len(block.hessian), len(OF_PAIR)
+    own, shared = np.array(OF_PAIR), np.array(OF_SOURCE)
+    split = count * width
+    matrix = np.zeros((split + len(shared), split + len(shared)))
+    each = np.arange(count)
+    matrix[:split, :split].reshape(count, width, count, width)[each, :, each] = block.hessian[:, own[:, None], own]
+    mixed = block.hessian[:, own[:, None], shared].reshape(split, len(shared))
+    matrix[:split, split:], matrix[split:, :split] = mixed, mixed.T
+    matrix[split:, split:] = block.hessian[:, shared[:, None], shared].sum(axis=0)
+    return matrix, np.concatenate([block.gradient[:, own].ravel(), block.gradient[:, shared].sum(axis=0)])
 
 
 def _mapping(
     source: Float[np.ndarray, "pair 12 10"], target: Float[np.ndarray, "pair 12 10"], layout: SourceLayout
-) -> Float[np.ndarray, "pair 12 unknown"]:
+) -> Float[np.ndarray, "local unknown"]:
     """L: local unknowns of one source image from the unknowns of the nodes it touches."""
-    count = len(source)
-    mapping = np.zeros((count, NUM_LOCAL, len(layout.nodes), NUM_NODE))
-    mapping[:, :, layout.source, POSE] += source[:, :, POSE]
-    mapping[:, :, layout.source_intrinsics, INTRINSICS] += source[:, :, INTRINSICS]
+    count, width = len(source), len(OF_PAIR)
+    mapping = np.zeros((count * width + len(OF_SOURCE), len(layout.nodes), NUM_NODE))
+    by_pair = mapping[: count * width].reshape(count, width, len(layout.nodes), NUM_NODE)
+    source_of_pair, target_of_pair = source[:, OF_PAIR], target[:, OF_PAIR]
+    by_pair[:, :, layout.source, POSE] += source_of_pair[:, :, POSE]
+    by_pair[:, :, layout.source_intrinsics, INTRINSICS] += source_of_pair[:, :, INTRINSICS]
     row = np.arange(count)
-    mapping[row, :, layout.target, POSE] += target[:, :, POSE]
-    mapping[row, :, layout.target_intrinsics, INTRINSICS] += target[:, :, INTRINSICS]
-    return mapping.reshape(count, NUM_LOCAL, -1)
+    by_pair[row, :, layout.target, POSE] += target_of_pair[:, :, POSE]
+    by_pair[row, :, layout.target_intrinsics, INTRINSICS] += target_of_pair[:, :, INTRINSICS]
+    mapping[count * width :, layout.source_intrinsics] = source[0, OF_SOURCE]
+    return mapping.reshape(len(mapping), -1)
 
 
 def _add_principal_point_prior(

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from anchorsfm.align.config import AlignConfig
@@ -96,18 +96,32 @@ def _match_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservations:
     source, target = graph.pair[used_pair].T
     # a pixel behind its camera cannot be observed
     visible = (anchors.depth_ratio_i > 0) & (anchors.depth_ratio_j > 0)
-    weight = np.where(visible, graph.confidence, 0)[used]
-    xy_i, xy_j = graph.xy_i[used], graph.xy_j[used]
+    weight = graph.confidence if visible.all() else np.where(visible, graph.confidence, 0)
     return DirectedObservations(
         source=np.concatenate([source, target]),
         target=np.concatenate([target, source]),
         pair=np.concatenate([pair, pair + len(source)]),
-        xy=np.concatenate([xy_i, xy_j]),
-        anchor=np.concatenate([anchors.anchor_i[used], anchors.anchor_j[used]]),
-        depth_ratio=np.concatenate([anchors.depth_ratio_i[used], anchors.depth_ratio_j[used]]),
-        goal=np.concatenate([xy_j, xy_i]),
-        weight=np.concatenate([weight, weight]),
+        xy=_used(graph.xy_i, graph.xy_j, used),
+        anchor=_used(anchors.anchor_i, anchors.anchor_j, used),
+        depth_ratio=_used(anchors.depth_ratio_i, anchors.depth_ratio_j, used),
+        goal=_used(graph.xy_j, graph.xy_i, used),
+        weight=_used(weight, weight, used),
     )
+
+
+def _used(
+    first: Shaped[np.ndarray, "match *value"],
+    second: Shaped[np.ndarray, "match *value"],
+    used: Bool[np.ndarray, "match"],
+) -> Shaped[np.ndarray, "row *value"]:
+    """Used elements of both, one after the other."""
+    if used.all():
+        return np.concatenate([first, second])
+    count = int(used.sum())
+    rows = np.empty((2 * count, *first.shape[1:]), np.result_type(first, second))
+    np.compress(used, first, axis=0, out=rows[:count])
+    np.compress(used, second, axis=0, out=rows[count:])
+    return rows
 
 
 def _fallback_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservations:

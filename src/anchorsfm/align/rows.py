@@ -1,30 +1,31 @@
-"""Observations for the second-order solver: flat, sorted by source image, then by target image.
+"""Observations for the second-order solver: directed pairs in the order of their source images, then target images.
 
-All that depends on one image's depths is then one contiguous block, so normal equations can be formed and reduced image
-by image, and nothing larger than the rows themselves has to be kept.
+All that depends on one image's depths belongs to pairs that follow each other, so normal equations can be formed and
+reduced image by image. The observations themselves stay where they are.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from anchorsfm.align.observations import DirectedObservations
+
+GOLDEN_RATIO = (np.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class SortedRows:
-    """Directed observations; rows of directed pair k are `start[k]:start[k + 1]`, pairs of source image s are
+    """Directed observations; those of directed pair k are the rows `span[k, 0]:span[k, 1]`, pairs of source image s are
     `first_pair[s]:first_pair[s + 1]`."""
 
     source: Int[np.ndarray, "pair"]
     target: Int[np.ndarray, "pair"]
-    start: Int[np.ndarray, "pair_plus_1"]
+    span: Int[np.ndarray, "pair 2"]
     first_pair: Int[np.ndarray, "view_plus_1"]
     xy: Float[np.ndarray, "row 2"]
     anchor: Int[np.ndarray, "row"]
-    relief: Float[np.ndarray, "row"]
-    """Depth ratio minus 1."""
+    depth_ratio: Float[np.ndarray, "row"]
     goal: Float[np.ndarray, "row goal_dim"]
     weight: Float[np.ndarray, "row"]
 
@@ -35,55 +36,60 @@ class SortedRows:
     def num_pairs(self) -> int:
         return len(self.source)
 
-    def rows_of_source(self, view: int) -> slice:
-        """Rows that look from an image."""
-        first, last = self.start[self.first_pair[view : view + 2]]
-        return slice(int(first), int(last))
+    @property
+    def length(self) -> Int[np.ndarray, "pair"]:
+        return self.span[:, 1] - self.span[:, 0]
 
 
 def sorted_rows(rows: DirectedObservations, num_views: int, dtype: np.dtype, weight_factor: float = 1.0) -> SortedRows:
-    """Rows in the solver's order and precision. Rows of one directed pair are contiguous in the input."""
-    count = len(rows.source)
-    begin = np.searchsorted(rows.pair, np.arange(count + 1))
+    """Observations with their pairs in the solver's order, copied only where the precision or a factor asks for it.
+
+    Rows of one directed pair are contiguous in the input.
+    """
+    begin = np.searchsorted(rows.pair, np.arange(len(rows.source) + 1))
     order = np.lexsort((rows.target, rows.source))
     order = order[np.diff(begin)[order] > 0]
-    length = np.diff(begin)[order]
-    start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-    pieces = [slice(int(begin[pair]), int(begin[pair + 1])) for pair in order]
+    weight = rows.weight.astype(dtype, copy=False)
     return SortedRows(
         source=rows.source[order].astype(np.int64),
         target=rows.target[order].astype(np.int64),
-        start=start,
+        span=np.stack([begin[order], begin[order + 1]], axis=1).astype(np.int64),
         first_pair=np.searchsorted(rows.source[order], np.arange(num_views + 1)).astype(np.int64),
-        xy=_joined(rows.xy, pieces).astype(dtype, copy=False),
-        anchor=_joined(rows.anchor, pieces).astype(np.int32, copy=False),
-        relief=_joined(rows.depth_ratio, pieces).astype(dtype, copy=False) - dtype.type(1),
-        goal=_joined(rows.goal, pieces).astype(dtype, copy=False),
-        weight=(_joined(rows.weight, pieces) * weight_factor).astype(dtype, copy=False),
+        xy=rows.xy.astype(dtype, copy=False),
+        anchor=rows.anchor.astype(np.int32, copy=False),
+        depth_ratio=rows.depth_ratio.astype(dtype, copy=False),
+        goal=rows.goal.astype(dtype, copy=False),
+        weight=weight if weight_factor == 1 else weight * dtype.type(weight_factor),
     )
 
 
-def _joined(values: Shaped[np.ndarray, "all *value"], pieces: list[slice]) -> Shaped[np.ndarray, "row *value"]:
-    return np.concatenate([values[piece] for piece in pieces]) if pieces else values[:0]
-
-
 def thinned(rows: SortedRows, step: int, least: int) -> SortedRows:
-    """Every step-th row of each pair, with proportionally more weight; pairs keep at least about `least` rows."""
-    length = np.diff(rows.start)
-    stride = np.clip(length // least, 1, step)
-    kept = -(-(length - stride // 2) // stride)
-    start = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-    within = np.arange(int(start[-1])) - np.repeat(start[:-1], kept)
-    row_stride = np.repeat(stride, kept)
-    chosen = np.repeat(rows.start[:-1] + stride // 2, kept) + within * row_stride
+    """The rows of about every step-th anchor, with proportionally more weight; pairs keep at least about `least` rows.
+
+    Depths that remain are seen by as many images as before, so that they are determined as well as before. Anchors are
+    chosen by their fractional multiples of the golden ratio, which are spread evenly, and the same in all pairs.
+    """
+    length = rows.length
+    share = 1 / np.clip(length / least, 1, step)
+    rank = (np.arange(int(rows.anchor.max(initial=0)) + 1) * GOLDEN_RATIO % 1).astype(np.float32)
+    stored = np.argsort(rows.span[:, 0])
+    while True:
+        chosen = np.flatnonzero(rank[rows.anchor] <= np.repeat(share[stored].astype(np.float32), length[stored]))
+        span = np.searchsorted(chosen, rows.span)
+        kept = span[:, 1] - span[:, 0]
+        few = (kept < 0.5 * share * length) & (share < 1)
+        if not few.any():
+            break
+        share[few] = 1  # so few anchors that none, or hardly any, of them is among the chosen ones
+    factor = (length / np.maximum(kept, 1)).astype(rows.weight.dtype)
     return SortedRows(
         source=rows.source,
         target=rows.target,
-        start=start,
+        span=span,
         first_pair=rows.first_pair,
         xy=rows.xy[chosen],
         anchor=rows.anchor[chosen],
-        relief=rows.relief[chosen],
+        depth_ratio=rows.depth_ratio[chosen],
         goal=rows.goal[chosen],
-        weight=rows.weight[chosen] * row_stride.astype(rows.weight.dtype),
+        weight=rows.weight[chosen] * np.repeat(factor[stored], kept[stored]),
     )

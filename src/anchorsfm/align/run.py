@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 
 from anchorsfm.align.adam import AdamSettings, SolverResult, minimise, skipped
 from anchorsfm.align.config import AlignConfig, Solver
-from anchorsfm.align.model import POSE_VARIABLES, Variables, anchor_depths, cameras_of
+from anchorsfm.align.model import POSE_VARIABLES, Cameras, Layout, Variables, anchor_depths, cameras_of
 from anchorsfm.align.observations import DirectedObservations
-from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem, points_in_camera
+from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem
 from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.align.second_order import minimise_fine
 from anchorsfm.align.setup import build_problem
@@ -144,7 +144,6 @@ def _result(
     world_from_cam = np.concatenate([rotation, centre[:, :, None]], axis=2)
     rows = problem.observations.matches
     view = rows.source[rows.pair]
-    local = points_in_camera(rows, depth, cameras, problem.layout)
     return AlignmentResult(
         image=scene.image,
         cam_from_world=invert(world_from_cam),
@@ -152,7 +151,7 @@ def _result(
         principal_point_px=cameras.principal_point.double().numpy(),
         anchor_start=anchors.start,
         anchor_depth=depth,
-        points=_moved(world_from_cam, rows, local),
+        points=_points(rows, depth, cameras, problem.layout, world_from_cam),
         point_view=view,
         point_xy=rows.xy,
         point_confidence=rows.weight,
@@ -162,17 +161,25 @@ def _result(
     )
 
 
-def _moved(
-    world_from_cam: Float[np.ndarray, "view 3 4"], rows: DirectedObservations, local: Float[np.ndarray, "point 3"]
+def _points(
+    rows: DirectedObservations,
+    depth: Float[np.ndarray, "anchor"],
+    cameras: Cameras,
+    layout: Layout,
+    world_from_cam: Float[np.ndarray, "view 3 4"],
 ) -> Float[np.ndarray, "point 3"]:
-    """Camera-frame points of observations in the world, one directed pair after the other."""
-    world = np.empty_like(local)
+    """Points of source pixels in the world, one directed pair after the other."""
+    focal, base = cameras.focal.double().numpy(), layout.base_focal.double().numpy()
+    principal_point = cameras.principal_point.double().numpy()
+    points = np.empty((len(rows), 3))
     start = np.searchsorted(rows.pair, np.arange(len(rows.source) + 1))
     for pair, view in enumerate(rows.source.tolist()):
         here = slice(int(start[pair]), int(start[pair + 1]))
+        z = depth[rows.anchor[here]] * (1 + (rows.depth_ratio[here] - 1) * (base[view] / focal[view]))
+        ray = (rows.xy[here] - principal_point[view]) / focal[view]
         pose = world_from_cam[view]
-        world[here] = local[here] @ pose[:, :3].T + pose[:, 3]
-    return world
+        points[here] = (ray @ pose[:, :2].T + pose[:, 2]) * z[:, None] + pose[:, 3]
+    return points
 
 
 def _onto_known_poses(

@@ -6,12 +6,12 @@ first with the weights of the linearisation, which is the back-substitution of t
 cameras, so that nothing of it needs to be stored, then with fresh weights (embedded point iterations, Jeong et al.,
 "Pushing the envelope of modern methods for bundle adjustment", PAMI 2012). A step counts if the cost falls.
 
-The loss is steep at zero and flat far out, so stages of falling smoothing lead there: the first ones see a thinned
-selection of matches and hold depths, then intrinsics, closer to where they start.
+The loss is steep at zero and flat far out, so stages of falling smoothing lead there: the first ones see a part of the
+anchors and hold depths, then intrinsics, closer to where they start.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from anchorsfm.align.normal_equations import (
 from anchorsfm.align.priors import Priors, make_priors
 from anchorsfm.align.problem import Problem
 from anchorsfm.align.reduced_system import Pattern, name_of, solve, sparse_pattern
-from anchorsfm.align.rows import SortedRows, sorted_rows, thinned
+from anchorsfm.align.rows import sorted_rows, thinned
 from anchorsfm.align.state import Constants, State, constants_of, corrected, moved, parents_of, state_of, variables_of
 from anchorsfm.scene.alignment import SolverStatus, StageHistory
 
@@ -52,10 +52,12 @@ class Stage:
     principal_point: bool
     """Principal points are free."""
     step: int
-    """Every how many-th match of a pair counts."""
+    """Every how many-th anchor of an image counts."""
     max_iterations: int
+    opening_rounds: int
+    """Newton steps of the depths by themselves before the first step of the cameras."""
     depth_rounds: int
-    """Newton steps of the depths by themselves after each step of the cameras, besides the one that goes with it."""
+    """The same after each step of the cameras, besides the one that goes with it."""
     tolerance: float
     """The stage ends when an iteration lowers the cost by less than this share."""
 
@@ -67,8 +69,9 @@ STAGES = (
         principal_point=False,
         step=8,
         max_iterations=4,
+        opening_rounds=0,
         depth_rounds=0,
-        tolerance=0.01,
+        tolerance=0.02,
     ),
     Stage(
         smoothing_px=1.0,
@@ -76,6 +79,7 @@ STAGES = (
         principal_point=True,
         step=8,
         max_iterations=30,
+        opening_rounds=0,
         depth_rounds=1,
         tolerance=0.005,
     ),
@@ -85,17 +89,19 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=30,
+        opening_rounds=2,
         depth_rounds=2,
         tolerance=0.002,
     ),
     Stage(
-        smoothing_px=0.25,
+        smoothing_px=0.15,
         depth_sigma=0.0,
         principal_point=True,
         step=1,
         max_iterations=30,
+        opening_rounds=1,
         depth_rounds=2,
-        tolerance=0.001,
+        tolerance=0.004,
     ),
     Stage(
         smoothing_px=0.05,
@@ -103,8 +109,9 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=300,
+        opening_rounds=1,
         depth_rounds=2,
-        tolerance=0.0004,
+        tolerance=0.0006,
     ),
 )
 """A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there."""
@@ -125,6 +132,16 @@ class FineProblem:
     config: AlignConfig
     make_sums: MakeSums
     dtype: np.dtype
+    selections: dict[int, tuple[tuple[Term, ...], Sums]] = field(default_factory=dict)
+
+    def selection(self, step: int) -> tuple[tuple[Term, ...], Sums]:
+        """Terms with the observations of about every step-th anchor, and sums over them."""
+        if step not in self.selections:
+            terms = self.terms
+            if step > 1:
+                terms = tuple(replace(term, rows=thinned(term.rows, step, LEAST_ROWS)) for term in terms)
+            self.selections[step] = terms, self.make_sums(terms, self.constants, self.dtype)
+        return self.selections[step]
 
 
 def minimise_fine(
@@ -219,9 +236,9 @@ class _StageRun:
 
     def __init__(self, fine: FineProblem, stage: Stage, priors: Priors, freedoms: Freedoms) -> None:
         self.fine, self.stage, self.priors, self.freedoms = fine, stage, priors, freedoms
-        self.terms = tuple(_staged(term, stage) for term in fine.terms)
+        terms, self.sums = fine.selection(stage.step)
+        self.terms = tuple(_smoothed(term, stage) for term in terms)
         self.depth_rounds = stage.depth_rounds
-        self.sums = fine.make_sums(self.terms, fine.constants, fine.dtype)
 
     def point(self, state: State) -> Point:
         reference = self.fine.config.reference
@@ -234,6 +251,8 @@ class _StageRun:
         """Step until the cost hardly falls. The states stepped from are evaluated; so is the last one, by the next
         stage."""
         damping = FIRST_DAMPING
+        for _ in range(self.stage.opening_rounds):
+            state = self.with_depths(state, stored=False)[0]
         before_depths, accepted = state, np.inf
         for iteration in range(self.stage.max_iterations):
             if trace.is_over:
@@ -309,17 +328,15 @@ class _Trial:
     damping: float
 
 
-def _staged(term: Term, stage: Stage) -> Term:
-    smoothing = stage.smoothing_px if term.projected else 1e-3 * stage.smoothing_px
-    rows: SortedRows = thinned(term.rows, stage.step, LEAST_ROWS) if stage.step > 1 else term.rows
-    return replace(term, rows=rows, smoothing=smoothing)
+def _smoothed(term: Term, stage: Stage) -> Term:
+    return replace(term, smoothing=stage.smoothing_px if term.projected else 1e-3 * stage.smoothing_px)
 
 
 def _evaluate(fine: FineProblem, state: State, priors: Priors) -> tuple[tuple[float, ...], float, float]:
     """Plain losses of all observations at a state, total confidence, and plain cost."""
-    sums: Sums = fine.make_sums(fine.terms, fine.constants, fine.dtype)
+    _, sums = fine.selection(1)
     point = evaluation_point(state, fine.terms, fine.constants, fine.dtype, fine.config.reference.fixed_pixel_clip)
-    loss = sums.depth_sums(point, False).loss
+    loss = sums.depth_sums(point, False).cost  # terms of the problem are not smoothed
     return loss, priors.total, sum(loss) + priors.cost(state.principal_point, state.correction)
 
 

@@ -25,17 +25,17 @@ class NumbaSums:
         num_pairs = sum(end - begin for begin, end in ranges)
         hessian = np.zeros((num_pairs, NUM_LOCAL, NUM_LOCAL))
         gradient = np.zeros((num_pairs, NUM_LOCAL))
-        coupling = self._zeroed(num_pairs, last - first if coupled else 0)
-        shared_coupling = np.zeros((last - first, len(OF_SOURCE)), self._dtype)
+        coupling = self._zeroed(last - first if coupled else 0, num_pairs * len(OF_PAIR) + len(OF_SOURCE))
         curvature, slope = np.zeros((2, last - first))
         cost, loss, done = [], [], 0
-        for term, (begin, end), pair, weight in zip(self._terms, ranges, point.pairs, self._weights, strict=True):
+        inputs = zip(self._terms, ranges, point.pairs, point.robust, self._weights, strict=True)
+        for term, (begin, end), pair, robust, weight in inputs:
             here = slice(done, done + end - begin)
             rows = term.rows
             arguments = (
-                begin, end, rows.start, pair, rows.xy, rows.goal, rows.anchor, rows.relief, rows.weight, point.depth,
-                point.kappa, first, term.robust, coupled, hessian[here], gradient[here], coupling[here],
-                shared_coupling, curvature, slope, weight,
+                begin, end, rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight,
+                point.depth, point.kappa, first, robust, coupled, hessian[here], gradient[here], coupling,
+                done * len(OF_PAIR), curvature, slope, weight,
             )  # fmt: skip
             values = (kernels.linearise_matches if term.projected else kernels.linearise_targets)(*arguments)
             cost.append(values[0])
@@ -45,7 +45,6 @@ class NumbaSums:
             hessian=hessian,
             gradient=gradient,
             coupling=coupling if coupled else None,
-            shared_coupling=shared_coupling if coupled else None,
             curvature=curvature,
             slope=slope,
             cost=tuple(cost),
@@ -54,22 +53,21 @@ class NumbaSums:
 
     def depth_sums(self, point: Point, stored: bool) -> DepthSums:
         curvature, slope = np.zeros((2, len(point.depth)))
-        cost, loss = [], []
-        for term, pair, weight in zip(self._terms, point.pairs, self._weights, strict=True):
+        cost = []
+        for term, pair, robust, weight in zip(self._terms, point.pairs, point.robust, self._weights, strict=True):
             kernel = kernels.depths_from_matches if term.projected else kernels.depths_from_targets
             rows = term.rows
-            values = kernel(
-                rows.start, pair, rows.xy, rows.goal, rows.anchor, rows.relief, rows.weight, point.depth, term.robust,
-                stored, weight, curvature, slope,
+            value = kernel(
+                rows.span, pair, rows.xy, rows.goal, rows.anchor, rows.depth_ratio, rows.weight, point.depth,
+                robust, stored, weight, curvature, slope,
             )  # fmt: skip
-            cost.append(values[0])
-            loss.append(values[1])
-        return DepthSums(curvature=curvature, slope=slope, cost=tuple(cost), loss=tuple(loss))
+            cost.append(value)
+        return DepthSums(curvature=curvature, slope=slope, cost=tuple(cost))
 
-    def _zeroed(self, pairs: int, anchors: int) -> np.ndarray:
-        count = pairs * anchors * len(OF_PAIR)
+    def _zeroed(self, rows: int, columns: int) -> np.ndarray:
+        count = rows * columns
         if len(self._buffer) < count:
             self._buffer = np.empty(count, self._dtype)
-        block = self._buffer[:count].reshape(pairs, anchors, len(OF_PAIR))
+        block = self._buffer[:count].reshape(rows, columns)
         block[:] = 0
         return block

@@ -22,7 +22,7 @@ from anchorsfm.align.state import Constants
 NEAR, CLOSEST = 1e-2, 1e-3
 """Depth in the target, as a share of that in the source and in scene units, below which an observation says nothing."""
 SLOT = 128
-SLAB_ROWS = {"cpu": 1 << 13}
+SLAB_ROWS = {"cpu": 1 << 14}
 """Observations handled at a time; on other devices all of a source image."""
 
 
@@ -52,15 +52,16 @@ class _Slab:
     along: Float[Tensor, "chunk dim slot"]
     """Derivative of the residual by the log depth."""
     valid: Float[Tensor, "chunk slot"]
-    point: Float[Tensor, "chunk 3 slot"]
-    """Y, or (x, y, f_t / Y_2) where it is projected."""
+    point: Float[Tensor, "chunk _ slot"]
+    """Y, or (x, y) where it is projected."""
+    scale: Float[Tensor, "chunk slot"] | None
+    """f_t / Y_2 where it is projected."""
     depth: Float[Tensor, "chunk slot"]
     relief: Float[Tensor, "chunk slot"]
     """(o - 1) f0 / f_s."""
     weight: Float[Tensor, "chunk slot"]
     """Of iterative reweighting, fresh."""
     cost: float
-    loss: float
 
 
 class TorchSums:
@@ -83,15 +84,17 @@ class TorchSums:
         num_pairs = int(sum(end - begin for begin, end in ranges))
         anchors = last - first if coupled else 0
         summed = torch.zeros(num_pairs, NUM_LOCAL, NUM_LOCAL + 1, dtype=torch.float64, device=self._device)
-        coupling = torch.zeros(num_pairs * anchors, NUM_LOCAL, dtype=self._dtype, device=self._device)
+        coupling = torch.zeros(
+            num_pairs * len(OF_PAIR) + len(OF_SOURCE), anchors, dtype=self._dtype, device=self._device
+        )
         curvature, slope = self._zeros(last - first)
         cost, loss = np.zeros((2, len(self._terms)))
         depth, kappa = self._tensor(point.depth), self._tensor(point.kappa)
         done = 0
         for k, (term, (begin, end)) in enumerate(zip(self._terms, ranges, strict=True)):
-            for slab in self._slabs(k, view, point.pairs[k], depth):
+            for slab in self._slabs(k, view, point, depth):
                 cost[k] += slab.cost
-                loss[k] += slab.loss
+                loss[k] += _plain_loss(term.gamma, self._chunks[k].weight[slab.here], slab)
                 self._weights[k][slab.here] = slab.weight
                 anchor = self._chunks[k].anchor[slab.here]
                 e = _gathered(kappa, anchor) - 1 - slab.relief / (1 + slab.relief)
@@ -105,17 +108,14 @@ class TorchSums:
                 product = torch.bmm(weighted.flatten(2), jacobian.flatten(2).transpose(1, 2))
                 summed.index_add_(0, pair, product.double())
                 if coupled:
-                    mixed = (weighted * slab.along[:, None]).sum(2).transpose(1, 2).reshape(-1, NUM_LOCAL)
                     row = anchor.long() - first
-                    coupling.index_add_(0, (row + pair[:, None] * anchors).view(-1), mixed)
+                    _couple(coupling, pair, row, _along_depths(weighted, slab.along))
                     _add_depths(curvature, slope, row, slab, slab.weight)
             done += end - begin
-        coupling = coupling.view(num_pairs, anchors, NUM_LOCAL)
         return SourceBlock(
             hessian=_array(summed[:, :, :NUM_LOCAL].contiguous()),
             gradient=_array(summed[:, :, NUM_LOCAL].contiguous()),
-            coupling=_array(coupling[:, :, list(OF_PAIR)]) if coupled else None,
-            shared_coupling=_array(coupling[:, :, OF_SOURCE[0] : OF_SOURCE[-1] + 1].sum(0)) if coupled else None,
+            coupling=_array(coupling).T if coupled else None,
             curvature=_array(curvature),
             slope=_array(slope),
             cost=tuple(cost.tolist()),
@@ -124,17 +124,14 @@ class TorchSums:
 
     def depth_sums(self, point: Point, stored: bool) -> DepthSums:
         curvature, slope = self._zeros(len(point.depth))
-        cost, loss = np.zeros((2, len(self._terms)))
+        cost = np.zeros(len(self._terms))
         depth = self._tensor(point.depth)
         for k, chunks in enumerate(self._chunks):
-            for slab in self._slabs(k, None, point.pairs[k], depth):
+            for slab in self._slabs(k, None, point, depth):
                 cost[k] += slab.cost
-                loss[k] += slab.loss
                 weight = self._weights[k][slab.here] * slab.valid if stored else slab.weight
                 _add_depths(curvature, slope, chunks.anchor[slab.here], slab, weight)
-        return DepthSums(
-            curvature=_array(curvature), slope=_array(slope), cost=tuple(cost.tolist()), loss=tuple(loss.tolist())
-        )
+        return DepthSums(curvature=_array(curvature), slope=_array(slope), cost=tuple(cost.tolist()))
 
     def _columns(self, k: int, count: int) -> Float[Tensor, "chunk 13 dim slot"]:
         """A buffer for Jacobian columns and residuals; what is zero in all of them is zero."""
@@ -152,21 +149,24 @@ class TorchSums:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _slabs(
-        self, k: int, view: int | None, pairs: Float[np.ndarray, "pair 23"], depth: Float[Tensor, "anchor"]
-    ) -> Iterator[_Slab]:
+    def _slabs(self, k: int, view: int | None, point: Point, depth: Float[Tensor, "anchor"]) -> Iterator[_Slab]:
         """Slabs of one source image, or of all."""
         chunks = self._chunks[k]
         first, last = (0, len(chunks.pair)) if view is None else chunks.first[view : view + 2].tolist()
         size = SLAB_ROWS.get(self._device.type, 1 << 20) // max(chunks.weight.shape[1], 1)
         for begin in range(first, last, max(size, 1)):
             here = slice(begin, min(begin + max(size, 1), last))
-            constants = self._tensor(pairs[chunks.pair[here]])[:, :, None]
-            yield _slab(self._terms[k], chunks, here, constants, depth)
+            constants = self._tensor(point.pairs[k][chunks.pair[here]])[:, :, None]
+            yield _slab(self._terms[k].projected, point.robust[k], chunks, here, constants, depth)
 
 
 def _slab(
-    term: Term, chunks: _Chunks, here: slice, pairs: Float[Tensor, "chunk 23 1"], depth: Float[Tensor, "anchor"]
+    projected: bool,
+    robust: tuple[float, float, float],
+    chunks: _Chunks,
+    here: slice,
+    pairs: Float[Tensor, "chunk 23 1"],
+    depth: Float[Tensor, "anchor"],
 ) -> _Slab:
     inverse_focal, relief = pairs[:, 15], chunks.relief[here] * pairs[:, 18]
     ray_x, ray_y = (chunks.x[here] - pairs[:, 16]) * inverse_focal, (chunks.y[here] - pairs[:, 17]) * inverse_focal
@@ -175,25 +175,25 @@ def _slab(
     spread = turned * z[:, None]
     y = spread + pairs[:, 9:12]
     goal = chunks.goal[here]
-    if term.projected:
+    if projected:
         inverse = y[:, 2].clamp(min=CLOSEST).reciprocal()
         plane = y[:, :2] * inverse[:, None]
         focal = pairs[:, 12]
         pixel = plane * focal[:, None] + pairs[:, 13:15]
         clipped = torch.minimum(torch.maximum(pixel, pairs[:, 19:21]), pairs[:, 21:23])
-        seen = (y[:, 2] > NEAR * z) & (y[:, 2] > CLOSEST) & (clipped == pixel).all(1)
+        inside = clipped == pixel
+        seen = (y[:, 2] > (NEAR * z).clamp(min=CLOSEST)) & inside[:, 0] & inside[:, 1]
         scale = inverse * focal
         residual, valid = clipped - goal, seen.to(z.dtype)
         along = (plane * pairs[:, 11:12] - pairs[:, 9:11]) * scale[:, None]
-        point = torch.cat([plane, scale[:, None]], dim=1)
+        point = plane
     else:
         unit, size = pairs[:, 12:13], pairs[:, 13:14]
         residual, along, valid, point = unit * (y - size * goal), unit * spread, torch.ones_like(z), y
-    confidence, robust = chunks.weight[here], RobustLoss(term.gamma)
-    square = residual.square().sum(1)
-    distance = (square + term.robust[2]).sqrt()
-    value, slope = robust.value_and_slope(distance)
-    plain, _ = robust.value_and_slope(square.sqrt())
+        scale = None
+    confidence, (gamma, _, square) = chunks.weight[here], robust
+    distance = (_summed_squares(residual) + square).sqrt()
+    value, slope = RobustLoss(gamma).value_and_slope(distance)
     return _Slab(
         here=here,
         pairs=pairs,
@@ -201,12 +201,53 @@ def _slab(
         along=along,
         valid=valid,
         point=point,
+        scale=scale,
         depth=z,
         relief=relief,
         weight=valid * confidence * slope / distance.clamp(min=1e-12),
-        cost=float((confidence * value).sum()),
-        loss=float((confidence * plain).sum()),
+        cost=float(torch.dot(confidence.flatten(), value.flatten())),
     )
+
+
+def _couple(
+    coupling: Float[Tensor, "column anchor"],
+    pair: Int[Tensor, "chunk"],
+    row: Int[Tensor, "chunk slot"],
+    mixed: Float[Tensor, "chunk 12 slot"],
+) -> None:
+    """Add products with the derivative by the log depth, in place: columns of pairs, then those of the source."""
+    flat, anchors = coupling.view(-1), coupling.shape[1]
+    own = (row + (pair * (len(OF_PAIR) * anchors))[:, None]).view(-1)
+    for k, column in enumerate(OF_PAIR):
+        flat[k * anchors :].scatter_add_(0, own, mixed[:, column].reshape(-1))
+    shared = row.view(-1)
+    for k, column in enumerate(OF_SOURCE):
+        coupling[k - len(OF_SOURCE)].scatter_add_(0, shared, mixed[:, column].reshape(-1))
+
+
+def _along_depths(
+    columns: Float[Tensor, "chunk 12 dim slot"], along: Float[Tensor, "chunk dim slot"]
+) -> Float[Tensor, "chunk 12 slot"]:
+    """Products of columns with the derivative by the log depth, summed over the residual's dimensions."""
+    total = columns[:, :, 0] * along[:, None, 0]
+    for k in range(1, along.shape[1]):
+        total.addcmul_(columns[:, :, k], along[:, None, k])
+    return total
+
+
+def _plain_loss(gamma: float, confidence: Float[Tensor, "chunk slot"], slab: _Slab) -> float:
+    value, _ = RobustLoss(gamma).value_and_slope(_summed_squares(slab.residual).sqrt())
+    return float(torch.dot(confidence.flatten(), value.flatten()))
+
+
+def _summed_squares(values: Float[Tensor, "chunk dim slot"]) -> Float[Tensor, "chunk slot"]:
+    return _over_dimensions(values * values)
+
+
+def _over_dimensions(values: Float[Tensor, "chunk dim slot"]) -> Float[Tensor, "chunk slot"]:
+    """Summed over the second axis, which is short."""
+    total = values[:, 0] + values[:, 1]
+    return total if values.shape[1] == 2 else total + values[:, 2]
 
 
 def _gathered(values: Float[Tensor, "anchor"], index: Int[Tensor, "chunk slot"]) -> Float[Tensor, "chunk slot"]:
@@ -222,14 +263,16 @@ def _add_depths(
 ) -> None:
     """Add derivatives by log depths, in place."""
     index = row.reshape(-1)
-    curvature.index_add_(0, index, (weight * slab.along.square().sum(1)).double().view(-1))
-    slope.index_add_(0, index, (weight * (slab.along * slab.residual).sum(1)).double().view(-1))
+    curvature.index_add_(0, index, (weight * _summed_squares(slab.along)).double().view(-1))
+    slope.index_add_(0, index, (weight * _over_dimensions(slab.along * slab.residual)).double().view(-1))
 
 
 def _project(out: Float[Tensor, "chunk 13 2 slot"], slab: _Slab, e: Float[Tensor, "chunk slot"]) -> None:
     """Columns of the local unknowns, then the residual, into a buffer; observations that say nothing have no weight."""
     valid, pairs = slab.valid, slab.pairs
-    x, y, fz = (slab.point * valid[:, None]).unbind(1)
+    assert slab.scale is not None
+    x, y = (slab.point * valid[:, None]).unbind(1)
+    fz = slab.scale * valid
     f = pairs[:, 12]
     r = pairs[:, :9].unbind(1)
     zf = slab.depth * fz
@@ -272,21 +315,26 @@ def _regress(
 
 def _chunks(term: Term, device: torch.device) -> _Chunks:
     rows = term.rows
-    pair_of_row = np.repeat(np.arange(rows.num_pairs), np.diff(rows.start))
-    layout = lay_out(pair_of_row, SLOT)
+    length = rows.length
+    before = np.cumsum(length) - length
+    layout = lay_out(np.repeat(np.arange(rows.num_pairs), length), SLOT)
+    shift = (rows.span[:, 0] - before)[layout.pair]
+    row = torch.from_numpy((layout.row + shift[:, None]).astype(np.int32))
+    pair, used = layout.pair, torch.from_numpy(layout.used)
+    del layout
 
     def packed(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values[layout.row])).to(device)
+        return torch.from_numpy(values).index_select(0, row.view(-1)).view(row.shape).to(device)
 
     return _Chunks(
-        pair=layout.pair,
-        first=np.searchsorted(rows.source[layout.pair], np.arange(len(rows.first_pair))),
+        pair=pair,
+        first=np.searchsorted(rows.source[pair], np.arange(len(rows.first_pair))),
         x=packed(rows.xy[:, 0]),
         y=packed(rows.xy[:, 1]),
-        goal=packed(rows.goal).transpose(1, 2).contiguous(),
+        goal=torch.stack([packed(rows.goal[:, k]) for k in range(rows.goal.shape[1])], dim=1),
         anchor=packed(rows.anchor),
-        relief=packed(rows.relief),
-        weight=packed(rows.weight) * torch.from_numpy(layout.used).to(device),
+        relief=packed(rows.depth_ratio).sub_(1),
+        weight=packed(rows.weight).mul_(used.to(device)),
     )
 
 
