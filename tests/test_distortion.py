@@ -17,10 +17,12 @@ from anchorsfm.frontend.classical.grid import grid_grey, make_grid, undistorted_
 from anchorsfm.geometry.transforms import compose, fit_similarity, invert
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
+from anchorsfm.known import KnownCameras, KnownConfig
 from anchorsfm.pipeline import PipelineConfig, reconstruct
 from anchorsfm.scene.images import Distortion, ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairStatus
 from anchorsfm.scene.progress import SILENT
+from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.synthetic import (
     LensConfig,
     SceneConfig,
@@ -356,6 +358,35 @@ def test_front_end_on_fisheye_photographs(fisheye, tmp_path):
     assert without.digest != predictor.digest and without.grid.distortion is None
     found, lost = (sum(s.num_matches for s in p.summaries()) for p in (predictor, without))
     assert found > 1.5 * lost, "without undistortion most matches fail the epipolar check"
+
+
+def test_a_known_lens_needs_no_estimate(fisheye, tmp_path):
+    """The distortion of a given camera reaches the grid; images without a known camera are estimated or left."""
+    scene, images, _ = fisheye
+    known = KnownCameras(
+        config=KnownConfig(), poses={}, cameras={0: scene.camera(0)}, camera_index=images.camera_index
+    )  # fmt: skip
+    informed = known.with_priors(images)
+    assert informed.focal_prior_px[0] == pytest.approx(0.45 * 480)
+    distortion = Distortion(image_wh=images.size_wh, coefficient=informed.distortion_prior)
+    pixels = over_the_image(images.size_wh[0])
+    rays = normalised_from_pixels(scene.camera(0), pixels)
+    near = np.linalg.norm(rays, axis=1) < np.tan(np.radians(50))
+    miss = distortion.undistort(0, pixels)[near] - (240, 180) - 216 * rays[near]
+    assert np.abs(miss).max() < 2
+    pairs, store = PairList(index=np.array([(0, 1), (1, 2), (2, 3)])), Store(tmp_path)
+    predictor = _frontend(estimate=False).open(informed, pairs, store, SILENT)
+    assert np.array_equal(predictor.grid.distortion.coefficient, informed.distortion_prior)
+    unknown = replace(images, distortion_prior=np.full((4, 2), np.nan))
+    left = _frontend(estimate=False).open(unknown, pairs, store, SILENT)
+    assert left.grid.distortion is None and left.digest != predictor.digest
+
+
+def test_a_known_camera_that_hardly_distorts_counts_as_a_pinhole(fisheye):
+    _, images, _ = fisheye
+    camera = Camera(model="SIMPLE_RADIAL", width=480, height=360, params=(450.0, 240.0, 180.0, -0.01))
+    known = KnownCameras(config=KnownConfig(), poses={}, cameras={0: camera}, camera_index=images.camera_index)
+    assert (known.with_priors(images).distortion_prior == 0).all()
 
 
 def _check_grid_against_lens(scene, grid: ImageGrid) -> None:

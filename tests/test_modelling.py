@@ -1,6 +1,6 @@
 """From first poses to finished models on clouds of points: priors, images that come later, the optimum, the files."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from anchorsfm.mapping import MapperInput
 from anchorsfm.modelling import ModellingSettings, Start, finish_models
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.refine import AdjustConfig, AdjustResult, refine_model, remove_view
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from point_scene import PointScene, make_point_scene, perturb
@@ -156,6 +156,19 @@ def test_images_that_the_first_poses_leave_out_are_registered_afterwards(scene):
     distances = [np.linalg.norm(c[:, None] - c, axis=2) for c in (ours, true)]
     scale = distances[1].sum() / distances[0].sum()
     assert np.abs(scale * distances[0] - distances[1]).max() < 2e-3 * size
+
+
+def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene):
+    """Image 2 has too few matches; image 7 is left out by the first poses and registered afterwards."""
+    matches = scene.matches
+    poor = (matches.image_i == 2) | (matches.image_j == 2)
+    keep = ~poor | (np.cumsum(poor) <= 25)
+    few = KeypointMatches(**{f.name: getattr(matches, f.name)[keep] for f in fields(matches)})
+    material = replace(given(scene), matches=few, tracks=build_tracks(few, NUM))
+    model = without(scene.model, 7)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS)
+    assert result.model.image.tolist() == [k for k in range(NUM) if k != 2]
+    assert "observations of triangulated points" in result.dropped[2]
 
 
 def test_later_images_leave_held_poses_as_they_are(scene):

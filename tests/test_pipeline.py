@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from anchorsfm.align import AlignConfig
 from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.frontend.classical.two_view import verify
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.known import KnownConfig
-from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
+from anchorsfm.pipeline import PipelineConfig, RunResult, _frontend, reconstruct
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.progress import Progress
 
@@ -301,3 +303,15 @@ def test_known_intrinsics_alone_serve_every_mapper(tracks_run, rendered, tmp_pat
     result = reconstruct(rendered / "images", output, quick(mapper="incremental", dense=False, known=known))
     assert result.models[0].cameras == tracks_run[0].models[0].cameras
     assert result.report.models[0].uncertainty.camera_params == (None,)
+
+
+def test_the_seed_reaches_the_robust_estimators():
+    """Which random samples the verification of a pair draws is part of what its cache entry depends on."""
+    matching = [_frontend(PipelineConfig(seed=seed)).matching for seed in (0, 3)]
+    assert [m.seed for m in matching] == [0, 3]
+    rng = np.random.default_rng(0)
+    xy_i = rng.uniform(-500, 500, (60, 2))
+    xy_j = xy_i + np.stack([rng.uniform(5, 60, 60), rng.normal(0, 3.0, 60)], axis=1)  # too noisy to have one answer
+    rows = np.stack([np.arange(60)] * 2, axis=1).astype(np.int32)
+    found = [verify(xy_i, xy_j, rows, replace(m, min_inliers=8)) for m in matching]
+    assert not np.array_equal(found[0].fundamental, found[1].fundamental)

@@ -9,6 +9,7 @@ from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import principal_point_px, with_principal_point
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
+from anchorsfm.tracks.refine import AdjustConfig, refine_model
 from point_scene import make_lens_scene
 
 OPTIONS = BundleOptions(loss_scale_px=0.5)
@@ -24,7 +25,10 @@ def start(scene: Reconstruction) -> Reconstruction:
 
 def settle(model: Reconstruction, *, held: Held | None = None, prior: float = 0.0075) -> PrincipalPoints:
     eligible = np.ones(len(model.cameras), bool)
-    return settle_principal_points(model, OPTIONS, held or Held.nothing(model), eligible=eligible, prior=prior)
+    expected = np.tile(CENTRE, (len(model.cameras), 1))
+    return settle_principal_points(
+        model, OPTIONS, held or Held.nothing(model), eligible=eligible, expected_px=expected, prior=prior
+    )
 
 
 def test_many_turning_views_determine_it():
@@ -61,6 +65,15 @@ def test_a_strong_belief_in_the_centre_keeps_it_there():
     assert not settled.determined.any()
 
 
+def test_a_given_principal_point_is_where_it_is_expected():
+    """Intrinsics that are given but not held: what is expected is their principal point, not the image centre."""
+    scene = make_lens_scene((CAMERA,), num_views=3, num_points=300, noise_px=0.5, arc_deg=30.0)
+    believed = refine_model(
+        scene, scene.tracks, AdjustConfig(principal_point_prior=1e-7), working_scale=np.ones(len(scene.image))
+    )
+    assert np.abs(principal_point_px(believed.model.cameras[0]) - OFF).max() < 0.05
+
+
 def test_the_more_the_prior_allows_the_further_it_moves():
     model = start(make_lens_scene((CAMERA,), num_views=4, num_points=400, noise_px=1.0))
     moved = [
@@ -76,7 +89,9 @@ def test_held_and_other_cameras_stay():
     held = replace(Held.nothing(scene), camera=np.array([True, False, False]))
     model = start(scene)
     eligible = np.array([True, True, False])
-    settled = settle_principal_points(model, OPTIONS, held, eligible=eligible, prior=0.0075)
+    settled = settle_principal_points(
+        model, OPTIONS, held, eligible=eligible, expected_px=np.tile(CENTRE, (3, 1)), prior=0.0075
+    )
     points = [principal_point_px(camera) for camera in settled.model.cameras]
     assert settled.model.cameras[0] == model.cameras[0]
     assert np.abs(points[1] - OFF).max() < 3
@@ -86,5 +101,6 @@ def test_held_and_other_cameras_stay():
 
 def test_nothing_eligible_changes_nothing():
     model = start(make_lens_scene((CAMERA,), num_views=3, num_points=200))
-    settled = settle_principal_points(model, OPTIONS, Held.nothing(model), eligible=np.zeros(1, bool), prior=0.0075)
+    nothing, nobody = Held.nothing(model), np.zeros(1, bool)
+    settled = settle_principal_points(model, OPTIONS, nothing, eligible=nobody, expected_px=CENTRE[None], prior=0.0075)
     assert settled.model is model and not settled.determined.any()

@@ -31,7 +31,7 @@ class Reconstruct:
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """A folder (searched recursively), a text file that lists images, or image files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for sparse/, dense/, alignment/, cache/, config.yaml and report.json."""
+    """Folder for sparse/, dense/, alignment/, cache/, config.yaml, report.json and uncertainty.json."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     weights: str | None = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""

@@ -140,7 +140,9 @@ def _with_missing(
         return result
     start = Start(model=grown.model, held=_grown_held(result, grown.model, given))
     again = _adjust(start, given, settings, given.working_scale[grown.model.image], progress)
-    return again if len(again.model.image) > len(model.image) else result
+    if len(again.model.image) <= len(model.image):
+        return result
+    return replace(again, dropped=result.dropped | again.dropped)
 
 
 def _grown_held(result: AdjustResult, grown: Reconstruction, given: MapperInput) -> Held:

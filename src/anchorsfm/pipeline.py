@@ -115,7 +115,7 @@ def reconstruct(
 
     Args:
         source: folder, list file or image files.
-        output: folder for sparse/, dense/, alignment/, cache/, config.yaml and report.json.
+        output: folder for sparse/, dense/, alignment/, cache/, config.yaml, report.json and uncertainty.json.
         config: settings.
         progress: receives stages and warnings.
 

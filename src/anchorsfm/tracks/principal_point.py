@@ -1,16 +1,16 @@
 """The principal point of every camera, as far as the photographs show where it is.
 
-Adjusting the principal point freely gives an estimate x with covariance C; before looking, it is near the image centre
-m with a standard deviation s (`prior`), P = s^2 I. The two are combined by their precision, x' = x - C (C + P)^-1
-(x - m), and the adjustment goes on with the principal point held at x'. Many images that turn determine it to a pixel:
-then x' = x. Two or three images hardly do: then x' stays near the centre. The covariance is that of the model, which
-knows no systematic errors; `_CAUTION` widens it.
+Adjusting the principal point freely gives an estimate x with covariance C; before looking, it is near a place m, the
+image centre unless intrinsics were given, with a standard deviation s (`prior`), P = s^2 I. The two are combined by
+their precision, x' = x - C (C + P)^-1 (x - m), and the adjustment goes on with the principal point held at x'. Many
+images that turn determine it to a pixel: then x' = x. Two or three images hardly do: then x' stays near m. The
+covariance is that of the model, which knows no systematic errors; `_CAUTION` widens it.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import (
@@ -44,16 +44,18 @@ def settle_principal_points(
     held: Held,
     *,
     eligible: Bool[np.ndarray, "camera"],
+    expected_px: Float[np.ndarray, "camera 2"],
     prior: float,
 ) -> PrincipalPoints:
-    """Move the principal points of the `eligible` cameras to where image centre and photographs say together.
+    """Move the principal points of the `eligible` cameras to where expectation and photographs say together.
 
     Args:
         model: an adjusted model with points.
         options: of the adjustment.
         held: what must not be changed.
         eligible: cameras whose principal point may move.
-        prior: standard deviation of the principal point about the image centre, as a share of the long side.
+        expected_px: where the principal points are before looking, original pixels.
+        prior: standard deviation about that place, as a share of the long side.
     """
     determined = np.zeros(len(model.cameras), bool)
     eligible = eligible & ~held.camera
@@ -69,16 +71,16 @@ def settle_principal_points(
     cameras = list(model.cameras)
     for row in np.flatnonzero(eligible):
         before, after, covariance = model.cameras[row], adjusted.cameras[row], covariances[row]
-        centre = np.array([before.width, before.height]) / 2
+        expected = expected_px[row]
         if covariance is None or has_absurd_params(after):
-            cameras[row] = with_principal_point(before, centre)
+            cameras[row] = with_principal_point(before, expected)
             continue
         at = principal_point_rows(after)
         uncertainty = covariance[np.ix_(at, at)]
         sigma = prior * max(before.width, before.height)
         gain = uncertainty @ np.linalg.inv(uncertainty + sigma**2 * np.eye(2))
         cameras[row] = with_principal_point(
-            before, principal_point_px(after) - gain @ (principal_point_px(after) - centre)
+            before, principal_point_px(after) - gain @ (principal_point_px(after) - expected)
         )
         determined[row] = np.linalg.norm(gain, 2) < _DETERMINED
     settled = replace(model, cameras=tuple(cameras))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
-from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params
+from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches, select_observations
@@ -47,8 +47,8 @@ class AdjustConfig:
     principal_point_min_images: int = 3
     """Fewer images do not show where the principal point is at all."""
     principal_point_prior: float = 0.0075
-    """Standard deviation of the principal point about the image centre, as a share of the long side: how much the
-    photographs must show before they are believed."""
+    """Standard deviation of the principal point about the image centre (or its given place), as a share of the long
+    side: how much the photographs must show before they are believed."""
     max_iterations: int = 50
     """Of each call of the solver."""
     num_threads: int = 1
@@ -180,6 +180,7 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
         setting.options(model, _LOOSE),
         setting.held_in(model),
         eligible=setting.may_move_centre(model),
+        expected_px=np.stack([principal_point_px(camera) for camera in setting.start.cameras]),
         prior=setting.config.principal_point_prior,
     )
 
