@@ -180,6 +180,7 @@ def reconstruct(
     report = RunReport(
         versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
         seed=config.seed,
+        image_root=str(images.root.resolve()),
         images=report_images(images, models, dropped, log),
         pairs=dict(sorted(log.status.items())),
         alignments=tuple(report_alignment(a) for a in alignments),

@@ -110,6 +110,8 @@ class RunReport:
 
     versions: dict[str, str]
     seed: int
+    image_root: str
+    """Folder that the names of images are relative to."""
     images: tuple[ImageReport, ...]
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""

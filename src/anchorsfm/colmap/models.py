@@ -1,6 +1,7 @@
-"""Poses and focal lengths out of COLMAP models on disk."""
+"""COLMAP models from disk: whole, or their poses and cameras alone."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pycolmap
 from anchorsfm.colmap.convert import from_pycolmap_camera
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
-from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
 _IMAGES = ("images.bin", "images.txt")
 
@@ -62,9 +63,14 @@ def _load(folder: Path) -> pycolmap.Reconstruction:
         with tempfile.TemporaryDirectory(prefix="anchorsfm-") as copy:
             _link_without_points(folder, Path(copy))
             return pycolmap.Reconstruction(copy)
-    except Exception as error:  # pycolmap turns failed checks into various types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot read the COLMAP model in {folder}: {reason}") from error
+    except Exception as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> InputError:
+    """The user's error: pycolmap turns failed checks into various types."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(f"cannot read the COLMAP model in {folder}: {reason}")
 
 
 def _link_without_points(folder: Path, copy: Path) -> None:
@@ -90,3 +96,87 @@ def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:
         )
         for image in model.images.values()
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A COLMAP model from disk."""
+
+    model: Reconstruction
+    """`model.image` is 0 .. view-1: rows of `names`. Observations of no point are left out."""
+    names: tuple[str, ...]
+    """Of the registered images, by image id."""
+
+
+def read_reconstruction(folder: Path) -> StoredModel:
+    """A whole model with points and tracks, binary or text.
+
+    A point that is seen twice in one image, as COLMAP allows, keeps the first of these observations.
+
+    Raises InputError if a file is missing or damaged.
+    """
+    points_file = folder / "points3D.bin"
+    if is_model(folder) and (folder / "images.bin").is_file() and not _is_complete(points_file):
+        raise InputError(
+            f"{points_file} is {'cut short' if points_file.exists() else 'missing'}: write the model again"
+        )
+    try:
+        stored = pycolmap.Reconstruction(str(folder))
+    except Exception as error:
+        raise _unreadable(folder, error) from error
+    cameras_file = folder / "cameras.bin"
+    expected = 8 + sum(24 + 8 * len(camera.params) for camera in stored.cameras.values())
+    if cameras_file.is_file() and cameras_file.stat().st_size < expected:  # pycolmap reads zeros past the end
+        raise InputError(f"{cameras_file} is cut short: write the model again")
+    entries = [stored.images[image_id] for image_id in sorted(stored.reg_image_ids())]
+    row = {entry.image_id: k for k, entry in enumerate(entries)}
+    camera_ids = sorted({entry.camera_id for entry in entries})
+    observations = [_observations(stored, point, row) for point in stored.points3D.values()]
+    kept = [k for k, seen in enumerate(observations) if len(seen) >= 1]
+    points = list(stored.points3D.values())
+    flat = [(n, image, xy) for n, k in enumerate(kept) for image, xy in sorted(observations[k].items())]
+    model = Reconstruction(
+        image=np.arange(len(entries)),
+        cam_from_world=np.array([entry.cam_from_world().matrix() for entry in entries], float).reshape(-1, 3, 4),
+        cameras=tuple(from_pycolmap_camera(stored.cameras[camera_id]) for camera_id in camera_ids),
+        camera_index=np.array([camera_ids.index(entry.camera_id) for entry in entries], np.int64),
+        points=np.array([points[k].xyz for k in kept], float).reshape(-1, 3),
+        rgb=np.array([points[k].color for k in kept], np.uint8).reshape(-1, 3),
+        error_px=np.array([points[k].error for k in kept], float),
+        tracks=Tracks(
+            obs_point=np.array([n for n, _, _ in flat], np.int64),
+            obs_image=np.array([image for _, image, _ in flat], np.int64),
+            obs_xy=np.array([xy for _, _, xy in flat], float).reshape(-1, 2),
+        ),
+    )
+    return StoredModel(model=model, names=tuple(entry.name for entry in entries))
+
+
+def _observations(
+    stored: pycolmap.Reconstruction, point: pycolmap.Point3D, row: dict[int, int]
+) -> dict[int, np.ndarray]:
+    """First observation of a point in each registered image."""
+    seen: dict[int, np.ndarray] = {}
+    for element in point.track.elements:
+        if element.image_id in row:
+            xy = stored.images[element.image_id].points2D[element.point2D_idx].xy
+            seen.setdefault(row[element.image_id], xy)
+    return seen
+
+
+def _is_complete(points_file: Path) -> bool:
+    """Whether a points3D.bin holds what its counts say: pycolmap 4.2 never returns from one that was cut short.
+
+    The format is documented at https://colmap.github.io/format.html.
+    """
+    if not points_file.is_file():
+        return False
+    content = points_file.read_bytes()
+    if len(content) < 8:
+        return False
+    at = 8
+    for _ in range(int.from_bytes(content[:8], "little")):
+        if at + 51 > len(content):
+            return False
+        at += 51 + 8 * int.from_bytes(content[at + 43 : at + 51], "little")
+    return at <= len(content)
