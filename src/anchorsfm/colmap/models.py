@@ -131,9 +131,9 @@ def read_reconstruction(folder: Path) -> StoredModel:
     entries = [stored.images[image_id] for image_id in sorted(stored.reg_image_ids())]
     row = {entry.image_id: k for k, entry in enumerate(entries)}
     camera_ids = sorted({entry.camera_id for entry in entries})
-    observations = [_observations(stored, point, row) for point in stored.points3D.values()]
-    kept = [k for k, seen in enumerate(observations) if len(seen) >= 1]
-    points = list(stored.points3D.values())
+    points = [point for _, point in sorted(stored.points3D.items())]
+    observations = [_observations(stored, point, row) for point in points]
+    kept = [k for k, seen in enumerate(observations) if seen]
     flat = [(n, image, xy) for n, k in enumerate(kept) for image, xy in sorted(observations[k].items())]
     model = Reconstruction(
         image=np.arange(len(entries)),
