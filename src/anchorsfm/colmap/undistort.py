@@ -14,7 +14,6 @@ projection of this ray by the distorted camera. A polynomial that turns back bey
 picture again: a place counts only where the inverse of the distorted camera leads back to the same ray.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +32,8 @@ _SAME_RAY = 1e-3
 """Places lead back to their ray within this share of the focal length."""
 _GRID_STEPS = 128
 """The way back is tried at so many places along the longer side."""
+_SHARES = 512
+"""Steps in which sides are drawn in, and places that are tried along each."""
 _MIN_SIDE = 16
 
 
@@ -77,24 +78,77 @@ def plan_undistortion(camera: Camera, config: UndistortConfig) -> Undistortion:
     options = pycolmap.UndistortCameraOptions()
     options.blank_pixels = config.blank_pixels
     wide = from_pycolmap_camera(pycolmap.undistort_camera(options, to_pycolmap_camera(camera)))
-    fx, fy, cx, cy = wide.params
     steepest = float(np.tan(np.radians(config.max_fov_deg) / 2))
-    left, right = _cut(cx, wide.width - cx, fx * steepest, centred=config.centre_principal_point)
-    top, bottom = _cut(cy, wide.height - cy, fy * steepest, centred=config.centre_principal_point)
-    width, height = math.floor(left + right + 1e-6), math.floor(top + bottom + 1e-6)
+    fx, fy, cx, cy = wide.params
+    before, after = np.array([cx, cy]), np.array([wide.width - cx, wide.height - cy])
+    sides = np.minimum([before, after], steepest * np.array([fx, fy]))
+    if not config.blank_pixels:
+        sides = sides * _visible_shares(camera, sides / [fx, fy])
+    whole = float(sides.sum(axis=0).prod())
+    if config.centre_principal_point:
+        sides = np.tile(sides.min(axis=0), (2, 1))
+    size = np.floor(sides.sum(axis=0) + 1e-6)
+    width, height = (int(side) for side in size)
     if min(width, height) < _MIN_SIDE:
         raise ValueError(f"only {width}x{height} pixels around its principal point ({cx:.0f}, {cy:.0f}) would be left")
-    if config.centre_principal_point:
-        left, top = width / 2, height / 2
-    full = Camera(model="PINHOLE", width=width, height=height, params=(fx, fy, left, top))
-    uncentred_width = min(cx, fx * steepest) + min(wide.width - cx, fx * steepest)
-    uncentred_height = min(cy, fy * steepest) + min(wide.height - cy, fy * steepest)
-    return Undistortion(
-        source=camera,
-        full=full,
-        target=_reduced(full, config.max_side),
-        kept=width * height / (uncentred_width * uncentred_height),
-    )
+    centre = size / 2 if config.centre_principal_point else sides[0]
+    full = Camera(model="PINHOLE", width=width, height=height, params=(fx, fy, float(centre[0]), float(centre[1])))
+    target = _reduced(full, config.max_side)
+    return Undistortion(source=camera, full=full, target=target, kept=float(size.prod()) / whole)
+
+
+def _visible_shares(camera: Camera, sides: Float[np.ndarray, "2 2"]) -> Float[np.ndarray, "2 2"]:
+    """How much of a rectangle around the optical axis can stay so that all of it is in the photograph.
+
+    COLMAP fits the border of the photograph, parts of which may have no ray: first each side is drawn in until the axis
+    to it is visible, then all together until the border is.
+
+    Args:
+        camera: distorted.
+        sides: (left, top) and (right, bottom) distances on the plane z = 1.
+    """
+    share = np.ones((2, 2))
+    if _border_is_visible(camera, sides):
+        return share
+    steps = np.linspace(0, 1, _SHARES)
+    for end, sign in ((0, -1.0), (1, 1.0)):
+        for axis in (0, 1):
+            plane = np.zeros((_SHARES, 2))
+            plane[:, axis] = sign * sides[end, axis] * steps
+            visible = np.logical_and.accumulate(_is_visible(camera, plane))
+            share[end, axis] = steps[max(int(visible.sum()) - 1, 0)]
+    low, high = 0.0, 1.0
+    while high - low > 1 / _SHARES:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _border_is_visible(camera, middle * share * sides) else (low, middle)
+    return share * low
+
+
+def _border_is_visible(camera: Camera, sides: Float[np.ndarray, "2 2"]) -> bool:
+    (left, top), (right, bottom) = sides
+    along = np.linspace(0, 1, _SHARES)
+    across, down = (left + right) * along - left, (top + bottom) * along - top
+    edges = [np.stack(np.broadcast_arrays(across, y), axis=1) for y in (-top, bottom)]
+    edges += [np.stack(np.broadcast_arrays(x, down), axis=1) for x in (-left, right)]
+    return bool(_is_visible(camera, np.concatenate(edges)).all())
+
+
+def _is_visible(camera: Camera, plane: Float[np.ndarray, "point 2"]) -> Bool[np.ndarray, "point"]:
+    """Whether rays meet a pixel of the photograph that looks along them."""
+    place, same = _places(camera, plane)
+    return same & _inside(place[:, 0] - 0.5, camera.width) & _inside(place[:, 1] - 0.5, camera.height)
+
+
+def _places(
+    camera: Camera, plane: Float[np.ndarray, "point 2"]
+) -> tuple[Float[np.ndarray, "point 2"], Bool[np.ndarray, "point"]]:
+    """COLMAP pixels of rays, and whether the inverse of the camera leads back to the rays."""
+    place, seen = project(camera, np.column_stack([plane, np.ones(len(plane))]))
+    place = np.where(seen[:, None], place, -np.inf)
+    back = normalised_from_pixels(camera, np.where(seen[:, None], place, 0.0))
+    with np.errstate(invalid="ignore"):
+        same = np.abs(back - plane).max(axis=1) < _SAME_RAY * (1 + np.square(plane).sum(axis=1))
+    return place, seen & same
 
 
 def undistort_points(plan: Undistortion, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
@@ -152,7 +206,7 @@ def source_map(plan: Undistortion) -> SourceMap:
     for first in range(0, height, band):
         rows = np.arange(first, min(first + band, height)) + 0.5
         pixels = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
-        place, seen = _places(plan, pixels)
+        place, seen = project(plan.source, np.column_stack([_plane(plan, pixels), np.ones(len(pixels))]))
         place = np.where(seen[:, None], place, -np.inf).reshape(len(rows), width, 2) - 0.5
         x[first : first + band], y[first : first + band] = place[..., 0], place[..., 1]
     valid = _inside(x, plan.source.width) & _inside(y, plan.source.height) & _leads_back(plan)
@@ -163,23 +217,13 @@ def source_map(plan: Undistortion) -> SourceMap:
 def has_blank_pixels(plan: Undistortion) -> bool:
     """Whether some pixel of the undistorted picture has no source; looks along its border and at a grid."""
     width, height = plan.full.width, plan.full.height
-    across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
-    edges = [np.stack(np.broadcast_arrays(across, y), axis=1) for y in (0.5, height - 0.5)]
-    edges += [np.stack(np.broadcast_arrays(x, down), axis=1) for x in (0.5, width - 0.5)]
-    place, seen = _places(plan, np.concatenate(edges))
-    place = np.where(seen[:, None], place, -np.inf) - 0.5
-    inside = _inside(place[:, 0], plan.source.width) & _inside(place[:, 1], plan.source.height)
-    return not (inside.all() and _leads_back(plan).all())
+    first, last = np.array([0.5, 0.5]), np.array([width - 0.5, height - 0.5])
+    sides = np.stack([-_plane(plan, first), _plane(plan, last)])
+    return not (_border_is_visible(plan.source, sides) and _leads_back(plan).all())
 
 
-def _places(
-    plan: Undistortion, pixels: Float[np.ndarray, "pixel 2"]
-) -> tuple[Float[np.ndarray, "pixel 2"], Bool[np.ndarray, "pixel"]]:
-    """COLMAP pixels in the photograph, and which rays it can see at all."""
-    return project(plan.source, np.concatenate([_plane(plan, pixels), np.ones((len(pixels), 1))], axis=1))
-
-
-def _plane(plan: Undistortion, pixels: Float[np.ndarray, "pixel 2"]) -> Float[np.ndarray, "pixel 2"]:
+def _plane(plan: Undistortion, pixels: Float[np.ndarray, "*pixel 2"]) -> Float[np.ndarray, "*pixel 2"]:
+    """Coordinates of undistorted pixels on the plane z = 1."""
     fx, fy, cx, cy = plan.full.params
     return (pixels - [cx, cy]) / [fx, fy]
 
@@ -192,12 +236,8 @@ def _leads_back(plan: Undistortion) -> Bool[np.ndarray, "h w"]:
     step = max(width, height) / _GRID_STEPS
     columns, rows = max(2, round(width / step)), max(2, round(height / step))
     across, down = (np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows
-    pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
-    plane = _plane(plan, pixels)
-    place, seen = _places(plan, pixels)
-    back = normalised_from_pixels(plan.source, np.where(seen[:, None], place, 0.0))
-    with np.errstate(invalid="ignore"):
-        same = seen & (np.abs(back - plane).max(axis=1) < _SAME_RAY * (1 + np.square(plane).sum(axis=1)))
+    plane = _plane(plan, np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2))
+    _, same = _places(plan.source, plane)
     coarse = same.reshape(rows, columns).astype(np.uint8)
     if not coarse.all():
         coarse = cv2.erode(coarse, np.ones((3, 3), np.uint8))
@@ -206,13 +246,6 @@ def _leads_back(plan: Undistortion) -> Bool[np.ndarray, "h w"]:
 
 def _inside(place: np.ndarray, size: int) -> np.ndarray:
     return (place >= -0.5 - _BORDER_PX) & (place <= size - 0.5 + _BORDER_PX)
-
-
-def _cut(before: float, after: float, limit: float, *, centred: bool) -> tuple[float, float]:
-    """Pixels to keep on both sides of the principal point along one axis."""
-    if centred:
-        before = after = min(before, after)
-    return min(before, limit), min(after, limit)
 
 
 def _reduced(camera: Camera, max_side: int | None) -> Camera:
