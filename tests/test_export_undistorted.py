@@ -12,6 +12,7 @@ from PIL import Image
 import anchorsfm.export.undistorted as undistorted_module
 from anchorsfm.colmap.cameras import normalised_from_pixels, project
 from anchorsfm.colmap.undistort import UndistortConfig, has_blank_pixels, plan_undistortion, source_map
+from anchorsfm.colmap.write import write_models
 from anchorsfm.export import ExportConfig, export
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress, RecordingProgress
@@ -123,8 +124,9 @@ def test_extreme_lenses_have_reasonable_pictures_and_exact_masks(
     np.testing.assert_allclose(back, np.column_stack([columns, rows]) + 0.5, atol=0.02)
 
 
-def test_a_photograph_without_distortion_and_offset_is_copied_as_it_is(tmp_path: Path) -> None:
-    scene = write_export_scene(tmp_path, ("a.jpg", "b.jpg"), (None,), offset_px=(0.0, 0.0))
+@pytest.mark.parametrize("lens", [None, LensConfig(camera_model="RADIAL", params=(0.0, 0.0))])
+def test_a_photograph_without_distortion_and_offset_is_copied_as_it_is(tmp_path: Path, lens: LensConfig | None) -> None:
+    scene = write_export_scene(tmp_path, ("a.jpg", "b.jpg"), (lens,), offset_px=(0.0, 0.0))
     export(tmp_path, ["undistorted"], tmp_path / "out", ExportConfig(images=tmp_path / "images"))
     for name in scene.names:
         copy = tmp_path / "out" / "undistorted" / "images" / name
@@ -268,12 +270,26 @@ def test_missing_damaged_and_wrong_photographs_are_named(scene: ExportScene, tmp
     with pytest.raises(InputError, match=r"0001\.png is 180x240 pixels, but its camera .* 240x180"):
         export(scene.folder, ["undistorted"], tmp_path / "out", config)
     with pytest.raises(InputError, match="--images"):
-        export(scene.folder, ["undistorted"], tmp_path / "out")
+        shutil.copytree(scene.folder / "sparse", tmp_path / "lone")
+        export(tmp_path / "lone", ["undistorted"], tmp_path / "out")
     with pytest.raises(InputError, match=r"3 of 3 masks .*0000\.png\.png"):
         (tmp_path / "masks").mkdir()
         shutil.copy(scene.folder / "images" / "0001.png", images)
         export(scene.folder, ["undistorted"], tmp_path / "out", replace(config, masks=tmp_path / "masks"))
     assert not list((tmp_path / "out").rglob("*.bin")) and not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_cameras_that_cannot_be_undistorted_are_named(tmp_path: Path) -> None:
+    scene = write_export_scene(tmp_path, ("a.png",), (None,), offset_px=(118.0, 0.0))
+    config = ExportConfig(images=tmp_path / "images")
+    with pytest.raises(InputError, match=r"camera of a\.png .*--undistort\.no-centre-principal-point"):
+        export(tmp_path, ["undistorted"], tmp_path / "out", config)
+    panorama = replace(
+        scene.model, cameras=(Camera(model="EQUIRECTANGULAR", width=240, height=180, params=(240.0, 180.0)),)
+    )
+    write_models(tmp_path / "sparse", [panorama], scene.names)
+    with pytest.raises(InputError, match=r"EQUIRECTANGULAR camera of a\.png .*no pinhole"):
+        export(tmp_path, ["undistorted"], tmp_path / "out", config)
 
 
 def test_cutting_much_is_said(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from anchorsfm.export.names import flat_names
 from anchorsfm.export.photographs import Photographs, copy_suffix
 from anchorsfm.frontend.classical.workers import ordered_map, single_threaded_libraries
-from anchorsfm.io.store import remove_leftovers, to_json, write_atomic
+from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 
@@ -82,7 +82,6 @@ def make_copies(
         StorageError: something cannot be written.
     """
     known = _read_record(folder)
-    remove_leftovers(folder)
     wanted = {path: copy.key for copy in copies for path in copy.paths}
     for path in known:
         if known[path] != wanted.get(path):

@@ -5,6 +5,9 @@ about x, F = diag(1, -1, -1): as a rule a model lies as in one of its photograph
 matrix F [R | centre] F, with R and centre of world_from_cam in COLMAP's axes. Every view is a node with the name of its
 image that shows the frustum of its camera; views of a camera share its mesh. Edges of frusta are thin prisms, because
 viewers draw lines one pixel wide or not at all.
+
+Colours of vertices are linear in glTF, those of photographs are not (sRGB, IEC 61966-2-1). The specification is at
+https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, sections 3.4 and 3.7.2.
 """
 
 from itertools import pairwise
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from anchorsfm.colmap.cameras import normalised_from_pixels
 from anchorsfm.export.source import ExportModel
@@ -30,7 +33,8 @@ _WIDEST = 1.7
 """Frusta of wide lenses end at this tangent."""
 _THICKNESS = 0.012
 """Of the edges, as a share of the depth."""
-_COLOUR = (230, 90, 40, 255)
+_COLOUR = (0.79, 0.1, 0.02)
+"""Of frusta, linear."""
 
 
 def export_glb(entry: ExportModel, folder: Path) -> None:
@@ -43,7 +47,7 @@ def export_glb(entry: ExportModel, folder: Path) -> None:
         middle = np.median(model.points, axis=0)  # single precision counts from here
         place = np.eye(4)
         place[:3, 3] = middle
-        cloud = trimesh.PointCloud(model.points - middle, colors=model.rgb)
+        cloud = trimesh.PointCloud(model.points - middle, colors=_linear(model.rgb))
         scene.add_geometry(cloud, node_name=POINTS, geom_name=POINTS, transform=_FLIP @ place)
     depth = _frustum_depth(model)
     used = sorted(set(model.camera_index.tolist()))
@@ -95,5 +99,15 @@ def _frustum(camera: Camera, depth: float) -> Any:
     radius = _THICKNESS * depth
     bars = [trimesh.creation.cylinder(radius=radius, segment=np.array(edge), sections=3) for edge in edges]
     mesh = trimesh.util.concatenate(bars)
-    mesh.visual.face_colors = _COLOUR
+    mesh.metadata.clear()
+    half = tuple(value / 2 for value in _COLOUR)  # visible where a viewer has no lamp
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=(*half, 1.0), emissiveFactor=half, name="frustum")
+    mesh.visual = trimesh.visual.TextureVisuals(material=material)
     return mesh
+
+
+def _linear(rgb: UInt8[np.ndarray, "point 3"]) -> UInt8[np.ndarray, "point 3"]:
+    """Linear intensities of sRGB colours."""
+    value = rgb / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return np.round(255 * linear).astype(np.uint8)

@@ -15,7 +15,7 @@ from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
 from anchorsfm.export.undistorted import export_undistorted
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import storage_error
+from anchorsfm.io.store import remove_leftovers, storage_error
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
 
@@ -140,7 +140,9 @@ def _check(config: ExportConfig, formats: Sequence[ExportFormat]) -> None:
 
 
 def _prepare(target: Path) -> None:
+    """Make a folder, without what a killed run left in it."""
     try:
         target.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
     except OSError as error:
         raise storage_error(target, error) from error

@@ -59,21 +59,29 @@ def default_output(folder: Path) -> Path:
 
 
 def photograph_folder(folder: Path, given: Path | None) -> Path | None:
-    """The folder that image names are relative to: the given one, or what report.json says; None if unknown.
+    """The folder that image names are relative to; None if unknown.
 
-    Raises InputError if the given folder does not exist.
+    The given one; else what is nearest to the model: `images` beside `sparse`, as COLMAP and our undistorted copies lie
+    on disk, or what report.json says.
+
+    Raises InputError if the given folder does not exist, or report.json cannot be read.
     """
     if given is not None:
         if not given.is_dir():
             raise InputError(f"--images {given}: {'not a folder' if given.exists() else 'no such folder'}")
         return given
-    root = output_folder(folder)
-    if root is None:
-        return None
+    folder = folder.resolve()
+    for candidate in (folder, *folder.parents[:2]):
+        if (candidate / REPORT).is_file():
+            return _recorded_folder(candidate / REPORT)
+        if (candidate / "images").is_dir() and (candidate / "sparse").is_dir():
+            return candidate / "images"
+    return None
+
+
+def _recorded_folder(report: Path) -> Path | None:
     try:
-        recorded = json.loads((root / REPORT).read_text(encoding="utf-8")).get("image_root")
+        recorded = json.loads(report.read_text(encoding="utf-8")).get("image_root")
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"cannot read {root / REPORT}: {error}; say where the photographs are with --images"
-        ) from error
+        raise InputError(f"cannot read {report}: {error}; say where the photographs are with --images") from error
     return Path(recorded) if isinstance(recorded, str) else None

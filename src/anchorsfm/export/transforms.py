@@ -22,7 +22,7 @@ import numpy as np
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies
 from anchorsfm.export.photographs import Photographs
 from anchorsfm.export.source import ExportModel
-from anchorsfm.geometry.cameras import PARAM_NAMES
+from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import digest, to_json, write_atomic
@@ -52,13 +52,13 @@ def nerfstudio_camera(camera: Camera) -> dict[str, Any]:
     if camera.model not in PARAM_NAMES:
         raise ValueError(f"{camera.model} lenses are unknown to it")
     value = dict(zip(PARAM_NAMES[camera.model], camera.params, strict=True))
-    is_fisheye = camera.model.endswith("FISHEYE")
-    names = {"n1", "n2", "n3", "n4"} if is_fisheye else {"n1", "n2", "n3", "p1", "p2"}
+    fisheye = is_fisheye(camera.model)
+    names = {"n1", "n2", "n3", "n4"} if fisheye else {"n1", "n2", "n3", "p1", "p2"}
     extra = set(value) - names - {"f", "fx", "fy", "cx", "cy"}
     if any(value[name] for name in extra):
         raise ValueError(f"{camera.model} has coefficients that it does not know")
     return {
-        "camera_model": "OPENCV_FISHEYE" if is_fisheye else "OPENCV",
+        "camera_model": "OPENCV_FISHEYE" if fisheye else "OPENCV",
         "w": camera.width,
         "h": camera.height,
         "fl_x": value.get("fx", value.get("f")),

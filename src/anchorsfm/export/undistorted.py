@@ -96,10 +96,7 @@ def _plan(entry: ExportModel, config: UndistortConfig, progress: Progress) -> li
         try:
             plans.append(plan_undistortion(camera, config))
         except ValueError as error:
-            raise InputError(
-                f"the {camera.model} camera of {example} cannot be undistorted: {error}; "
-                "try --undistort.no-centre-principal-point"
-            ) from error
+            raise InputError(f"the {camera.model} camera of {example} cannot be undistorted: {error}") from error
         if plans[-1].kept < _MUCH_CUT:
             progress.warn(
                 f"centring the principal point cuts {100 * (1 - plans[-1].kept):.0f} % of {example} and images of the "
