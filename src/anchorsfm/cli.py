@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from anchorsfm.export import ExportConfig, ExportFormat
 from anchorsfm.pipeline import PipelineConfig
 from anchorsfm.scene.errors import AnchorSfMError, InputError
 from anchorsfm.scene.progress import Advance, Progress
@@ -39,6 +40,8 @@ class Reconstruct:
     """Accept the terms the weights come under; asked for once."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the network of --frontend mast3r runs."""
+    export: tuple[ExportFormat, ...] = ()
+    """Also write the largest model to OUT/export in these formats; `anchorsfm export` has more options."""
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
@@ -52,6 +55,8 @@ class Reconstruct:
         for line in summary_lines(result.report):
             console.print(line, markup=False, highlight=False)
         console.print(f"model: {self.output / 'sparse' / '0'}", markup=False, highlight=False)
+        if self.export:
+            _export(console, self.output, self.export, quiet=self.quiet)
 
     def _settings(self) -> PipelineConfig:
         if self.weights is not None and self.config.frontend != "mast3r":
@@ -111,6 +116,30 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a model in the formats of other programs.
+
+    Pictures that an interrupted export has finished are not made again.
+    """
+
+    model: tyro.conf.Positional[Path]
+    """An output folder of `reconstruct` (its largest model counts), or a folder with a COLMAP model."""
+    to: tuple[ExportFormat, ...]
+    """Formats. undistorted: photographs without distortion and a PINHOLE model, for Gaussian splatting; transforms:
+    nerfstudio's transforms.json; database: COLMAP's; tum, kitti: camera paths as text."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for a folder of each format; default: `export` in the output folder the model belongs to."""
+    all_models: bool = False
+    """Every model of an output folder, in numbered folders."""
+    config: Annotated[ExportConfig, tyro.conf.arg(name="")] = field(default_factory=ExportConfig)
+    quiet: bool = False
+    """No progress display, only warnings and the folders written."""
+
+    def run(self, console: Console) -> None:
+        _export(console, self.model, self.to, self.output, self.config, every_model=self.all_models, quiet=self.quiet)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weights:
     """List known weights with licence and size, or find, download and verify one of them."""
 
@@ -137,6 +166,7 @@ Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Weights, tyro.conf.subcommand("weights")]
 )
 
@@ -166,6 +196,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         errors.print(f"error: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
         _leave(2)
+
+
+def _export(
+    console: Console,
+    model: Path,
+    formats: Sequence[ExportFormat],
+    output: Path | None = None,
+    config: ExportConfig | None = None,
+    *,
+    every_model: bool = False,
+    quiet: bool,
+) -> None:
+    """Export a model and say where the results are."""
+    from anchorsfm.export import export
+
+    with _progress(console, quiet) as progress:
+        folders = export(model, formats, output, config, every_model=every_model, progress=progress)
+    for folder in folders:
+        console.print(f"{folder.name}: {folder}", markup=False, highlight=False)
 
 
 def _leave(code: int) -> None:

@@ -22,6 +22,7 @@ import pycolmap
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.convert import to_pycolmap_camera
+from anchorsfm.colmap.quiet import silent
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageSet
@@ -184,7 +185,8 @@ def write_database(
         raise storage_error(path, error) from error
     try:
         temporary = folder / "database.db"
-        _fill(temporary, images, _database_cameras(cameras, has_focal_prior), matches, geometries)
+        with silent():
+            _fill(temporary, images, _database_cameras(cameras, has_focal_prior), matches, geometries)
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:

@@ -24,6 +24,7 @@ import pycolmap
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.convert import from_mapper
+from anchorsfm.colmap.quiet import silent
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -205,17 +206,6 @@ def _workspace(database: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """No messages of COLMAP's on the terminal."""
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = level
-
-
 def _interruptible(
     work: Callable[[], dict[int, pycolmap.Reconstruction]], cancel: Callable[[], None] | None = None
 ) -> dict[int, pycolmap.Reconstruction]:
@@ -229,7 +219,7 @@ def _interruptible(
 
     def run() -> None:
         try:
-            with _silent():  # also while it ends after an interrupt
+            with silent():  # also while it ends after an interrupt
                 result.update(work())
         except BaseException as error:
             errors.append(error)

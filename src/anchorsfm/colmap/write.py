@@ -36,6 +36,28 @@ def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_model(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool = False) -> None:
+    """Write the files of one COLMAP model (binary, or text) into `folder`; other files in it stay.
+
+    The model is written and read back beside its place first, so that earlier files are replaced by complete ones.
+
+    Raises StorageError if anything cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=TEMPORARY_PREFIX))
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    try:
+        _write_checked(temporary / "0", model, names, text=text)
+        for path in sorted((temporary / "0").iterdir()):
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool) -> None:
     folder.mkdir()
     entry = to_pycolmap(model, names)

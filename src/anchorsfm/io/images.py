@@ -118,6 +118,48 @@ def load_grey(
     return np.array(_load(images, index, "L", size_wh))
 
 
+@dataclass(frozen=True, kw_only=True)
+class PhotoHeader:
+    """What a file says about itself without being decoded."""
+
+    size_wh: tuple[int, int]
+    """Of the upright picture."""
+    is_upright: bool
+    """Whether the pixels are stored upright and no tag asks for a turn."""
+    mode: str
+    """Pillow's name for the kind of pixels, such as RGB."""
+    icc_profile: bytes | None
+    """Colour space of the pixels."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every program shows the pixels that `load_rgb` returns."""
+        return self.is_upright and self.mode == "RGB"
+
+
+def read_header(path: Path) -> PhotoHeader:
+    """Size, orientation and colour space of a picture.
+
+    Raises InputError if the file cannot be read or is no picture.
+    """
+    try:
+        with _open(path, path.name) as image:
+            width, height = image.size
+            tagged = read_exif(image).orientation
+            if image.format == "TIFF":  # turned by Pillow itself, which then knows the turned size
+                image.load()
+                width, height = image.size
+            turns = read_exif(image).orientation >= 5
+            return PhotoHeader(
+                size_wh=(height, width) if turns else (width, height),
+                is_upright=tagged == 1,
+                mode=image.mode,
+                icc_profile=image.info.get("icc_profile"),
+            )
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+
+
 def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[np.ndarray, "*batch 2"]:
     """Sizes whose longer side is at most `max_size`, aspect kept to the nearest pixel; never enlarged."""
     scale = np.minimum(1.0, max_size / size_wh.max(axis=-1, keepdims=True))

@@ -1,0 +1,113 @@
+"""Points and cameras as one GLB file, which browsers, Blender and office programs show.
+
+glTF's axes are x right, y up, z backward, for the world as for cameras. The world of a model is turned by half a turn
+about x, F = diag(1, -1, -1): as a rule a model lies as in one of its photographs, y down. So a camera's node has the
+matrix F [R | centre] F, with R and centre of world_from_cam in COLMAP's axes. Every view is a node with the name of its
+image that shows the frustum of its camera; views of a camera share its mesh. Edges of frusta are thin prisms, because
+viewers draw lines one pixel wide or not at all.
+
+Colours of vertices are linear in glTF, those of photographs are not (sRGB, IEC 61966-2-1). The specification is at
+https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, sections 3.4 and 3.7.2.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from anchorsfm.colmap.cameras import normalised_from_pixels
+from anchorsfm.export.source import ExportModel
+from anchorsfm.geometry.transforms import camera_centres, invert
+from anchorsfm.io.store import write_atomic
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+
+POINTS = "points"
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+_DEPTH_SHARE = 0.03
+"""Depth of a frustum as a share of the size of the scene."""
+_NEIGHBOUR_SHARE = 0.3
+"""... and of the median distance between neighbouring cameras, if that is less."""
+_WIDEST = 1.7
+"""Frusta of wide lenses end at this tangent."""
+_THICKNESS = 0.012
+"""Of the edges, as a share of the depth."""
+_COLOUR = (0.79, 0.1, 0.02)
+"""Of frusta, linear."""
+
+
+def export_glb(entry: ExportModel, folder: Path) -> None:
+    """Write model.glb; raises StorageError."""
+    import trimesh
+
+    model = entry.model
+    scene = trimesh.Scene()
+    if len(model.points):
+        middle = np.median(model.points, axis=0)  # single precision counts from here
+        place = np.eye(4)
+        place[:3, 3] = middle
+        cloud = trimesh.PointCloud(model.points - middle, colors=_linear(model.rgb))
+        scene.add_geometry(cloud, node_name=POINTS, geom_name=POINTS, transform=_FLIP @ place)
+    depth = _frustum_depth(model)
+    used = sorted(set(model.camera_index.tolist()))
+    shapes = {row: f"camera {row}" for row in used}
+    for row in used:
+        scene.geometry[shapes[row]] = _frustum(model.cameras[row], depth)
+    for matrix, row, name in zip(gltf_matrices(model), model.camera_index.tolist(), entry.view_names, strict=True):
+        scene.graph.update(frame_from=scene.graph.base_frame, frame_to=name, matrix=matrix, geometry=shapes[row])
+    write_atomic(folder / "model.glb", scene.export(file_type="glb"))
+
+
+def gltf_matrices(model: Reconstruction) -> Float[np.ndarray, "view 4 4"]:
+    """world_from_cam with glTF's axes for world and cameras."""
+    world_from_cam = np.tile(np.eye(4), (len(model.image), 1, 1))
+    world_from_cam[:, :3] = invert(model.cam_from_world)
+    return np.asarray(_FLIP @ world_from_cam @ _FLIP)
+
+
+def _frustum_depth(model: Reconstruction) -> float:
+    """A length that shows cameras without hiding the scene."""
+    from scipy.spatial import cKDTree
+
+    centres = camera_centres(model.cam_from_world)
+    everything = np.concatenate([centres, model.points])
+    low, high = np.percentile(everything, [5, 95], axis=0)
+    depth = _DEPTH_SHARE * float(np.linalg.norm(high - low))
+    if len(centres) > 1:
+        distance = np.asarray(cKDTree(centres).query(centres, k=2)[0])[:, 1]
+        neighbour = _NEIGHBOUR_SHARE * float(np.median(distance))
+        depth = min(depth, neighbour) if neighbour > 0 else depth
+    return depth or 1.0
+
+
+def _frustum(camera: Camera, depth: float) -> Any:
+    """Mesh of the edges of a camera's field of view and of a triangle above its picture, in glTF's camera axes."""
+    import trimesh
+
+    corners_px = np.array([[0, 0], [camera.width, 0], [camera.width, camera.height], [0, camera.height]], float)
+    plane = np.nan_to_num(normalised_from_pixels(camera, corners_px), nan=0.0)
+    if not plane.any(axis=1).all():  # a corner has no ray: the same shape, as wide as we show
+        plane = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1.0, camera.height / camera.width]
+    plane = plane * min(1.0, _WIDEST / np.abs(plane).max())
+    corners = depth * np.column_stack([plane[:, 0], -plane[:, 1], -np.ones(4)])
+    top = (corners[0] + corners[1]) / 2 + [0, 0.3 * (corners[0, 1] - corners[3, 1]), 0]
+    ring = [*corners, corners[0]]
+    edges = (
+        [(np.zeros(3), corner) for corner in corners] + list(pairwise(ring)) + [(corners[0], top), (top, corners[1])]
+    )
+    radius = _THICKNESS * depth
+    bars = [trimesh.creation.cylinder(radius=radius, segment=np.array(edge), sections=3) for edge in edges]
+    mesh = trimesh.util.concatenate(bars)
+    mesh.metadata.clear()
+    half = tuple(value / 2 for value in _COLOUR)  # visible where a viewer has no lamp
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=(*half, 1.0), emissiveFactor=half, name="frustum")
+    mesh.visual = trimesh.visual.TextureVisuals(material=material)
+    return mesh
+
+
+def _linear(rgb: UInt8[np.ndarray, "point 3"]) -> UInt8[np.ndarray, "point 3"]:
+    """Linear intensities of sRGB colours."""
+    value = rgb / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return np.round(255 * linear).astype(np.uint8)

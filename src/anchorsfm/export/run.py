@@ -1,0 +1,148 @@
+"""Exporting models in several formats, each into a folder of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from anchorsfm.colmap.undistort import UndistortConfig
+from anchorsfm.export.colmap import export_binary, export_text
+from anchorsfm.export.glb import export_glb
+from anchorsfm.export.matches import export_database
+from anchorsfm.export.photographs import Photographs, open_photographs
+from anchorsfm.export.source import ExportModel, default_output, photograph_folder, read_models
+from anchorsfm.export.trajectories import export_kitti, export_tum
+from anchorsfm.export.transforms import export_transforms
+from anchorsfm.export.undistorted import export_undistorted
+from anchorsfm.io.ply import write_ply
+from anchorsfm.io.store import remove_leftovers, storage_error
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.progress import SILENT, Progress
+
+ExportFormat = Literal[
+    "undistorted", "transforms", "colmap-binary", "colmap-text", "ply", "glb", "database", "tum", "kitti"
+]
+"""undistorted: photographs and a PINHOLE model for radiance field trainers; transforms: nerfstudio's transforms.json;
+database: COLMAP's; tum and kitti: camera paths as text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of an export."""
+
+    images: Path | None = None
+    """Folder that image names are relative to; known from report.json where the photographs have not moved."""
+    masks: Path | None = None
+    """Folder with a mask <image name>.png (or <name without extension>.png) for every image: black is ignored."""
+    invert_masks: bool = False
+    """White instead of black is ignored."""
+    undistort: UndistortConfig = field(default_factory=UndistortConfig)
+    """The undistorted pictures."""
+    jpeg_quality: int = 95
+    """Of pictures made from JPEG photographs, 1 .. 100; PNG, TIFF and BMP become PNG."""
+
+
+def export(
+    folder: Path,
+    formats: Sequence[ExportFormat],
+    output: Path | None = None,
+    config: ExportConfig | None = None,
+    *,
+    every_model: bool = False,
+    progress: Progress = SILENT,
+) -> list[Path]:
+    """Write models in other formats as output/<format>, or output/<format>/<number of the model>.
+
+    Args:
+        folder: an output folder of `reconstruct`, or a COLMAP model.
+        formats: what to write, in this order.
+        output: where; None: `export` in the output folder that the model belongs to.
+        config: settings.
+        every_model: all models of an output folder in numbered folders, instead of the one with the most images.
+        progress: receives stages and warnings.
+
+    Returns:
+        The folder of each format.
+
+    Raises:
+        InputError: a model, photograph, mask or option cannot be used; names the file.
+        StorageError: something cannot be written.
+    """
+    config = config or ExportConfig()
+    _check(config, formats)
+    models = read_models(folder, every=every_model)
+    output = output or default_output(folder)
+    targets = list(dict.fromkeys(output / name for name in formats))
+    for target, kind in zip(targets, dict.fromkeys(formats), strict=True):
+        for entry in models:
+            part = target / entry.folder.name if every_model else target
+            _prepare(part)
+            _export_one(entry, kind, part, folder, config, progress)
+    return targets
+
+
+def _export_one(
+    entry: ExportModel, kind: ExportFormat, target: Path, folder: Path, config: ExportConfig, progress: Progress
+) -> None:
+    match kind:
+        case "colmap-binary":
+            export_binary(entry, target)
+        case "colmap-text":
+            export_text(entry, target, progress)
+        case "undistorted":
+            photographs = _photographs(entry, folder, config)
+            export_undistorted(entry, photographs, target, config.undistort, config.jpeg_quality, progress)
+        case "transforms":
+            known = _photographs_if_known(entry, folder, config, target, progress)
+            export_transforms(entry, known, target, config.jpeg_quality, progress)
+        case "ply":
+            write_ply(target / "points.ply", entry.model.points, entry.model.rgb)
+        case "glb":
+            export_glb(entry, target)
+        case "database":
+            export_database(entry, target)
+        case "tum":
+            export_tum(entry, target)
+        case "kitti":
+            export_kitti(entry, target)
+
+
+def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> Photographs:
+    root = photograph_folder(folder, config.images)
+    return open_photographs(entry, root, masks=config.masks, invert_masks=config.invert_masks)
+
+
+def _photographs_if_known(
+    entry: ExportModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
+) -> Photographs | None:
+    root = photograph_folder(folder, config.images)
+    if root is not None and (config.images is not None or root.is_dir()):
+        return _photographs(entry, folder, config)
+    progress.warn(
+        f"the photographs of {entry.folder} are not known: put them, upright, into {target / 'images'}, or name their "
+        "folder with --images"
+    )
+    return None
+
+
+def _check(config: ExportConfig, formats: Sequence[ExportFormat]) -> None:
+    undistort = config.undistort
+    if not formats:
+        raise InputError(f"--to: name at least one format of {', '.join(get_args(ExportFormat))}")
+    if not 1 <= config.jpeg_quality <= 100:
+        raise InputError(f"--jpeg-quality {config.jpeg_quality}: choose 1 to 100")
+    if not 0 <= undistort.blank_pixels <= 1:
+        raise InputError(f"--undistort.blank-pixels {undistort.blank_pixels}: choose 0 to 1")
+    if not 10 <= undistort.max_fov_deg <= 170:
+        raise InputError(f"--undistort.max-fov-deg {undistort.max_fov_deg}: choose 10 to 170 degrees")
+    if undistort.max_side is not None and undistort.max_side < 64:
+        raise InputError(f"--undistort.max-side {undistort.max_side}: choose at least 64 pixels")
+
+
+def _prepare(target: Path) -> None:
+    """Make a folder, without what a killed run left in it."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+    except OSError as error:
+        raise storage_error(target, error) from error
