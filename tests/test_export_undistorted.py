@@ -248,12 +248,17 @@ def test_an_interrupted_export_continues(scene: ExportScene, tmp_path: Path, mon
     assert all(path.stat().st_mtime_ns != time for path, time in everything.items()), "other settings, other pictures"
 
 
-def test_a_folder_of_someone_else_is_left_alone(scene: ExportScene, tmp_path: Path) -> None:
-    (tmp_path / "undistorted" / "images").mkdir(parents=True)
-    (tmp_path / "undistorted" / "images" / "mine.jpg").write_text("precious")
-    with pytest.raises(InputError, match="not exported by anchorsfm"):
-        export(scene.folder, ["undistorted"], tmp_path, ExportConfig(images=scene.folder / "images"))
-    assert (tmp_path / "undistorted" / "images" / "mine.jpg").read_text() == "precious"
+def test_nothing_of_someone_else_is_touched(scene: ExportScene, tmp_path: Path) -> None:
+    """Not a data set that happens to lie where the export would go, and not the photographs themselves."""
+    for name in ("undistorted", "transforms"):
+        shutil.copytree(scene.folder, tmp_path / name)
+        with pytest.raises(InputError, match="not exported by anchorsfm"):
+            export(scene.folder, [name], tmp_path)
+    export(scene.folder, ["undistorted"], tmp_path / "own")
+    with pytest.raises(InputError, match="where their copies would go"):
+        export(tmp_path / "own" / "undistorted", ["undistorted"], tmp_path / "own")
+    for folder in (tmp_path / "undistorted", tmp_path / "transforms", tmp_path / "own" / "undistorted"):
+        assert len(list((folder / "images").iterdir())) == 3 and (folder / "sparse" / "0" / "images.bin").is_file()
 
 
 def test_missing_damaged_and_wrong_photographs_are_named(scene: ExportScene, tmp_path: Path) -> None:
