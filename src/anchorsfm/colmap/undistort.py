@@ -210,8 +210,8 @@ class SourceMap:
 def source_map(plan: Undistortion) -> SourceMap:
     """Places of all pixels of the undistorted picture in the photograph.
 
-    Exact in the middle of blocks of `_BLOCK` pixels and linear in between: off by less than 0.01 px (measured with lenses
-    of 58 to 153 degrees on 240 to 6000 pixels).
+    Exact in the middle of blocks of `_BLOCK` pixels and linear in between: off by less than 0.01 px (measured with
+    lenses of 58 to 153 degrees on 240 to 6000 pixels).
     """
     import cv2
 
