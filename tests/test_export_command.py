@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export import ExportConfig, ExportFormat, export
@@ -89,7 +90,10 @@ def test_a_full_disk_is_said_and_the_export_continues(
         with full_disk(8_000), pytest.raises(StorageError, match=str(tmp_path / kind)):
             export(finished.folder, [kind], tmp_path)
     assert capfd.readouterr().err == "", "nothing but our own message"
-    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".db", ".glb", ".png")]
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".db", ".glb")]
+    assert not (tmp_path / "transforms" / "transforms.json").exists()
+    for picture in tmp_path.rglob("*.png"):
+        Image.open(picture).load()  # those that found room are complete
     export(finished.folder, kinds, tmp_path)
     assert len(read_graphdeco(tmp_path / "undistorted")[0]) == 3
 

@@ -120,8 +120,11 @@ def test_extreme_lenses_have_reasonable_pictures_and_exact_masks(
     assert blank_pixels > 0 or valid.all()
     rows, columns = np.nonzero(valid)
     places = np.column_stack([maps.x[valid], maps.y[valid]]).astype(float) + 0.5
+    pixels = np.column_stack([columns, rows]) + 0.5
+    rays = np.column_stack([(pixels - [cx, cy]) / [fx, fy], np.ones(len(pixels))])
+    np.testing.assert_allclose(places, project(camera, rays)[0], atol=0.02)
     back = normalised_from_pixels(camera, places) * [fx, fy] + [cx, cy]
-    np.testing.assert_allclose(back, np.column_stack([columns, rows]) + 0.5, atol=0.02)
+    np.testing.assert_allclose(back, pixels, atol=2)  # rays beyond a fold would be hundreds of pixels away
 
 
 @pytest.mark.parametrize("lens", [None, LensConfig(camera_model="RADIAL", params=(0.0, 0.0))])
@@ -248,12 +251,17 @@ def test_an_interrupted_export_continues(scene: ExportScene, tmp_path: Path, mon
     assert all(path.stat().st_mtime_ns != time for path, time in everything.items()), "other settings, other pictures"
 
 
-def test_a_folder_of_someone_else_is_left_alone(scene: ExportScene, tmp_path: Path) -> None:
-    (tmp_path / "undistorted" / "images").mkdir(parents=True)
-    (tmp_path / "undistorted" / "images" / "mine.jpg").write_text("precious")
-    with pytest.raises(InputError, match="not exported by anchorsfm"):
-        export(scene.folder, ["undistorted"], tmp_path, ExportConfig(images=scene.folder / "images"))
-    assert (tmp_path / "undistorted" / "images" / "mine.jpg").read_text() == "precious"
+def test_nothing_of_someone_else_is_touched(scene: ExportScene, tmp_path: Path) -> None:
+    """Not a data set that happens to lie where the export would go, and not the photographs themselves."""
+    for name in ("undistorted", "transforms"):
+        shutil.copytree(scene.folder, tmp_path / name)
+        with pytest.raises(InputError, match="not exported by anchorsfm"):
+            export(scene.folder, [name], tmp_path)
+    export(scene.folder, ["undistorted"], tmp_path / "own")
+    with pytest.raises(InputError, match="where their copies would go"):
+        export(tmp_path / "own" / "undistorted", ["undistorted"], tmp_path / "own")
+    for folder in (tmp_path / "undistorted", tmp_path / "transforms", tmp_path / "own" / "undistorted"):
+        assert len(list((folder / "images").iterdir())) == 3 and (folder / "sparse" / "0" / "images.bin").is_file()
 
 
 def test_missing_damaged_and_wrong_photographs_are_named(scene: ExportScene, tmp_path: Path) -> None:

@@ -66,19 +66,27 @@ def plan_copies(
     ]
 
 
+def require_own_folder(folder: Path, photographs: Photographs) -> None:
+    """Raise InputError if a folder holds images that were not copied here, or the photographs themselves."""
+    _read_record(folder)
+    if photographs.images.root.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"the photographs lie in {folder}, where their copies would go: choose another --output")
+
+
 def make_copies(
-    folder: Path, copies: Sequence[Copy], make: Callable[[Copy], Mapping[str, bytes]], progress: Progress
+    folder: Path, copies: Sequence[Copy], make: Callable[[Copy], Mapping[str, bytes]], progress: Progress, *, what: str
 ) -> int:
     """Make those copies that are not there yet, several at a time; returns how many were made.
 
     Args:
-        folder: where they go. Earlier copies that are no longer wanted are removed.
+        folder: where they go, after `require_own_folder`. Earlier copies that are no longer wanted are removed.
         copies: all that shall be there in the end.
         make: content of the files of one copy by their paths; called in threads.
         progress: shows how many are done.
+        what: is done, in words.
 
     Raises:
-        InputError: the folder has images that are not copies made here, or a photograph cannot be read.
+        InputError: a photograph cannot be read.
         StorageError: something cannot be written.
     """
     known = _read_record(folder)
@@ -94,7 +102,7 @@ def make_copies(
             write_atomic(folder / path, content)
 
     threads = min(os.cpu_count() or 1, _MAX_THREADS)
-    with progress.stage(f"photographs for {folder.name}", len(missing)) as advance, single_threaded_libraries():
+    with progress.stage(what, len(missing)) as advance, single_threaded_libraries():
         for _ in ordered_map(finish, missing, threads):
             advance(1)
     return len(missing)

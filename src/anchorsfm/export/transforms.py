@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies
+from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import Photographs
 from anchorsfm.export.source import ExportModel
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
@@ -135,6 +135,7 @@ def _copy(photographs: Photographs, folder: Path, jpeg_quality: int, progress: P
         for view in range(photographs.images.num_images)
     ]
     copies = plan_copies(photographs, keys=keys, with_masks=photographs.masks is not None)
+    require_own_folder(folder, photographs)
     (folder / "transforms.json").unlink(missing_ok=True)
-    make_copies(folder, copies, make, progress)
+    make_copies(folder, copies, make, progress, what="copying photographs")
     return copies

@@ -31,7 +31,7 @@ from anchorsfm.colmap.undistort import (
     undistort_points,
 )
 from anchorsfm.colmap.write import write_model
-from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies
+from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import Photographs
 from anchorsfm.export.source import ExportModel
 from anchorsfm.io.store import digest
@@ -57,16 +57,17 @@ def export_undistorted(
     """Write the undistorted copy; pictures that an interrupted run has finished are kept.
 
     Raises:
-        InputError: a photograph cannot be read, or hardly anything of a picture would be left.
+        InputError: the folder is not ours, a photograph cannot be read, or hardly anything of a picture would be left.
         StorageError: something cannot be written.
     """
+    require_own_folder(folder, photographs)
     plans = _plan(entry, config, progress)
     masked = photographs.masks is not None or any(has_blank_pixels(plan) for plan in plans)
     copies = plan_copies(photographs, keys=_keys(photographs, plans, jpeg_quality, masked=masked), with_masks=masked)
     shutil.rmtree(folder / "sparse", ignore_errors=True)
     workshop = _Workshop(photographs, plans, jpeg_quality)
     by_camera = sorted(copies, key=lambda copy: int(photographs.images.camera_index[copy.view]))  # a map serves a run
-    make_copies(folder, by_camera, workshop.make, progress)
+    make_copies(folder, by_camera, workshop.make, progress, what="undistorting photographs")
     names = [Path(copy.image).name for copy in copies]
     write_model(folder / "sparse" / "0", undistorted_model(entry.model, plans), names)
 
@@ -130,15 +131,14 @@ class _Workshop:
         camera = int(self._photographs.images.camera_index[copy.view])
         original, suffix = self._photographs.images.path(copy.view), Path(copy.image).suffix
         files: dict[str, bytes] = {}
-        maps = self._map(camera)
         if self._plans[camera].is_identity and header.is_plain and original.suffix == suffix:
             files[copy.image] = original.read_bytes()
         else:
-            picture = maps.resample(self._photographs.pixels(copy.view))
+            picture = self._map(camera).resample(self._photographs.pixels(copy.view))
             quality = self._jpeg_quality
             files[copy.image] = encode_picture(picture, suffix, quality=quality, icc_profile=header.icc_profile)
         if copy.mask is not None:
-            mask = maps.resample_mask(self._photographs.mask(copy.view))
+            mask = self._map(camera).resample_mask(self._photographs.mask(copy.view))
             files[copy.mask] = encode_picture(mask, ".png", quality=self._jpeg_quality)
         return files
 
