@@ -151,13 +151,14 @@ class View:
     def run(self, console: Console) -> None:
         from anchorsfm.viewer.server import open_viewer
 
-        viewer = open_viewer(self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points)
         try:
+            viewer = open_viewer(
+                self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points
+            )
             for line in viewer.lines():
                 console.print(line, markup=False, highlight=False)
             viewer.wait()
         except KeyboardInterrupt:
-            viewer.stop()
             console.print("stopped", markup=False, highlight=False)
             _leave(0)
 

@@ -39,7 +39,7 @@ def scale_colours(values: Float[np.ndarray, "thing"], title: str, *, logarithmic
     The scale spans the middle 96 % of the values, and values beyond it have the colour of its end.
     """
     known = values[np.isfinite(values) & ((values > 0) | (not logarithmic))]
-    low, high = (float(v) for v in np.quantile(known, [0.02, 0.98])) if len(known) else (0.0, 1.0)
+    low, high = (float(v) for v in np.quantile(known, [0.02, 0.98])) if len(known) else (1.0, 2.0)
     if high <= low:
         low, high = (low / 2, low * 2) if logarithmic else (low - 0.5, high + 0.5)
     with np.errstate(invalid="ignore", divide="ignore"):

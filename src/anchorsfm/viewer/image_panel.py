@@ -62,7 +62,7 @@ class ImagePanel:
             close = gui.add_button("Close")
         self.panel.dock_left()
         self.panel.set_width(_PANEL_WIDTH)
-        through.on_click(lambda event: self._look_through(event.client))
+        through.on_click(lambda event: self.look_through(event.client))
         self.magnify.on_update(lambda _: self._draw_picture())
         self.show_seen.on_update(lambda _: self._mark_seen())
         self.neighbour.on_update(lambda _: self._choose_neighbour())
@@ -191,7 +191,8 @@ class ImagePanel:
         self.matches.visible = False
         self.pair.content = ""
 
-    def _look_through(self, client: Any) -> None:
+    def look_through(self, client: Any) -> None:
+        """Move a browser to the place of the chosen image."""
         with self._stage.lock:
             if self.selection is None or client is None:
                 return

@@ -127,6 +127,6 @@ def _precision_rows(precision: PosePrecision) -> list[tuple[str, str]]:
 def pair_markdown(viewed: ViewedModel, a: int, b: int, shared: SharedPoints) -> str:
     """How two images stand to each other."""
     poses = viewed.model.cam_from_world
-    turn = float(rotation_angle_deg(poses[a, :, :3] @ poses[b, :, :3].T))
+    turn = float(rotation_angle_deg((poses[a, :, :3] @ poses[b, :, :3].T)[None])[0])
     rays = f", median angle between their rays {shared.angle_deg:.1f}°" if shared.angle_deg is not None else ""
     return f"{len(shared.point):,} shared points{rays}; turned by {turn:.1f}° against each other"

@@ -84,7 +84,7 @@ class Stage:
         self._photographs = photographs
         self._camera_size = 1.0
         self._visible = {"cameras": True, "pictures": True, "points": True, "dense": False}
-        self._unseen: tuple[int, int] | None = None
+        self._looking = False
         self._stopped = threading.Event()
         self._scene.set_up_direction("+z")
         for shown in self.models:
@@ -107,8 +107,8 @@ class Stage:
             for name in {"cameras": ("outlines", "faces"), "points": ("points",), "dense": ("dense",)}.get(what, ()):
                 if name in shown.nodes:
                     shown.nodes[name].visible = visible
-            for view, handle in shown.thumbnails.items():
-                handle.visible = self._picture_is_visible(shown, view)
+            for handle in shown.thumbnails.values():
+                handle.visible = self._pictures_are_visible()
             self._update_faces(shown)
 
     def overview(self, number: int | None) -> Viewpoint:
@@ -118,11 +118,9 @@ class Stage:
         return overview(np.zeros((0, 3, 4)), SCENE_RADIUS + _SIDE_BY_SIDE * (len(self.models) - 1) / 2)
 
     def look_through(self, number: int, view: int, aspect: float) -> Viewpoint:
-        """The viewpoint of a photograph; its own picture no longer stands in the way until `restore_pictures`."""
+        """The viewpoint of a photograph; pictures no longer stand in the way until `restore_pictures`."""
         shown = self.models[number]
-        self.restore_pictures()
-        self._unseen = (number, view)
-        self._update_occluder(shown, view)
+        self._set_looking(True)
         self._remove_lines(("links", "rays"))
         seen = shown.viewed.model.tracks.obs_point[shown.viewed.observations(view)]
         centre = shown.frusta.shown_from_cam[view, :, 3]
@@ -135,19 +133,15 @@ class Stage:
 
     def restore_pictures(self) -> None:
         """Show again what `look_through` took out of the way."""
-        if self._unseen is not None:
-            number, view = self._unseen
-            self._unseen = None
-            self._update_occluder(self.models[number], view)
+        self._set_looking(False)
 
-    def _update_occluder(self, shown: ShownModel, view: int) -> None:
-        if view in shown.thumbnails:
-            shown.thumbnails[view].visible = self._picture_is_visible(shown, view)
-        self._update_faces(shown)
+    def _set_looking(self, looking: bool) -> None:
+        if looking != self._looking:
+            self._looking = looking
+            self.set_visible("pictures", self._visible["pictures"])
 
-    def _picture_is_visible(self, shown: ShownModel, view: int) -> bool:
-        wanted = self._visible["cameras"] and self._visible["pictures"]
-        return wanted and self._unseen != (shown.viewed.number, view)
+    def _pictures_are_visible(self) -> bool:
+        return self._visible["cameras"] and self._visible["pictures"] and not self._looking
 
     # --------------------------------------------------------------------------------------------------- points
 
@@ -197,6 +191,10 @@ class Stage:
                     shown.nodes[name].point_size = size
 
     def _replace_cloud(self, shown: ShownModel, name: str, xyz: np.ndarray, rgb: np.ndarray, size: float) -> None:
+        if not len(xyz):  # viser's page complains about a cloud of no points
+            if name in shown.nodes:
+                shown.nodes.pop(name).remove()
+            return
         shown.nodes[name] = self._scene.add_point_cloud(
             shown.path(name), xyz.astype(np.float32), rgb, point_size=size, point_shape="circle", precision="float32",
             point_shading="flat", visible=self._visible[name],
@@ -244,14 +242,14 @@ class Stage:
         shown.nodes["faces"] = handle
 
     def _face_scales(self, shown: ShownModel) -> Float[np.ndarray, "view 3"]:
-        """Half width, half height and depth of the pyramids; nearly nothing where a picture stands, which faces would
-        hide, and around the eye."""
+        """Half width, half height and depth of the pyramids; nearly nothing where faces would hide a picture or the
+        view through a camera."""
         size = np.concatenate([shown.frusta.half_wh, np.ones((len(shown.frusta.half_wh), 1))], axis=1)
         scales = (size * self._depth(shown)).astype(np.float32)
-        hidden = [view for view, handle in shown.thumbnails.items() if handle.visible]
-        if self._unseen is not None and self._unseen[0] == shown.viewed.number:
-            hidden.append(self._unseen[1])
-        scales[hidden] = _NOTHING
+        if self._looking:
+            scales[:] = _NOTHING
+        elif self._pictures_are_visible():
+            scales[list(shown.thumbnails)] = _NOTHING
         return scales
 
     def _update_faces(self, shown: ShownModel) -> None:
@@ -274,14 +272,15 @@ class Stage:
     def _make_pictures(self) -> None:
         left = MAX_THUMBNAILS
         for shown in self.models:
-            for view in spread(len(shown.viewed.names), left):
-                if self._stopped.is_set():
-                    return
-                self._make_picture(shown, int(view))
-                if len(shown.thumbnails) % _PICTURES_AT_ONCE == 0:
+            views = spread(len(shown.viewed.names), left)
+            left -= len(views)
+            for start in range(0, len(views), _PICTURES_AT_ONCE):
+                for view in views[start : start + _PICTURES_AT_ONCE]:
+                    if self._stopped.is_set():
+                        return
+                    self._make_picture(shown, int(view))
+                with self.lock:
                     self._update_faces(shown)
-            self._update_faces(shown)
-            left = max(0, left - len(shown.viewed.names))
 
     def _make_picture(self, shown: ShownModel, view: int) -> None:
         model = shown.viewed.model
@@ -294,7 +293,7 @@ class Stage:
         with self.lock:
             handle = self._scene.add_image(
                 shown.path(f"pictures/{view}"), photograph.rgb, 1.0, 1.0, jpeg_quality=70, cast_shadow=False,
-                receive_shadow=False, visible=self._picture_is_visible(shown, view),
+                receive_shadow=False, visible=self._pictures_are_visible(),
             )  # fmt: skip
             self._place_picture(shown, view, handle)
             number = shown.viewed.number
