@@ -14,8 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from anchorsfm.colmap.write import write_models
+from anchorsfm.viewer.browser import BACKGROUND
 from anchorsfm.viewer.server import Viewer, find_free_port, open_viewer
 from browser import Page, require_chromium
 from viewer_scene import coloured_model, names_of, without_points, write_output
@@ -150,10 +152,9 @@ def test_controls_change_what_is_drawn(viewer: Viewer) -> None:
     panel.camera_colour.value = "position uncertainty"
     assert "uncertainty" in panel.camera_legend.content
     panel.camera_colour.value = "plain"
+    usual = stage.models[0].nodes["points"].point_size
     panel.point_size.value = 2.0
-    assert stage.models[0].nodes["points"].point_size == pytest.approx(
-        2 * stage.models[1].nodes["points"].point_size / 2
-    )
+    assert stage.models[0].nodes["points"].point_size == pytest.approx(2 * usual)
     panel.point_size.value = 1.0
     panel.axes.value = True
     assert viewer.server.scene.world_axes.visible
@@ -255,6 +256,10 @@ def shown_pixels(page: Page) -> np.ndarray:
     return previous
 
 
+def click_button(page: Page, label: str) -> None:
+    page.evaluate(f"[...document.querySelectorAll('button')].find(b => b.innerText.trim() === '{label}').click()")
+
+
 def pixel_of(client, place: np.ndarray, canvas: dict[str, float]) -> tuple[float, float]:
     """Where a point of the scene is seen in the window."""
     from scipy.spatial.transform import Rotation
@@ -266,7 +271,7 @@ def pixel_of(client, place: np.ndarray, canvas: dict[str, float]) -> tuple[float
     return canvas["x"] + canvas["width"] / 2 + focal * x / z, canvas["y"] + canvas["height"] / 2 + focal * y / z
 
 
-def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer) -> None:
+def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer, tmp_path: Path) -> None:
     require_chromium()
     panel, first = viewer.panel, viewer.panel.stage.models[0]
     with Page(viewer.url, size_wh=(1100, 700)) as page:
@@ -279,10 +284,18 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
         panel.cameras.value = False
         empty = shown_pixels(page)
         assert ((no_points != empty).any(axis=2)).sum() > 1000
+        assert tuple(empty[400, 400]) == BACKGROUND
         panel.points.value = panel.cameras.value = True
         shown_pixels(page)
 
         (client,) = viewer.server.get_clients().values()
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        click_button(page, "Screenshot")
+        wait_until((tmp_path / "anchorsfm.png").exists)
+        saved = np.array(Image.open(tmp_path / "anchorsfm.png"))
+        assert saved.shape == (client.camera.image_height, client.camera.image_width, 3)
+        assert (saved != BACKGROUND).any(axis=2).sum() > 1000 and (saved == BACKGROUND).all(axis=2).mean() > 0.3
+
         canvas = page.evaluate("document.querySelector('canvas').getBoundingClientRect().toJSON()")
         page.click(pixel_of(client, np.array(first.thumbnails[4].position), canvas))
         wait_until(lambda: panel.images.selection is not None)
@@ -290,7 +303,7 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
         page.wait_for("document.body.innerText.includes('focal length')")
 
         wait_until(lambda: client.camera.image_width < 0.7 * 1100)  # the image's panel takes its place
-        panel.images.look_through(client)
+        click_button(page, "Look through this camera")
         wait_until(lambda: np.allclose(client.camera.position, first.frusta.shown_from_cam[4, :, 3], atol=1e-3))
         assert client.camera.wxyz @ client.camera.wxyz == pytest.approx(1)
         assert not first.thumbnails[4].visible

@@ -93,7 +93,7 @@ class ImagePanel:
 
     def _choose(self) -> None:
         with self._stage.lock:
-            self._stage.restore_pictures()
+            self._stage.restore_cameras()
             row = self._rows.get(self.choice.value)
             if row is None:
                 self.selection = None

@@ -129,7 +129,7 @@ class Panel:
 
     def _to_overview(self, client: Any) -> None:
         with self.stage.lock:
-            self.stage.restore_pictures()
+            self.stage.restore_cameras()
             face(client, self.stage.overview(self._number()))
 
     def _switch(self, what: str, visible: bool) -> None:

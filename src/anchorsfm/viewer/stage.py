@@ -104,9 +104,11 @@ class Stage:
         """`cameras`, `pictures`, `points` or `dense`."""
         self._visible[what] = visible
         for shown in self.models:
-            for name in {"cameras": ("outlines", "faces"), "points": ("points",), "dense": ("dense",)}.get(what, ()):
+            for name in {"cameras": ("faces",), "points": ("points",), "dense": ("dense",)}.get(what, ()):
                 if name in shown.nodes:
                     shown.nodes[name].visible = visible
+            if "outlines" in shown.nodes:
+                shown.nodes["outlines"].visible = self._outlines_are_visible()
             for handle in shown.thumbnails.values():
                 handle.visible = self._pictures_are_visible()
             self._update_faces(shown)
@@ -118,7 +120,7 @@ class Stage:
         return overview(np.zeros((0, 3, 4)), SCENE_RADIUS + _SIDE_BY_SIDE * (len(self.models) - 1) / 2)
 
     def look_through(self, number: int, view: int, aspect: float) -> Viewpoint:
-        """The viewpoint of a photograph; pictures no longer stand in the way until `restore_pictures`."""
+        """The viewpoint of a photograph; other cameras do not stand in the way until `restore_cameras`."""
         shown = self.models[number]
         self._set_looking(True)
         self._remove_lines(("links", "rays"))
@@ -131,7 +133,7 @@ class Stage:
         offset = np.array(shown.nodes["frame"].position)
         return Viewpoint(position=place.position + offset, look_at=place.look_at + offset, up=place.up, fov=place.fov)
 
-    def restore_pictures(self) -> None:
+    def restore_cameras(self) -> None:
         """Show again what `look_through` took out of the way."""
         self._set_looking(False)
 
@@ -139,6 +141,9 @@ class Stage:
         if looking != self._looking:
             self._looking = looking
             self.set_visible("pictures", self._visible["pictures"])
+
+    def _outlines_are_visible(self) -> bool:
+        return self._visible["cameras"] and not self._looking
 
     def _pictures_are_visible(self) -> bool:
         return self._visible["cameras"] and self._visible["pictures"] and not self._looking
@@ -217,7 +222,7 @@ class Stage:
 
     def _draw_outlines(self, shown: ShownModel, rgb: np.ndarray) -> None:
         lines = outlines(shown.frusta, self._depth(shown))
-        self._add_lines(shown, "outlines", lines, outline_colours(rgb), 1.5, visible=self._visible["cameras"])
+        self._add_lines(shown, "outlines", lines, outline_colours(rgb), 1.5, visible=self._outlines_are_visible())
 
     def _draw_faces(self, shown: ShownModel, rgb: np.ndarray) -> None:
         poses = shown.frusta.shown_from_cam
