@@ -44,7 +44,7 @@ def write_output(folder: Path, models: list[Reconstruction], *, photographs: boo
         root.mkdir(exist_ok=True)
         for k, name in enumerate(names):
             rows = np.linspace(0, 255, 300, dtype=np.uint8)[:, None].repeat(400, axis=1)
-            Image.fromarray(np.stack([rows, np.full_like(rows, 40 * k), 255 - rows], axis=2)).save(root / name)
+            Image.fromarray(np.stack([rows, np.full_like(rows, 40 * k % 256), 255 - rows], axis=2)).save(root / name)
     report = {"image_root": str(root)}
     (folder / "report.json").write_text(json.dumps(report))
     entry = {"position_share": 0.001, "position_m": None, "rotation_deg": 0.02}

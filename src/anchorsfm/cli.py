@@ -151,6 +151,7 @@ class View:
     def run(self, console: Console) -> None:
         from anchorsfm.viewer.server import open_viewer
 
+        console.print(f"reading {self.model}", markup=False, highlight=False)
         try:
             viewer = open_viewer(
                 self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points

@@ -8,7 +8,7 @@ import numpy as np
 
 from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.browser import face
-from anchorsfm.viewer.frame import SCENE_RADIUS
+from anchorsfm.viewer.frame import SCENE_RADIUS, Viewpoint
 from anchorsfm.viewer.photographs import Photograph, Photographs
 from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import ImageFacts, facts_markdown, image_facts, pair_markdown, shared_points
@@ -52,6 +52,9 @@ class ImagePanel:
         with self.panel.add_tab("Image"):
             self.title = gui.add_markdown("")
             through = gui.add_button("Look through this camera")
+            self.over = gui.add_slider(
+                "Photograph %", 0, 100, 10, 0, visible=False, hint="The photograph over the scene behind it"
+            )
             self.picture = gui.add_image(_BLANK, format="jpeg", jpeg_quality=85)
             self.magnify = gui.add_slider("Residuals x", 0, 100, 5, 20, hint="How much longer residuals are drawn")
             self.facts = gui.add_markdown("")
@@ -63,6 +66,7 @@ class ImagePanel:
         self.panel.dock_left()
         self.panel.set_width(_PANEL_WIDTH)
         through.on_click(lambda event: self.look_through(event.client))
+        self.over.on_update(lambda _: self._draw_over())
         self.magnify.on_update(lambda _: self._draw_picture())
         self.show_seen.on_update(lambda _: self._mark_seen())
         self.neighbour.on_update(lambda _: self._choose_neighbour())
@@ -93,7 +97,7 @@ class ImagePanel:
 
     def _choose(self) -> None:
         with self._stage.lock:
-            self._stage.restore_cameras()
+            self._stop_looking()
             row = self._rows.get(self.choice.value)
             if row is None:
                 self.selection = None
@@ -127,7 +131,34 @@ class ImagePanel:
             self._draw_pair()
             self.mark()
 
+    def _stop_looking(self) -> None:
+        self._stage.restore_cameras()
+        self.over.visible = False
+
+    def look_through(self, client: Any) -> None:
+        """Move a browser to the place of the chosen image."""
+        with self._stage.lock:
+            if self.selection is None or client is None:
+                return
+            aspect = client.camera.image_width / max(1, client.camera.image_height)
+            face(client, self._stage.look_through(self.selection.number, self.selection.view, aspect))
+            self.over.visible = not isinstance(self._photograph(self.selection.view), str)
+            self._draw_over()
+
+    def leave(self, client: Any, place: Viewpoint) -> None:
+        """Move a browser away from the place of an image."""
+        with self._stage.lock:
+            self._stop_looking()
+            face(client, place)
+
     # --------------------------------------------------------------------------------------------------- drawing
+
+    def _draw_over(self) -> None:
+        with self._stage.lock:
+            chosen = self.selection
+            photograph = self._photograph(chosen.view) if chosen is not None else ""
+            if chosen is not None and not isinstance(photograph, str):
+                self._stage.overlay(chosen.number, chosen.view, photograph.rgb, float(self.over.value) / 100)
 
     def mark(self) -> None:
         """Mark the selection in the scene."""
@@ -190,11 +221,3 @@ class ImagePanel:
     def _hide_pair(self) -> None:
         self.matches.visible = False
         self.pair.content = ""
-
-    def look_through(self, client: Any) -> None:
-        """Move a browser to the place of the chosen image."""
-        with self._stage.lock:
-            if self.selection is None or client is None:
-                return
-            aspect = client.camera.image_width / max(1, client.camera.image_height)
-            face(client, self._stage.look_through(self.selection.number, self.selection.view, aspect))

@@ -117,9 +117,7 @@ class Panel:
         with self.stage.lock:
             number = self._number()
             self.stage.arrange(number)
-            shown = [viewed for k, viewed in enumerate(self._models) if number in (None, k)]
-            self.summary.content = "  \n".join(_summary(viewed) for viewed in shown)
-            self.images.offer(shown)
+            self.images.offer([viewed for k, viewed in enumerate(self._models) if number in (None, k)])
             place = self.stage.overview(number)
             first = self._server.initial_camera
             first.position, first.look_at, first.up, first.fov = place.position, place.look_at, place.up, place.fov
@@ -129,8 +127,7 @@ class Panel:
 
     def _to_overview(self, client: Any) -> None:
         with self.stage.lock:
-            self.stage.restore_cameras()
-            face(client, self.stage.overview(self._number()))
+            self.images.leave(client, self.stage.overview(self._number()))
 
     def _switch(self, what: str, visible: bool) -> None:
         with self.stage.lock:
@@ -141,6 +138,7 @@ class Panel:
             self.stage.set_visible("dense", self.dense.value)
             if self.dense.value and not self.stage.has_dense():
                 self._draw_dense()
+            self._say_what_is_drawn()
 
     def _switch_axes(self) -> None:
         self._server.scene.world_axes.visible = self.axes.value
@@ -171,7 +169,17 @@ class Panel:
         number = self._number()
         shown = [cloud for k, cloud in enumerate(self._clouds) if number in (None, k)]
         drawn, total = sum(len(cloud.xyz) for cloud in shown), sum(cloud.total for cloud in shown)
-        self.count.content = f"{drawn:,} of {total:,} points drawn"
+        red = self.camera_colour.value == "plain"
+        self.summary.content = "  \n".join(
+            _summary(viewed, red) for k, viewed in enumerate(self._models) if number in (None, k)
+        )
+        said = [f"{drawn:,} of {total:,} points drawn"]
+        dense = [shown.dense for k, shown in enumerate(self.stage.models) if shown.dense and number in (None, k)]
+        if dense and self.dense.value:
+            least = float(self.min_confidence.value)
+            drawn = sum(len(cloud.filtered(least).xyz) for cloud in dense)
+            said.append(f"{drawn:,} of {sum(cloud.total for cloud in dense):,} dense points")
+        self.count.content = "  \n".join(said)
         _set_legend(self.point_legend, [cloud.legend for cloud in shown])
         _set_legend(self.camera_legend, [each for k, each in enumerate(self._camera_legends) if number in (None, k)])
 
@@ -184,6 +192,7 @@ class Panel:
                 self.min_confidence.step = (limits[1] - limits[0]) / 100
                 self.min_confidence.value = limits[0]
                 self.min_confidence.visible = True
+            self._say_what_is_drawn()
         for problem in problems:
             for client in self._server.get_clients().values():
                 client.add_notification("Dense cloud", problem, color="red")
@@ -206,7 +215,7 @@ def _title(viewed: ViewedModel) -> str:
     return f"{viewed.title}: {len(viewed.names)} images"
 
 
-def _summary(viewed: ViewedModel) -> str:
+def _summary(viewed: ViewedModel, red: bool) -> str:
     parts = [f"**{len(viewed.names)} images**", f"{len(viewed.model.points):,} points"]
     errors = viewed.error_px[np.isfinite(viewed.error_px)]
     if len(errors):
@@ -214,7 +223,7 @@ def _summary(viewed: ViewedModel) -> str:
         parts.append(f"{len(viewed.error_px) / max(1, len(viewed.model.points)):.1f} images per point")
     weak = sum(precision.weak for precision in viewed.precision.values())
     if weak:
-        parts.append(f"**{weak} weakly held (red)**")
+        parts.append(f"**{weak} weakly held{' (red)' if red else ''}**")
     return ", ".join(parts)
 
 

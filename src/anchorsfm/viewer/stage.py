@@ -123,7 +123,7 @@ class Stage:
         """The viewpoint of a photograph; other cameras do not stand in the way until `restore_cameras`."""
         shown = self.models[number]
         self._set_looking(True)
-        self._remove_lines(("links", "rays"))
+        self._remove(("links", "rays"))
         seen = shown.viewed.model.tracks.obs_point[shown.viewed.observations(view)]
         centre = shown.frusta.shown_from_cam[view, :, 3]
         away = np.linalg.norm(shown.frame.points(shown.viewed.model.points[seen]) - centre, axis=1)
@@ -133,11 +133,31 @@ class Stage:
         offset = np.array(shown.nodes["frame"].position)
         return Viewpoint(position=place.position + offset, look_at=place.look_at + offset, up=place.up, fov=place.fov)
 
+    def overlay(self, number: int, view: int, rgb: UInt8[np.ndarray, "h w 3"], opacity: float) -> None:
+        """While looking through a camera: its photograph over the scene, from 0 (not there) to 1 (nothing else)."""
+        self._remove(("overlay",))
+        if self._looking and opacity > 0:
+            shown = self.models[number]
+            alpha = np.full((*rgb.shape[:2], 1), round(255 * opacity), np.uint8)
+            handle = self._scene.add_image(
+                shown.path("overlay"),
+                np.concatenate([rgb, alpha], axis=2),
+                1.0,
+                1.0,
+                format="png",
+                cast_shadow=False,
+                receive_shadow=False,
+            )
+            self._place_picture(shown, view, handle)
+            shown.nodes["overlay"] = handle
+
     def restore_cameras(self) -> None:
         """Show again what `look_through` took out of the way."""
         self._set_looking(False)
 
     def _set_looking(self, looking: bool) -> None:
+        if not looking:
+            self._remove(("overlay",))
         if looking != self._looking:
             self._looking = looking
             self.set_visible("pictures", self._visible["pictures"])
@@ -315,7 +335,7 @@ class Stage:
 
     def mark(self, number: int | None, view: int, neighbours: tuple[Neighbour, ...], chosen: int | None) -> None:
         """Mark a camera, lines to its neighbours (the more shared points, the stronger), and the chosen neighbour."""
-        self._remove_lines(("marked", "links", "rays"))
+        self._remove(("marked", "links", "rays"))
         if number is None:
             return
         shown = self.models[number]
@@ -352,7 +372,7 @@ class Stage:
         if len(xyz):
             self._add_lines(shown, "rays", np.concatenate(both), np.stack([colours, colours], 1), 0.7)
 
-    def _remove_lines(self, names: tuple[str, ...]) -> None:
+    def _remove(self, names: tuple[str, ...]) -> None:
         for shown in self.models:
             for name in names:
                 if name in shown.nodes:
