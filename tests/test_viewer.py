@@ -34,6 +34,7 @@ from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import facts_markdown, image_facts, pair_markdown, shared_points
 from anchorsfm.viewer.server import find_free_port
 from anchorsfm.viewer.sources import ViewedModel, read_folder
+from point_scene import project_pinhole
 from viewer_scene import coloured_model, moved, names_of, without_points, write_output
 
 TURN = Rotation.from_euler("xyz", [130, 40, -70], degrees=True).as_matrix()
@@ -264,6 +265,19 @@ def test_a_dense_cloud_is_read_and_thinned(viewed: ViewedModel, tmp_path: Path) 
 # --------------------------------------------------------------------------------------------------------------- PLY
 
 
+def test_dense_points_of_little_confidence_can_be_left_out(viewed: ViewedModel, tmp_path: Path) -> None:
+    kinds = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("confidence", "<f4")]
+    vertex = np.zeros(10, kinds)
+    vertex["x"], vertex["confidence"] = np.arange(10), np.arange(10)
+    write_vertices(tmp_path / "0.ply", vertex, ["element vertex 10", *(f"property float {name}" for name, _ in kinds)])
+    frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
+    dense = read_dense(replace(viewed, dense=tmp_path / "0.ply"), frame, 1000)
+    kept = dense.filtered(7.0)
+    assert kept.confidence is not None and kept.confidence.tolist() == [7, 8, 9]
+    np.testing.assert_array_equal(kept.xyz, dense.xyz[7:])
+    assert len(kept.rgb) == 3 and kept.total == 10
+
+
 def write_vertices(path: Path, vertex: np.ndarray, lines: list[str], before: bytes = b"") -> None:
     head = ["ply", "format binary_little_endian 1.0", "comment made for a test", *lines, "end_header", ""]
     path.write_bytes("\n".join(head).encode() + before + vertex.tobytes())
@@ -329,6 +343,15 @@ def test_facts_of_an_image_are_those_of_its_observations(viewed: ViewedModel) ->
     assert [n.shared for n in facts.neighbours] == sorted((v for v in counted.values() if v), reverse=True)
     table = facts_markdown(facts)
     assert "SIMPLE_RADIAL, 1600x1200" in table and f"| points | {mine.sum()} |" in table and "±" not in table
+
+
+def test_residuals_lead_from_the_observation_to_the_projection(viewed: ViewedModel) -> None:
+    model = viewed.model
+    rows = viewed.observations(3)
+    projected = project_pinhole(model.cameras[0], model.cam_from_world[3], model.points[model.tracks.obs_point[rows]])
+    np.testing.assert_allclose(model.tracks.obs_xy[rows] + viewed.residual[rows], projected, atol=1e-6)
+    behind = replace(model, points=-50 * model.cam_from_world[3, 2, :3] + 0 * model.points)
+    assert np.isnan(replace(viewed, model=behind).residual[rows]).all()
 
 
 def test_shared_points_are_seen_where_both_images_say(viewed: ViewedModel) -> None:
@@ -433,7 +456,7 @@ def test_a_plain_model_is_read_and_what_is_missing_is_said(tmp_path: Path) -> No
     model = coloured_model()
     write_models(tmp_path / "model", [model], names_of(model), text=False)
     found = read_folder(tmp_path / "model" / "0")
-    assert found.photo_root is None and "--images" in found.notes[0]
+    assert found.photo_root is None and "were not found" in found.notes[0] and "--images" in found.notes[0]
     assert found.models[0].dense is None and found.models[0].precision == {}
     write_output(tmp_path / "out", [model])
     assert read_folder(tmp_path / "model" / "0", tmp_path / "photographs").notes == ()
@@ -457,6 +480,15 @@ def test_photographs_that_moved_are_said(tmp_path: Path) -> None:
         read_folder(output, tmp_path / "empty")
     with pytest.raises(InputError, match="no such folder"):
         read_folder(output, tmp_path / "absent")
+
+
+def test_photographs_in_a_folder_images_beside_sparse_are_found(tmp_path: Path) -> None:
+    model = coloured_model()
+    write_models(tmp_path / "sparse", [model], names_of(model))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (400, 300)).save(tmp_path / "images" / names_of(model)[2])
+    found = read_folder(tmp_path)
+    assert found.photo_root == tmp_path / "images" and found.notes == ()
 
 
 def test_a_model_without_images_is_nothing_to_look_at(tmp_path: Path) -> None:

@@ -240,6 +240,20 @@ def test_an_image_without_photograph_or_points_says_so(tmp_path: Path) -> None:
         opened.stop()
 
 
+def test_a_damaged_dense_cloud_leaves_the_rest_usable(tmp_path: Path) -> None:
+    pytest.importorskip("viser")
+    output = write_output(tmp_path / "out", [coloured_model()])
+    (output / "dense" / "0.ply").write_bytes(b"ply")
+    opened = open_viewer(output, port=find_free_port("127.0.0.1", 18380))
+    try:
+        opened.panel.dense.value = True
+        assert "dense" not in opened.panel.stage.models[0].nodes
+        opened.panel.min_length.value = 4
+        assert "points drawn" in opened.panel.count.content
+    finally:
+        opened.stop()
+
+
 # ------------------------------------------------------------------------------------------------------- in a browser
 
 

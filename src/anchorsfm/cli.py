@@ -140,9 +140,9 @@ class View:
     model: tyro.conf.Positional[Path]
     """An output folder of `reconstruct`, or a folder with COLMAP models."""
     images: Path | None = None
-    """Folder of the photographs (default: where `reconstruct` found them)."""
+    """Folder of the photographs (default: where `reconstruct` found them, or `images` beside `sparse`)."""
     port: int = 8080
-    """The next free one is taken if it is in use."""
+    """Port to listen on; the next free one is taken if it is in use."""
     host: str = "localhost"
     """Address to listen on. 0.0.0.0: everyone who can reach this machine can look, without a password."""
     max_points: int = 500_000

@@ -15,6 +15,8 @@ PointColour = Literal["photographs", "reprojection error", "track length", "mode
 POINT_COLOURS: tuple[PointColour, ...] = get_args(PointColour)
 CameraColour = Literal["plain", "points seen", "reprojection error", "position uncertainty", "model"]
 CAMERA_COLOURS: tuple[CameraColour, ...] = get_args(CameraColour)
+_CONFIDENCE = ("confidence", "quality")
+"""What programs call a property of PLY vertices that says how certain they are."""
 PLAIN_CAMERA = (70, 130, 220)
 WEAK_CAMERA = (230, 60, 60)
 """Of plain cameras whose pose is weakly held."""
@@ -112,7 +114,7 @@ def read_dense(viewed: ViewedModel, frame: ShownFrame, max_points: int) -> Dense
     xyz = frame.points(stored.xyz)
     rows = thin(_is_near(xyz), max_points)
     rgb = stored.rgb if stored.rgb is not None else np.full((len(xyz), 3), 160, np.uint8)
-    confidence = stored.others.get("confidence")
+    confidence = next((stored.others[name] for name in _CONFIDENCE if name in stored.others), None)
     return DenseCloud(
         xyz=xyz[rows],
         rgb=rgb[rows],

@@ -16,6 +16,7 @@ from anchorsfm.viewer.sources import ViewedModel
 from anchorsfm.viewer.stage import Stage
 
 NOBODY = "(click a camera, or choose)"
+NO_NEIGHBOUR = "(choose)"
 _PICTURE_SIDE = 1400
 """Pictures in the panel are enlarged up to this."""
 _BLANK = np.full((2, 2, 3), 40, np.uint8)
@@ -59,7 +60,7 @@ class ImagePanel:
             self.magnify = gui.add_slider("Residuals x", 0, 100, 5, 20, hint="How much longer residuals are drawn")
             self.facts = gui.add_markdown("")
             self.show_seen = gui.add_checkbox("Mark its points in the scene", False)
-            self.neighbour = gui.add_dropdown("Neighbour", [NOBODY], hint="Images that share most points with it")
+            self.neighbour = gui.add_dropdown("Neighbour", [NO_NEIGHBOUR], hint="Images that share most points with it")
             self.matches = gui.add_image(_BLANK, format="jpeg", jpeg_quality=85, visible=False)
             self.pair = gui.add_markdown("")
             close = gui.add_button("Close")
@@ -114,8 +115,8 @@ class ImagePanel:
         self.title.content = f"### {facts.name}"
         self.facts.content = facts_markdown(facts)
         self._labels = {f"{viewed.names[n.view]} ({n.shared:,} points)": n.view for n in facts.neighbours}
-        self.neighbour.options = [NOBODY, *self._labels]
-        self.neighbour.value = NOBODY
+        self.neighbour.options = [NO_NEIGHBOUR, *self._labels]
+        self.neighbour.value = NO_NEIGHBOUR
         self._hide_pair()
         self._draw_picture()
         self.panel.visible = True

@@ -143,7 +143,7 @@ class Panel:
     def _switch_axes(self) -> None:
         self._server.scene.world_axes.visible = self.axes.value
         self._server.scene.world_axes.axes_length = SCENE_RADIUS / 3
-        self._server.scene.world_axes.axes_radius = SCENE_RADIUS / 150
+        self._server.scene.world_axes.axes_radius = SCENE_RADIUS / 300
 
     def _filter(self) -> PointFilter:
         unlimited = self.max_error.value >= self._worst - 1e-9

@@ -125,7 +125,7 @@ def read_folder(folder: Path, images: Path | None = None) -> ViewedFolder:
         )
     if not any(model.names for model in models):
         raise InputError(f"the model in {paths[0]} has no registered images: there is nothing to look at")
-    photo_root = _photo_root(images, report, [name for model in models for name in model.names], notes)
+    photo_root = _photo_root(images, report, root, [name for model in models for name in model.names], notes)
     return ViewedFolder(models=tuple(models), photo_root=photo_root, notes=tuple(notes))
 
 
@@ -162,7 +162,7 @@ def _precision(entry: Any) -> dict[str, PosePrecision]:
     }
 
 
-def _photo_root(images: Path | None, report: Any, names: list[str], notes: list[str]) -> Path | None:
+def _photo_root(images: Path | None, report: Any, root: Path | None, names: list[str], notes: list[str]) -> Path | None:
     if images is not None:
         if not images.is_dir():
             raise InputError(f"--images {images}: {'not a folder' if images.exists() else 'no such folder'}")
@@ -170,13 +170,15 @@ def _photo_root(images: Path | None, report: Any, names: list[str], notes: list[
             raise InputError(f"--images {images} has none of the photographs of the model, for example {names[0]}")
         return images
     stored = _plain_dict(report).get("image_root")
-    if not isinstance(stored, str):
-        notes.append("where the photographs lie is not known: give their folder with --images to see them")
-        return None
-    if not any((Path(stored) / name).is_file() for name in names):
-        notes.append(f"the photographs are no longer in {stored}: give their folder with --images to see them")
-        return None
-    return Path(stored)
+    candidates = [Path(stored)] if isinstance(stored, str) else []
+    if root is not None:
+        candidates.append(root / "images")
+    for candidate in candidates:
+        if any((candidate / name).is_file() for name in names):
+            return candidate
+    moved = f"are no longer in {stored}" if isinstance(stored, str) else "were not found"
+    notes.append(f"the photographs {moved}: give their folder with --images to see them")
+    return None
 
 
 def _plain_list(value: Any) -> list[Any]:
