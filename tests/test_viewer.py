@@ -32,7 +32,7 @@ from anchorsfm.viewer.frusta import corners, half_picture, make_frusta, outline_
 from anchorsfm.viewer.photographs import Photograph, Photographs
 from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import facts_markdown, image_facts, pair_markdown, shared_points
-from anchorsfm.viewer.server import find_free_port
+from anchorsfm.viewer.server import Viewer, find_free_port
 from anchorsfm.viewer.sources import ViewedModel, read_folder
 from point_scene import project_pinhole
 from viewer_scene import coloured_model, moved, names_of, without_points, write_output
@@ -511,6 +511,21 @@ def test_a_busy_port_is_passed_over() -> None:
         busy.listen(1)
         port = busy.getsockname()[1]
         assert port < find_free_port("127.0.0.1", port) < port + 100
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "words"),
+    [
+        ("127.0.0.1", "http://localhost:8081", "ssh -L 8081:localhost:8081"),
+        ("0.0.0.0", "http://localhost:8081", "everyone who can reach this machine"),
+        ("192.168.0.7", "http://192.168.0.7:8081", None),
+        ("fd00::7", "http://[fd00::7]:8081", None),
+    ],
+)
+def test_the_user_is_told_where_to_look(host: str, url: str, words: str | None) -> None:
+    lines = Viewer(server=None, panel=None, host=host, port=8081, notes=("something",)).lines()
+    assert lines[0] == "note: something" and lines[1].startswith(f"open {url} in a browser")
+    assert len(lines) == 2 if words is None else words in lines[2]
 
 
 @pytest.mark.parametrize(

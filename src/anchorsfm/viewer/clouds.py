@@ -49,7 +49,7 @@ def sparse_cloud(viewed: ViewedModel, frame: ShownFrame, colour: PointColour, ke
     """The points of a model. The scale of the colours is that of all points, whatever is filtered out."""
     xyz = frame.points(viewed.model.points)
     error = np.nan_to_num(viewed.point_error_px, nan=np.inf)
-    wanted = (viewed.track_length >= keep.min_track_length) & (error <= keep.max_error_px) & _is_near(xyz)
+    wanted = (viewed.track_length >= keep.min_track_length) & (error <= keep.max_error_px) & is_near(xyz)
     rows = thin(wanted, keep.max_points)
     coloured = _point_colours(viewed, colour)
     return Cloud(xyz=xyz[rows], rgb=coloured.rgb[rows], legend=coloured.legend, total=len(xyz))
@@ -112,7 +112,7 @@ def read_dense(viewed: ViewedModel, frame: ShownFrame, max_points: int) -> Dense
     assert viewed.dense is not None
     stored = read_ply(viewed.dense)
     xyz = frame.points(stored.xyz)
-    rows = thin(_is_near(xyz), max_points)
+    rows = thin(is_near(xyz), max_points)
     rgb = stored.rgb if stored.rgb is not None else np.full((len(xyz), 3), 160, np.uint8)
     confidence = next((stored.others[name] for name in _CONFIDENCE if name in stored.others), None)
     return DenseCloud(
@@ -131,5 +131,6 @@ def thin(wanted: Bool[np.ndarray, "point"], max_points: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(rows, max_points, replace=False))
 
 
-def _is_near(xyz: Float[np.ndarray, "point 3"]) -> Bool[np.ndarray, "point"]:
+def is_near(xyz: Float[np.ndarray, "point 3"]) -> Bool[np.ndarray, "point"]:
+    """Points in the frame that is shown that are finite and not far away from everything."""
     return np.isfinite(xyz).all(axis=1) & (np.abs(xyz).max(axis=1, initial=0.0) < FAR_AWAY * SCENE_RADIUS)

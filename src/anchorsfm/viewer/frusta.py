@@ -85,6 +85,12 @@ def outlines(frusta: Frusta, depth: float) -> Float[np.ndarray, "line 2 3"]:
     return np.concatenate([edges, border, roof], axis=1).reshape(-1, 2, 3)
 
 
+def one_of(frusta: Frusta, view: int) -> Frusta:
+    """The frusta of one camera."""
+    row = slice(view, view + 1)
+    return Frusta(shown_from_cam=frusta.shown_from_cam[row], half_wh=frusta.half_wh[row], depth=frusta.depth)
+
+
 LINES_PER_CAMERA = 10
 
 

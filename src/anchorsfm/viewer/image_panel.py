@@ -8,7 +8,8 @@ import numpy as np
 
 from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.browser import face
-from anchorsfm.viewer.frame import SCENE_RADIUS, Viewpoint
+from anchorsfm.viewer.frame import Viewpoint
+from anchorsfm.viewer.marks import mark_cameras, mark_points, mark_rays, unmark_cameras, unmark_points
 from anchorsfm.viewer.photographs import Photograph, Photographs
 from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import ImageFacts, facts_markdown, image_facts, pair_markdown, shared_points
@@ -20,7 +21,6 @@ NO_NEIGHBOUR = "(choose)"
 _PICTURE_SIDE = 1400
 """Pictures in the panel are enlarged up to this."""
 _BLANK = np.full((2, 2, 3), 40, np.uint8)
-_SEEN_SIZE = 0.008 * SCENE_RADIUS
 _PANEL_WIDTH = 420
 
 
@@ -42,6 +42,7 @@ class ImagePanel:
         self._server, self._stage, self._photographs = server, stage, photographs
         self._models = [shown.viewed for shown in stage.models]
         self._rows: dict[str, tuple[int, int]] = {}
+        self._labels: dict[str, int] = {}
         self.selection: Selection | None = None
         self.choice = server.gui.add_dropdown("Image", [NOBODY])
         self.choice.on_update(lambda _: self._choose())
@@ -163,23 +164,25 @@ class ImagePanel:
 
     def mark(self) -> None:
         """Mark the selection in the scene."""
+        for shown in self._stage.models:
+            unmark_cameras(shown)
         chosen = self.selection
         if chosen is None:
-            self._stage.mark(None, 0, (), None)
             return
-        self._stage.mark(chosen.number, chosen.view, chosen.facts.neighbours, chosen.neighbour)
+        shown = self._stage.models[chosen.number]
+        mark_cameras(shown, chosen.view, chosen.facts.neighbours, chosen.neighbour)
         if chosen.neighbour is not None:
-            shared = shared_points(self._models[chosen.number], chosen.view, chosen.neighbour)
-            self._stage.mark_rays(chosen.number, (chosen.view, chosen.neighbour), shared.point)
+            shared = shared_points(shown.viewed, chosen.view, chosen.neighbour)
+            mark_rays(shown, (chosen.view, chosen.neighbour), shared.point)
 
     def _mark_seen(self) -> None:
         with self._stage.lock:
-            if self.selection is None or not self.show_seen.value:
-                self._stage.mark_points(None, np.zeros(0, np.int64), _SEEN_SIZE)
-                return
-            viewed = self._models[self.selection.number]
-            rows = viewed.model.tracks.obs_point[viewed.observations(self.selection.view)]
-            self._stage.mark_points(self.selection.number, rows, _SEEN_SIZE)
+            for shown in self._stage.models:
+                unmark_points(shown)
+            if self.selection is not None and self.show_seen.value:
+                shown = self._stage.models[self.selection.number]
+                rows = shown.viewed.observations(self.selection.view)
+                mark_points(shown, shown.viewed.model.tracks.obs_point[rows])
 
     def _photograph(self, view: int) -> Photograph | str:
         """The pixels, or why there are none."""

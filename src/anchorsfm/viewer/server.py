@@ -12,6 +12,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.sources import read_folder
 
 _NUM_PORTS = 100
+_EVERYWHERE = ("0.0.0.0", "::")
 _NO_VISER = "looking at a reconstruction in the browser needs an extra package: pip install 'anchorsfm[viewer]'"
 
 
@@ -31,7 +32,7 @@ class Viewer:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        host = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::") else self.host
+        host = "localhost" if self.host in ("127.0.0.1", *_EVERYWHERE) else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def lines(self) -> list[str]:
@@ -41,6 +42,8 @@ class Viewer:
         if self.host == "127.0.0.1":
             forward = f"ssh -L {self.port}:localhost:{self.port} USER@{socket.gethostname()}"
             lines.append(f"if your browser is on another computer, first run there: {forward}")
+        elif self.host in _EVERYWHERE:
+            lines.append(f"everyone who can reach this machine can look: http://{socket.gethostname()}:{self.port}")
         return lines
 
     def wait(self) -> None:
