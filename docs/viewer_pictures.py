@@ -41,7 +41,7 @@ def settled(page: Page, seconds: float = 60.0) -> np.ndarray:
 
 def save(page: Page, name: str) -> None:
     FOLDER.mkdir(exist_ok=True)
-    picture = Image.fromarray(settled(page)).quantize(NUM_COLOURS)
+    picture = Image.fromarray(settled(page)).quantize(NUM_COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=3)
     picture.save(FOLDER / name, optimize=True)
     print(f"{FOLDER / name}: {(FOLDER / name).stat().st_size / 1000:.0f} kB")
 
