@@ -162,11 +162,43 @@ class Weights:
             console.print(line, markup=False, highlight=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Look at a reconstruction in the browser: cameras, points, residuals and matches. Ctrl-C ends it."""
+
+    model: tyro.conf.Positional[Path]
+    """An output folder of `reconstruct`, or a folder with COLMAP models."""
+    images: Path | None = None
+    """Folder of the photographs (default: where `reconstruct` found them, or `images` beside `sparse`)."""
+    port: int = 8080
+    """Port to listen on; the next free one is taken if it is in use."""
+    host: str = "localhost"
+    """Address to listen on. 0.0.0.0: everyone who can reach this machine can look, without a password."""
+    max_points: int = 500_000
+    """Sparse and dense points sent to the browser, of each model; more are thinned."""
+
+    def run(self, console: Console) -> None:
+        from anchorsfm.viewer.server import open_viewer
+
+        console.print(f"reading {self.model}", markup=False, highlight=False)
+        try:
+            viewer = open_viewer(
+                self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points
+            )
+            for line in viewer.lines():
+                console.print(line, markup=False, highlight=False)
+            viewer.wait()
+        except KeyboardInterrupt:
+            console.print("stopped", markup=False, highlight=False)
+            _leave(0)
+
+
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Weights, tyro.conf.subcommand("weights")]
 )
 

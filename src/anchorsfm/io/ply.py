@@ -1,11 +1,32 @@
 """Coloured point clouds as binary PLY, which MeshLab, CloudCompare and splatting trainers read."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from anchorsfm.io.store import write_atomic
+from anchorsfm.scene.errors import InputError
+
+_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8",
+}  # fmt: skip
+_BYTE_ORDER = {"binary_little_endian": "<", "binary_big_endian": ">"}
+_MAX_HEADER = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointCloud:
+    """The vertices of a PLY file."""
+
+    xyz: Float[np.ndarray, "point 3"]
+    rgb: UInt8[np.ndarray, "point 3"] | None
+    """None: the file has no colours."""
+    others: dict[str, np.ndarray]
+    """Every other property of the vertices by its name, (point,) each: `nx`, `confidence` ..."""
 
 
 def write_ply(path: Path, xyz: Float[np.ndarray, "point 3"], rgb: UInt8[np.ndarray, "point 3"]) -> None:
@@ -18,3 +39,60 @@ def write_ply(path: Path, xyz: Float[np.ndarray, "point 3"], rgb: UInt8[np.ndarr
     names = [f"property float {axis}" for axis in "xyz"] + [f"property uchar {c}" for c in ("red", "green", "blue")]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *names, "end_header", ""]
     write_atomic(path, "\n".join(header).encode() + vertex.tobytes())
+
+
+def read_ply(path: Path) -> PointCloud:
+    """Vertices of a binary PLY file with whatever properties they have; other elements are passed over.
+
+    The header is described in Turk, "The PLY polygon file format", 1994.
+
+    Raises InputError if the file is missing, cut short, or has no vertices with x, y, z.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    head, mark, _ = content[:_MAX_HEADER].partition(b"end_header")
+    if not head.startswith(b"ply") or not mark:
+        raise InputError(f"{path} is not a PLY file")
+    start = content.find(b"\n", len(head)) + 1
+    try:
+        vertex = _vertices(head.decode("ascii").splitlines(), memoryview(content)[start:])
+        xyz = np.stack([vertex[axis] for axis in "xyz"], axis=1).astype(np.float64)
+    except (ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path} cannot be used as a point cloud: {error}") from error
+    names = vertex.dtype.names or ()
+    channels = ("red", "green", "blue")
+    coloured = all(name in names and vertex.dtype[name] == np.uint8 for name in channels)
+    rgb = np.stack([vertex[name] for name in channels], axis=1) if coloured else None
+    used = {"x", "y", "z", *(channels if coloured else ())}
+    return PointCloud(xyz=xyz, rgb=rgb, others={name: np.array(vertex[name]) for name in names if name not in used})
+
+
+def _vertices(header: list[str], body: memoryview) -> np.ndarray:
+    """The structured array of element `vertex`; ValueError says what is in the way."""
+    order: str | None = None
+    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
+    for line in header:
+        match line.split():
+            case ["format", kind, *_]:
+                if kind not in _BYTE_ORDER:
+                    raise ValueError(f"its format is {kind}, and only binary ones are read")
+                order = _BYTE_ORDER[kind]
+            case ["element", name, count]:
+                elements.append((name, int(count), []))
+            case ["property", kind, name]:
+                elements[-1][2].append((name, _TYPES[kind]))
+            case ["property", "list", *_]:
+                elements[-1][2].append(("", "list"))
+    at = 0
+    for element, number, properties in elements:
+        if any(kind == "list" for _, kind in properties):
+            raise ValueError(f"its element {element} has lists and comes before or as its vertices")
+        kinds = np.dtype([(title, (order or "<") + kind) for title, kind in properties])
+        if element == "vertex":
+            if at + number * kinds.itemsize > len(body):
+                raise ValueError(f"it is cut short: {number} vertices were announced")
+            return np.frombuffer(body, kinds, number, at)
+        at += number * kinds.itemsize
+    raise ValueError("it has no vertices")

@@ -1,0 +1,145 @@
+"""The frame a model is shown in: upright, in the middle, and of one size whatever the model's unit is.
+
+A model's own frame is arbitrary up to a similarity. People hold cameras level: the x axes of the cameras are nearly
+horizontal and their y axes point down on average. With x_k the x axes and d the mean of the y axes, up is the unit
+vector u that minimises
+
+    mean (x_k . u)^2  +  w |u - (u . d/|d|) d/|d||^2
+
+which follows the x axes where they span a plane, as around an object, and the y axes where they do not, as along a
+wall. Photographs straight down from the air have y axes in all directions; there up is where the cameras come from.
+
+Sizes are those of robust quantiles, so a few points at infinity do not shrink the rest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.geometry.transforms import camera_centres
+
+SCENE_RADIUS = 3.0
+"""Of the points and cameras together in the frame that is shown; the browser's clipping planes suit such sizes."""
+FAR_AWAY = 100.0
+"""Points further out than this many scene radii are not drawn."""
+_PULL_TO_MEAN = 0.1
+"""w"""
+_LEVEL = 0.3
+"""Mean length of the y axes below which they say nothing about up."""
+_CLOSENESS = 0.8
+"""Of the first view: corners of a ball around a scene are empty as a rule."""
+_MANY_IN_POINTS = 0.9
+_MANY_IN_CAMERAS = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownFrame:
+    """x_shown = scale * rotation @ (x_world - centre); z is up."""
+
+    rotation: Float[np.ndarray, "3 3"]
+    centre: Float[np.ndarray, "3"]
+    scale: float
+
+    def points(self, xyz_world: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+        """Points in the frame that is shown."""
+        return self.scale * (xyz_world - self.centre) @ self.rotation.T
+
+    def shown_from_cam(self, cam_from_world: Float[np.ndarray, "view 3 4"]) -> Float[np.ndarray, "view 3 4"]:
+        """Rotations of the cameras and their centres in the frame that is shown."""
+        rotation = self.rotation @ cam_from_world[:, :, :3].swapaxes(1, 2)
+        return np.concatenate([rotation, self.points(camera_centres(cam_from_world))[:, :, None]], axis=2)
+
+
+def up_direction(cam_from_world: Float[np.ndarray, "view 3 4"]) -> Float[np.ndarray, "3"]:
+    """Unit vector that points up in the world frame; see the module."""
+    if not len(cam_from_world):
+        return np.array([0.0, -1.0, 0.0])
+    right, down, forward = (cam_from_world[:, row, :3] for row in range(3))
+    mean_up = -down.mean(0)
+    if np.linalg.norm(mean_up) < _LEVEL and np.linalg.norm(forward.mean(0)) > _LEVEL:
+        mean_up = -forward.mean(0)
+        right = right[:0]
+    if np.linalg.norm(mean_up) < 1e-9:
+        mean_up = -down[0]
+    towards = mean_up / np.linalg.norm(mean_up)
+    horizontal = right.T @ right / max(len(right), 1)
+    _, vectors = np.linalg.eigh(horizontal + _PULL_TO_MEAN * (np.eye(3) - np.outer(towards, towards)))
+    return vectors[:, 0] * (1.0 if vectors[:, 0] @ towards >= 0 else -1.0)
+
+
+def shown_frame(cam_from_world: Float[np.ndarray, "view 3 4"], points: Float[np.ndarray, "point 3"]) -> ShownFrame:
+    """The frame for a model: up is z, most points and cameras lie within SCENE_RADIUS of the origin."""
+    up = up_direction(cam_from_world)
+    aside = np.eye(3)[np.argmin(np.abs(up))]
+    x = np.cross(up, aside)
+    x /= np.linalg.norm(x)
+    rotation = np.stack([x, np.cross(up, x), up])
+    centres = camera_centres(cam_from_world)
+    finite = points[np.isfinite(points).all(axis=1)]
+    core = _core(finite) if len(finite) else centres
+    low, high = _box(core, centres)
+    centre = (low + high) / 2
+    reach = [_quantile_distance(core, centre, 1.0), _quantile_distance(centres, centre, _MANY_IN_CAMERAS)]
+    radius = max(reach)
+    return ShownFrame(rotation=rotation, centre=centre, scale=SCENE_RADIUS / radius if radius > 1e-12 else 1.0)
+
+
+def _core(points: Float[np.ndarray, "point 3"]) -> Float[np.ndarray, "near 3"]:
+    """The points that are not among the furthest from the median."""
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return points[distance <= np.quantile(distance, _MANY_IN_POINTS)]
+
+
+def _box(core: np.ndarray, centres: np.ndarray) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """Corners of a box around the core of the points and most of the cameras."""
+    spread = (1 - _MANY_IN_CAMERAS) / 2
+    inner = np.quantile(centres, [spread, 1 - spread], axis=0) if len(centres) else core
+    both = np.concatenate([core, inner])
+    return both.min(0), both.max(0)
+
+
+def _quantile_distance(points: np.ndarray, centre: np.ndarray, share: float) -> float:
+    return float(np.quantile(np.linalg.norm(points - centre, axis=1), share)) if len(points) else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewpoint:
+    """Where the browser's camera stands and looks, in the frame that is shown."""
+
+    position: Float[np.ndarray, "3"]
+    look_at: Float[np.ndarray, "3"]
+    up: Float[np.ndarray, "3"]
+    fov: float
+    """Vertical, radians."""
+
+
+def overview(shown_from_cam: Float[np.ndarray, "view 3 4"], radius: float = SCENE_RADIUS) -> Viewpoint:
+    """From behind and above the cameras, far enough to see a ball of `radius` around the origin."""
+    fov = np.radians(50.0)
+    forward = shown_from_cam[:, :, 2].mean(0) if len(shown_from_cam) else np.array([0.0, 1.0, 0.0])
+    level = np.array([forward[0], forward[1], 0.0])
+    if np.linalg.norm(level) < 0.1:  # they look inwards from all sides, or down: stand where the first one does
+        level = -np.array([*shown_from_cam[0, :2, 3], 0.0]) if len(shown_from_cam) else level
+    level = level / np.linalg.norm(level) if np.linalg.norm(level) > 1e-9 else np.array([0.0, 1.0, 0.0])
+    tilt = np.radians(25.0)
+    direction = level * np.cos(tilt) - np.array([0.0, 0.0, np.sin(tilt)])
+    distance = _CLOSENESS * radius / np.sin(fov / 2)
+    return Viewpoint(position=-direction * distance, look_at=np.zeros(3), up=np.array([0.0, 0.0, 1.0]), fov=float(fov))
+
+
+def look_through(
+    shown_from_cam: Float[np.ndarray, "3 4"], half_wh: Float[np.ndarray, "2"], aspect: float, distance: float
+) -> Viewpoint:
+    """From a photograph's place, with its picture just inside a window of `aspect` (width by height).
+
+    `half_wh`: half the picture on the plane z = 1; `distance`: of what the view turns about afterwards.
+    """
+    rotation, centre = shown_from_cam[:, :3], shown_from_cam[:, 3]
+    half_height = max(half_wh[1], half_wh[0] / aspect)
+    return Viewpoint(
+        position=centre,
+        look_at=centre + distance * rotation[:, 2],
+        up=-rotation[:, 1],
+        fov=float(2 * np.arctan(half_height)),
+    )

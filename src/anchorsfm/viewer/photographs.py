@@ -1,0 +1,66 @@
+"""Photographs of a model, read when they are looked at."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from anchorsfm.io.images import load_image_set, load_rgb, working_size_wh
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.reconstruction import Camera
+
+_SAME_SHAPE = 0.02
+"""Relative difference of width by height up to which a smaller copy of a photograph stands for it."""
+_KEPT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photograph:
+    """Pixels of a photograph, smaller than the original as a rule."""
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    scale: Float[np.ndarray, "2"]
+    """xy in these pixels = scale * xy in the model's pixels."""
+
+
+class Photographs:
+    """Reads photographs below a folder; the last few are kept. May be used from several threads."""
+
+    def __init__(self, root: Path | None) -> None:
+        self.root = root
+        self._kept: OrderedDict[tuple[str, int], Photograph] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, name: str, camera: Camera, max_side: int) -> Photograph:
+        """The photograph `name` with its longer side at most `max_side`.
+
+        Raises InputError if there is none, it cannot be read, or it has another shape than the camera.
+        """
+        if self.root is None:
+            raise InputError("where the photographs lie is not known: start with --images FOLDER to see them")
+        key = (name, max_side)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        photograph = _read(self.root / name, camera, max_side)
+        with self._lock:
+            self._kept[key] = photograph
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return photograph
+
+
+def _read(path: Path, camera: Camera, max_side: int) -> Photograph:
+    images = load_image_set([path])
+    width, height = (int(side) for side in images.size_wh[0])
+    if abs(width * camera.height / (height * camera.width) - 1) > _SAME_SHAPE:
+        raise InputError(
+            f"{path} is {width}x{height}, but its camera in the model {camera.width}x{camera.height}: not shown"
+        )
+    target_wh = working_size_wh(images.size_wh[0], max_side)
+    rgb = load_rgb(images, 0, target_wh)
+    return Photograph(rgb=rgb, scale=target_wh / np.array([camera.width, camera.height]))
