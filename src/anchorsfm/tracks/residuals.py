@@ -10,17 +10,23 @@ from anchorsfm.tracks.views import view_of_image
 
 def pixel_errors(model: Reconstruction) -> Float[np.ndarray, "obs"]:
     """Distance in original pixels between every observation and the projection of its point; infinite behind."""
+    error = np.linalg.norm(residual_vectors(model), axis=1)
+    return np.where(np.isnan(error), np.inf, error)
+
+
+def residual_vectors(model: Reconstruction) -> Float[np.ndarray, "obs 2"]:
+    """From every observation to the projection of its point, original pixels; NaN behind the camera."""
     tracks = model.tracks
     view = view_of_image(model)[tracks.obs_image]
-    error = np.full(len(view), np.inf)
+    residual = np.full((len(view), 2), np.nan)
     pose = model.cam_from_world[view]
     in_camera = np.einsum("nij,nj->ni", pose[:, :, :3], model.points[tracks.obs_point]) + pose[:, :, 3]
     camera = model.camera_index[view]
     for row, entry in enumerate(model.cameras):
         rows = np.flatnonzero(camera == row)
         xy, valid = project(entry, in_camera[rows])
-        error[rows[valid]] = np.linalg.norm(xy[valid] - tracks.obs_xy[rows[valid]], axis=1)
-    return error
+        residual[rows[valid]] = xy[valid] - tracks.obs_xy[rows[valid]]
+    return residual
 
 
 def loss_scale_px(model: Reconstruction, working_scale: float) -> float:
