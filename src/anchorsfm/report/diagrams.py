@@ -7,20 +7,22 @@ import cv2
 import numpy as np
 from markupsafe import Markup, escape
 
+from anchorsfm.report.figures import round_up
 from anchorsfm.report.pictures import colour_bar, png
 
 MAX_EDGES_PER_IMAGE = 5
 """Edges of the top view besides the tree: the strongest this many times the number of images."""
 _FIELD_WIDTH = 520
 _ARROW_CELLS = 0.9
-"""Length of the longest arrow (98th percentile of those with enough observations) in cells."""
-_FEW = 5
-"""Cells with fewer observations get no arrow."""
+"""Length of a long arrow (95th percentile of those with enough observations) in cells."""
+_FEW = 8
+"""Cells with fewer observations stay empty: their mean says little."""
 _GREY, _VIOLET = (150, 156, 166, 70), (168, 85, 247, 255)
-_RAMP = np.array([(199, 221, 245), (107, 161, 219), (37, 99, 175), (14, 52, 110)], float)
+_RAMP = np.array([(206, 226, 246), (132, 184, 233), (62, 132, 210), (24, 84, 178)], float)
+"""Of verified matches; seen on light and on dark pages."""
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | int | None, digits: int = 3) -> str:
     """A number for people: few digits, thousands separated, a dash for unknown."""
     if value is None:
         return "–"
@@ -30,7 +32,16 @@ def number(value: float | None, digits: int = 3) -> str:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa}×10{_superscript(int(exponent))}"
     decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
-    return f"{value:.{min(decimals, 6)}f}"
+    text = f"{value:.{min(decimals, 6)}f}"
+    return text.rstrip("0").rstrip(".") if value == int(value) else text
+
+
+def duration(seconds: float | int) -> str:
+    """A time for people."""
+    if seconds < 100:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{seconds / 60:.1f} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _superscript(exponent: int) -> str:
@@ -48,23 +59,32 @@ def histogram_svg(histogram: Mapping[str, Any], label: str) -> Markup:
         return left + (value - edges[0]) * across
 
     floor = height - bottom
+    middle = 0.5 if edges[1] - edges[0] == 1 else 0.0  # counts: a bin is one number, which stands below its middle
     bars = [
         f'<rect class="bar" x="{at(low):.1f}" y="{floor - count / top * (floor - 14):.1f}" '
         f'width="{max(at(high) - at(low) - 1, 0.7):.1f}" height="{count / top * (floor - 14):.1f}">'
-        f"<title>{number(low)} to {number(high)}: {number(int(count))}</title></rect>"
+        f"<title>{number(low)}{'' if middle else f' to {number(high)}'}: {number(int(count))}</title></rect>"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
     ]
-    ticks = [edges[0] + (edges[-1] - edges[0]) * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    if edges[1] - edges[0] == 1:
-        ticks = sorted({round(tick) for tick in ticks})
-    for tick in ticks:
-        anchor = "start" if tick == ticks[0] else "end" if tick == ticks[-1] else "middle"
-        bars.append(f'<text x="{at(tick):.1f}" y="{height - 6}" text-anchor="{anchor}">{number(tick)}</text>')
+    for tick in _ticks(edges[0], edges[-1], whole=middle > 0):
+        anchor = "start" if at(tick + middle) < 16 else "end" if at(tick + middle) > width - 16 else "middle"
+        text = f"{tick:.6g}"
+        bars.append(f'<text x="{at(tick + middle):.1f}" y="{height - 6}" text-anchor="{anchor}">{text}</text>')
     bars.append(f'<line class="axis" x1="{left}" x2="{width - left}" y1="{floor}" y2="{floor}"/>')
     median = histogram["median"]
     if median is not None and edges[0] <= median <= edges[-1]:
-        bars.append(f'<line class="mark" x1="{at(median):.1f}" x2="{at(median):.1f}" y1="4" y2="{floor}"/>')
+        x = at(median + middle)
+        bars.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{floor}"/>')
     return _svg(width, height, label, bars)
+
+
+def _ticks(low: float | int, high: float | int, *, whole: bool) -> list[float]:
+    """Round numbers between two, about six."""
+    step = round_up((high - low) / 6)
+    step = max(1.0, float(np.ceil(step))) if whole else step
+    first = int(np.ceil(low / step - 1e-9))
+    last = int(np.floor((high - whole) / step + 1e-9))
+    return [k * step for k in range(first, last + 1)]
 
 
 def field_svg(field: Mapping[str, Any], label: str) -> tuple[Markup, dict[str, Any]]:
@@ -77,7 +97,7 @@ def field_svg(field: Mapping[str, Any], label: str) -> tuple[Markup, dict[str, A
     rms = [field["rms_px"][k] for k in filled]
     top_rms = float(np.percentile(rms, 98)) if rms else 1.0
     length = [float(np.hypot(field["mean_x_px"][k], field["mean_y_px"][k])) for k in filled]
-    longest = float(np.percentile(length, 98)) if length else 1.0
+    longest = float(np.percentile(length, 95)) if length else 1.0
     scale = _ARROW_CELLS * cell / max(longest, 1e-9)
     parts, palette = [], colour_bar(cv2.COLORMAP_VIRIDIS, 33)
     for k in filled:
@@ -169,6 +189,11 @@ def cost_svg(cost: Sequence[float], label: str) -> Markup:
     return _svg(width, height, label, [f'<polyline class="curve" points="{points}"/>', *(dots if len(x) <= 40 else [])])
 
 
+def matrix_bar() -> list[str]:
+    """The colours of verified matches from few to many, as CSS."""
+    return [f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in _RAMP]
+
+
 def matrix_png(pairs: Mapping[str, Any], num_images: int) -> tuple[bytes, int]:
     """Pairs of images as a picture, one pixel each: verified matches from light to dark on a logarithmic scale, grey
     for pairs without, violet for pure rotations, nothing where a pair was not looked at; and the largest number."""
@@ -187,7 +212,7 @@ def matrix_png(pairs: Mapping[str, Any], num_images: int) -> tuple[bytes, int]:
     return png(picture), top
 
 
-def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> Markup:
+def _svg(width: float | int, height: float | int, label: str, parts: Sequence[str]) -> Markup:
     """A picture that scales with the page. `parts` are safe: numbers, or texts that were escaped."""
     return Markup(
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

@@ -44,7 +44,7 @@ def histogram(values: Float[np.ndarray, "value"], bins: int) -> Histogram:
     """Counts from 0 up to the 99.5th percentile, rounded up to a round width of the bins."""
     values = values[np.isfinite(values)]
     top = float(np.percentile(values, 99.5)) if len(values) else 1.0
-    width = _round_up(max(top, 1e-6) / bins)
+    width = round_up(max(top, 1e-6) / bins)
     edges = width * np.arange(int(np.ceil(top / width)) + 1 if top > 0 else 2)
     return _histogram(values, edges)
 
@@ -69,7 +69,7 @@ def _histogram(values: Float[np.ndarray, "value"], edges: Float[np.ndarray, "edg
     )
 
 
-def _round_up(width: float) -> float:
+def round_up(width: float) -> float:
     """The next of 1, 2, 2.5, 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(width))
     return float(next(power * step for step in (1, 2, 2.5, 5, 10) if power * step >= width * (1 - 1e-9)))

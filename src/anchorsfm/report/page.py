@@ -5,6 +5,7 @@ scripts; these add the 3D view, sorting and filtering. Everything that comes fro
 """
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -56,20 +57,27 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_asset),
     )
-    environment.filters.update(number=diagrams.number, percent=_percent, picture=_data_uri, dotted=_dotted)
+    environment.filters.update(
+        number=diagrams.number, duration=diagrams.duration, percent=_percent, picture=_data_uri, dotted=_dotted
+    )
     report = page.report
     usable = sum(image["size_wh"] is not None for image in report["images"])
+    cards = list(_cards(page))
     matrix, most_matches = diagrams.matrix_png(report["pair_list"], usable)
     return environment.get_template("report.html.j2").render(
         report=report,
         usable=usable,
         registered=sum(image["model"] is not None for image in report["images"]),
-        cards=list(_cards(page)),
+        cards=cards,
+        choices=_choices(cards),
+        aspect=_commonest_aspect(report),
+        num_weak=sum(card["status"] == "weak" for card in cards),
         spaces=_spaces(page),
         style=_asset("report.css"),
         scripts=[_asset("view3d.js"), _asset("report.js")],
         matrix=base64.b64encode(matrix).decode(),
         most_matches=most_matches,
+        matrix_bar=diagrams.matrix_bar(),
         lookup=_lookup(report),
         models=[_model_figures(report, model) for model in report["models"]],
         depth=_depth_cards(page),
@@ -100,6 +108,23 @@ def _cards(page: Page) -> Iterator[dict[str, Any]]:
             "skipped" if image["size_wh"] is None else "out" if image["model"] is None else "weak" if weak else "in"
         )
         yield {**image, "row": row, "pose": pose, "status": status, "picture": page.thumbnails[row]}
+
+
+def _choices(cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
+    """Kinds of images to choose from, with their numbers."""
+    count = Counter(card["status"] for card in cards)
+    return [
+        ("in", "registered", count["in"] + count["weak"]),
+        ("weak", "weakly held", count["weak"]),
+        ("out", "not registered", count["out"]),
+        ("skipped", "skipped files", count["skipped"]),
+    ]
+
+
+def _commonest_aspect(report: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height of most photographs."""
+    sizes = Counter(tuple(image["size_wh"]) for image in report["images"] if image["size_wh"])
+    return sizes.most_common(1)[0][0] if sizes else (4, 3)
 
 
 def _spaces(page: Page) -> list[dict[str, Any]]:
@@ -184,8 +209,8 @@ def _stages(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.3g} %"
+def _percent(share: float | int | None) -> str:
+    return "–" if share is None else f"{diagrams.number(100 * share)} %"
 
 
 def _data_uri(content: bytes) -> str:

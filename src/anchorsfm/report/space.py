@@ -22,6 +22,8 @@ _BULK = (2.0, 98.0)
 """Percentiles of each coordinate that say where the points are."""
 _REACH = 1.0
 """Points up to this many times the extent of the bulk beyond it are drawn too."""
+_FRUSTUM_STEPS = 2**20
+"""Corners are rounded, so that a model read back from disk, whose rotations differ in the last bit, looks the same."""
 _STEEPEST = 1.2
 """Widest half of a frustum, as a share of its depth."""
 
@@ -113,7 +115,8 @@ def _frusta(model: Reconstruction, space: Space) -> Float[np.ndarray, "view 5 3"
         left, right, top, bottom = np.clip(sides, -_STEEPEST, _STEEPEST)
         rays = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]])
         corners.append(rays @ pose[:, :3] @ space.turn.T)  # rows: R^T ray, then turned
-    return np.concatenate([centre[:, None], centre[:, None] + depth * np.stack(corners)], axis=1)
+    frusta = np.concatenate([centre[:, None], centre[:, None] + depth * np.stack(corners)], axis=1)
+    return np.rint(frusta * _FRUSTUM_STEPS) / _FRUSTUM_STEPS
 
 
 def _frustum_depth(centre: Float[np.ndarray, "view 3"]) -> float:
@@ -122,27 +125,25 @@ def _frustum_depth(centre: Float[np.ndarray, "view 3"]) -> float:
 
     if len(centre) < 2:
         return 0.1
-    distance, _ = cKDTree(centre).query(centre, k=2)
-    return float(np.clip(0.6 * np.median(distance[:, 1]), 0.015, 0.12))
+    nearest = np.asarray(cKDTree(centre).query(centre, k=[2])[0])
+    return float(np.clip(0.6 * np.median(nearest), 0.015, 0.12))
 
 
 def _home(model: Reconstruction, space: Space) -> dict[str, Any]:
-    """Where the view begins: behind the cameras, looking the way they look, everything in the frame.
+    """Where the view begins: behind the cameras, looking the way they look, with everything in the frame.
 
-    `target` and `radius` are those of a ball around the cameras and the bulk of the points.
+    `low` and `high` are the corners of the bulk of the points.
     """
     centres = space.place(camera_centres(model.cam_from_world))
-    shown = centres
-    if len(model.points):
-        points = space.place(model.points)
-        first, last = np.percentile(points, _BULK, axis=0)
-        shown = np.concatenate([centres, points[((points >= first) & (points <= last)).all(axis=1)]])
+    low, high = np.percentile(space.place(model.points), _BULK, axis=0) if len(model.points) else np.zeros((2, 3))
+    shown = np.concatenate([centres, [low, high] if len(model.points) else centres])
     target = (shown.min(axis=0) + shown.max(axis=0)) / 2
-    radius = float(np.linalg.norm(shown - target, axis=1).max(initial=0.05))
     looks = (model.cam_from_world[:, 2, :3] @ space.turn.T).sum(axis=0)
     round_about = np.linalg.norm(looks[:2]) < 0.3 * len(model.image)
     return {
         "target": target.round(5).tolist(),
-        "radius": round(radius, 5),
+        "radius": round(float(np.linalg.norm(shown - target, axis=1).max(initial=0.05)), 5),
+        "low": low.round(5).tolist(),
+        "high": high.round(5).tolist(),
         "azimuth": round(float(np.pi / 4 if round_about else np.arctan2(looks[1], looks[0])), 4),
     }

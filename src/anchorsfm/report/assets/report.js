@@ -41,7 +41,7 @@
   const matrix = document.getElementById("matrix"), read = document.getElementById("pair"), pairs = lookup.pairs;
   const rest = read.textContent, row = new Map(pairs.i.map((i, k) => [`${i} ${pairs.j[k]}`, k]));
   matrix.addEventListener("pointermove", (event) => {
-    const box = matrix.getBoundingClientRect(), n = matrix.width;
+    const box = matrix.getBoundingClientRect();
     const x = Math.floor((event.clientX - box.left) / box.width * matrix.naturalWidth);
     const y = Math.floor((event.clientY - box.top) / box.height * matrix.naturalHeight);
     const k = row.get(`${Math.min(x, y)} ${Math.max(x, y)}`);

@@ -75,7 +75,7 @@
     return { array, xyz, count: given.count, of: given.of };
   }
 
-  let space, shown, eye, chosen = -1, asked = false;
+  let space, shown, eye, chosen = -1, asked = false, legend = "";
   const loaded = new Map();
   function load(number) {
     if (!loaded.has(number)) {
@@ -98,14 +98,16 @@
     const at = Math.min(Math.max(share, 0), 1) * (RAMP.length - 1), low = Math.min(Math.floor(at), RAMP.length - 2);
     return RAMP[low].map((value, k) => value + (at - low) * (RAMP[low + 1][k] - value));
   }
-  function colourOf(view) {
-    const image = images[space.images[view]], kind = find("colour").value;
-    if (view === chosen) return CHOSEN;
-    if (kind === "model") return image.weak ? WEAK : MODEL_COLOURS[space.number % MODEL_COLOURS.length];
-    const values = space.images.map((row) => images[row][kind] ?? 0), low = Math.min(...values), high = Math.max(...values);
-    return ramp(((image[kind] ?? 0) - low) / Math.max(high - low, 1e-12));
-  }
   function colourCameras() {
+    const kind = find("colour").value, values = space.images.map((row) => images[row][kind] ?? 0);
+    const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+    const say = (value) => kind === "error" ? `${value.toFixed(2)} px` : `${value.toLocaleString("en")} points`;
+    legend = kind === "model" ? "" : `Cameras from violet (${say(low)}) to yellow (${say(high)}).`;
+    const colourOf = (view) => {
+      if (view === chosen) return CHOSEN;
+      if (kind !== "model") return ramp((values[view] - low) / Math.max(high - low, 1e-12));
+      return images[space.images[view]].weak ? WEAK : MODEL_COLOURS[space.number % MODEL_COLOURS.length];
+    };
     const edges = [[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [2, 3], [3, 4], [4, 1]], count = space.images.length;
     const data = new Float32Array(count * edges.length * 9);
     for (let view = 0, at = 0; view < count; view++) {
@@ -127,11 +129,30 @@
 
   /* The eye turns about a target: azimuth of the viewing direction about z, elevation above the horizon, distance. */
   function home() {
-    const aspect = Math.max(canvas.clientWidth, 1) / Math.max(canvas.clientHeight, 1);
-    const half = Math.atan(Math.tan(FIELD / 2) * Math.min(1, aspect));
-    eye = { target: [...space.home.target], azimuth: space.home.azimuth + 0.35, elevation: 0.42,
-            distance: space.home.radius / Math.sin(half) * 0.86 };
+    eye = { target: [...space.home.target], azimuth: space.home.azimuth + 0.35, elevation: 0.34, distance: space.home.radius * 3 };
+    const seen = corners(), tan = Math.tan(FIELD / 2), aspect = Math.max(canvas.clientWidth, 1) / Math.max(canvas.clientHeight, 1);
+    for (let round = 0; round < 6; round++) {  // bring the extremes of the picture to equal distances from its sides
+      const { ahead, right, up } = axes(), place = eye.target.map((t, k) => t - eye.distance * ahead[k]);
+      let [left, high, bottom, top] = [Infinity, -Infinity, Infinity, -Infinity];
+      for (const p of seen) {
+        const q = p.map((v, k) => v - place[k]), z = Math.max(dot(q, ahead), 0.01), x = dot(q, right) / z, y = dot(q, up) / z;
+        left = Math.min(left, x); high = Math.max(high, x); bottom = Math.min(bottom, y); top = Math.max(top, y);
+      }
+      const dx = (left + high) / 2 * eye.distance, dy = (bottom + top) / 2 * eye.distance;
+      eye.target = eye.target.map((t, k) => t + dx * right[k] + dy * up[k]);
+      eye.distance *= Math.max((high - left) / (2 * tan * aspect), (top - bottom) / (2 * tan)) * 1.12;
+    }
     draw();
+  }
+  /* What should be in the picture at first: all cameras, and the bulk of the points. */
+  function corners() {
+    const found = [], { low, high } = space.home, layer = space.dense || space.points;
+    for (let k = 0; k < space.frusta.length; k += 3) found.push([...space.frusta.subarray(k, k + 3)]);
+    for (let k = 0; layer && k < layer.count; k += Math.ceil(layer.count / 3000)) {
+      const p = [0, 1, 2].map((c) => layer.xyz[3 * k + c] / 65535 * 2 - 1);
+      if (p.every((v, c) => v >= low[c] && v <= high[c])) found.push(p);
+    }
+    return found;
   }
   function axes() {
     const { azimuth, elevation } = eye, c = Math.cos(elevation);
@@ -190,7 +211,7 @@
       gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, space.lines.count);
     }
     gl.bindVertexArray(null);
-    find("shown").textContent = parts.length ? `Shown: ${parts.join(", ")}.` : "";
+    find("shown").textContent = `${parts.length ? `Shown: ${parts.join(", ")}.` : ""} ${legend}`;
     shown = matrix;
   }
 
