@@ -311,7 +311,7 @@ def canvas(page: Page) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         "(r => [r.left, r.top, r.right, r.bottom])(document.querySelector('canvas').getBoundingClientRect())"
     )
     left, top, right, bottom = (round(value) for value in found)
-    return page.screenshot()[max(top, 60) : bottom, left:right].astype(int), (left, top, right, bottom)
+    return page.screenshot()[max(top, 60) + 6 : bottom - 6, left + 6 : right - 6].astype(int), (left, top, right, bottom)
 
 
 def share_drawn(pixels: np.ndarray) -> float:
@@ -409,7 +409,7 @@ def test_a_narrow_window_needs_no_sideways_scrolling(finished, theme):
     with Page("about:blank", (360, 740)) as page:
         page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
         page.call("Page.navigate", url=(finished / "report.html").as_uri())
-        page.wait_for("document.readyState === 'complete' && document.querySelector('canvas')")
+        page.wait_for("document.readyState === 'complete' && document.querySelectorAll('canvas').length == 1")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         pixels, _ = canvas(page)
         assert 0.005 < share_drawn(pixels) < 0.9
@@ -423,7 +423,7 @@ def test_without_webgl_the_page_says_so(finished):
             "Page.addScriptToEvaluateOnNewDocument", source="HTMLCanvasElement.prototype.getContext = () => null;"
         )
         page.call("Page.navigate", url=(finished / "report.html").as_uri())
-        page.wait_for("document.readyState === 'complete' && document.querySelector('canvas')")
+        page.wait_for("document.readyState === 'complete' && document.querySelectorAll('canvas').length == 1")
         assert page.evaluate("document.querySelector('.message').checkVisibility()")
         assert "WebGL" in page.evaluate("document.querySelector('.message').textContent")
         assert page.errors == []

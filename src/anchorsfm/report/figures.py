@@ -154,7 +154,7 @@ def upright_from_world(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
     looks = model.cam_from_world[:, 2, :3].sum(axis=0)
     ahead = looks - (looks @ up) * up
     if np.linalg.norm(ahead) < 0.05 * len(model.image):  # all round: any direction does
-        ahead = np.eye(3)[int(np.argmin(np.abs(up)))]
+        ahead = np.eye(3)[int(np.argmin(np.abs(up).round(3)))]
         ahead = ahead - (ahead @ up) * up
     ahead = ahead / np.linalg.norm(ahead)
     return np.stack([np.cross(ahead, up), ahead, up])

@@ -267,8 +267,6 @@
     pointers.set(event.pointerId, local(event));
     travelled = 0;
     tip.hidden = true;
-    canvas.focus({ preventScroll: true });
-    event.preventDefault();
   });
   canvas.addEventListener("pointermove", (event) => {
     const at = local(event), before = pointers.get(event.pointerId);
