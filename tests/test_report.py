@@ -311,7 +311,12 @@ def canvas(page: Page) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         "(r => [r.left, r.top, r.right, r.bottom])(document.querySelector('canvas').getBoundingClientRect())"
     )
     left, top, right, bottom = (round(value) for value in found)
-    return page.screenshot()[max(top, 60) + 6 : bottom - 6, left + 6 : right - 6].astype(int), (left, top, right, bottom)
+    return page.screenshot()[max(top, 60) + 6 : bottom - 6, left + 6 : right - 6].astype(int), (
+        left,
+        top,
+        right,
+        bottom,
+    )
 
 
 def share_drawn(pixels: np.ndarray) -> float:
