@@ -150,6 +150,8 @@ def test_two_scenes_give_two_models_the_larger_first(rendered, tmp_path):
     other_photographs(folder, 3, seed=11, arc_deg=25.0)
     result = reconstruct(folder, tmp_path / "out", PipelineConfig(dense=False))
     assert [len(model.image) for model in result.models] == [5, 3]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "8 of 8 images registered in 2 models" in page and not result.report.warnings
     second = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "1"))
     assert {image.name[:5] for image in second.images.values()} == {"other"}
 

@@ -70,7 +70,7 @@ def render(page: Page) -> str:
         registered=sum(image["model"] is not None for image in report["images"]),
         cards=cards,
         choices=_choices(cards),
-        aspect=_commonest_aspect(report),
+        aspect=_common_aspect(report),
         num_weak=sum(card["status"] == "weak" for card in cards),
         spaces=_spaces(page),
         style=_asset("report.css"),
@@ -121,10 +121,11 @@ def _choices(cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _commonest_aspect(report: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and height of most photographs."""
-    sizes = Counter(tuple(image["size_wh"]) for image in report["images"] if image["size_wh"])
-    return sizes.most_common(1)[0][0] if sizes else (4, 3)
+def _common_aspect(report: Mapping[str, Any]) -> float:
+    """Width over height of the frames of the contact sheet: that of the photographs if most of them share one."""
+    aspects = [round(image["size_wh"][0] / image["size_wh"][1], 2) for image in report["images"] if image["size_wh"]]
+    aspect, count = Counter(aspects).most_common(1)[0] if aspects else (1.33, 0)
+    return max(aspect, 0.6) if 2 * count > len(aspects) else 1.33
 
 
 def _spaces(page: Page) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def describe_space(
     sparse = Cloud(xyz=model.points, rgb=model.rgb)
     return {
         "unit": space.half,
-        "home": _home(model, space),
+        "home": _home(model, dense if dense is not None and len(dense.xyz) else sparse, space),
         "points": _embedded(sparse, space, max_points),
         "dense": None if dense is None else _embedded(dense, space, max_points),
         "images": images,
@@ -129,20 +129,16 @@ def _frustum_depth(centre: Float[np.ndarray, "view 3"]) -> float:
     return float(np.clip(0.6 * np.median(nearest), 0.015, 0.12))
 
 
-def _home(model: Reconstruction, space: Space) -> dict[str, Any]:
-    """Where the view begins: behind the cameras, looking the way they look, with everything in the frame.
+def _home(model: Reconstruction, cloud: Cloud, space: Space) -> dict[str, Any]:
+    """Where the view begins: behind the cameras, looking the way they look.
 
-    `low` and `high` are the corners of the bulk of the points.
+    `low` and `high` are the corners of the bulk of the points, all of which should be in the frame.
     """
-    centres = space.place(camera_centres(model.cam_from_world))
-    low, high = np.percentile(space.place(model.points), _BULK, axis=0) if len(model.points) else np.zeros((2, 3))
-    shown = np.concatenate([centres, [low, high] if len(model.points) else centres])
-    target = (shown.min(axis=0) + shown.max(axis=0)) / 2
+    points = space.place(cloud.thinned(20_000).xyz)
+    low, high = np.percentile(points, _BULK, axis=0) if len(points) else np.zeros((2, 3))
     looks = (model.cam_from_world[:, 2, :3] @ space.turn.T).sum(axis=0)
     round_about = np.linalg.norm(looks[:2]) < 0.3 * len(model.image)
     return {
-        "target": target.round(5).tolist(),
-        "radius": round(float(np.linalg.norm(shown - target, axis=1).max(initial=0.05)), 5),
         "low": low.round(5).tolist(),
         "high": high.round(5).tolist(),
         "azimuth": round(float(np.pi / 4 if round_about else np.arctan2(looks[1], looks[0])), 4),

@@ -129,19 +129,25 @@
 
   /* The eye turns about a target: azimuth of the viewing direction about z, elevation above the horizon, distance. */
   function home() {
-    eye = { target: [...space.home.target], azimuth: space.home.azimuth + 0.35, elevation: 0.34, distance: space.home.radius * 3 };
-    const seen = corners(), tan = Math.tan(FIELD / 2), aspect = Math.max(canvas.clientWidth, 1) / Math.max(canvas.clientHeight, 1);
-    for (let round = 0; round < 6; round++) {  // bring the extremes of the picture to equal distances from its sides
-      const { ahead, right, up } = axes(), place = eye.target.map((t, k) => t - eye.distance * ahead[k]);
-      let [left, high, bottom, top] = [Infinity, -Infinity, Infinity, -Infinity];
-      for (const p of seen) {
-        const q = p.map((v, k) => v - place[k]), z = Math.max(dot(q, ahead), 0.01), x = dot(q, right) / z, y = dot(q, up) / z;
-        left = Math.min(left, x); high = Math.max(high, x); bottom = Math.min(bottom, y); top = Math.max(top, y);
+    eye = { target: [0, 0, 0], azimuth: space.home.azimuth + 0.35, elevation: 0.34, distance: 1 };
+    /* With u, v, w along right, up and ahead, a point is in the picture if |u - u0| <= tan_x (w - w0), and so for v:
+       the foremost place of the eye follows from the extremes of u -+ tan_x w and v -+ tan_y w. */
+    const { ahead, right, up } = axes(), tan = Math.tan(FIELD / 2) * 0.9;
+    const tans = [tan * Math.max(canvas.clientWidth, 1) / Math.max(canvas.clientHeight, 1), tan];
+    const low = [Infinity, Infinity], high = [-Infinity, -Infinity], depths = [];
+    for (const p of corners()) {
+      const w = dot(p, ahead);
+      depths.push(w);
+      for (const [k, side] of [right, up].entries()) {
+        const s = dot(p, side);
+        high[k] = Math.max(high[k], s - tans[k] * w);
+        low[k] = Math.min(low[k], s + tans[k] * w);
       }
-      const dx = (left + high) / 2 * eye.distance, dy = (bottom + top) / 2 * eye.distance;
-      eye.target = eye.target.map((t, k) => t + dx * right[k] + dy * up[k]);
-      eye.distance *= Math.max((high - left) / (2 * tan * aspect), (top - bottom) / (2 * tan)) * 1.12;
     }
+    const [u0, v0] = [0, 1].map((k) => (low[k] + high[k]) / 2), w0 = Math.min(...[0, 1].map((k) => (low[k] - high[k]) / (2 * tans[k])));
+    depths.sort((a, b) => a - b);
+    eye.distance = Math.max(depths[depths.length >> 1] - w0, 0.05);
+    eye.target = [0, 1, 2].map((k) => u0 * right[k] + v0 * up[k] + (w0 + eye.distance) * ahead[k]);
     draw();
   }
   /* What should be in the picture at first: all cameras, and the bulk of the points. */
