@@ -22,6 +22,8 @@ _BULK = (2.0, 98.0)
 """Percentiles of each coordinate that say where the points are."""
 _REACH = 1.0
 """Points up to this many times the extent of the bulk beyond it are drawn too."""
+_ASIDE = (0.35, 1.0)
+"""Least and most angle between the first view and the direction the cameras look in."""
 _FRUSTUM_STEPS = 2**20
 """Corners are rounded, so that a model read back from disk, whose rotations differ in the last bit, looks the same."""
 _STEEPEST = 1.2
@@ -130,7 +132,7 @@ def _frustum_depth(centre: Float[np.ndarray, "view 3"]) -> float:
 
 
 def _home(model: Reconstruction, cloud: Cloud, space: Space) -> dict[str, Any]:
-    """Where the view begins: behind the cameras, looking the way they look.
+    """Where the view begins: looking the way the cameras look, but from aside, the more so the deeper the scene is.
 
     `low` and `high` are the corners of the bulk of the points, all of which should be in the frame.
     """
@@ -138,8 +140,12 @@ def _home(model: Reconstruction, cloud: Cloud, space: Space) -> dict[str, Any]:
     low, high = np.percentile(points, _BULK, axis=0) if len(points) else np.zeros((2, 3))
     looks = (model.cam_from_world[:, 2, :3] @ space.turn.T).sum(axis=0)
     round_about = np.linalg.norm(looks[:2]) < 0.3 * len(model.image)
+    azimuth = float(np.pi / 4 if round_about else np.arctan2(looks[1], looks[0]))
+    shown = np.concatenate([space.place(camera_centres(model.cam_from_world)), np.stack([low, high])[: len(points)]])
+    turn = np.array([[np.cos(azimuth), -np.sin(azimuth)], [np.sin(azimuth), np.cos(azimuth)]])
+    along, across = np.ptp(shown[:, :2] @ turn, axis=0)
     return {
         "low": low.round(5).tolist(),
         "high": high.round(5).tolist(),
-        "azimuth": round(float(np.pi / 4 if round_about else np.arctan2(looks[1], looks[0])), 4),
+        "azimuth": round(azimuth + float(np.clip(0.35 * along / max(across, 1e-9), *_ASIDE)), 4),
     }

@@ -36,7 +36,7 @@
   const dots = program(
     `layout(location=0) in vec3 place; layout(location=1) in vec3 colour; uniform mat4 clip; uniform float size; uniform float pixels;
      out vec3 tint;
-     void main() { gl_Position = clip * vec4(place * 2.0 - 1.0, 1.0); gl_PointSize = clamp(size * pixels / gl_Position.w, size, size * 4.0);
+     void main() { gl_Position = clip * vec4(place * 2.0 - 1.0, 1.0); gl_PointSize = clamp(size * pixels / gl_Position.w, size, size * 2.0);
        tint = colour; }`,
     `in vec3 tint; out vec4 shown;
      void main() { vec2 d = gl_PointCoord - 0.5; if (dot(d, d) > 0.25) discard; shown = vec4(tint, 1.0); }`);
@@ -129,25 +129,25 @@
 
   /* The eye turns about a target: azimuth of the viewing direction about z, elevation above the horizon, distance. */
   function home() {
-    eye = { target: [0, 0, 0], azimuth: space.home.azimuth + 0.35, elevation: 0.34, distance: 1 };
-    /* With u, v, w along right, up and ahead, a point is in the picture if |u - u0| <= tan_x (w - w0), and so for v:
-       the foremost place of the eye follows from the extremes of u -+ tan_x w and v -+ tan_y w. */
+    eye = { target: [0, 0, 0], azimuth: space.home.azimuth, elevation: 0.34, distance: 1 };
+    /* With u, v, w along right, up and ahead, a point is in the picture if |u - u0| <= tan_x (w - w0), and so for v: the
+       foremost place of the eye follows from the extremes of u -+ tan_x w and v -+ tan_y w. It stays away from what is
+       closest, which would look huge, and is shifted sideways until the extremes are equally far from the sides. */
     const { ahead, right, up } = axes(), tan = Math.tan(FIELD / 2) * 0.9;
     const tans = [tan * Math.max(canvas.clientWidth, 1) / Math.max(canvas.clientHeight, 1), tan];
-    const low = [Infinity, Infinity], high = [-Infinity, -Infinity], depths = [];
-    for (const p of corners()) {
-      const w = dot(p, ahead);
-      depths.push(w);
-      for (const [k, side] of [right, up].entries()) {
-        const s = dot(p, side);
-        high[k] = Math.max(high[k], s - tans[k] * w);
-        low[k] = Math.min(low[k], s + tans[k] * w);
+    const seen = corners().map((p) => [dot(p, right), dot(p, up), dot(p, ahead)]);
+    const most = (f) => seen.reduce((best, p) => Math.max(best, f(p)), -Infinity), least = (f) => -most((p) => -f(p));
+    const bounds = tans.map((t, k) => [most((p) => p[k] - t * p[2]), least((p) => p[k] + t * p[2])]);
+    const near = least((p) => p[2]), far = most((p) => p[2]);
+    const w0 = Math.min(near - 0.25 * (far - near), ...bounds.map(([a, b], k) => (b - a) / (2 * tans[k])));
+    const place = bounds.map(([a, b]) => (a + b) / 2);
+    for (let round = 0; round < 8; round++)
+      for (const k of [0, 1]) {
+        const slope = (p) => (p[k] - place[k]) / (p[2] - w0);
+        place[k] += (most(slope) + least(slope)) / 2 * (near - w0);
       }
-    }
-    const [u0, v0] = [0, 1].map((k) => (low[k] + high[k]) / 2), w0 = Math.min(...[0, 1].map((k) => (low[k] - high[k]) / (2 * tans[k])));
-    depths.sort((a, b) => a - b);
-    eye.distance = Math.max(depths[depths.length >> 1] - w0, 0.05);
-    eye.target = [0, 1, 2].map((k) => u0 * right[k] + v0 * up[k] + (w0 + eye.distance) * ahead[k]);
+    eye.distance = Math.max(seen.map((p) => p[2]).sort((a, b) => a - b)[seen.length >> 1] - w0, 0.05);
+    eye.target = [0, 1, 2].map((k) => place[0] * right[k] + place[1] * up[k] + (w0 + eye.distance) * ahead[k]);
     draw();
   }
   /* What should be in the picture at first: all cameras, and the bulk of the points. */
