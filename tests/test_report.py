@@ -101,6 +101,7 @@ def test_links_count_common_points_and_the_tree_reaches_all():
     assert all(i < j and (seen[:, i] & seen[:, j]).sum() == n for i, j, n in zip(found.i, found.j, found.shared,
                                                                                   strict=True))  # fmt: skip
     assert len(found.tree) == 8 and set(np.ravel(found.tree).tolist()) == set(range(9))
+    assert found.total == len(found.i) == np.count_nonzero(np.triu(seen.T @ seen, 1))
     kinematic = links(model, np.array([[3, 2], [4, 20]]))
     assert kinematic.tree == ((2, 3),) and kinematic.tree_of != found.tree_of
 

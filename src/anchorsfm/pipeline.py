@@ -178,7 +178,7 @@ def reconstruct(
             folder.write_dense(_dense_clouds(alignments, models, _present(scene), images, predictor.grid, depths))
         else:
             folder.write_dense(())
-    with clock.stage("report"):
+    with clock.stage("report figures"):
         outcome = _Outcome(
             images=images,
             log=log,

@@ -24,6 +24,8 @@ CELLS_ACROSS = 24
 """Most cells of a residual field along the longer side ..."""
 OBSERVATIONS_PER_CELL = 40
 """... and how many observations a cell should have on average: the mean of fewer shows noise."""
+MAX_LINKS_PER_IMAGE = 50
+"""Pairs with common points that are listed: the strongest, at most this many times the number of images."""
 KINEMATIC, SPANNING = "tree of the alignment", "maximum spanning tree of shared points"
 
 
@@ -112,11 +114,13 @@ def links(model: Reconstruction, tree: Int[np.ndarray, "edge 2"] | None = None) 
     upper = shared.tocoo()
     keep = upper.row < upper.col
     rows, cols, count = upper.row[keep], upper.col[keep], upper.data[keep]
-    order = np.lexsort((cols, rows))
+    strongest = np.argsort(-count, kind="stable")[: MAX_LINKS_PER_IMAGE * len(model.image)]
+    order = strongest[np.lexsort((cols[strongest], rows[strongest]))]
     i, j = model.image[rows[order]], model.image[cols[order]]
     inside = np.zeros((0, 2), np.int64) if tree is None else tree[np.isin(tree, model.image).all(axis=1)]
     edges = inside if len(inside) else _spanning_tree(model, shared)
     return Links(
+        total=len(count),
         i=tuple(i.tolist()),
         j=tuple(j.tolist()),
         shared=tuple(count[order].astype(int).tolist()),

@@ -94,6 +94,8 @@ class ResidualField:
 class Links:
     """Pairs of registered images that see common points, as columns; images are rows of `images` in the report."""
 
+    total: int
+    """Number of such pairs; of very many only those with the most common points are listed."""
     i: tuple[int, ...]
     j: tuple[int, ...]
     shared: tuple[int, ...]
