@@ -53,7 +53,7 @@ def main() -> None:
 def take_pictures(page: Path, folder: Path) -> None:
     """report-overview.png and report-precision.png as a visitor sees them."""
     folder.mkdir(parents=True, exist_ok=True)
-    with Page(page.resolve().as_uri(), (1280, 900)) as browser:
+    with Page(page.resolve().as_uri(), (1280, 1130)) as browser:
         browser.wait_for("document.querySelector('canvas').width > 300")
         for section, name in (("overview", "report-overview"), ("precision", "report-precision")):
             browser.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")

@@ -27,6 +27,7 @@ from anchorsfm.tracks.residuals import residual_vectors
 from browser import Page
 from report_scene import ring_model, ring_pairs, write_synthetic_run
 
+SCRIPT = "</script><script>alert(2)</script>.jpg"
 NASTY = "<img src=x onerror=alert(1)> &\"quoted'.jpg"
 
 
@@ -43,7 +44,7 @@ def finished(tmp_path_factory) -> Path:
     """A run of eight photographs, one of which is not registered and one of which has an awkward name."""
     output = tmp_path_factory.mktemp("report") / "out"
     names = [f"{k:04d}.jpg" for k in range(8)]
-    names[1] = NASTY
+    names[1], names[5] = NASTY, SCRIPT
     models = write_synthetic_run(output, 8, names=names)
     make_page(output, models=models)
     return output
@@ -195,6 +196,7 @@ def test_times_for_people():
 def test_the_page_is_one_file_and_escapes_names(finished):
     page = (finished / "report.html").read_text()
     assert "<img src=x" not in page and "&lt;img src=x" in page
+    assert "<script>alert" not in page and page.count("</script>") == 4
     for kind in ("src", "href"):
         for target in re.findall(rf'\b{kind}="([^"]*)"', page):
             assert target.startswith(("data:image/", "#")), target
@@ -248,6 +250,21 @@ def test_what_is_gone_is_a_warning_and_the_page_goes_on(finished, tmp_path):
     assert "no picture" in page and "no longer there" in page and "<canvas" not in page
     assert len(warnings.lines) == 2, warnings.lines
     assert any("0003.jpg" in line for line in warnings.lines) and any("sparse" in line for line in warnings.lines)
+
+
+def test_photographs_that_were_moved(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    report = report_of(copy)
+    wanted = (finished / "report.html").read_text()
+    (copy / "report.json").write_text(json.dumps(report | {"image_root": "/nowhere/photos"}))
+    warnings = Warnings()
+    assert make_page(copy, progress=warnings).read_text().count("no picture") == 8
+    assert "/nowhere/photos/0000.jpg" in warnings.lines[0] and "and 7 more" in warnings.lines[0]
+    page = make_page(copy, photos=copy / "photos").read_text()
+    assert page == wanted.replace(report["image_root"], "/nowhere/photos")
+    with pytest.raises(InputError, match="no such folder"):
+        make_page(copy, photos=copy / "pictures")
 
 
 def test_a_damaged_dense_cloud_leaves_the_sparse_points(finished, tmp_path):
@@ -355,6 +372,17 @@ def test_keys_turn_the_view(page):
     page.evaluate("document.querySelector('[data-tool=home]').click()")
 
 
+def test_two_fingers_zoom(page):
+    before, (left, top, right, bottom) = canvas(page)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    for kind, apart in (("touchStart", 60), ("touchMove", 90), ("touchMove", 150), ("touchEnd", None)):
+        fingers = [] if apart is None else [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        page.call("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+    nearer, _ = canvas(page)
+    assert share_drawn(nearer) > 1.3 * share_drawn(before)
+    page.evaluate("document.querySelector('[data-tool=home]').click()")
+
+
 def test_the_contact_sheet_sorts_and_filters(page, finished):
     images = report_of(finished)["images"]
 
@@ -417,7 +445,11 @@ def test_a_narrow_window_needs_no_sideways_scrolling(finished, theme):
         page.call("Page.navigate", url=(finished / "report.html").as_uri())
         page.wait_for("document.readyState === 'complete' && document.querySelectorAll('canvas').length == 1")
         assert page.evaluate("document.documentElement.scrollWidth") == 360
+        sharpness = "document.querySelector('canvas').width / document.querySelector('canvas').clientWidth"
         pixels, _ = canvas(page)
+        assert page.evaluate(sharpness) == 1
+        page.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+        page.wait_for(f"{sharpness} == 2")
         assert 0.005 < share_drawn(pixels) < 0.9
         assert (pixels[5, 5].mean() > 128) == (theme == "light")
         assert page.errors == []

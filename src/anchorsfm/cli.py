@@ -96,6 +96,8 @@ class Report:
 
     output: tyro.conf.Positional[Path]
     """An output folder of `reconstruct`."""
+    photos: Path | None = None
+    """Folder of the photographs, if they are no longer where they were."""
     quiet: bool = False
     """No progress display, only warnings and the path."""
 
@@ -103,7 +105,7 @@ class Report:
         from anchorsfm.report.folder import make_page
 
         with _progress(console, self.quiet) as progress:
-            page = make_page(self.output, progress=progress)
+            page = make_page(self.output, photos=self.photos, progress=progress)
         console.print(f"report: {page}", markup=False, highlight=False)
 
 

@@ -1,11 +1,14 @@
-"""Diagrams as SVG, from the figures in report.json. Colours and fonts come from the style sheet, by class."""
+"""Diagrams as SVG, from the figures in report.json. Colours and fonts come from the style sheet, by class.
+
+What is returned goes into the page as it is: texts from outside are escaped here.
+"""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import cv2
 import numpy as np
-from markupsafe import Markup, escape
 
 from anchorsfm.report.figures import round_up
 from anchorsfm.report.pictures import colour_bar, png
@@ -48,7 +51,7 @@ def _superscript(exponent: int) -> str:
     return str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def histogram_svg(histogram: Mapping[str, Any], label: str) -> Markup:
+def histogram_svg(histogram: Mapping[str, Any], label: str) -> str:
     """Bars of a histogram with its median marked."""
     width, height, left, bottom = 360, 170, 8, 24
     edges, counts = histogram["edges"], histogram["counts"]
@@ -87,7 +90,7 @@ def _ticks(low: float | int, high: float | int, *, whole: bool) -> list[float]:
     return [k * step for k in range(first, last + 1)]
 
 
-def field_svg(field: Mapping[str, Any], label: str) -> tuple[Markup, dict[str, Any]]:
+def field_svg(field: Mapping[str, Any], label: str) -> tuple[str, dict[str, Any]]:
     """Mean residuals as arrows on cells coloured by their RMS; and what a reader needs to know about the scales."""
     columns, rows = field["columns"], field["rows"]
     width = _FIELD_WIDTH if field["width"] >= field["height"] else round(_FIELD_WIDTH * 0.62)
@@ -132,7 +135,7 @@ def _arrow(x: float, y: float, dx: float, dy: float, limit: float) -> str:
     return f'<path class="arrow" d="{path}L{wings[1][0]:.1f} {wings[1][1]:.1f}"/>'
 
 
-def graph_svg(model: Mapping[str, Any], images: Sequence[Mapping[str, Any]], label: str) -> tuple[Markup, int]:
+def graph_svg(model: Mapping[str, Any], images: Sequence[Mapping[str, Any]], label: str) -> tuple[str, int]:
     """The top view of a model: cameras, edges by common points, the tree; and how many edges are drawn."""
     view, links = model["figures"]["top_view"], model["figures"]["links"]
     place, width, height = _layout(view)
@@ -177,7 +180,7 @@ def _edge(a: tuple[float, float], b: tuple[float, float], kind: str, style: str)
     return f'<line class="{kind}" x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}"{look}/>'
 
 
-def cost_svg(cost: Sequence[float], label: str) -> Markup:
+def cost_svg(cost: Sequence[float], label: str) -> str:
     """What a solver minimised, iteration by iteration, on a logarithmic scale."""
     width, height, margin = 220, 60, 5
     values = np.log10(np.maximum(np.array(cost, float), 1e-12))
@@ -212,8 +215,6 @@ def matrix_png(pairs: Mapping[str, Any], num_images: int) -> tuple[bytes, int]:
     return png(picture), top
 
 
-def _svg(width: float | int, height: float | int, label: str, parts: Sequence[str]) -> Markup:
+def _svg(width: float | int, height: float | int, label: str, parts: Sequence[str]) -> str:
     """A picture that scales with the page. `parts` are safe: numbers, or texts that were escaped."""
-    return Markup(
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'

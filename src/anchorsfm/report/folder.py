@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,19 @@ from anchorsfm.scene.reconstruction import Reconstruction
 PAGE = "report.html"
 
 
-def make_page(output: Path, *, models: Sequence[Reconstruction] | None = None, progress: Progress = SILENT) -> Path:
+def make_page(
+    output: Path,
+    *,
+    models: Sequence[Reconstruction] | None = None,
+    photos: Path | None = None,
+    progress: Progress = SILENT,
+) -> Path:
     """Write the page of a finished run and return its path.
 
     Args:
         output: folder of the run.
         models: its models, if they are at hand; otherwise they are read from `output`/sparse.
+        photos: where the photographs lie now, if not where they were.
         progress: receives a warning for whatever the page has to do without.
 
     Raises:
@@ -43,12 +49,13 @@ def make_page(output: Path, *, models: Sequence[Reconstruction] | None = None, p
         else [PlacedModel(number=k, model=m, rows=m.image.tolist()) for k, m in enumerate(models)]
     )
     placed = list(_stored_models(output, report, progress)) if given is None else given
-    pictures = _Pictures.of(report, progress)
+    if photos is not None and not photos.is_dir():
+        raise InputError(f"{photos}: no such folder; give the folder that the photographs are in now")
     page = Page(
         report=report,
         models=placed,
         dense=[_dense_cloud(output, entry.number, progress) for entry in placed],
-        thumbnails=pictures.content,
+        thumbnails=_thumbnails(report, photos or Path(report["image_root"]), progress),
         depth_pictures=stored_pictures(store, report["depth"]["entry"]) if report["depth"] else {},
     )
     path = output / PAGE
@@ -112,33 +119,27 @@ def _dense_cloud(output: Path, number: int, progress: Progress) -> Cloud | None:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pictures:
-    content: list[bytes | None]
-    """Of every row of `images` in the report."""
-
-    @staticmethod
-    def of(report: dict[str, Any], progress: Progress) -> "_Pictures":
-        """Thumbnails of the photographs that can still be read."""
-        usable = [k for k, image in enumerate(report["images"]) if image["size_wh"]]
-        content: list[bytes | None] = [None] * len(report["images"])
-        if not usable:
-            return _Pictures(content=content)
-        images = ImageSet(
-            root=Path(report["image_root"]),
-            names=tuple(report["images"][k]["name"] for k in usable),
-            size_wh=np.array([report["images"][k]["size_wh"] for k in usable], np.int64),
-            camera_index=np.zeros(len(usable), np.int64),
-            focal_prior_px=np.full(len(usable), np.nan),
-            digests=("",) * len(usable),
-        )
-        missing = []
-        with progress.stage("report", len(usable)) as advance:
-            for k, (picture, reason) in zip(usable, thumbnails(images), strict=True):
-                content[k] = picture
-                missing += [] if reason is None else [reason]
-                advance(1)
-        if missing:
-            more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-            progress.warn(f"the page comes without a picture: {missing[0]}{more}")
-        return _Pictures(content=content)
+def _thumbnails(report: dict[str, Any], root: Path, progress: Progress) -> list[bytes | None]:
+    """Small pictures of the photographs that can still be read, of every row of `images` in the report."""
+    usable = [k for k, image in enumerate(report["images"]) if image["size_wh"]]
+    content: list[bytes | None] = [None] * len(report["images"])
+    if not usable:
+        return content
+    images = ImageSet(
+        root=root,
+        names=tuple(report["images"][k]["name"] for k in usable),
+        size_wh=np.array([report["images"][k]["size_wh"] for k in usable], np.int64),
+        camera_index=np.zeros(len(usable), np.int64),
+        focal_prior_px=np.full(len(usable), np.nan),
+        digests=("",) * len(usable),
+    )
+    missing = []
+    with progress.stage("report", len(usable)) as advance:
+        for k, (picture, reason) in zip(usable, thumbnails(images), strict=True):
+            content[k] = picture
+            missing += [] if reason is None else [reason]
+            advance(1)
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        progress.warn(f"the page comes without a picture: {missing[0]}{more}")
+    return content

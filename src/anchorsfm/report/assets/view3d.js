@@ -336,6 +336,10 @@
     colourCameras();
   });
   new ResizeObserver(draw).observe(canvas);
+  (function watchSharpness() {  // a window moved to another screen
+    matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`)
+      .addEventListener("change", () => { draw(); watchSharpness(); }, { once: true });
+  })();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   addEventListener("beforeprint", paint);
   canvas.addEventListener("webglcontextlost", (event) => {
