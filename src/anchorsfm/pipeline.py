@@ -145,9 +145,9 @@ def reconstruct(
     with clock.stage("tracks"):
         given = _mapper_input(collector, predictor, scene, images, known, config)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
-            error = _unrelated(images, log)
-            folder.write_report(_report(_Outcome(images=images, log=log), config, clock, recorded), (), progress)
-            raise error
+            nothing = _Outcome(images=images, log=log, weights=_licence(predictor))
+            folder.write_report(_report(nothing, config, clock, recorded), (), progress)
+            raise _unrelated(images, log)
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
     alignments: list[AlignmentResult] = []
@@ -189,7 +189,7 @@ def reconstruct(
             dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
             tree=_kinematic_edges(_present(scene), config.align.kinematic_mode) if alignments else None,
             depth=depths.finish(folder.store),
-            weights=asdict(licence) if (licence := getattr(predictor, "licence", None)) else None,
+            weights=_licence(predictor),
         )
         report = _report(outcome, config, clock, recorded)
     report = replace(report, stages=tuple(clock.timings))
@@ -238,6 +238,12 @@ def _report(outcome: _Outcome, config: PipelineConfig, clock: StageClock, record
         warnings=tuple(recorded.warnings),
         weights=outcome.weights,
     )
+
+
+def _licence(predictor: PairPredictor) -> dict[str, str] | None:
+    """The terms of the weights that predict, if trained ones do."""
+    licence = getattr(predictor, "licence", None)
+    return asdict(licence) if licence else None
 
 
 def _check_settings(config: PipelineConfig) -> None:

@@ -1,35 +1,14 @@
 """Readable JSON in which columns of numbers stay on one line."""
 
-import dataclasses
 import json
-import math
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from anchorsfm.io.store import to_json
 
 
 def report_json(value: Any) -> str:
     """JSON of nested dataclasses and plain values; numbers that are not finite become null."""
-    return _text(_plain(value), "") + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can say."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
+    return _text(json.loads(to_json(value), parse_constant=lambda _: None), "") + "\n"
 
 
 def _text(value: Any, indent: str) -> str:
