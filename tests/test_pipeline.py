@@ -103,6 +103,13 @@ def test_report_and_settings_are_written(run):
         "adjustment",
     }
     assert "max_image_size: 1024" in (output / "config.yaml").read_text()
+    assert len(report["pair_list"]["i"]) == 10 and min(report["pair_list"]["matches"]) >= 30
+    (model,) = report["models"]
+    assert len(model["figures"]["links"]["tree"]) == 4 and "alignment" in model["figures"]["links"]["tree_of"]
+    assert [image["known"] > 0.3 for image in report["depth"]["images"]] == [True] * 5
+    assert report["changed"] == [] and report["config"]["max_image_size"] == 1024
+    page = (output / "report.html").read_text()
+    assert "5 of 5 images registered" in page and page.count("data:image/jpeg") == 15
 
 
 def test_a_second_run_gives_the_same_bytes(run, rendered, tmp_path):
@@ -114,6 +121,9 @@ def test_a_second_run_gives_the_same_bytes(run, rendered, tmp_path):
         wanted = (output / "sparse" / "0" / name).read_bytes()
         assert (tmp_path / "cold" / "sparse" / "0" / name).read_bytes() == wanted
         assert (tmp_path / "warm" / "sparse" / "0" / name).read_bytes() == wanted
+    wanted = json.loads((output / "report.json").read_text())
+    for again in ("cold", "warm"):
+        assert json.loads((tmp_path / again / "report.json").read_text()) | {"stages": wanted["stages"]} == wanted
 
 
 def test_bad_files_and_strangers_among_good_photographs(rendered, tmp_path):
@@ -140,6 +150,8 @@ def test_two_scenes_give_two_models_the_larger_first(rendered, tmp_path):
     other_photographs(folder, 3, seed=11, arc_deg=25.0)
     result = reconstruct(folder, tmp_path / "out", PipelineConfig(dense=False))
     assert [len(model.image) for model in result.models] == [5, 3]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "8 of 8 images registered in 2 models" in page and not result.report.warnings
     second = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "1"))
     assert {image.name[:5] for image in second.images.values()} == {"other"}
 
@@ -184,6 +196,8 @@ def test_inputs_that_cannot_work_say_why(tmp_path, rendered):
     with pytest.raises(NoReconstructionError, match="overlap"):
         reconstruct(single, tmp_path / "out")
     assert not (tmp_path / "out" / "sparse").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "0 of 2 images registered" in page and "No model could be made" in page
 
 
 def quick(**settings) -> PipelineConfig:

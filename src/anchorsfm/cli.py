@@ -32,7 +32,7 @@ class Reconstruct:
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """A folder (searched recursively), a text file that lists images, or image files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for sparse/, dense/, alignment/, cache/, config.yaml, report.json and uncertainty.json."""
+    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     weights: str | None = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
@@ -55,6 +55,8 @@ class Reconstruct:
         for line in summary_lines(result.report):
             console.print(line, markup=False, highlight=False)
         console.print(f"model: {self.output / 'sparse' / '0'}", markup=False, highlight=False)
+        if (self.output / "report.html").exists():
+            console.print(f"report: {self.output / 'report.html'}", markup=False, highlight=False)
         if self.export:
             _export(console, self.output, self.export, quiet=self.quiet)
 
@@ -91,6 +93,25 @@ class Demo:
             _, lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
         for line in lines:
             console.print(line, markup=False, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Make report.html of a finished run again, from what lies in its output folder and the photographs."""
+
+    output: tyro.conf.Positional[Path]
+    """An output folder of `reconstruct`."""
+    photos: Path | None = None
+    """Folder of the photographs, if they are no longer where they were."""
+    quiet: bool = False
+    """No progress display, only warnings and the path."""
+
+    def run(self, console: Console) -> None:
+        from anchorsfm.report.folder import make_page
+
+        with _progress(console, self.quiet) as progress:
+            page = make_page(self.output, photos=self.photos, progress=progress)
+        console.print(f"report: {page}", markup=False, highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +216,11 @@ class View:
 
 Command = (
     Annotated[Reconstruct, tyro.conf.subcommand("reconstruct")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[View, tyro.conf.subcommand("view")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Weights, tyro.conf.subcommand("weights")]
 )
 

@@ -32,5 +32,6 @@ def run_demo(
         f"photographs: {truth.parent / 'images'}",
         f"model:       {output / 'reconstruction' / 'sparse' / '0'}",
         f"dense cloud: {output / 'reconstruction' / 'dense' / '0.ply'}",
+        f"report:      {output / 'reconstruction' / 'report.html'}",
     ]
     return result, lines

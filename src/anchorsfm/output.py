@@ -1,7 +1,7 @@
 """The output folder: what lies where, written so that a file is complete or absent."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,7 +14,10 @@ from anchorsfm.densify import DenseCloud
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, remove_leftovers, to_json, write_atomic
 from anchorsfm.report import RunReport, UncertaintyReport
+from anchorsfm.report.folder import try_page
+from anchorsfm.report.json_text import report_json
 from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 
 
@@ -55,9 +58,14 @@ class OutputFolder:
         """Standard deviations of poses and intrinsics of all models."""
         write_atomic(self.root / "uncertainty.json", to_json(list(models)))
 
-    def write_report(self, report: RunReport) -> None:
-        """Everything the run says about itself."""
-        write_atomic(self.report, to_json(report))
+    def write_report(self, report: RunReport, models: Sequence[Reconstruction], progress: Progress) -> None:
+        """Everything the run says about itself: report.json, uncertainty.json, and report.html made from the first.
+
+        A page that cannot be made is a warning.
+        """
+        self.write_uncertainty([model.uncertainty for model in report.models])
+        write_atomic(self.report, report_json(report))
+        try_page(self.root, models, progress)
 
 
 def plain(value: Any) -> Any:
@@ -71,3 +79,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def changed_settings(config: object, default: object) -> tuple[str, ...]:
+    """Dotted names of the settings that are not the default."""
+    return tuple(_changed(plain(config), plain(default), ""))
+
+
+def _changed(value: Any, default: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict) and isinstance(default, dict):
+        for key, item in value.items():
+            yield from _changed(item, default.get(key), f"{name}.{key}" if name else key)
+    elif value != default:
+        yield name

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from anchorsfm.align import AlignConfig, align
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.anchors import build_anchors
 from anchorsfm.colmap.cameras import CAMERA_MODELS
-from anchorsfm.densify import dense_cloud
+from anchorsfm.densify import DenseCloud, dense_cloud, dense_view
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.graph import GraphConfig, ObservedScene, score_matrix, select_component
 from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
@@ -26,9 +26,11 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping import Mapped, Mapper, MapperInput, map_images, save_database
 from anchorsfm.modelling import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
-from anchorsfm.output import OutputFolder
+from anchorsfm.output import OutputFolder, changed_settings, plain
 from anchorsfm.pairing import make_pairs
 from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
+from anchorsfm.report.depth import DepthLog
+from anchorsfm.report.record import DepthFigures
 from anchorsfm.rescale import canonical_depths, onto_model
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
@@ -38,13 +40,13 @@ from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counte
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
-from anchorsfm.tracks.refine import AdjustConfig
+from anchorsfm.tracks.refine import AdjustConfig, AdjustResult
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.start import alignment_model, start_cameras
 from anchorsfm.tracks.subpixel import SubpixelConfig
-from anchorsfm.tracks.uncertainty import estimate_uncertainty
+from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 from anchorsfm.tree import MODES as KINEMATIC_MODES
-from anchorsfm.tree import build_tree
+from anchorsfm.tree import build_tree, tree_of_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ def reconstruct(
 
     Args:
         source: folder, list file or image files.
-        output: folder for sparse/, dense/, alignment/, cache/, config.yaml, report.json and uncertainty.json.
+        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml.
         config: settings.
         progress: receives stages and warnings.
 
@@ -143,6 +145,8 @@ def reconstruct(
     with clock.stage("tracks"):
         given = _mapper_input(collector, predictor, scene, images, known, config)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
+            nothing = _Outcome(images=images, log=log, weights=_licence(predictor))
+            folder.write_report(_report(nothing, config, clock, recorded), (), progress)
             raise _unrelated(images, log)
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
@@ -169,35 +173,77 @@ def reconstruct(
         if models:
             folder.write_models(models, images.names)
     with clock.stage("dense cloud"):
-        sources = _depths(alignments, models, _present(scene)) if config.dense else ()
-        folder.write_dense(
-            dense_cloud(
-                onto_model(depths, model, _present(scene), predictor.grid), _present(scene), images, predictor.grid
-            )
-            for depths, model in zip(sources, models, strict=False)
+        depths = DepthLog(sum(len(model.image) for model in models))
+        if config.dense:
+            folder.write_dense(_dense_clouds(alignments, models, _present(scene), images, predictor.grid, depths))
+        else:
+            folder.write_dense(())
+    with clock.stage("report figures"):
+        outcome = _Outcome(
+            images=images,
+            log=log,
+            models=tuple(models),
+            finished=tuple(finished),
+            uncertainties=tuple(uncertainties),
+            alignments=tuple(alignments),
+            dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
+            tree=_kinematic_edges(_present(scene), config.align.kinematic_mode) if alignments else None,
+            depth=depths.finish(folder.store),
+            weights=_licence(predictor),
         )
-    dropped = mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()}
-    report = RunReport(
-        versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
-        seed=config.seed,
-        image_root=str(images.root.resolve()),
-        images=report_images(images, models, dropped, log),
-        pairs=dict(sorted(log.status.items())),
-        alignments=tuple(report_alignment(a) for a in alignments),
-        models=tuple(
-            report_model(number, model, result.lenses, uncertainty, images.names)
-            for number, (model, result, uncertainty) in enumerate(zip(models, finished, uncertainties, strict=True))
-        ),
-        stages=tuple(clock.timings),
-        warnings=tuple(recorded.warnings),
-        weights=asdict(licence) if (licence := getattr(predictor, "licence", None)) else None,
-    )
-    folder.write_report(report)
-    folder.write_uncertainty([model.uncertainty for model in report.models])
+        report = _report(outcome, config, clock, recorded)
+    report = replace(report, stages=tuple(clock.timings))
+    folder.write_report(report, models, progress)
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
     return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), report=report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What a run came to; by default nothing."""
+
+    images: ImageSet
+    log: PairLog
+    models: tuple[Reconstruction, ...] = ()
+    finished: tuple[AdjustResult, ...] = ()
+    uncertainties: tuple[ModelUncertainty, ...] = ()
+    alignments: tuple[AlignmentResult, ...] = ()
+    dropped: dict[int, str] = field(default_factory=dict)
+    tree: Int[np.ndarray, "edge 2"] | None = None
+    depth: DepthFigures | None = None
+    weights: dict[str, str] | None = None
+
+
+def _report(outcome: _Outcome, config: PipelineConfig, clock: StageClock, recorded: RecordingProgress) -> RunReport:
+    """The record of the run."""
+    images, results = outcome.images, zip(outcome.models, outcome.finished, outcome.uncertainties, strict=True)
+    return RunReport(
+        versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
+        seed=config.seed,
+        config=plain(config),
+        changed=changed_settings(config, PipelineConfig()),
+        image_root=str(images.root.resolve()),
+        images=report_images(images, outcome.models, outcome.dropped, outcome.log),
+        pairs=dict(sorted(outcome.log.status.items())),
+        pair_list=outcome.log.columns(),
+        alignments=tuple(report_alignment(a) for a in outcome.alignments),
+        models=tuple(
+            report_model(number, model, result.lenses, uncertainty, images.names, outcome.tree)
+            for number, (model, result, uncertainty) in enumerate(results)
+        ),
+        depth=outcome.depth,
+        stages=tuple(clock.timings),
+        warnings=tuple(recorded.warnings),
+        weights=outcome.weights,
+    )
+
+
+def _licence(predictor: PairPredictor) -> dict[str, str] | None:
+    """The terms of the weights that predict, if trained ones do."""
+    licence = getattr(predictor, "licence", None)
+    return asdict(licence) if licence else None
 
 
 def _check_settings(config: PipelineConfig) -> None:
@@ -315,6 +361,18 @@ def _align_components(
     return results
 
 
+def _kinematic_edges(scene: ObservedScene, mode: str) -> Int[np.ndarray, "edge 2"]:
+    """Pairs of images that the alignments of all components chained poses along."""
+    edges = [np.zeros((0, 2), np.int64)]
+    for component in range(int(scene.graph.component.max()) + 1):
+        part = select_component(scene, component)
+        blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
+        parent = tree_of_scores(score_matrix(part.graph), blocks, mode).parent
+        child = np.flatnonzero(parent >= 0)
+        edges.append(np.stack([part.image[child], part.image[parent[child]]], axis=1))
+    return np.concatenate(edges)
+
+
 def _mapper_input(
     collector: KeypointMatchCollector,
     predictor: PairPredictor,
@@ -374,13 +432,24 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
     )
 
 
-def _depths(
-    alignments: list[AlignmentResult], models: list[Reconstruction], scene: ObservedScene
-) -> Iterator[AlignmentResult]:
-    """Depth maps for each model: those of the alignment it came from, else canonical ones."""
+def _dense_clouds(
+    alignments: list[AlignmentResult],
+    models: list[Reconstruction],
+    scene: ObservedScene,
+    images: ImageSet,
+    grid: ImageGrid,
+    log: DepthLog,
+) -> Iterator[DenseCloud]:
+    """The dense cloud of each model, with the depths of the alignment it came from, else canonical ones."""
     for model in models:
         of_model = [a for a in alignments if np.isin(model.image, a.image).any()]
-        yield of_model[0] if of_model else canonical_depths(model, scene)
+        aligned = onto_model(of_model[0] if of_model else canonical_depths(model, scene), model, scene, grid)
+        log.begin_model(model)
+        for view, image in enumerate(aligned.image.tolist()):
+            if (canonical := scene.views[image]) is not None:
+                dense = dense_view(aligned, view, canonical, scene.config.subsample)
+                log.add(image, dense.depth, dense.confidence)
+        yield dense_cloud(aligned, scene, images, grid)
 
 
 def _present(scene: ObservedScene | None) -> ObservedScene:

@@ -1,0 +1,85 @@
+"""Depth maps as the page shows them: pictures and figures, taken down one image at a time."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.geometry.transforms import transform
+from anchorsfm.io.store import Store, digest
+from anchorsfm.report.figures import short
+from anchorsfm.report.pictures import confidence_picture, depth_picture, picture_side
+from anchorsfm.report.record import DepthFigures, DepthReport
+from anchorsfm.scene.reconstruction import Reconstruction
+
+STORE_KIND = "depth-pictures"
+MIN_CONFIDENCE = 1.5
+"""Pixels below count as unknown, as in the dense cloud."""
+_MARGIN = 1.1
+"""The colour scale reaches this much beyond the depths of the triangulated points."""
+
+
+class DepthLog:
+    """Collects small pictures of depth maps as they are made."""
+
+    def __init__(self, num_images: int, min_confidence: float = MIN_CONFIDENCE) -> None:
+        """num_images: how many there will be at most; their size depends on it."""
+        self._side = picture_side(2 * num_images)
+        self._min_confidence = min_confidence
+        self._limits: list[tuple[float, float]] = []
+        self._images: list[DepthReport] = []
+        self._pictures: dict[str, bytes] = {}
+
+    def begin_model(self, model: Reconstruction) -> None:
+        """Images added from now on belong to the next model."""
+        self._limits.append(depth_limits(model))
+
+    def add(self, image: int, depth: Float[np.ndarray, "h w"], confidence: Float[np.ndarray, "h w"]) -> None:
+        """Take down the depth map of one image in world units of the model."""
+        known = (confidence > self._min_confidence) & np.isfinite(depth) & (depth > 0)
+        values = depth[known]
+        marks = [short(v) for v in np.percentile(values, [2, 50, 98])] if len(values) else [None] * 3
+        self._images.append(
+            DepthReport(
+                image=image,
+                model=len(self._limits) - 1,
+                known=round(float(known.mean()), 4),
+                near=marks[0],
+                median=marks[1],
+                far=marks[2],
+                median_confidence=short(np.median(confidence[known])) if len(values) else None,
+            )
+        )
+        self._pictures[f"{image}-depth"] = depth_picture(depth, known, self._limits[-1], self._side)
+        self._pictures[f"{image}-confidence"] = confidence_picture(confidence, self._side)
+
+    def finish(self, store: Store) -> DepthFigures | None:
+        """Figures of all images, whose pictures are now in the store; None if there was none."""
+        if not self._images:
+            return None
+        key = digest(STORE_KIND, {name: content.hex() for name, content in self._pictures.items()})
+        store.save(STORE_KIND, key, {k: np.frombuffer(v, np.uint8) for k, v in self._pictures.items()})
+        return DepthFigures(
+            entry=key,
+            min_confidence=self._min_confidence,
+            limits=tuple(self._limits),
+            images=tuple(self._images),
+        )
+
+
+def stored_pictures(store: Store, key: str) -> Mapping[str, bytes]:
+    """Pictures by `<image>-depth` and `<image>-confidence`; none if the cache was deleted."""
+    return {name: content.tobytes() for name, content in (store.load(STORE_KIND, key) or {}).items()}
+
+
+def depth_limits(model: Reconstruction) -> tuple[float, float]:
+    """Ends of the colour scale of a model: the 2nd and 98th percentile of the depths of its points, and a margin."""
+    depths = [
+        transform(pose, model.points[model.tracks.obs_point[model.tracks.obs_image == image]])[:, 2]
+        for image, pose in zip(model.image, model.cam_from_world, strict=True)
+    ]
+    ahead = np.concatenate([d[d > 0] for d in depths] or [np.zeros(0)])
+    if not len(ahead):
+        return 1.0, 10.0
+    near, far = np.percentile(ahead, [2, 98])
+    return short(near / _MARGIN), short(far * _MARGIN)

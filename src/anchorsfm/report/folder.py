@@ -1,0 +1,145 @@
+"""OUT/report.html from what lies in the output folder: report.json, the models, dense clouds and photographs."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anchorsfm.colmap.models import read_reconstruction
+from anchorsfm.io.store import Store, write_atomic
+from anchorsfm.report.depth import stored_pictures
+from anchorsfm.report.page import Page, PlacedModel, render
+from anchorsfm.report.pictures import thumbnails
+from anchorsfm.report.record import SCHEMA_VERSION
+from anchorsfm.report.space import Cloud
+from anchorsfm.scene.errors import AnchorSfMError, InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Reconstruction
+
+PAGE = "report.html"
+
+
+def make_page(
+    output: Path,
+    *,
+    models: Sequence[Reconstruction] | None = None,
+    photos: Path | None = None,
+    progress: Progress = SILENT,
+) -> Path:
+    """Write the page of a finished run and return its path.
+
+    Args:
+        output: folder of the run.
+        models: its models, if they are at hand; otherwise they are read from `output`/sparse.
+        photos: where the photographs lie now, if not where they were.
+        progress: receives a warning for whatever the page has to do without.
+
+    Raises:
+        InputError: there is no report.json of this version.
+        StorageError: the page cannot be written.
+    """
+    report = read_report(output / "report.json")
+    store = Store(output / "cache")
+    given = (
+        None
+        if models is None
+        else [PlacedModel(number=k, model=m, rows=m.image.tolist()) for k, m in enumerate(models)]
+    )
+    placed = list(_stored_models(output, report, progress)) if given is None else given
+    if photos is not None and not photos.is_dir():
+        raise InputError(f"{photos}: no such folder; give the folder that the photographs are in now")
+    page = Page(
+        report=report,
+        models=placed,
+        dense=[_dense_cloud(output, entry.number, progress) for entry in placed],
+        thumbnails=_thumbnails(report, photos or Path(report["image_root"]), progress),
+        depth_pictures=stored_pictures(store, report["depth"]["entry"]) if report["depth"] else {},
+    )
+    path = output / PAGE
+    write_atomic(path, render(page))
+    return path
+
+
+def try_page(output: Path, models: Sequence[Reconstruction], progress: Progress) -> None:
+    """`make_page` at the end of a run: whatever goes wrong is a warning, for the models are safe already."""
+    try:
+        make_page(output, models=models, progress=progress)
+    except Exception as error:
+        reason = str(error) if isinstance(error, AnchorSfMError) else f"{type(error).__name__}: {error}"
+        progress.warn(f"no {PAGE} ({reason}); the models are complete, `anchorsfm report {output}` makes it again")
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report.json of this version.
+
+    Raises InputError if it is missing, damaged or of another version.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"no {path}: give the --output folder of `anchorsfm reconstruct`") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; run `anchorsfm reconstruct` again, it continues") from error
+    version = report.get("schema_version") if isinstance(report, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} has schema_version {version}, this program reads {SCHEMA_VERSION}: "
+            "run `anchorsfm reconstruct` again, it continues from the cache"
+        )
+    return dict(report)
+
+
+def _stored_models(output: Path, report: dict[str, Any], progress: Progress) -> Iterable[PlacedModel]:
+    row = {image["name"]: k for k, image in enumerate(report["images"])}
+    for number in range(len(report["models"])):
+        try:
+            stored = read_reconstruction(output / "sparse" / str(number))
+            yield PlacedModel(number=number, model=stored.model, rows=[row[name] for name in stored.names])
+        except InputError as error:
+            progress.warn(f"the page comes without model {number}: {error}")
+        except KeyError as error:
+            progress.warn(f"the page comes without model {number}: its image {error} is not in report.json")
+
+
+def _dense_cloud(output: Path, number: int, progress: Progress) -> Cloud | None:
+    """The dense cloud of a model, if there is one."""
+    path = output / "dense" / f"{number}.ply"
+    if not path.is_file():
+        return None
+    import trimesh
+
+    try:
+        cloud = trimesh.load(path, process=False)
+        return Cloud(xyz=np.asarray(cloud.vertices, np.float64), rgb=np.asarray(cloud.colors, np.uint8)[:, :3])
+    except (OSError, ValueError, LookupError, AttributeError) as error:  # what its reader raises for damaged files
+        progress.warn(f"the page comes without the dense cloud {path}: it cannot be read ({error})")
+        return None
+
+
+def _thumbnails(report: dict[str, Any], root: Path, progress: Progress) -> list[bytes | None]:
+    """Small pictures of the photographs that can still be read, of every row of `images` in the report."""
+    usable = [k for k, image in enumerate(report["images"]) if image["size_wh"]]
+    content: list[bytes | None] = [None] * len(report["images"])
+    if not usable:
+        return content
+    images = ImageSet(
+        root=root,
+        names=tuple(report["images"][k]["name"] for k in usable),
+        size_wh=np.array([report["images"][k]["size_wh"] for k in usable], np.int64),
+        camera_index=np.zeros(len(usable), np.int64),
+        focal_prior_px=np.full(len(usable), np.nan),
+        digests=("",) * len(usable),
+    )
+    missing = []
+    with progress.stage("report", len(usable)) as advance:
+        for k, (picture, reason) in zip(usable, thumbnails(images), strict=True):
+            content[k] = picture
+            missing += [] if reason is None else [reason]
+            advance(1)
+    if missing:
+        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+        progress.warn(f"the page comes without a picture: {missing[0]}{more}")
+    return content

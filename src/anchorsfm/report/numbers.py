@@ -1,0 +1,160 @@
+"""The figures of a run from its results."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from anchorsfm.report.figures import model_figures
+from anchorsfm.report.pair_log import PairLog
+from anchorsfm.report.record import (
+    AlignmentReport,
+    ImageReport,
+    ModelReport,
+    PoseDeviation,
+    SolverReport,
+    UncertaintyReport,
+)
+from anchorsfm.scene.alignment import AlignmentResult, StageHistory
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.lens import LensChoice
+from anchorsfm.tracks.residuals import pixel_errors
+from anchorsfm.tracks.uncertainty import ModelUncertainty
+from anchorsfm.tracks.views import observations_per_view, view_of_image
+
+
+def report_images(
+    images: ImageSet, models: Sequence[Reconstruction], dropped: Mapping[int, str], log: PairLog
+) -> tuple[ImageReport, ...]:
+    """Every photograph that was found: the model it is in, or why it is in none."""
+    placed = {
+        int(image): report
+        for number, model in enumerate(models)
+        for image, report in zip(model.image, _placed(images, number, model), strict=True)
+    }
+    reports = [
+        placed[k]
+        if k in placed
+        else ImageReport(
+            name=name, model=None, observations=0, reason=dropped.get(k, log.reason(k)), size_wh=_size_wh(images, k)
+        )
+        for k, name in enumerate(images.names)
+    ]
+    skipped = [ImageReport(name=s.name, model=None, observations=0, reason=s.reason) for s in images.skipped]
+    return tuple(reports + skipped)
+
+
+def _placed(images: ImageSet, number: int, model: Reconstruction) -> list[ImageReport]:
+    """The registered photographs of one model."""
+    columns = zip(model.image, observations_per_view(model), model.camera_index, errors_per_view(model), strict=True)
+    return [
+        ImageReport(
+            name=images.names[image],
+            model=number,
+            observations=int(count),
+            reason=None,
+            size_wh=_size_wh(images, int(image)),
+            camera=int(camera),
+            mean_error_px=round(float(error), 4) if np.isfinite(error) else None,
+        )
+        for image, count, camera, error in columns
+    ]
+
+
+def _size_wh(images: ImageSet, image: int) -> tuple[int, int]:
+    width, height = images.size_wh[image].tolist()
+    return width, height
+
+
+def errors_per_view(model: Reconstruction) -> Float[np.ndarray, "view"]:
+    """Mean reprojection error in original pixels of the observations of each view that project; NaN for none."""
+    error = pixel_errors(model)
+    rows = np.flatnonzero(np.isfinite(error))
+    view = view_of_image(model)[model.tracks.obs_image[rows]]
+    total = np.bincount(view, weights=error[rows], minlength=len(model.image))
+    count = np.bincount(view, minlength=len(model.image))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def report_model(
+    number: int,
+    model: Reconstruction,
+    lenses: tuple[LensChoice, ...],
+    uncertainty: ModelUncertainty,
+    names: Sequence[str],
+    tree: Int[np.ndarray, "edge 2"] | None = None,
+) -> ModelReport:
+    """Figures of a finished model; `tree` holds pairs of images that poses were chained along, if they were."""
+    observations, points = len(model.tracks.obs_point), len(model.points)
+    length = np.bincount(model.tracks.obs_point, minlength=points)
+    return ModelReport(
+        number=number,
+        registered=len(model.image),
+        points=points,
+        observations=observations,
+        mean_track_length=round(observations / max(points, 1), 3),
+        mean_reprojection_error_px=round(float((model.error_px * length).sum() / max(observations, 1)), 4),
+        cameras=tuple(
+            f"{camera.model} {camera.width}x{camera.height} " + " ".join(f"{p:.6g}" for p in camera.params)
+            for camera in model.cameras
+        ),
+        lenses=lenses,
+        uncertainty=report_uncertainty(model, uncertainty, names),
+        figures=model_figures(model, tree),
+    )
+
+
+def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, names: Sequence[str]) -> UncertaintyReport:
+    """Standard deviations with the names of the images."""
+
+    def known(value: float, digits: int) -> float | None:
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+    images = []
+    for view, image in enumerate(model.image):
+        position = float(uncertainty.position[view])
+        images.append(
+            PoseDeviation(
+                name=names[image],
+                position=known(position, 4),
+                position_share=known(position / max(uncertainty.scene_size, 1e-12), 4),
+                position_m=known(position, 4) if uncertainty.metric else None,
+                rotation_deg=known(float(uncertainty.rotation_deg[view]), 4),
+                weak=bool(uncertainty.weak[view]),
+            )
+        )
+    return UncertaintyReport(
+        scene_size=float(f"{uncertainty.scene_size:.6g}"),
+        images=tuple(images),
+        camera_params=uncertainty.camera_params,
+    )
+
+
+def report_alignment(alignment: AlignmentResult) -> AlignmentReport:
+    """Figures of an alignment."""
+
+    def last(total: np.ndarray) -> float | None:
+        return round(float(total[-1]), 6) if len(total) else None
+
+    return AlignmentReport(
+        images=len(alignment.image),
+        coarse_iterations=len(alignment.coarse.total),
+        coarse_loss=last(alignment.coarse.total),
+        coarse_status=alignment.coarse.status.value,
+        fine_iterations=len(alignment.fine.total),
+        fine_loss=last(alignment.fine.total),
+        fine_status=alignment.fine.status.value,
+        solver={"coarse": report_solver(alignment.coarse), "fine": report_solver(alignment.fine)},
+    )
+
+
+def report_solver(stage: StageHistory) -> SolverReport:
+    """How one stage went."""
+    chosen = np.unique(np.linspace(0, len(stage.total) - 1, min(len(stage.total), 100)).round().astype(int))
+    return SolverReport(
+        method=stage.method,
+        status=stage.status.value,
+        iterations=len(stage.total),
+        cost=tuple(round(float(value), 6) for value in stage.total[chosen]),
+    )

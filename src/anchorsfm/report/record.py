@@ -1,0 +1,251 @@
+"""The record of a run: everything in `report.json`. All figures of the page come from here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from anchorsfm.io.clock import StageTiming
+from anchorsfm.tracks.lens import LensChoice
+
+SCHEMA_VERSION = 1
+"""Of report.json: raised when a key changes its meaning or goes; new keys do not raise it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReport:
+    """One photograph."""
+
+    name: str
+    model: int | None
+    """Number of the model it is registered in; None: not registered."""
+    observations: int
+    reason: str | None
+    """Why it is not registered."""
+    size_wh: tuple[int, int] | None = None
+    """Upright width and height in pixels; None: the file could not be used."""
+    camera: int | None = None
+    """Row of its camera among those of its model."""
+    mean_error_px: float | None = None
+    """Mean reprojection error of its observations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseDeviation:
+    """Standard deviations of one pose; None where they could not be estimated."""
+
+    name: str
+    position: float | None
+    """World units."""
+    position_share: float | None
+    """Share of the scene size."""
+    position_m: float | None
+    """Metres, where the scale is known from given poses in metres."""
+    rotation_deg: float | None
+    weak: bool
+    """Weakly held: compare before relying on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyReport:
+    """What the adjustment says about its own precision: a lower bound, it knows no systematic errors."""
+
+    scene_size: float
+    """Radius of points and cameras together, in world units."""
+    images: tuple[PoseDeviation, ...]
+    camera_params: tuple[tuple[float, ...] | None, ...]
+    """Of every camera in COLMAP's parameter order; 0 for parameters that were held."""
+
+    @property
+    def weak_images(self) -> list[str]:
+        return [image.name for image in self.images if image.weak]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Counts of values between edges."""
+
+    edges: tuple[float, ...]
+    """One more than counts; the first is included, values at the last one and beyond count as `above`."""
+    counts: tuple[int, ...]
+    above: int
+    mean: float | None
+    median: float | None
+    percentile_90: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualField:
+    """Mean residuals (projected minus observed) of one camera on a grid of cells, row after row from the top left."""
+
+    camera: int
+    """Row among the cameras of the model."""
+    width: int
+    height: int
+    """Of its images in pixels."""
+    columns: int
+    rows: int
+    count: tuple[int, ...]
+    """Observations in each cell, of all images of the camera."""
+    mean_x_px: tuple[float | None, ...]
+    mean_y_px: tuple[float | None, ...]
+    rms_px: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """Pairs of registered images that see common points, as columns; images are rows of `images` in the report."""
+
+    total: int
+    """Number of such pairs; of very many only those with the most common points are listed."""
+    i: tuple[int, ...]
+    j: tuple[int, ...]
+    shared: tuple[int, ...]
+    """Points that both see."""
+    tree: tuple[tuple[int, int], ...]
+    """The pairs that hold everything together."""
+    tree_of: str
+    """What tree that is: the one the alignment chained poses along, or the maximum spanning tree of shared points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopView:
+    """Camera centres seen from above, in world units: x to the right, y up on the page."""
+
+    image: tuple[int, ...]
+    """Rows of `images` in the report."""
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    height: tuple[float, ...]
+    """Along the up axis."""
+    up: tuple[float, float, float]
+    """World direction that is taken for up: against the mean downward axis of the cameras."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFigures:
+    """What the diagrams of one model show."""
+
+    track_length: Histogram
+    """Images that see a point."""
+    reprojection_error_px: Histogram
+    """Of every observation."""
+    triangulation_angle_deg: Histogram
+    """Widest angle between the rays of a point."""
+    residuals: tuple[ResidualField, ...]
+    links: Links
+    top_view: TopView
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """One model OUT/sparse/<number>."""
+
+    number: int
+    registered: int
+    points: int
+    observations: int
+    mean_track_length: float
+    mean_reprojection_error_px: float
+    cameras: tuple[str, ...]
+    lenses: tuple[LensChoice, ...]
+    """How the camera model of each camera was chosen; empty if it was given."""
+    uncertainty: UncertaintyReport
+    figures: ModelFigures
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairColumns:
+    """All pairs that were looked at, as columns; images are rows of `images` in the report."""
+
+    statuses: tuple[str, ...]
+    i: tuple[int, ...]
+    j: tuple[int, ...]
+    status: tuple[int, ...]
+    """Row of `statuses`."""
+    matches: tuple[int, ...]
+    """Verified matches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthReport:
+    """The dense depth map of one image. Depths are along the optical axis, in world units of its model."""
+
+    image: int
+    """Row of `images` in the report."""
+    model: int
+    known: float
+    """Share of the pixels with a depth that is worth anything."""
+    near: float | None
+    median: float | None
+    far: float | None
+    """2nd, 50th and 98th percentile of these depths."""
+    median_confidence: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthFigures:
+    """The depth maps of a run."""
+
+    entry: str
+    """Entry of the cache that holds their pictures."""
+    min_confidence: float
+    """Pixels below count as unknown."""
+    limits: tuple[tuple[float, float], ...]
+    """Depths at the ends of the colour bar, for each model."""
+    images: tuple[DepthReport, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverReport:
+    """How a stage of an alignment went."""
+
+    method: str
+    status: str
+    iterations: int
+    cost: tuple[float, ...]
+    """What was minimised, at up to 100 iterations spread evenly over the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentReport:
+    """The alignment of one connected component, before any bundle adjustment."""
+
+    images: int
+    coarse_iterations: int
+    coarse_loss: float | None
+    coarse_status: str
+    fine_iterations: int
+    fine_loss: float | None
+    fine_status: str
+    solver: dict[str, SolverReport]
+    """By stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything in report.json."""
+
+    schema_version: int = SCHEMA_VERSION
+    versions: dict[str, str]
+    seed: int
+    config: dict[str, Any]
+    """The settings of the run."""
+    changed: tuple[str, ...]
+    """Those that are not the default, as dotted names."""
+    image_root: str
+    """Folder that the names of images are relative to."""
+    images: tuple[ImageReport, ...]
+    pairs: dict[str, int]
+    """Number of pairs by what the front end found."""
+    pair_list: PairColumns
+    alignments: tuple[AlignmentReport, ...]
+    models: tuple[ModelReport, ...]
+    depth: DepthFigures | None
+    """None: no depth maps were made."""
+    stages: tuple[StageTiming, ...]
+    warnings: tuple[str, ...]
+    weights: dict[str, str] | None
+    """Trained weights that were used, their terms, and how the user accepted them."""
+
+    @property
+    def num_registered(self) -> int:
+        return sum(image.model is not None for image in self.images)

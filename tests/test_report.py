@@ -1,0 +1,467 @@
+"""What a run says about itself: figures with known answers, the page, and what happens when something is missing."""
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchorsfm.io.store import Store
+from anchorsfm.report import PairLog, diagrams
+from anchorsfm.report.depth import DepthLog, stored_pictures
+from anchorsfm.report.figures import histogram, links, residual_field, shared_points, top_view
+from anchorsfm.report.folder import make_page, try_page
+from anchorsfm.report.json_text import report_json
+from anchorsfm.report.pictures import BUDGET, MAX_SIDE, MIN_SIDE, picture_side
+from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.progress import Progress
+from anchorsfm.tracks.residuals import residual_vectors
+from browser import Page
+from report_scene import ring_model, ring_pairs, write_synthetic_run
+
+SCRIPT = "</script><script>alert(2)</script>.jpg"
+NASTY = "<img src=x onerror=alert(1)> &\"quoted'.jpg"
+
+
+class Warnings(Progress):
+    def __init__(self):
+        self.lines = []
+
+    def warn(self, message):
+        self.lines.append(message)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of eight photographs, one of which is not registered and one of which has an awkward name."""
+    output = tmp_path_factory.mktemp("report") / "out"
+    names = [f"{k:04d}.jpg" for k in range(8)]
+    names[1], names[5] = NASTY, SCRIPT
+    models = write_synthetic_run(output, 8, names=names)
+    make_page(output, models=models)
+    return output
+
+
+def report_of(output: Path) -> dict:
+    return json.loads((output / "report.json").read_text())
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def test_a_histogram_counts_every_value_once():
+    values = np.concatenate([np.linspace(0, 10, 1000), [500.0, np.nan, np.inf]])
+    found = histogram(values, 40)
+    assert sum(found.counts) + found.above == 1001
+    assert len(found.edges) == len(found.counts) + 1 and found.edges[0] == 0
+    assert found.median == pytest.approx(5.0, abs=0.02)
+    assert np.ptp(np.diff(found.edges)) < 1e-6
+    nothing = histogram(np.zeros(0), 40)
+    assert sum(nothing.counts) == 0 and nothing.median is None
+
+
+def test_a_shifted_principal_point_shows_in_every_cell():
+    model = ring_model(8)
+    camera = model.cameras[0]
+    moved = (replace(camera, params=(camera.params[0], camera.params[1] + 3, camera.params[2] - 2, camera.params[3])),)
+    before, after = (residual_field(m, 0, residual_vectors(m)) for m in (model, replace(model, cameras=moved)))
+    assert before.columns * before.rows == len(before.count) == len(before.rms_px)
+    assert sum(before.count) == len(model.tracks.obs_point)
+    for x0, x1, y0, y1 in zip(before.mean_x_px, after.mean_x_px, before.mean_y_px, after.mean_y_px, strict=True):
+        assert (x0 is None) == (x1 is None)
+        if x0 is not None:
+            assert x1 - x0 == pytest.approx(3, abs=0.01) and y1 - y0 == pytest.approx(-2, abs=0.01)
+
+
+def test_stronger_distortion_points_outwards():
+    model = ring_model(8, 4000)
+    camera = model.cameras[0]
+    stronger = replace(model, cameras=(replace(camera, params=(*camera.params[:3], camera.params[3] + 0.1)),))
+    field = residual_field(stronger, 0, residual_vectors(stronger))
+    x, y = np.meshgrid((np.arange(field.columns) + 0.5) / field.columns, (np.arange(field.rows) + 0.5) / field.rows)
+    outwards = np.stack([(x.ravel() - 0.5) * field.width, (y.ravel() - 0.5) * field.height], axis=1)
+    well_seen = (np.array(field.count) > 20) & (np.linalg.norm(outwards, axis=1) > 200)
+    vector = np.stack([field.mean_x_px, field.mean_y_px], axis=1)[well_seen].astype(float)
+    assert well_seen.sum() > 10 and ((vector * outwards[well_seen]).sum(axis=1) > 0).all()
+
+
+def test_links_count_common_points_and_the_tree_reaches_all():
+    model = ring_model(9, 800)
+    seen = np.zeros((len(model.points), 9), int)
+    seen[model.tracks.obs_point, model.tracks.obs_image] = 1
+    assert np.array_equal(shared_points(model).toarray(), seen.T @ seen)
+    found = links(model)
+    assert all(i < j and (seen[:, i] & seen[:, j]).sum() == n for i, j, n in zip(found.i, found.j, found.shared,
+                                                                                  strict=True))  # fmt: skip
+    assert len(found.tree) == 8 and set(np.ravel(found.tree).tolist()) == set(range(9))
+    assert found.total == len(found.i) == np.count_nonzero(np.triu(seen.T @ seen, 1))
+    kinematic = links(model, np.array([[3, 2], [4, 20]]))
+    assert kinematic.tree == ((2, 3),) and kinematic.tree_of != found.tree_of
+
+
+def test_the_view_from_above_has_up_against_the_cameras_down():
+    view = top_view(ring_model(12))
+    assert np.allclose(view.up, [0, -1, 0], atol=1e-6)
+    assert np.allclose(np.hypot(view.x, view.y), 3, atol=1e-5) and np.allclose(view.height, 0.6, atol=1e-5)
+
+
+def test_pairs_are_columns():
+    log = PairLog()
+    predictions = list(log.watch(ring_pairs(5)))
+    columns = log.columns()
+    assert len(columns.i) == len(predictions) == 10
+    assert columns.statuses[columns.status[columns.j.index(2)]] == "pure rotation"
+    assert columns.matches == tuple(len(p.matches) for p in predictions)
+
+
+def test_json_keeps_columns_on_one_line_and_has_no_nan():
+    text = report_json({"a": {"column": [1, 2, 3], "bad": [float("nan"), np.float64(1.5)], "s": ['"<>', "b"]}, "e": []})
+    assert json.loads(text) == {"a": {"column": [1, 2, 3], "bad": [None, 1.5], "s": ['"<>', "b"]}, "e": []}
+    assert "[1, 2, 3]" in text
+
+
+def test_depth_maps_become_pictures_and_figures(tmp_path):
+    model, store = ring_model(3), Store(tmp_path)
+    log = DepthLog(3)
+    log.begin_model(model)
+    depth = np.full((60, 80), 2.5)
+    confidence = np.where(np.arange(60)[:, None] < 15, 1.0, 10.0) * np.ones((60, 80))
+    log.add(1, depth, confidence)
+    log.add(2, np.full((60, 80), np.nan), np.zeros((60, 80)))
+    found = log.finish(store)
+    assert found.images[0].known == 0.75 and found.images[0].median == 2.5
+    assert found.images[1].known == 0 and found.images[1].median is None
+    in_view = [model.points[model.tracks.obs_point] @ pose[2, :3] + pose[2, 3] for pose in model.cam_from_world]
+    depths = np.choose(model.tracks.obs_image, in_view)
+    assert 0.95 < ((depths > found.limits[0][0]) & (depths < found.limits[0][1])).mean() <= 1
+    pictures = stored_pictures(store, found.entry)
+    shown = np.array(Image.open(io.BytesIO(pictures["1-depth"])))
+    assert shown.shape == (60, 80, 3)
+    assert np.ptp(shown[:12].astype(int)) < 40, "unknown is grey"
+    assert np.ptp(shown[20:, :, :].mean(axis=(0, 1))) > 60, "known is coloured"
+    assert DepthLog(3).finish(store) is None and not stored_pictures(store, "gone")
+
+
+def test_pictures_share_a_budget():
+    assert picture_side(20) == MAX_SIDE
+    for count in (500, 2000, 9000):
+        side = picture_side(count)
+        assert MIN_SIDE <= side < MAX_SIDE and side * side * 0.75 * 0.3 * count < 1.01 * BUDGET
+
+
+def test_a_large_cloud_is_thinned_and_outliers_are_left_out():
+    model = ring_model(6)
+    rng = np.random.default_rng(0)
+    points = np.concatenate([model.points, [[1e5, 0, 0]]])
+    model = replace(model, points=points, rgb=np.zeros((len(points), 3), np.uint8), error_px=np.zeros(len(points)))
+    dense = Cloud(xyz=rng.uniform(-1, 1, (400_000, 3)), rgb=np.zeros((400_000, 3), np.uint8))
+    found = describe_space(model, dense, images=list(range(6)))
+    assert found["points"]["of"] == len(points) and found["points"]["count"] == len(points) - 1
+    assert found["dense"]["count"] == MAX_POINTS and found["dense"]["of"] == 400_000
+    assert len(found["dense"]["xyz"]) == 4 * -(-6 * MAX_POINTS // 3)
+    assert found["unit"] < 20
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (4.0, "4"),
+        (0.31298, "0.313"),
+        (48243, "48\u202f243"),
+        (2.5e-7, "2.50×10⁻⁷"),
+        (-0.5, "-0.500"),
+    ],
+)
+def test_numbers_for_people(value, text):
+    assert diagrams.number(value) == text
+
+
+def test_times_for_people():
+    assert [diagrams.duration(s) for s in (0.08, 23.24, 150.0, 7300.0)] == ["0.08 s", "23.2 s", "2.5 min", "2 h 02 min"]
+
+
+# --------------------------------------------------------------------------------------------------------------- page
+
+
+def test_the_page_is_one_file_and_escapes_names(finished):
+    page = (finished / "report.html").read_text()
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+    assert "<script>alert" not in page and page.count("</script>") == 4
+    for kind in ("src", "href"):
+        for target in re.findall(rf'\b{kind}="([^"]*)"', page):
+            assert target.startswith(("data:image/", "#")), target
+    assert "@import" not in page and "url(" not in page
+
+
+def test_the_page_says_what_report_json_says(finished):
+    report, page = report_of(finished), (finished / "report.html").read_text()
+    assert report["schema_version"] == 1
+    assert "7 of 9 images registered" in page
+    for image in report["images"]:
+        if image["model"] is not None:
+            assert f'data-points="{image["observations"]}" data-error="{image["mean_error_px"]}"' in page
+        else:
+            assert image["reason"] in page
+    for kind in ("reprojection_error_px", "track_length", "triangulation_angle_deg"):
+        assert f"median {diagrams.number(report['models'][0]['figures'][kind]['median'])}" in page
+    assert "23.2 s" in page and "640 MiB" in page and "classical.dense.size" in page
+    assert page.count('class="card weak"') == 1 and page.count('class="card skipped"') == 1
+
+
+def test_the_page_from_disk_is_the_same(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    page = make_page(copy)
+    assert page.read_bytes() == (finished / "report.html").read_bytes()
+
+
+def test_a_page_without_a_model_says_why(finished, tmp_path):
+    report = report_of(finished) | {"models": [], "alignments": [], "depth": None}
+    for image in report["images"]:
+        image |= {"model": None, "camera": None, "observations": 0, "reason": "no overlap found"}
+    report["image_root"] = str(finished / "photos")
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    page = make_page(tmp_path).read_text()
+    assert "No model could be made" in page and "<canvas" not in page and "no overlap found" in page
+
+
+def test_what_is_gone_is_a_warning_and_the_page_goes_on(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    shutil.rmtree(copy / "cache")
+    shutil.rmtree(copy / "sparse")
+    (copy / "dense" / "0.ply").write_bytes((copy / "dense" / "0.ply").read_bytes()[:1000])
+    report = report_of(copy)
+    report["image_root"] = str(copy / "photos")
+    (copy / "report.json").write_text(json.dumps(report))
+    (copy / "photos" / "0003.jpg").unlink()
+    warnings = Warnings()
+    page = make_page(copy, progress=warnings).read_text()
+    assert "no picture" in page and "no longer there" in page and "<canvas" not in page
+    assert len(warnings.lines) == 2, warnings.lines
+    assert any("0003.jpg" in line for line in warnings.lines) and any("sparse" in line for line in warnings.lines)
+
+
+def test_photographs_that_were_moved(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    report = report_of(copy)
+    wanted = (finished / "report.html").read_text()
+    (copy / "report.json").write_text(json.dumps(report | {"image_root": "/nowhere/photos"}))
+    warnings = Warnings()
+    assert make_page(copy, progress=warnings).read_text().count("no picture") == 8
+    assert "/nowhere/photos/0000.jpg" in warnings.lines[0] and "and 7 more" in warnings.lines[0]
+    page = make_page(copy, photos=copy / "photos").read_text()
+    assert page == wanted.replace(report["image_root"], "/nowhere/photos")
+    with pytest.raises(InputError, match="no such folder"):
+        make_page(copy, photos=copy / "pictures")
+
+
+def test_a_damaged_dense_cloud_leaves_the_sparse_points(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    (copy / "dense" / "0.ply").write_bytes((copy / "dense" / "0.ply").read_bytes()[:1000])
+    warnings = Warnings()
+    page = make_page(copy, progress=warnings).read_text()
+    assert "<canvas" in page and '"dense": null' in page
+    assert len(warnings.lines) == 1 and "0.ply" in warnings.lines[0]
+
+
+def test_a_page_that_cannot_be_made_does_not_lose_the_run(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    (copy / "report.html").unlink()
+    (copy / "report.html").mkdir()
+    warnings = Warnings()
+    try_page(copy, [], warnings)
+    assert len(warnings.lines) == 1
+    assert "report.html" in warnings.lines[0] and "anchorsfm report" in warnings.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no .*report.json"), ("{", "cannot read"), ('{"images": []}', "schema_version None")]
+)
+def test_no_report_to_make_a_page_from(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        make_page(tmp_path)
+
+
+def test_the_command_makes_the_page_again(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    (copy / "report.html").unlink()
+    command = [sys.executable, "-m", "anchorsfm.cli", "report"]
+    result = subprocess.run([*command, copy, "--quiet"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert str(copy / "report.html") in result.stdout
+    assert (copy / "report.html").read_bytes() == (finished / "report.html").read_bytes()
+    wrong = subprocess.run([*command, tmp_path], capture_output=True, text=True)
+    assert wrong.returncode == 2 and len(wrong.stderr.strip().splitlines()) == 1 and "report.json" in wrong.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------ browser
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    """The page in a window; tests leave it as they find it."""
+    with Page((finished / "report.html").as_uri(), (1280, 900)) as page:
+        yield page
+
+
+def canvas(page: Page) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The pixels of the 3D view, and where it is in the window (left, top, right, bottom)."""
+    page.evaluate("document.getElementById('space').scrollIntoView({behavior: 'instant'})")
+    page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+    found = page.evaluate(
+        "(r => [r.left, r.top, r.right, r.bottom])(document.querySelector('canvas').getBoundingClientRect())"
+    )
+    left, top, right, bottom = (round(value) for value in found)
+    return page.screenshot()[max(top, 60) + 6 : bottom - 6, left + 6 : right - 6].astype(int), (
+        left,
+        top,
+        right,
+        bottom,
+    )
+
+
+def share_drawn(pixels: np.ndarray) -> float:
+    return float((np.abs(pixels - pixels[5, 5]).sum(axis=2) > 40).mean())
+
+
+def test_the_view_draws_and_turns(page):
+    before, (left, top, right, bottom) = canvas(page)
+    assert 0.01 < share_drawn(before) < 0.9
+    x, y = (left + right) / 2, (top + bottom) / 2
+    page.drag((x, y), (x + 160, y + 30))
+    turned, _ = canvas(page)
+    assert np.abs(turned - before).max(axis=2).mean() > 1
+    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-400)
+    nearer, _ = canvas(page)
+    assert share_drawn(nearer) > 1.1 * share_drawn(turned)
+    for key in ("dense", "cameras"):
+        page.evaluate(f"document.querySelector('[data-tool={key}]').click()")
+    empty, _ = canvas(page)
+    assert share_drawn(empty) == 0
+    for key in ("dense", "cameras", "home"):
+        page.evaluate(f"document.querySelector('[data-tool={key}]').click()")
+    again, _ = canvas(page)
+    assert np.abs(again - before).max(axis=2).mean() < 0.5
+    assert page.errors == []
+
+
+def test_keys_turn_the_view(page):
+    before, _ = canvas(page)
+    page.evaluate("document.querySelector('canvas').focus({preventScroll: true})")
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
+    turned, _ = canvas(page)
+    assert np.abs(turned - before).max(axis=2).mean() > 0.5
+    page.evaluate("document.querySelector('[data-tool=home]').click()")
+
+
+def test_two_fingers_zoom(page):
+    before, (left, top, right, bottom) = canvas(page)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    for kind, apart in (("touchStart", 60), ("touchMove", 90), ("touchMove", 150), ("touchEnd", None)):
+        fingers = [] if apart is None else [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        page.call("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+    nearer, _ = canvas(page)
+    assert share_drawn(nearer) > 1.3 * share_drawn(before)
+    page.evaluate("document.querySelector('[data-tool=home]').click()")
+
+
+def test_the_contact_sheet_sorts_and_filters(page, finished):
+    images = report_of(finished)["images"]
+
+    def shown() -> list[int]:
+        return page.evaluate("[...document.querySelectorAll('#images .card:not([hidden])')].map(c => +c.dataset.row)")
+
+    def set_tool(name: str, value: str) -> None:
+        page.evaluate(
+            f"(t => {{ t.value = {json.dumps(value)}; t.dispatchEvent(new Event('input', {{bubbles: true}})); }})"
+            f"(document.getElementById('sheet-tools').elements[{json.dumps(name)}])"
+        )
+
+    assert shown() == list(range(9))
+    set_tool("sort", "points")
+    counts = [images[row]["observations"] for row in shown()]
+    assert counts == sorted(counts)
+    set_tool("sort", "error")
+    errors = [images[row]["mean_error_px"] for row in shown()]
+    assert errors[:7] == sorted(errors[:7], reverse=True) and errors[7:] == [None, None]
+    set_tool("sort", "row")
+    set_tool("show", "in")
+    assert shown() == list(range(7))
+    set_tool("show", "weak")
+    assert shown() == [2]
+    set_tool("show", "")
+    set_tool("find", "ONERROR")
+    assert shown() == [1]
+    set_tool("find", "")
+    assert page.errors == []
+
+
+def test_a_chosen_image_is_marked_everywhere(page):
+    before, _ = canvas(page)
+    page.evaluate("document.querySelector('#image-4 button').click()")
+    marked, _ = canvas(page)
+    assert np.abs(marked - before).max() > 60
+    assert page.evaluate("[...document.querySelectorAll('.node.chosen')].map(n => n.dataset.image).join()") == "4"
+    page.evaluate("document.dispatchEvent(new CustomEvent('choose', {detail: {image: -1}}))")
+    assert page.evaluate("document.querySelectorAll('.chosen:not(.trial)').length") == 0
+
+
+def test_the_matrix_can_be_read(page, finished):
+    pairs = report_of(finished)["pair_list"]
+    page.evaluate("document.getElementById('matches').scrollIntoView({behavior: 'instant'})")
+    left, top, width = page.evaluate(
+        "(r => [r.left, r.top, r.width])(document.getElementById('matrix').getBoundingClientRect())"
+    )
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + 3.5 / 8 * width, y=top + 4.5 / 8 * width)
+    row = next(k for k, pair in enumerate(zip(pairs["i"], pairs["j"], strict=True)) if pair == (3, 4))
+    page.wait_for("document.getElementById('pair').textContent.includes('matches')")
+    assert page.evaluate("document.getElementById('pair').textContent") == (
+        f"0004.jpg and 0003.jpg: ok, {pairs['matches'][row]} verified matches"
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_narrow_window_needs_no_sideways_scrolling(finished, theme):
+    with Page("about:blank", (360, 740)) as page:
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
+        page.call("Page.navigate", url=(finished / "report.html").as_uri())
+        page.wait_for("document.readyState === 'complete' && document.querySelectorAll('canvas').length == 1")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        sharpness = "document.querySelector('canvas').width / document.querySelector('canvas').clientWidth"
+        pixels, _ = canvas(page)
+        assert page.evaluate(sharpness) == 1
+        page.call("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
+        page.wait_for(f"{sharpness} == 2")
+        assert 0.005 < share_drawn(pixels) < 0.9
+        assert (pixels[5, 5].mean() > 128) == (theme == "light")
+        assert page.errors == []
+
+
+def test_without_webgl_the_page_says_so(finished):
+    with Page("about:blank") as page:
+        page.call(
+            "Page.addScriptToEvaluateOnNewDocument", source="HTMLCanvasElement.prototype.getContext = () => null;"
+        )
+        page.call("Page.navigate", url=(finished / "report.html").as_uri())
+        page.wait_for("document.readyState === 'complete' && document.querySelectorAll('canvas').length == 1")
+        assert page.evaluate("document.querySelector('.message').checkVisibility()")
+        assert "WebGL" in page.evaluate("document.querySelector('.message').textContent")
+        assert page.errors == []
