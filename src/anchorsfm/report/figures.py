@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.geometry.upright import up_direction
 from anchorsfm.report.record import Histogram, Links, ModelFigures, ResidualField, TopView
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.points import widest_angles_deg
@@ -145,16 +146,9 @@ def _spanning_tree(model: Reconstruction, shared: csr_array) -> Int[np.ndarray, 
     return np.stack([model.image[row], model.image[col]], axis=1).astype(np.int64)
 
 
-def up_axis(model: Reconstruction) -> Float[np.ndarray, "3"]:
-    """Against the mean downward axis of the cameras; a unit vector in the world."""
-    down = model.cam_from_world[:, 1, :3].sum(axis=0)
-    length = float(np.linalg.norm(down))
-    return -down / length if length > 1e-9 else np.array([0.0, -1.0, 0.0])
-
-
 def upright_from_world(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
     """Rotation to axes with z up and, as far as that allows, y where the cameras look on average."""
-    up = up_axis(model)
+    up = up_direction(model.cam_from_world)
     looks = model.cam_from_world[:, 2, :3].sum(axis=0)
     ahead = looks - (looks @ up) * up
     if np.linalg.norm(ahead) < 0.05 * len(model.image):  # all round: any direction does

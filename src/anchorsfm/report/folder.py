@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.colmap.models import read_reconstruction
+from anchorsfm.io.ply import read_ply
 from anchorsfm.io.store import Store, write_atomic
 from anchorsfm.report.depth import stored_pictures
 from anchorsfm.report.page import Page, PlacedModel, render
@@ -109,14 +110,13 @@ def _dense_cloud(output: Path, number: int, progress: Progress) -> Cloud | None:
     path = output / "dense" / f"{number}.ply"
     if not path.is_file():
         return None
-    import trimesh
-
     try:
-        cloud = trimesh.load(path, process=False)
-        return Cloud(xyz=np.asarray(cloud.vertices, np.float64), rgb=np.asarray(cloud.colors, np.uint8)[:, :3])
-    except (OSError, ValueError, LookupError, AttributeError) as error:  # what its reader raises for damaged files
-        progress.warn(f"the page comes without the dense cloud {path}: it cannot be read ({error})")
+        cloud = read_ply(path)
+    except InputError as error:
+        progress.warn(f"the page comes without the dense cloud {path}: {error}")
         return None
+    grey = np.full((len(cloud.xyz), 3), 128, np.uint8)
+    return Cloud(xyz=cloud.xyz, rgb=grey if cloud.rgb is None else cloud.rgb)
 
 
 def _thumbnails(report: dict[str, Any], root: Path, progress: Progress) -> list[bytes | None]:

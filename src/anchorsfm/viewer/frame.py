@@ -1,14 +1,5 @@
 """The frame a model is shown in: upright, in the middle, and of one size whatever the model's unit is.
 
-A model's own frame is arbitrary up to a similarity. People hold cameras level: the x axes of the cameras are nearly
-horizontal and their y axes point down on average. With x_k the x axes and d the mean of the y axes, up is the unit
-vector u that minimises
-
-    mean (x_k . u)^2  +  w |u - (u . d/|d|) d/|d||^2
-
-which follows the x axes where they span a plane, as around an object, and the y axes where they do not, as along a
-wall. Photographs straight down from the air have y axes in all directions; there up is where the cameras come from.
-
 Sizes are those of robust quantiles, so a few points at infinity do not shrink the rest.
 """
 
@@ -18,15 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.geometry.upright import up_direction
 
 SCENE_RADIUS = 3.0
 """Of the points and cameras together in the frame that is shown; the browser's clipping planes suit such sizes."""
 FAR_AWAY = 100.0
 """Points further out than this many scene radii are not drawn."""
-_PULL_TO_MEAN = 0.1
-"""w"""
-_LEVEL = 0.3
-"""Mean length of the y axes below which they say nothing about up."""
 _CLOSENESS = 0.8
 """Of the first view: corners of a ball around a scene are empty as a rule."""
 _MANY_IN_POINTS = 0.9
@@ -49,23 +37,6 @@ class ShownFrame:
         """Rotations of the cameras and their centres in the frame that is shown."""
         rotation = self.rotation @ cam_from_world[:, :, :3].swapaxes(1, 2)
         return np.concatenate([rotation, self.points(camera_centres(cam_from_world))[:, :, None]], axis=2)
-
-
-def up_direction(cam_from_world: Float[np.ndarray, "view 3 4"]) -> Float[np.ndarray, "3"]:
-    """Unit vector that points up in the world frame; see the module."""
-    if not len(cam_from_world):
-        return np.array([0.0, -1.0, 0.0])
-    right, down, forward = (cam_from_world[:, row, :3] for row in range(3))
-    mean_up = -down.mean(0)
-    if np.linalg.norm(mean_up) < _LEVEL and np.linalg.norm(forward.mean(0)) > _LEVEL:
-        mean_up = -forward.mean(0)
-        right = right[:0]
-    if np.linalg.norm(mean_up) < 1e-9:
-        mean_up = -down[0]
-    towards = mean_up / np.linalg.norm(mean_up)
-    horizontal = right.T @ right / max(len(right), 1)
-    _, vectors = np.linalg.eigh(horizontal + _PULL_TO_MEAN * (np.eye(3) - np.outer(towards, towards)))
-    return vectors[:, 0] * (1.0 if vectors[:, 0] @ towards >= 0 else -1.0)
 
 
 def shown_frame(cam_from_world: Float[np.ndarray, "view 3 4"], points: Float[np.ndarray, "point 3"]) -> ShownFrame:
