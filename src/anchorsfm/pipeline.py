@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+import tyro.conf
 from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align
@@ -14,7 +15,10 @@ from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.anchors import build_anchors
 from anchorsfm.colmap.cameras import CAMERA_MODELS
-from anchorsfm.densify import dense_cloud
+from anchorsfm.colmap.meshing import check_mesh_method
+from anchorsfm.dense.cloud import fuse
+from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
+from anchorsfm.dense.maps import CleanView, DepthMaps
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
@@ -91,8 +95,10 @@ class PipelineConfig:
     """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
     known: KnownConfig = field(default_factory=KnownConfig)
     """Known poses and intrinsics."""
-    dense: bool = True
-    """Write a dense cloud of each model to OUT/dense."""
+    dense: Annotated[bool | None, tyro.conf.Suppress] = None
+    """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    """The dense cloud, and what is written beside it."""
     seed: int = 0
     """Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
@@ -105,6 +111,8 @@ class RunResult:
     models: tuple[Reconstruction, ...]
     """Largest first."""
     alignments: tuple[AlignmentResult, ...]
+    depth_maps: tuple[DepthMaps, ...]
+    """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
     report: RunReport
 
 
@@ -134,6 +142,7 @@ def reconstruct(
         _require_two(images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
+        config = replace(config, dense=_is_dense(config, images))
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
@@ -169,13 +178,21 @@ def reconstruct(
         if models:
             folder.write_models(models, images.names)
     with clock.stage("dense cloud"):
+        folder.clear_dense()
         sources = _depths(alignments, models, _present(scene)) if config.dense else ()
-        folder.write_dense(
-            dense_cloud(
-                onto_model(depths, model, _present(scene), predictor.grid), _present(scene), images, predictor.grid
+        depth_maps = tuple(
+            DepthMaps(
+                onto_model(depths, model, _present(scene), predictor.grid),
+                model,
+                _present(scene),
+                images,
+                predictor.grid,
+                config.cloud,
+                folder.store,
             )
             for depths, model in zip(sources, models, strict=False)
         )
+        _write_dense(depth_maps, images, config.cloud, folder, progress)
     dropped = mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()}
     report = RunReport(
         versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
@@ -197,13 +214,17 @@ def reconstruct(
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), report=report)
+    return RunResult(
+        images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=depth_maps, report=report
+    )
 
 
 def _check_settings(config: PipelineConfig) -> None:
     """Settings whose type does not say what is allowed."""
     if config.max_image_size < 64:
         raise InputError(f"--max-image-size {config.max_image_size} is too small: use at least 64 pixels")
+    config.cloud.check()
+    check_mesh_method(config.cloud.mesh)
     for option, value, allowed in (
         ("--align.kinematic-mode", config.align.kinematic_mode, KINEMATIC_MODES),
         ("--align.schedule", config.align.schedule, tuple(SCHEDULES)),
@@ -261,8 +282,38 @@ def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
     )
 
 
+def _is_dense(config: PipelineConfig, images: ImageSet) -> bool:
+    return images.num_images <= MAX_IMAGES_BY_DEFAULT if config.dense is None else config.dense
+
+
+def _write_dense(
+    models: tuple[DepthMaps, ...], images: ImageSet, config: CloudConfig, folder: OutputFolder, progress: Progress
+) -> None:
+    """Clouds of all models, and what else was asked for."""
+    cameras: dict[str, object] = {}
+
+    def watch(number: int, views: DepthMaps) -> Iterator[CleanView]:
+        for clean in views:
+            if config.depth_maps:
+                name = images.names[clean.image]
+                folder.write_depth_map(name, clean)
+                cameras[name] = {"model": number, **clean.view.camera()}
+            yield clean
+
+    for number, maps in enumerate(models):
+        maps.match(progress)
+        with progress.stage("fusing depth", len(maps)) as advance:
+            cloud = fuse(counted(watch(number, maps), advance), config, maps.origin)
+        folder.write_cloud(number, cloud)
+        if config.mesh != "none":
+            with progress.stage("meshing"):
+                folder.write_mesh(number, config.mesh, cloud)
+    if cameras:
+        folder.write_depth_cameras(cameras)
+
+
 def _needs_depth(config: PipelineConfig) -> bool:
-    return config.mapper == "align" or config.dense
+    return config.mapper == "align" or bool(config.dense)
 
 
 def _observe(
