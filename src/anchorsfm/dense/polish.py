@@ -35,7 +35,11 @@ NOISE_VARIANCE = 2.0
 """Of grey values in windows that show nothing: correlation has at least this added to the variance."""
 BEST = 2
 """Neighbours whose correlation counts; the others may not see the point, or at another scale or slant."""
-MOVES_PX: tuple[tuple[float, ...], ...] = ((-2, -1, 0, 1, 2), (-1, -0.5, 0, 0.5, 1), (-0.5, 0, 0.5))
+MOVES_PX: tuple[tuple[float, ...], ...] = (
+    (-2.0, -1.0, 0.0, 1.0, 2.0),
+    (-1.0, -0.5, 0.0, 0.5, 1.0),
+    (-0.5, 0.0, 0.5),
+)
 """Moves that are tried, round by round; pixels that are still bad are filled in between rounds."""
 MOVE_COST = 0.02
 """Correlation that a move by a pixel must gain."""
@@ -130,13 +134,16 @@ class _Matcher:
 
     def score(self, inverse_depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
         """Mean correlation with the `BEST` neighbours of each pixel."""
-        values = [
+        values = (
             correlation(self.window, sample(target, warp(inverse_depth, way), border=-1.0))
             for target, way in zip(self.targets, self.ways, strict=True)
-        ]
-        best = min(len(values), BEST)
-        highest = np.partition(np.stack(values), len(values) - best, axis=0)[-best:]
-        return highest.mean(axis=0, dtype=np.float32) * self.texture
+        )
+        best = [next(values)]
+        for value in values:  # the highest first, no more than BEST
+            for rank, lower in enumerate(best):
+                best[rank], value = np.maximum(lower, value), np.minimum(lower, value)
+            best += [value] if len(best) < BEST else []
+        return sum(best[1:], start=best[0]) * (self.texture / np.float32(len(best)))
 
     def step(self, inverse_depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
         """Inverse depth per pixel of the neighbour in which a point moves fastest."""

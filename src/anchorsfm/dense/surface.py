@@ -9,6 +9,7 @@ roof. Such a pixel looks like the sky around it, whose depth is unknown or anoth
 enough of the pixels around it that look alike (wider around than a window) lie on its plane.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 COLOUR_SIGMA = 12.0
 """Standard deviation of grey values on one surface."""
-FIT_REACH_PX, FIT_STRIDE_PX = 3, 1
+FIT_REACH_PX = 3
 VOTE_REACH_PX, VOTE_STRIDE_PX = 9, 3
 DAMPING = 1e-3
 """Pixels squared, against slopes of pixels that have hardly any company."""
@@ -44,13 +45,16 @@ def fit_planes(
 ) -> Planes:
     """Weighted least squares around every valid pixel; flat where there are too few pixels for a slope."""
     height, width = inverse_depth.shape
+    bands = cv2.split(rgb)
     s = {name: np.zeros((height, width), np.float32) for name in ("1", "u", "v", "uu", "uv", "vv", "r", "ur", "vr")}
-    for du, dv in _offsets(FIT_REACH_PX, FIT_STRIDE_PX):
+    for du, dv in _offsets(FIT_REACH_PX, 1):
+        if (du + dv) % 2:
+            continue  # every other pixel, as on a chessboard, tells as much in half the time
         here, there = _overlap(height, width, du, dv)
         centre, other = inverse_depth[here], inverse_depth[there]
         difference = other - centre
         near = np.abs(difference) < JUMP * max(1.0, np.hypot(du, dv)) * np.abs(centre)
-        weight = _colour_weight(rgb[here], rgb[there]) * (near & valid[there] & valid[here])
+        weight = _colour_weight(bands, here, there) * (near & valid[there] & valid[here])
         s["1"][here] += weight
         s["u"][here] += weight * du
         s["v"][here] += weight * dv
@@ -93,12 +97,13 @@ def _share_on_plane(
     rgb: UInt8[np.ndarray, "h w 3"],
 ) -> Float32[np.ndarray, "h w"]:
     height, width = inverse_depth.shape
+    bands = cv2.split(rgb)
     alike, on_plane = np.full((height, width), 1e-6, np.float32), np.zeros((height, width), np.float32)
     for du, dv in _offsets(VOTE_REACH_PX, VOTE_STRIDE_PX):
         if du == dv == 0:
             continue
         here, there = _overlap(height, width, du, dv)
-        weight = _colour_weight(rgb[here], rgb[there])
+        weight = _colour_weight(bands, here, there)
         expected = planes.value[here] + np.float32(du) * planes.du[here] + np.float32(dv) * planes.dv[here]
         close = np.abs(inverse_depth[there] - expected) < ON_PLANE * planes.value[here]
         alike[here] += weight
@@ -116,8 +121,12 @@ def normals(planes: Planes, focal_px: float, principal_point_px: np.ndarray) -> 
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-20)
 
 
-def _colour_weight(a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-    return _WEIGHT_OF_DIFFERENCE[cv2.absdiff(a, b).max(axis=-1)]
+def _colour_weight(
+    bands: Sequence[UInt8[np.ndarray, "h w"]], here: tuple[slice, slice], there: tuple[slice, slice]
+) -> Float32[np.ndarray, "rows cols"]:
+    """1 for pixels of the same colour, less for others; the band that differs most counts."""
+    differences = [cv2.absdiff(band[here], band[there]) for band in bands]
+    return _WEIGHT_OF_DIFFERENCE[np.maximum(np.maximum(differences[0], differences[1]), differences[2])]
 
 
 _WEIGHT_OF_DIFFERENCE = np.exp(-0.5 * (np.arange(256) / COLOUR_SIGMA) ** 2).astype(np.float32)
