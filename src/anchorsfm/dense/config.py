@@ -19,6 +19,8 @@ class CloudConfig:
     """Views that the depth of a view is matched with and checked against."""
     min_views: int = 2
     """Other views that must agree on a point, all of them where a view has fewer neighbours."""
+    min_views_certain: int = 1
+    """The same where the front end is certain, the correlation is high and no view sees through the point."""
     max_depth_error: float = 0.01
     """Views agree where their depths of a point differ by no more than this share of it."""
     max_error_px: float = 2.0
@@ -36,7 +38,7 @@ class CloudConfig:
 
     def check(self) -> None:
         """Raise InputError for values that make no sense."""
-        for name, lowest in (("num_neighbours", 1), ("min_views", 1), ("max_points", 1)):
+        for name, lowest in (("num_neighbours", 1), ("min_views", 1), ("min_views_certain", 1), ("max_points", 1)):
             if getattr(self, name) < lowest:
                 raise InputError(f"--cloud.{name.replace('_', '-')} must be at least {lowest}")
         for name in ("max_depth_error", "max_error_px", "resolution"):

@@ -35,6 +35,7 @@ VIEWS_KEPT = 32
 """Pictures and depth maps held in memory."""
 KNOWN_CONFIDENCE, SURE_CONFIDENCE = 0.5, 4.0
 """Canonical confidence from which a depth is a place to start from, and from which it is certain."""
+SURE_CORRELATION = 0.8
 MIN_TEXTURE = 0.5
 """Below, correlation says nothing; depth is believed where the front end is certain, with this weight."""
 MIN_FACING = 0.1
@@ -130,9 +131,11 @@ class DepthMaps:
         return CleanView(image=pinhole.image, view=cleaned, normal=normal @ rotation, rgb=photo.rgb)
 
     def _agreed(self, view: int, own: Witness, agreement: Agreement) -> Bool[np.ndarray, "h w"]:
-        needed = min(self.config.min_views, len(self.neighbours[view]))
-        enough = (agreement.agreeing >= max(needed, 1)) & (agreement.agreeing > agreement.contradicting)
-        return enough & (own.polished.correlation > 0)
+        needed = min(self.config.min_views, max(len(self.neighbours[view]), 1))
+        enough = (agreement.agreeing >= needed) & (agreement.agreeing > agreement.contradicting)
+        certain = (self._front_end(view).confidence > SURE_CONFIDENCE) & (own.polished.correlation > SURE_CORRELATION)
+        unopposed = certain & (agreement.agreeing >= self.config.min_views_certain) & (agreement.contradicting == 0)
+        return (enough | unopposed) & (own.polished.correlation > 0)
 
     def _witness(self, view: int) -> Witness:
         """A view whose correlation is 0 where its depth is not to be believed."""
