@@ -36,9 +36,9 @@ NOISE_VARIANCE = 2.0
 BEST = 2
 """Neighbours whose correlation counts; the others may not see the point, or at another scale or slant."""
 MOVES_PX: tuple[tuple[float, ...], ...] = (
-    (-2.0, -1.0, 0.0, 1.0, 2.0),
+    (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0),
     (-1.0, -0.5, 0.0, 0.5, 1.0),
-    (-0.5, 0.0, 0.5),
+    (-0.25, 0.0, 0.25),
 )
 """Moves that are tried, round by round; pixels that are still bad are filled in between rounds."""
 MOVE_COST = 0.02
@@ -148,7 +148,7 @@ class _Matcher:
     def step(self, inverse_depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
         """Inverse depth per pixel of the neighbour in which a point moves fastest."""
         steps = [inverse_depth_per_px(inverse_depth, way) for way in self.ways]
-        return np.minimum(np.minimum.reduce(steps), LARGEST_STEP * inverse_depth)
+        return np.minimum(np.median(np.stack(steps), axis=0), LARGEST_STEP * inverse_depth)
 
 
 def _search(matcher: _Matcher, start: Polished, moves: Sequence[float]) -> Polished:
