@@ -76,8 +76,9 @@ class DepthMaps:
         store: Store,
     ) -> None:
         """`depths` are those of `rescale.onto_model`: a depth map for views of `model`, with its poses and scale."""
+        self.depths, self.scene, self.images, self.grid = depths, scene, images, grid
         self.config = config
-        self._depths, self._scene, self._images, self._grid, self._store = depths, scene, images, grid, store
+        self._store = store
         rows = np.flatnonzero(np.isin(model.image, depths.image))
         part = replace(
             model,
@@ -123,7 +124,7 @@ class DepthMaps:
         cleaned = DenseView(
             depth=(1 / inverse).astype(np.float32),
             confidence=np.where(valid, agreement.weight, 0).astype(np.float32),
-            cam_from_world=self._depths.cam_from_world[view],
+            cam_from_world=self.depths.cam_from_world[view],
             focal_px=pinhole.focal_px,
             principal_point_px=pinhole.principal_point_px,
         )
@@ -175,27 +176,27 @@ class DepthMaps:
     def _camera_digest(self, view: int) -> str:
         pinhole = self._pinholes[view]
         return digest(
-            self._images.digests[pinhole.image],
+            self.images.digests[pinhole.image],
             pinhole,
-            self._depths.cam_from_world[view],
-            [self._grid.scale[pinhole.image], self._grid.offset[pinhole.image]],
+            self.depths.cam_from_world[view],
+            [self.grid.scale[pinhole.image], self.grid.offset[pinhole.image]],
         )
 
     def _front_end(self, view: int) -> DenseView:
-        canonical = self._scene.views[self._pinholes[view].image]
+        canonical = self.scene.views[self._pinholes[view].image]
         assert canonical is not None
-        found = dense_view(self._depths, view, canonical, self._scene.config.subsample)
-        return to_pinhole(found, self._pinholes[view], self._grid)
+        found = dense_view(self.depths, view, canonical, self.scene.config.subsample)
+        return to_pinhole(found, self._pinholes[view], self.grid)
 
     def _pinhole(self, model: Reconstruction, view: int) -> Pinhole:
-        image = int(self._depths.image[view])
+        image = int(self.depths.image[view])
         camera = model.cameras[int(model.camera_index[np.flatnonzero(model.image == image)[0]])]
-        focal_px, centre = float(self._depths.focal_px[view]), self._depths.principal_point_px[view]
-        return make_pinhole(image, camera, focal_px, centre, self._grid)
+        focal_px, centre = float(self.depths.focal_px[view]), self.depths.principal_point_px[view]
+        return make_pinhole(image, camera, focal_px, centre, self.grid)
 
     def _load_photo(self, view: int) -> Photo:
         pinhole = self._pinholes[view]
-        rgb = pinhole_rgb(self._images, self._grid, pinhole)
+        rgb = pinhole_rgb(self.images, self.grid, pinhole)
         x, y = pinhole.principal_point_px.tolist()
         return Photo(
             rgb=rgb,
@@ -204,7 +205,7 @@ class DepthMaps:
                 focal_xy=(pinhole.focal_px, pinhole.focal_px),
                 principal_point=(x, y),
             ),
-            cam_from_world=self._depths.cam_from_world[view],
+            cam_from_world=self.depths.cam_from_world[view],
         )
 
 
