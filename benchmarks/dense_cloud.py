@@ -16,8 +16,8 @@ of the depth maps; at each observation of a reference point the depth of the for
 "found": observations whose pixel has a point. Photographs without `gt.json` are only drawn.
 
 "pixels": share of the pixels of all depth maps that are kept. CPU seconds are those of fusing (and of matching, which
-the earlier fusion did not do) divided by the pairs that have depth; memory is the rise of the peak over what the process
-held before. Both are measured in a child process.
+the earlier fusion did not do) divided by the pairs that have depth; memory is the rise of the peak over what the
+process held before. Both are measured in a child process.
 
 The earlier fusion: a voxel kept its most confident point; a point that another, more confident view saw through was
 dropped; depth came straight from the alignment.

@@ -145,7 +145,8 @@ class DepthMaps:
         sure = blank & (self._front_end(view).confidence > SURE_CONFIDENCE)
         believed = ~blank & (matched.correlation >= self.config.min_correlation)
         trust = np.where(believed, matched.correlation, np.where(sure, np.float32(MIN_TEXTURE), 0))
-        trust = np.where(matched.inverse_depth > 0, trust, 0).astype(np.float32)
+        shown = matched.inverse_depth > 0 if photo.inside is None else (matched.inverse_depth > 0) & photo.inside
+        trust = np.where(shown, trust, 0).astype(np.float32)
         return Witness(photo=photo, polished=replace(matched, correlation=trust))
 
     def _match(self, view: int) -> Polished:
@@ -206,6 +207,7 @@ class DepthMaps:
                 principal_point=(x, y),
             ),
             cam_from_world=self.depths.cam_from_world[view],
+            inside=None if pinhole.is_grid else pinhole.inside(),
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from anchorsfm.colmap.cameras import project
 from anchorsfm.dense.views import DenseView
@@ -41,6 +41,14 @@ class Pinhole:
         plane = (xy - self.principal_point_px) / self.focal_px
         found, _ = project(self.camera, np.column_stack([plane, np.ones(len(plane))]))
         return found
+
+    def inside(self) -> Bool[np.ndarray, "h w"]:
+        """Pixels that the photograph shows."""
+        if self.is_grid:
+            return np.ones(self.size_wh[::-1], bool)
+        at = np.nan_to_num(self.to_photo(_pixel_centres(self.size_wh)), nan=-1.0)
+        shown = (at >= 0).all(axis=1) & (at[:, 0] <= self.camera.width) & (at[:, 1] <= self.camera.height)
+        return shown.reshape(self.size_wh[::-1])
 
 
 def make_pinhole(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from anchorsfm.dense.surface import fit_planes
 from anchorsfm.frontend.classical.confidence import fill_smoothly
@@ -58,6 +58,8 @@ class Photo:
     rgb: UInt8[np.ndarray, "h w 3"]
     grid_view: GridView
     cam_from_world: Float[np.ndarray, "3 4"]
+    inside: Bool[np.ndarray, "h w"] | None = None
+    """Pixels that the photograph shows; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,8 @@ class _Matcher:
             for rank, lower in enumerate(best):
                 best[rank], value = np.maximum(lower, value), np.minimum(lower, value)
             best += [value] if len(best) < BEST else []
-        return sum(best[1:], start=best[0]) * (self.texture / np.float32(len(best)))
+        alone = best[-1] == 0  # no more than one neighbour has the pixel in its picture
+        return np.where(alone, best[0], sum(best[1:], start=best[0]) / np.float32(len(best))) * self.texture
 
     def step(self, inverse_depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
         """Inverse depth per pixel of the neighbour in which a point moves fastest."""
