@@ -1,25 +1,44 @@
 """Dense depth maps and clouds: parts on exact input, the whole on rendered photographs with known depth."""
 
-import numpy as np
-import pytest
-from PIL import Image
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
 
+import numpy as np
+import pycolmap
+import pytest
+import trimesh
+import tyro
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from anchorsfm.align import AlignConfig
+from anchorsfm.cli import Reconstruct
+from anchorsfm.colmap.meshing import poisson_mesh
 from anchorsfm.dense.cells import CellMerger
 from anchorsfm.dense.config import CloudConfig
 from anchorsfm.dense.consistency import Witness, compare
+from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.dense.neighbours import choose_neighbours
 from anchorsfm.dense.pinhole import grid_colours, make_pinhole, to_pinhole
 from anchorsfm.dense.polish import Photo, Polished, polish
 from anchorsfm.dense.specks import without_specks
 from anchorsfm.dense.surface import fit_planes, normals, on_surface
 from anchorsfm.dense.views import DenseView, dense_views
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.sweep import GridView
-from anchorsfm.geometry.transforms import camera_centres, invert
+from anchorsfm.geometry.transforms import camera_centres, fit_similarity, invert
+from anchorsfm.io.store import Store
+from anchorsfm.pipeline import PipelineConfig, reconstruct
 from anchorsfm.scene.alignment import AlignmentResult, SolverStatus, StageHistory
-from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.synthetic import SceneConfig, make_scene, render_depth, render_image
+from anchorsfm.synthetic.scenes import cast_pixels, project
 from golden_scene import golden_scene
 
 NOTHING = np.zeros(0)
@@ -324,3 +343,194 @@ def test_depth_of_a_distorted_camera_moves_to_the_pinhole_picture():
 def test_senseless_settings_are_named(settings, words):
     with pytest.raises(InputError, match=words):
         CloudConfig(**settings).check()
+
+
+# ------------------------------------------------------------------------------------------------------ the whole thing
+
+
+SETTINGS = CloudConfig(depth_maps=True, mesh="poisson")
+
+
+def settings(**changes) -> PipelineConfig:
+    dense = replace(DenseConfig(), size=200)
+    quick = AlignConfig(niter1=60, niter2=60)
+    return PipelineConfig(**{"classical": ClassicalFrontend(dense=dense), "align": quick, "cloud": SETTINGS, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(rendered, tmp_path_factory):
+    output = tmp_path_factory.mktemp("dense") / "out"
+    return reconstruct(rendered / "images", output, settings()), output
+
+
+def truth_frame(xyz, model, scene):
+    scale, pose = fit_similarity(camera_centres(model.cam_from_world), camera_centres(scene.cam_from_world))
+    return scale * (xyz @ pose[:, :3].T) + pose[:, 3]
+
+
+def read_cloud(path):
+    header, body = path.read_bytes().split(b"end_header\n", 1)
+    kinds = [("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3), ("confidence", "<f4")]
+    cloud = np.frombuffer(body, dtype=kinds)
+    assert len(cloud) == int(header.split(b"element vertex ")[1].split()[0])
+    return cloud
+
+
+def test_the_cloud_lies_on_the_surfaces_and_covers_them(run):
+    result, output = run
+    scene = make_scene(SceneConfig(num_images=5, size_wh=(480, 360), arc_deg=50.0, seed=3))
+    cloud = read_cloud(output / "dense" / "0.ply")
+    model = result.models[0]
+    xyz = truth_frame(cloud["xyz"].astype(float), model, scene)
+    error = np.full(len(xyz), np.inf)
+    for image in range(5):
+        xy, depth = project(scene, image, xyz)
+        rows = np.flatnonzero((depth > 0.1) & (xy >= 0).all(axis=1) & (xy < (480, 360)).all(axis=1))
+        error[rows] = np.minimum(error[rows], np.abs(depth[rows] / cast_pixels(scene, image, xy[rows]).distance - 1))
+    assert (error < 0.01).mean() > 0.93
+    assert len(cloud) > 10_000
+    assert cloud["rgb"].std(axis=0).min() > 20
+    assert (cloud["confidence"] > 1).mean() > 0.9
+
+
+def test_normals_point_to_the_cameras_and_stand_on_the_surfaces(run):
+    result, output = run
+    scene = make_scene(SceneConfig(num_images=5, size_wh=(480, 360), arc_deg=50.0, seed=3))
+    cloud, model = read_cloud(output / "dense" / "0.ply"), result.models[0]
+    centres = camera_centres(model.cam_from_world)
+    assert np.linalg.norm(cloud["normal"], axis=1) == pytest.approx(1.0, abs=1e-4)
+    to_middle = centres.mean(axis=0) - cloud["xyz"]
+    assert ((to_middle * cloud["normal"]).sum(axis=1) > 0).mean() > 0.97
+    xyz = truth_frame(cloud["xyz"].astype(float), model, scene)
+    _, pose = fit_similarity(camera_centres(model.cam_from_world), camera_centres(scene.cam_from_world))
+    xy, depth = project(scene, 2, xyz)
+    inside = np.flatnonzero((depth > 0.1) & (xy >= 0).all(axis=1) & (xy < (480, 360)).all(axis=1))
+    hits = cast_pixels(scene, 2, xy[inside])
+    seen = np.abs(depth[inside] / hits.distance - 1) < 0.005
+    cosine = ((cloud["normal"][inside] @ pose[:, :3].T) * hits.normal).sum(axis=1)[seen]
+    assert np.degrees(np.arccos(np.clip(np.median(cosine), -1, 1))) < 12
+
+
+def test_depth_maps_are_what_their_cameras_say(run):
+    result, output = run
+    cameras = json.loads((output / "dense" / "depth" / "cameras.json").read_text())
+    assert sorted(cameras) == [f"{k:04d}.jpg" for k in range(5)]
+    scene = make_scene(SceneConfig(num_images=5, size_wh=(480, 360), arc_deg=50.0, seed=3))
+    scale, _ = fit_similarity(camera_centres(result.models[0].cam_from_world), camera_centres(scene.cam_from_world))
+    for image, (name, camera) in enumerate(sorted(cameras.items())):
+        depth = np.load(output / "dense" / "depth" / f"{name}.depth.npy", allow_pickle=False)
+        confidence = np.load(output / "dense" / "depth" / f"{name}.confidence.npy", allow_pickle=False)
+        assert depth.dtype == confidence.dtype == np.float32
+        assert depth.shape == confidence.shape == (camera["height"], camera["width"])
+        known = depth > 0
+        assert np.array_equal(known, confidence > 0) and known.mean() > 0.3
+        y, x = np.nonzero(known)
+        zoom = 480 / camera["width"]
+        true = cast_pixels(scene, image, np.stack([(x + 0.5) * zoom, (y + 0.5) * zoom], axis=1)).distance
+        assert np.median(np.abs(scale * depth[known] / true - 1)) < 0.004
+        assert camera["focal_px"] * zoom == pytest.approx(scene.focal_px[image], rel=0.01)
+        assert np.array(camera["cam_from_world"]).shape == (3, 4) and camera["model"] == 0
+
+
+def test_the_mesh_is_near_the_cloud(run):
+    _, output = run
+    mesh = trimesh.load(output / "dense" / "0-mesh.ply", process=False)
+    cloud = read_cloud(output / "dense" / "0.ply")["xyz"]
+    assert len(mesh.faces) > 1000
+    distance, _ = cKDTree(cloud).query(mesh.vertices)
+    assert np.median(distance) < 0.01 * np.linalg.norm(np.ptp(cloud, axis=0))
+    assert not list((output / "dense").glob(".*"))
+
+
+def test_each_view_can_be_looked_at_once_and_again(run):
+    result, _ = run
+    (maps,) = result.depth_maps
+    assert len(maps) == 5
+    first, again = list(maps), list(maps)
+    assert [clean.image for clean in first] == list(range(5))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.view.depth, b.view.depth)
+        np.testing.assert_array_equal(a.view.confidence, b.view.confidence)
+        assert a.rgb.shape == (*a.view.depth.shape, 3)
+
+
+class Stages(Progress):
+    """Stages and their steps."""
+
+    def __init__(self):
+        self.steps = {}
+
+    @contextmanager
+    def stage(self, description, total=None):
+        self.steps[description] = [total, 0]
+
+        def advance(count):
+            self.steps[description][1] += count
+
+        yield advance
+
+
+def test_matching_continues_where_it_was_to_the_same_depth(run, tmp_path):
+    result, output = run
+    shutil.copytree(output / "cache" / "dense-depth", tmp_path / "dense-depth")
+    stored = sorted((tmp_path / "dense-depth").iterdir())
+    assert len(stored) == 5
+    whole = [path.read_bytes() for path in stored]
+    stored[0].unlink()
+    stored[3].write_bytes(whole[3][:500])
+    before = {path.name: path.stat().st_mtime_ns for path in stored[1:]}
+    (made,) = result.depth_maps
+    progress = Stages()
+    maps = DepthMaps(made.depths, result.models[0], made.scene, made.images, made.grid, made.config, Store(tmp_path))
+    maps.match(progress)
+    assert progress.steps == {"matching depth": [5, 5]}
+    assert [path.read_bytes() for path in stored] == whole
+    changed = [path.name for path in stored[1:] if path.stat().st_mtime_ns != before[path.name]]
+    assert changed == [stored[3].name]
+    np.testing.assert_array_equal(maps.clean(2).view.depth, made.clean(2).view.depth)
+    unstored = DepthMaps(made.depths, result.models[0], made.scene, made.images, made.grid, made.config, Store(None))
+    np.testing.assert_array_equal(unstored.clean(0).view.depth, made.clean(0).view.depth)
+
+
+def test_large_sets_get_a_cloud_only_if_it_is_asked_for(run, rendered, tmp_path, monkeypatch):
+    _, output = run
+    shutil.copytree(output, tmp_path / "out")
+    monkeypatch.setattr("anchorsfm.pipeline.MAX_IMAGES_BY_DEFAULT", 4)
+    result = reconstruct(rendered / "images", tmp_path / "out", settings())
+    assert result.depth_maps == () and not (tmp_path / "out" / "dense").exists()
+
+
+def test_flags_of_the_command_line():
+    def parsed(*flags) -> PipelineConfig:
+        return tyro.cli(Reconstruct, args=["photos", "-o", "out", *flags])._settings()
+
+    assert parsed().dense is None
+    assert parsed("--dense").dense is True
+    assert parsed("--no-dense").dense is False
+    chosen = parsed("--cloud.mesh", "poisson", "--cloud.depth-maps", "--cloud.min-views", "3").cloud
+    assert chosen == CloudConfig(mesh="poisson", depth_maps=True, min_views=3)
+    with pytest.raises(InputError, match="--dense and --no-dense"):
+        parsed("--dense", "--no-dense")
+
+
+def test_meshing_that_is_not_in_the_build_is_named_before_any_work(rendered, tmp_path):
+    if hasattr(pycolmap, "sparse_delaunay_meshing"):
+        pytest.skip("this build has it")
+    with pytest.raises(InputError, match=r"--cloud\.mesh delaunay .* use --cloud\.mesh poisson"):
+        reconstruct(rendered / "images", tmp_path / "out", settings(cloud=CloudConfig(mesh="delaunay")))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mesh_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "cloud.ply").write_text("not a cloud")
+    with pytest.raises(StorageError, match=r"mesh\.ply"):
+        poisson_mesh(tmp_path / "cloud.ply", tmp_path / "mesh.ply", 100)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cloud.ply"]
+
+
+def test_two_photographs_make_a_cloud(run, rendered, tmp_path):
+    photos = [rendered / "images" / name for name in ("0001.jpg", "0002.jpg")]
+    result = reconstruct(photos, tmp_path / "out", settings(cloud=CloudConfig()))
+    assert len(result.depth_maps[0]) == 2
+    assert len(read_cloud(tmp_path / "out" / "dense" / "0.ply")) > 3000
+    assert sorted(path.name for path in (tmp_path / "out" / "dense").iterdir()) == ["0.ply"]

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, Int64, UInt8
 
 _BITS = 21
 _HALF = 1 << (_BITS - 1)
-_BUFFERED = 1 << 21
-"""Points that wait before they are merged into the sums."""
+_MIN_WAITING = 1 << 19
+"""Points wait before they are merged into the sums: at least so many, or half as many as there are sums."""
 _XYZ, _NORMAL, _RGB, _WEIGHT, _COUNT = slice(0, 3), slice(3, 6), slice(6, 9), 9, 10
 
 
@@ -66,7 +66,7 @@ class CellMerger:
         self._max_points = max_points
         self._coarser = 0
         self._sums: dict[int, list[_Sums]] = {}
-        self._buffered = 0
+        self._waiting, self._merged = 0, 0
 
     def add(
         self,
@@ -82,12 +82,14 @@ class CellMerger:
             rows = level == one
             place = (xyz[rows] - self._origin) / 2.0**one
             cell = np.floor(place)
-            weight = confidence[rows, None]
-            columns = (weight * (place - cell - 0.5), weight * normal[rows], weight * rgb[rows], weight, weight * 0 + 1)
-            value = np.concatenate(columns, axis=1).astype(np.float32)
+            weight = confidence[rows, None].astype(np.float32)
+            value = np.empty((len(cell), 11), np.float32)
+            value[:, _XYZ] = weight * (place - cell - 0.5)
+            value[:, _NORMAL], value[:, _RGB] = weight * normal[rows], weight * rgb[rows]
+            value[:, _WEIGHT], value[:, _COUNT] = weight[:, 0], 1
             self._sums.setdefault(one, []).append(_Sums.joined([_Sums(key=_key(cell), value=value)]))
-        self._buffered += len(xyz)
-        if self._buffered > _BUFFERED:
+            self._waiting += len(value)
+        if self._waiting > max(_MIN_WAITING, self._merged // 2):
             self._merge()
 
     def finish(self) -> DenseCloud:
@@ -102,9 +104,10 @@ class CellMerger:
 
     def _merge(self) -> None:
         self._sums = {level: [_Sums.joined(parts)] for level, parts in sorted(self._sums.items())}
-        self._buffered = 0
+        self._waiting = 0
         while self._num_cells() > 2 * self._max_points:
             self._coarsen()
+        self._merged = self._num_cells()
 
     def _num_cells(self) -> int:
         return sum(len(part.key) for parts in self._sums.values() for part in parts)
