@@ -148,7 +148,7 @@ def write_synthetic_run(
     depths.begin_model(model)
     y, x = np.mgrid[:192, :256]
     for image in range(registered):
-        depths.add(image, 2 + 0.5 * np.sin((x + 9 * image) / 40.0), np.where(y > 20, 10.0 + x / 20, 0.5))
+        depths.add(image, 2 + 0.5 * np.sin((x + 9 * image) / 40.0), np.where(y > 20, 2.0 + x / 80, 0.0))
     cost = tuple(float(value) for value in np.geomspace(4, 0.2, 12))
     solver = SolverReport(method="second order", status="converged", iterations=12, cost=cost)
     report = RunReport(

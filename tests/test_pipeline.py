@@ -21,6 +21,9 @@ from anchorsfm.pipeline import PipelineConfig, RunResult, _frontend, reconstruct
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.progress import Progress
 
+DENSE_POINT = [("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3), ("confidence", "<f4")]
+"""A vertex of dense/0.ply."""
+
 
 class Warnings(Progress):
     def __init__(self):
@@ -80,7 +83,7 @@ def test_the_model_is_what_colmap_reads(run):
 def test_the_dense_cloud_lies_on_the_surfaces(run, rendered):
     result, output = run
     header, body = (output / "dense" / "0.ply").read_bytes().split(b"end_header\n", 1)
-    cloud = np.frombuffer(body, dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    cloud = np.frombuffer(body, dtype=DENSE_POINT)
     assert len(cloud) == int(header.split(b"element vertex ")[1].split()[0]) > 20_000
     from scipy.spatial import cKDTree
 
@@ -232,7 +235,7 @@ def test_poses_from_tracks_make_a_model_and_a_dense_cloud(tracks_run, rendered):
     from scipy.spatial import cKDTree
 
     body = (output / "dense" / "0.ply").read_bytes().split(b"end_header\n", 1)[1]
-    cloud = np.frombuffer(body, dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    cloud = np.frombuffer(body, dtype=DENSE_POINT)
     sparse = result.models[0].points
     distance, _ = cKDTree(cloud["xyz"]).query(sparse)
     assert len(cloud) > 5_000 and np.median(distance) < 0.02 * np.linalg.norm(np.ptp(sparse, axis=0))

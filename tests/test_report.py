@@ -133,7 +133,7 @@ def test_depth_maps_become_pictures_and_figures(tmp_path):
     log = DepthLog(3)
     log.begin_model(model)
     depth = np.full((60, 80), 2.5)
-    confidence = np.where(np.arange(60)[:, None] < 15, 1.0, 10.0) * np.ones((60, 80))
+    confidence = np.where(np.arange(60)[:, None] < 15, 0.0, 3.0) * np.ones((60, 80))
     log.add(1, depth, confidence)
     log.add(2, np.full((60, 80), np.nan), np.zeros((60, 80)))
     found = log.finish(store)

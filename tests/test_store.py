@@ -90,5 +90,22 @@ def test_ply_is_binary_and_complete(tmp_path):
     assert len(body) == 30
 
 
+def test_ply_with_normals_has_the_names_that_programs_look_for(tmp_path):
+    xyz, normal = np.arange(6.0).reshape(2, 3), np.eye(3)[:2]
+    write_ply(tmp_path / "a.ply", xyz, np.full((2, 3), 9, np.uint8), normal=normal, confidence=np.array([2.5, 3.0]))
+    header, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n")
+    kinds = [tuple(line.split()[1:]) for line in header.decode().splitlines() if line.startswith("property")]
+    assert kinds == [
+        *(("float", name) for name in ("x", "y", "z", "nx", "ny", "nz")),
+        *(("uchar", name) for name in ("red", "green", "blue")),
+        ("float", "confidence"),
+    ]
+    assert struct.unpack("<ffffffBBBf", body[:31]) == (0, 1, 2, 1, 0, 0, 9, 9, 9, 2.5)
+    trimesh = pytest.importorskip("trimesh")
+    read = trimesh.load(tmp_path / "a.ply")
+    np.testing.assert_array_equal(read.vertices, xyz)
+    np.testing.assert_array_equal(np.asarray(read.colors)[:, :3], 9)
+
+
 def test_json_of_nested_values():
     assert '"image": []' in to_json({"x": FallbackTargets.empty(), "n": np.float32(1.5)})

@@ -34,6 +34,10 @@ class Reconstruct:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
+    dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write a dense cloud however many images there are; without this, for sets of up to 200."""
+    no_dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write no dense cloud."""
     weights: str | None = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
     accept_weights_license: bool = False
@@ -70,7 +74,10 @@ class Reconstruct:
             accept_weights_license=self.accept_weights_license or network.accept_weights_license,
             device=self.device if self.device != "auto" else network.device,
         )
-        return replace(self.config, mast3r=network)
+        if self.dense and self.no_dense:
+            raise InputError("--dense and --no-dense contradict each other: leave one out")
+        dense = True if self.dense else False if self.no_dense else self.config.dense
+        return replace(self.config, mast3r=network, dense=dense)
 
 
 @dataclass(frozen=True, kw_only=True)

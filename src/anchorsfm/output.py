@@ -1,16 +1,20 @@
 """The output folder: what lies where, written so that a file is complete or absent."""
 
+import io
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
-from anchorsfm.densify import DenseCloud
+from anchorsfm.dense.cells import DenseCloud
+from anchorsfm.dense.maps import CleanView
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, remove_leftovers, to_json, write_atomic
 from anchorsfm.report import RunReport, UncertaintyReport
@@ -48,11 +52,40 @@ class OutputFolder:
         """The final models, largest first, as sparse/0, sparse/1, ..."""
         write_models(self.root / "sparse", models, names)
 
-    def write_dense(self, clouds: Iterable[DenseCloud]) -> None:
-        """Dense clouds as dense/0.ply, dense/1.ply, ... numbered like the models."""
+    def clear_dense(self) -> None:
+        """Remove the dense output of an earlier run."""
         shutil.rmtree(self.root / "dense", ignore_errors=True)
-        for number, cloud in enumerate(clouds):
-            write_ply(self.root / "dense" / f"{number}.ply", cloud.xyz, cloud.rgb)
+
+    def write_cloud(self, number: int, cloud: DenseCloud) -> None:
+        """The dense cloud of a model as dense/NUMBER.ply."""
+        path = self.root / "dense" / f"{number}.ply"
+        write_ply(path, cloud.xyz, cloud.rgb, normal=cloud.normal, confidence=cloud.confidence)
+
+    def write_mesh(self, number: int, method: str, cloud: DenseCloud) -> None:
+        """A surface as dense/NUMBER-mesh.ply: of the dense cloud (poisson) or of the sparse points (delaunay)."""
+        mesh = self.root / "dense" / f"{number}-mesh.ply"
+        if method == "poisson" and len(cloud.xyz):
+            poisson_mesh(self.root / "dense" / f"{number}.ply", mesh, len(cloud.xyz))
+        elif method == "delaunay":
+            delaunay_mesh(self.root / "sparse" / str(number), mesh)
+
+    def write_depth_map(self, name: str, clean: CleanView) -> None:
+        """Depth and confidence of an image, as dense/depth/NAME.depth.npy and NAME.confidence.npy.
+
+        Arrays (height, width) of float32. Depth is along the optical axis in units of the model, 0 where none was kept;
+        confidence is the number of agreeing views, each weighted by its correlation, 0 where none was kept. Pixels are
+        those of the pinhole picture that cameras.json describes, row 0 at the top.
+        """
+        folder = self.root / "dense" / "depth"
+        kept = clean.view.confidence > 0
+        for kind, values in (("depth", np.where(kept, clean.view.depth, 0)), ("confidence", clean.view.confidence)):
+            buffer = io.BytesIO()
+            np.save(buffer, values.astype(np.float32), allow_pickle=False)
+            write_atomic(folder / f"{name}.{kind}.npy", buffer.getvalue())
+
+    def write_depth_cameras(self, cameras: Mapping[str, object]) -> None:
+        """The cameras of all depth maps by image name, as dense/depth/cameras.json."""
+        write_atomic(self.root / "dense" / "depth" / "cameras.json", to_json(cameras))
 
     def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
         """Standard deviations of poses and intrinsics of all models."""

@@ -1,24 +1,27 @@
 """The whole reconstruction, about one statement per stage."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+import tyro.conf
+from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.anchors import build_anchors
 from anchorsfm.colmap.cameras import CAMERA_MODELS
-from anchorsfm.densify import DenseCloud, dense_cloud, dense_view
+from anchorsfm.colmap.meshing import check_mesh_method
+from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
+from anchorsfm.dense.maps import DepthMaps
+from anchorsfm.dense_output import depth_maps, write_dense
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.graph import GraphConfig, ObservedScene, score_matrix, select_component
+from anchorsfm.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
@@ -26,12 +29,11 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping import Mapped, Mapper, MapperInput, map_images, save_database
 from anchorsfm.modelling import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
-from anchorsfm.output import OutputFolder, changed_settings, plain
+from anchorsfm.outcome import Outcome, kinematic_edges, licence_of
+from anchorsfm.output import OutputFolder, changed_settings
 from anchorsfm.pairing import make_pairs
-from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
+from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
-from anchorsfm.report.record import DepthFigures
-from anchorsfm.rescale import canonical_depths, onto_model
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -40,13 +42,13 @@ from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counte
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
-from anchorsfm.tracks.refine import AdjustConfig, AdjustResult
+from anchorsfm.tracks.refine import AdjustConfig
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.start import alignment_model, start_cameras
 from anchorsfm.tracks.subpixel import SubpixelConfig
-from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
+from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from anchorsfm.tree import MODES as KINEMATIC_MODES
-from anchorsfm.tree import build_tree, tree_of_scores
+from anchorsfm.tree import build_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,10 @@ class PipelineConfig:
     """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
     known: KnownConfig = field(default_factory=KnownConfig)
     """Known poses and intrinsics."""
-    dense: bool = True
-    """Write a dense cloud of each model to OUT/dense."""
+    dense: Annotated[bool | None, tyro.conf.Suppress] = None
+    """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    """The dense cloud, and what is written beside it."""
     seed: int = 0
     """Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
@@ -107,6 +111,8 @@ class RunResult:
     models: tuple[Reconstruction, ...]
     """Largest first."""
     alignments: tuple[AlignmentResult, ...]
+    depth_maps: tuple[DepthMaps, ...]
+    """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
     report: RunReport
 
 
@@ -128,6 +134,7 @@ def reconstruct(
     """
     config = config or PipelineConfig()
     _check_settings(config)
+    changed = changed_settings(config, PipelineConfig())
     folder, clock = OutputFolder(output), StageClock()
     folder.prepare(config)
     progress = recorded = RecordingProgress(progress)
@@ -136,6 +143,7 @@ def reconstruct(
         _require_two(images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
+        config = replace(config, dense=_is_dense(config, images))
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
@@ -145,8 +153,8 @@ def reconstruct(
     with clock.stage("tracks"):
         given = _mapper_input(collector, predictor, scene, images, known, config)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
-            nothing = _Outcome(images=images, log=log, weights=_licence(predictor))
-            folder.write_report(_report(nothing, config, clock, recorded), (), progress)
+            nothing = Outcome(images=images, log=log, weights=licence_of(predictor))
+            folder.write_report(nothing.report(config, changed, config.seed, clock, recorded), (), progress)
             raise _unrelated(images, log)
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
@@ -173,13 +181,16 @@ def reconstruct(
         if models:
             folder.write_models(models, images.names)
     with clock.stage("dense cloud"):
-        depths = DepthLog(sum(len(model.image) for model in models))
-        if config.dense:
-            folder.write_dense(_dense_clouds(alignments, models, _present(scene), images, predictor.grid, depths))
-        else:
-            folder.write_dense(())
+        folder.clear_dense()
+        maps = (
+            depth_maps(models, alignments, _present(scene), images, predictor.grid, config.cloud, folder)
+            if config.dense
+            else ()
+        )
+        depth_log = DepthLog(sum(len(views) for views in maps))
+        write_dense(maps, models[: len(maps)], images, config.cloud, folder, depth_log, progress)
     with clock.stage("report figures"):
-        outcome = _Outcome(
+        outcome = Outcome(
             images=images,
             log=log,
             models=tuple(models),
@@ -187,69 +198,25 @@ def reconstruct(
             uncertainties=tuple(uncertainties),
             alignments=tuple(alignments),
             dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
-            tree=_kinematic_edges(_present(scene), config.align.kinematic_mode) if alignments else None,
-            depth=depths.finish(folder.store),
-            weights=_licence(predictor),
+            tree=kinematic_edges(_present(scene), config.align.kinematic_mode) if alignments else None,
+            depth=depth_log.finish(folder.store),
+            weights=licence_of(predictor),
         )
-        report = _report(outcome, config, clock, recorded)
+        report = outcome.report(config, changed, config.seed, clock, recorded)
     report = replace(report, stages=tuple(clock.timings))
     folder.write_report(report, models, progress)
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), report=report)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    """What a run came to; by default nothing."""
-
-    images: ImageSet
-    log: PairLog
-    models: tuple[Reconstruction, ...] = ()
-    finished: tuple[AdjustResult, ...] = ()
-    uncertainties: tuple[ModelUncertainty, ...] = ()
-    alignments: tuple[AlignmentResult, ...] = ()
-    dropped: dict[int, str] = field(default_factory=dict)
-    tree: Int[np.ndarray, "edge 2"] | None = None
-    depth: DepthFigures | None = None
-    weights: dict[str, str] | None = None
-
-
-def _report(outcome: _Outcome, config: PipelineConfig, clock: StageClock, recorded: RecordingProgress) -> RunReport:
-    """The record of the run."""
-    images, results = outcome.images, zip(outcome.models, outcome.finished, outcome.uncertainties, strict=True)
-    return RunReport(
-        versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
-        seed=config.seed,
-        config=plain(config),
-        changed=changed_settings(config, PipelineConfig()),
-        image_root=str(images.root.resolve()),
-        images=report_images(images, outcome.models, outcome.dropped, outcome.log),
-        pairs=dict(sorted(outcome.log.status.items())),
-        pair_list=outcome.log.columns(),
-        alignments=tuple(report_alignment(a) for a in outcome.alignments),
-        models=tuple(
-            report_model(number, model, result.lenses, uncertainty, images.names, outcome.tree)
-            for number, (model, result, uncertainty) in enumerate(results)
-        ),
-        depth=outcome.depth,
-        stages=tuple(clock.timings),
-        warnings=tuple(recorded.warnings),
-        weights=outcome.weights,
-    )
-
-
-def _licence(predictor: PairPredictor) -> dict[str, str] | None:
-    """The terms of the weights that predict, if trained ones do."""
-    licence = getattr(predictor, "licence", None)
-    return asdict(licence) if licence else None
+    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
 
 
 def _check_settings(config: PipelineConfig) -> None:
     """Settings whose type does not say what is allowed."""
     if config.max_image_size < 64:
         raise InputError(f"--max-image-size {config.max_image_size} is too small: use at least 64 pixels")
+    config.cloud.check()
+    check_mesh_method(config.cloud.mesh)
     for option, value, allowed in (
         ("--align.kinematic-mode", config.align.kinematic_mode, KINEMATIC_MODES),
         ("--align.schedule", config.align.schedule, tuple(SCHEDULES)),
@@ -307,8 +274,12 @@ def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
     )
 
 
+def _is_dense(config: PipelineConfig, images: ImageSet) -> bool:
+    return images.num_images <= MAX_IMAGES_BY_DEFAULT if config.dense is None else config.dense
+
+
 def _needs_depth(config: PipelineConfig) -> bool:
-    return config.mapper == "align" or config.dense
+    return config.mapper == "align" or bool(config.dense)
 
 
 def _observe(
@@ -359,18 +330,6 @@ def _align_components(
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))
     return results
-
-
-def _kinematic_edges(scene: ObservedScene, mode: str) -> Int[np.ndarray, "edge 2"]:
-    """Pairs of images that the alignments of all components chained poses along."""
-    edges = [np.zeros((0, 2), np.int64)]
-    for component in range(int(scene.graph.component.max()) + 1):
-        part = select_component(scene, component)
-        blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
-        parent = tree_of_scores(score_matrix(part.graph), blocks, mode).parent
-        child = np.flatnonzero(parent >= 0)
-        edges.append(np.stack([part.image[child], part.image[parent[child]]], axis=1))
-    return np.concatenate(edges)
 
 
 def _mapper_input(
@@ -430,26 +389,6 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         choose_camera_model=config.camera_model == "auto",
         from_grid=from_grid,
     )
-
-
-def _dense_clouds(
-    alignments: list[AlignmentResult],
-    models: list[Reconstruction],
-    scene: ObservedScene,
-    images: ImageSet,
-    grid: ImageGrid,
-    log: DepthLog,
-) -> Iterator[DenseCloud]:
-    """The dense cloud of each model, with the depths of the alignment it came from, else canonical ones."""
-    for model in models:
-        of_model = [a for a in alignments if np.isin(model.image, a.image).any()]
-        aligned = onto_model(of_model[0] if of_model else canonical_depths(model, scene), model, scene, grid)
-        log.begin_model(model)
-        for view, image in enumerate(aligned.image.tolist()):
-            if (canonical := scene.views[image]) is not None:
-                dense = dense_view(aligned, view, canonical, scene.config.subsample)
-                log.add(image, dense.depth, dense.confidence)
-        yield dense_cloud(aligned, scene, images, grid)
 
 
 def _present(scene: ObservedScene | None) -> ObservedScene:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from anchorsfm.anchors import require_views
 from anchorsfm.colmap.cameras import focal_length_px, principal_point_px
-from anchorsfm.densify import DenseView, dense_view
+from anchorsfm.dense.views import DenseView, dense_view
 from anchorsfm.geometry.transforms import transform
 from anchorsfm.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult, SolverStatus, StageHistory

@@ -1,4 +1,4 @@
-"""Coloured point clouds as binary PLY, which MeshLab, CloudCompare and splatting trainers read."""
+"""Coloured point clouds as binary PLY, which MeshLab, CloudCompare, Open3D and splatting trainers read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,29 @@ class PointCloud:
     """Every other property of the vertices by its name, (point,) each: `nx`, `confidence` ..."""
 
 
-def write_ply(path: Path, xyz: Float[np.ndarray, "point 3"], rgb: UInt8[np.ndarray, "point 3"]) -> None:
-    """Write vertices x, y, z (float32), red, green, blue (uint8); little endian.
+def write_ply(
+    path: Path,
+    xyz: Float[np.ndarray, "point 3"],
+    rgb: UInt8[np.ndarray, "point 3"],
+    *,
+    normal: Float[np.ndarray, "point 3"] | None = None,
+    confidence: Float[np.ndarray, "point"] | None = None,
+) -> None:
+    """Write vertices x, y, z, nx, ny, nz (float32), red, green, blue (uint8), confidence (float32); little endian.
 
-    Raises StorageError if the file cannot be written.
+    Normals and confidence are left out if not given. Raises StorageError if the file cannot be written.
     """
-    vertex = np.empty(len(xyz), dtype=[("xyz", "<f4", 3), ("rgb", "u1", 3)])
-    vertex["xyz"], vertex["rgb"] = xyz, rgb
-    names = [f"property float {axis}" for axis in "xyz"] + [f"property uchar {c}" for c in ("red", "green", "blue")]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *names, "end_header", ""]
+    columns: list[tuple[str, str, np.ndarray]] = [(axis, "float", xyz[:, k]) for k, axis in enumerate("xyz")]
+    if normal is not None:
+        columns += [(f"n{axis}", "float", normal[:, k]) for k, axis in enumerate("xyz")]
+    columns += [(name, "uchar", rgb[:, k]) for k, name in enumerate(("red", "green", "blue"))]
+    if confidence is not None:
+        columns.append(("confidence", "float", confidence))
+    vertex = np.empty(len(xyz), dtype=[(name, "<" + _TYPES[kind]) for name, kind, _ in columns])
+    for name, _, values in columns:
+        vertex[name] = values
+    properties = [f"property {kind} {name}" for name, kind, _ in columns]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *properties, "end_header", ""]
     write_atomic(path, "\n".join(header).encode() + vertex.tobytes())
 
 

@@ -13,8 +13,6 @@ from anchorsfm.report.record import DepthFigures, DepthReport
 from anchorsfm.scene.reconstruction import Reconstruction
 
 STORE_KIND = "depth-pictures"
-MIN_CONFIDENCE = 1.5
-"""Pixels below count as unknown, as in the dense cloud."""
 _MARGIN = 1.1
 """The colour scale reaches this much beyond the depths of the triangulated points."""
 
@@ -22,10 +20,9 @@ _MARGIN = 1.1
 class DepthLog:
     """Collects small pictures of depth maps as they are made."""
 
-    def __init__(self, num_images: int, min_confidence: float = MIN_CONFIDENCE) -> None:
+    def __init__(self, num_images: int) -> None:
         """num_images: how many there will be at most; their size depends on it."""
         self._side = picture_side(2 * num_images)
-        self._min_confidence = min_confidence
         self._limits: list[tuple[float, float]] = []
         self._images: list[DepthReport] = []
         self._pictures: dict[str, bytes] = {}
@@ -35,8 +32,8 @@ class DepthLog:
         self._limits.append(depth_limits(model))
 
     def add(self, image: int, depth: Float[np.ndarray, "h w"], confidence: Float[np.ndarray, "h w"]) -> None:
-        """Take down the depth map of one image in world units of the model."""
-        known = (confidence > self._min_confidence) & np.isfinite(depth) & (depth > 0)
+        """Take down a cleaned depth map: depth in world units, and the number of agreeing views, 0 where unknown."""
+        known = (confidence > 0) & np.isfinite(depth) & (depth > 0)
         values = depth[known]
         marks = [short(v) for v in np.percentile(values, [2, 50, 98])] if len(values) else [None] * 3
         self._images.append(
@@ -61,7 +58,6 @@ class DepthLog:
         store.save(STORE_KIND, key, {k: np.frombuffer(v, np.uint8) for k, v in self._pictures.items()})
         return DepthFigures(
             entry=key,
-            min_confidence=self._min_confidence,
             limits=tuple(self._limits),
             images=tuple(self._images),
         )

@@ -15,7 +15,7 @@ import cv2
 import jinja2
 
 from anchorsfm.report import diagrams
-from anchorsfm.report.pictures import CERTAIN, colour_bar
+from anchorsfm.report.pictures import MANY_VIEWS, colour_bar
 from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -82,7 +82,7 @@ def render(page: Page) -> str:
         models=[_model_figures(report, model) for model in report["models"]],
         depth=_depth_cards(page),
         stages=_stages(report),
-        certain=CERTAIN,
+        many_views=MANY_VIEWS,
         depth_bar=colour_bar(cv2.COLORMAP_TURBO)[::-1],
         confidence_bar=colour_bar(cv2.COLORMAP_VIRIDIS),
         cost_svg=diagrams.cost_svg,

@@ -24,8 +24,8 @@ _BYTES_PER_PIXEL = 0.3
 """Of a JPEG of this size and quality, header included."""
 _QUALITY = 78
 _UNKNOWN_RGB = (70, 74, 80)
-CERTAIN = 30.0
-"""Confidence at the upper end of its colour scale; the lower end is 1, "know nothing"."""
+MANY_VIEWS = 8.0
+"""Agreeing views at the upper end of the colour scale of confidences."""
 
 
 def picture_side(count: int, budget: int = BUDGET) -> int:
@@ -74,9 +74,8 @@ def depth_picture(
 
 
 def confidence_picture(confidence: Float[np.ndarray, "h w"], side: int = MAX_SIDE) -> bytes:
-    """Confidences on a logarithmic scale from 1 to `CERTAIN`."""
-    share = np.log(np.maximum(confidence, 1.0)) / np.log(CERTAIN)
-    shown = _false_colours(share, cv2.COLORMAP_VIRIDIS)
+    """Confidences of a cleaned depth map, numbers of views, from 0 to `MANY_VIEWS`."""
+    shown = _false_colours(confidence / MANY_VIEWS, cv2.COLORMAP_VIRIDIS)
     return jpeg(np.asarray(cv2.resize(shown, _size_wh(confidence, side), interpolation=cv2.INTER_AREA), np.uint8))
 
 

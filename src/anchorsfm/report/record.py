@@ -173,12 +173,13 @@ class DepthReport:
     """Row of `images` in the report."""
     model: int
     known: float
-    """Share of the pixels with a depth that is worth anything."""
+    """Share of the pixels with a depth that other views agree with."""
     near: float | None
     median: float | None
     far: float | None
     """2nd, 50th and 98th percentile of these depths."""
     median_confidence: float | None
+    """Number of views that agree with a known pixel, this one included, each weighted by its correlation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,8 +188,6 @@ class DepthFigures:
 
     entry: str
     """Entry of the cache that holds their pictures."""
-    min_confidence: float
-    """Pixels below count as unknown."""
     limits: tuple[tuple[float, float], ...]
     """Depths at the ends of the colour bar, for each model."""
     images: tuple[DepthReport, ...]

@@ -1,0 +1,272 @@
+"""Depth maps of a model, matched with the adjusted cameras and cleaned against each other, one view at a time.
+
+Two passes. The first matches every view with its neighbours (`polish`) and puts the result into the store, rounded; it
+is the slow one, and an interrupted run goes on where it was. The second compares every view with its neighbours
+(`consistency`), looks for planes (`surface`) and keeps what is on them. Only the views at hand are in memory.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from anchorsfm.dense.config import CloudConfig
+from anchorsfm.dense.consistency import Agreement, Witness, compare
+from anchorsfm.dense.neighbours import choose_neighbours
+from anchorsfm.dense.pinhole import Pinhole, make_pinhole, pinhole_rgb, to_pinhole
+from anchorsfm.dense.polish import Photo, Polished, polish, texture
+from anchorsfm.dense.surface import fit_planes, normals, on_surface
+from anchorsfm.dense.views import DenseView, dense_view
+from anchorsfm.frontend.classical.sweep import GridView
+from anchorsfm.graph import ObservedScene
+from anchorsfm.io.store import Store, digest
+from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Reconstruction
+
+MATCHING_VERSION = 1
+"""Raise when `polish` changes what it finds: stored depth is then made anew."""
+VIEWS_KEPT = 32
+"""Pictures and depth maps held in memory."""
+KNOWN_CONFIDENCE, SURE_CONFIDENCE = 0.5, 4.0
+"""Canonical confidence from which a depth is a place to start from, and from which it is certain."""
+SURE_CORRELATION = 0.8
+MIN_TEXTURE = 0.5
+"""Below, correlation says nothing; depth is believed where the front end is certain, with this weight."""
+MIN_FACING = 0.1
+"""Cosine between normal and ray of the most slanted surface that is kept."""
+MIN_REGION_PX = 60
+"""Connected regions of a depth map with fewer pixels are dropped, on maps of `REFERENCE_AREA_PX`."""
+REFERENCE_AREA_PX = 512 * 384
+REGION_LOG_STEP = 0.02
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanView:
+    """The cleaned depth map of one image."""
+
+    image: int
+    """Index in the ImageSet."""
+    view: DenseView
+    """Depth in units of the model on a pinhole picture of the image; confidence is 0 where a point was dropped, else
+    the number of views that agree on it, this one included, each weighted by its correlation (0 .. 1)."""
+    normal: Float32[np.ndarray, "h w 3"]
+    """Unit vectors in the world frame, towards the camera."""
+    rgb: UInt8[np.ndarray, "h w 3"]
+
+
+class DepthMaps:
+    """The depth maps of one model. Iterating gives every view once, cleaned; `len` is the number of views."""
+
+    def __init__(
+        self,
+        depths: AlignmentResult,
+        model: Reconstruction,
+        scene: ObservedScene,
+        images: ImageSet,
+        grid: ImageGrid,
+        config: CloudConfig,
+        store: Store,
+    ) -> None:
+        """`depths` are those of `rescale.onto_model`: a depth map for views of `model`, with its poses and scale."""
+        self.depths, self.scene, self.images, self.grid = depths, scene, images, grid
+        self.config = config
+        self._store = store
+        rows = np.flatnonzero(np.isin(model.image, depths.image))
+        part = replace(
+            model,
+            image=model.image[rows],
+            cam_from_world=model.cam_from_world[rows],
+            camera_index=model.camera_index[rows],
+        )
+        assert np.array_equal(part.image, depths.image)
+        self.neighbours = choose_neighbours(part, config.num_neighbours)
+        self._pinholes = [self._pinhole(model, view) for view in range(len(part.image))]
+        self.origin = np.median(model.points, axis=0) if len(model.points) else np.zeros(3)
+        """A place in the middle of the model."""
+        self._photos: _Recent[Photo] = _Recent(self._load_photo, VIEWS_KEPT)
+        kept = VIEWS_KEPT if store.root is not None else len(part.image)
+        self._matched: _Recent[Polished] = _Recent(self._match, kept)
+
+    def __len__(self) -> int:
+        return len(self._pinholes)
+
+    def match(self, progress: Progress = SILENT) -> None:
+        """Match all views that the store does not have yet."""
+        with progress.stage("matching depth", len(self)) as advance:
+            for view in range(len(self)):
+                self._matched(view)
+                advance(1)
+
+    def __iter__(self) -> Iterator[CleanView]:
+        for view in range(len(self)):
+            yield self.clean(view)
+
+    def clean(self, view: int) -> CleanView:
+        """The cleaned depth map of one view."""
+        own, photo = self._witness(view), self._photos(view)
+        others = [self._witness(int(other)) for other in self.neighbours[view]]
+        agreement = compare(own, others, self.config)
+        inverse, valid = agreement.inverse_depth, self._agreed(view, own, agreement)
+        planes = fit_planes(inverse, valid, photo.rgb)
+        valid = on_surface(inverse, planes, valid, photo.rgb)
+        pinhole = self._pinholes[view]
+        normal = normals(planes, pinhole.focal_px, pinhole.principal_point_px)
+        valid &= _facing(normal, pinhole) > MIN_FACING
+        valid = _large_regions(inverse, valid)
+        cleaned = DenseView(
+            depth=(1 / inverse).astype(np.float32),
+            confidence=np.where(valid, agreement.weight, 0).astype(np.float32),
+            cam_from_world=self.depths.cam_from_world[view],
+            focal_px=pinhole.focal_px,
+            principal_point_px=pinhole.principal_point_px,
+        )
+        rotation = cleaned.cam_from_world[:, :3].astype(np.float32)
+        return CleanView(image=pinhole.image, view=cleaned, normal=normal @ rotation, rgb=photo.rgb)
+
+    def _agreed(self, view: int, own: Witness, agreement: Agreement) -> Bool[np.ndarray, "h w"]:
+        needed = min(self.config.min_views, max(len(self.neighbours[view]), 1))
+        enough = (agreement.agreeing >= needed) & (agreement.agreeing > agreement.contradicting)
+        certain = (self._front_end(view).confidence > SURE_CONFIDENCE) & (own.polished.correlation > SURE_CORRELATION)
+        unopposed = certain & (agreement.agreeing >= self.config.min_views_certain) & (agreement.contradicting == 0)
+        return (enough | unopposed) & (own.polished.correlation > 0)
+
+    def _witness(self, view: int) -> Witness:
+        """A view whose correlation is 0 where its depth is not to be believed."""
+        matched, photo = self._matched(view), self._photos(view)
+        blank = texture(photo) < MIN_TEXTURE
+        sure = blank & (self._front_end(view).confidence > SURE_CONFIDENCE)
+        believed = ~blank & (matched.correlation >= self.config.min_correlation)
+        trust = np.where(believed, matched.correlation, np.where(sure, np.float32(MIN_TEXTURE), 0))
+        shown = matched.inverse_depth > 0 if photo.inside is None else (matched.inverse_depth > 0) & photo.inside
+        trust = np.where(shown, trust, 0).astype(np.float32)
+        return Witness(photo=photo, polished=replace(matched, correlation=trust))
+
+    def _match(self, view: int) -> Polished:
+        """From the store, or matched now; rounded either way, so that both have the same bits."""
+        others = [int(other) for other in self.neighbours[view]]
+        start = self._front_end(view)
+        key = self._key(view, others, start)
+        arrays = self._store.load("dense-depth", key)
+        if arrays is None:
+            known = (start.depth > 0) & (start.confidence > KNOWN_CONFIDENCE)
+            weight = np.where(known, np.minimum(start.confidence / SURE_CONFIDENCE, 1), 0).astype(np.float32)
+            inverse = np.where(start.depth > 0, 1 / np.maximum(start.depth, 1e-12), 0).astype(np.float32)
+            if not others or not known.any():
+                arrays = _encode(Polished(inverse_depth=inverse, correlation=np.zeros_like(inverse)))
+            else:
+                arrays = _encode(polish(self._photos(view), [self._photos(k) for k in others], inverse, weight))
+            self._store.save("dense-depth", key, arrays)
+        return _decode(arrays)
+
+    def _key(self, view: int, others: list[int], start: DenseView) -> str:
+        return digest(
+            "dense depth",
+            MATCHING_VERSION,
+            [self._camera_digest(k) for k in (view, *others)],
+            [start.depth, start.confidence],
+        )
+
+    def _camera_digest(self, view: int) -> str:
+        pinhole = self._pinholes[view]
+        return digest(
+            self.images.digests[pinhole.image],
+            pinhole,
+            self.depths.cam_from_world[view],
+            [self.grid.scale[pinhole.image], self.grid.offset[pinhole.image]],
+        )
+
+    def _front_end(self, view: int) -> DenseView:
+        canonical = self.scene.views[self._pinholes[view].image]
+        assert canonical is not None
+        found = dense_view(self.depths, view, canonical, self.scene.config.subsample)
+        return to_pinhole(found, self._pinholes[view], self.grid)
+
+    def _pinhole(self, model: Reconstruction, view: int) -> Pinhole:
+        image = int(self.depths.image[view])
+        camera = model.cameras[int(model.camera_index[np.flatnonzero(model.image == image)[0]])]
+        focal_px, centre = float(self.depths.focal_px[view]), self.depths.principal_point_px[view]
+        return make_pinhole(image, camera, focal_px, centre, self.grid)
+
+    def _load_photo(self, view: int) -> Photo:
+        pinhole = self._pinholes[view]
+        rgb = pinhole_rgb(self.images, self.grid, pinhole)
+        x, y = pinhole.principal_point_px.tolist()
+        return Photo(
+            rgb=rgb,
+            grid_view=GridView(
+                grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8),
+                focal_xy=(pinhole.focal_px, pinhole.focal_px),
+                principal_point=(x, y),
+            ),
+            cam_from_world=self.depths.cam_from_world[view],
+            inside=None if pinhole.is_grid else pinhole.inside(),
+        )
+
+
+class _Recent(Generic[Kept]):
+    """What was asked for lately; the rest is made again."""
+
+    def __init__(self, make: Callable[[int], Kept], limit: int) -> None:
+        self._make, self._limit = make, limit
+        self._kept: OrderedDict[int, Kept] = OrderedDict()
+
+    def __call__(self, key: int) -> Kept:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        value = self._kept[key] = self._make(key)
+        if len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+        return value
+
+
+def _encode(found: Polished) -> dict[str, np.ndarray]:
+    """Logarithms of depth in 65534 steps (0: unknown), correlation in steps of 1/255."""
+    known = found.inverse_depth > 0
+    log_depth = -np.log(np.where(known, found.inverse_depth, 1)).astype(np.float64)
+    low, high = (float(log_depth[known].min()), float(log_depth[known].max())) if known.any() else (0.0, 0.0)
+    code = 1 + np.rint((log_depth - low) * (65534 / max(high - low, 1e-9)))
+    return {
+        "depth": np.where(known, np.clip(code, 1, 65535), 0).astype(np.uint16),
+        "range": np.array([low, high]),
+        "correlation": np.rint(np.clip(found.correlation, 0, 1) * 255).astype(np.uint8),
+    }
+
+
+def _decode(arrays: dict[str, np.ndarray]) -> Polished:
+    low, high = arrays["range"]
+    depth = np.exp(low + (arrays["depth"].astype(np.float64) - 1) * ((high - low) / 65534))
+    return Polished(
+        inverse_depth=np.where(arrays["depth"] > 0, 1 / depth, 0).astype(np.float32),
+        correlation=arrays["correlation"].astype(np.float32) / np.float32(255),
+    )
+
+
+def _facing(normal: Float32[np.ndarray, "h w 3"], pinhole: Pinhole) -> Float[np.ndarray, "h w"]:
+    """Cosine of the angle between the normal and the way back to the camera."""
+    width, height = pinhole.size_wh
+    x = (np.arange(width) + 0.5 - pinhole.principal_point_px[0]) / pinhole.focal_px
+    y = ((np.arange(height) + 0.5 - pinhole.principal_point_px[1]) / pinhole.focal_px)[:, None]
+    along = normal[..., 0] * x + normal[..., 1] * y + normal[..., 2]
+    return -along / np.sqrt(1 + x**2 + y**2)
+
+
+def _large_regions(
+    inverse_depth: Float32[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"]
+) -> Bool[np.ndarray, "h w"]:
+    """Valid pixels in connected regions without jumps that are not tiny."""
+    step = 100
+    levels = np.log(np.maximum(inverse_depth, 1e-12))
+    low = float(levels[valid].min()) if valid.any() else 0.0
+    quantised = np.clip((levels - low) * (step / REGION_LOG_STEP), 0, 32000).astype(np.int16)
+    quantised[~valid] = -1
+    cv2.filterSpeckles(quantised, -1, int(MIN_REGION_PX * valid.size / REFERENCE_AREA_PX), step)
+    return quantised >= 0
