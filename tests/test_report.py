@@ -90,6 +90,8 @@ def test_stronger_distortion_points_outwards():
     outwards = np.stack([(x.ravel() - 0.5) * field.width, (y.ravel() - 0.5) * field.height], axis=1)
     well_seen = (np.array(field.count) > 20) & (np.linalg.norm(outwards, axis=1) > 200)
     vector = np.stack([field.mean_x_px, field.mean_y_px], axis=1)[well_seen].astype(float)
+    assert field.systematic > 0.8
+    assert residual_field(model, 0, residual_vectors(model)).systematic < 0.01, "noise has no pattern"
     assert well_seen.sum() > 10 and ((vector * outwards[well_seen]).sum(axis=1) > 0).all()
 
 
@@ -286,6 +288,15 @@ def test_a_page_that_cannot_be_made_does_not_lose_the_run(finished, tmp_path):
     try_page(copy, [], warnings)
     assert len(warnings.lines) == 1
     assert "report.html" in warnings.lines[0] and "anchorsfm report" in warnings.lines[0]
+
+
+def test_the_page_of_an_earlier_run_does_not_stay(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    (copy / "report.json").write_text("{}")
+    warnings = Warnings()
+    try_page(copy, [], warnings)
+    assert len(warnings.lines) == 1 and not (copy / "report.html").exists()
 
 
 @pytest.mark.parametrize(

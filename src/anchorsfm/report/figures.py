@@ -106,7 +106,20 @@ def residual_field(model: Reconstruction, camera: int, vectors: Float[np.ndarray
         mean_x_px=known(mean[0]),
         mean_y_px=known(mean[1]),
         rms_px=known(np.sqrt(mean[2])),
+        systematic=_systematic(count, mean[0] ** 2 + mean[1] ** 2, mean[2]),
     )
+
+
+def _systematic(
+    count: Int[np.ndarray, "cell"], square_of_mean: Float[np.ndarray, "cell"], mean_square: Float[np.ndarray, "cell"]
+) -> float | None:
+    """One minus the variance within cells over the mean square of all residuals, as in an adjusted R^2."""
+    observations, cells = int(count.sum()), int((count > 0).sum())
+    total = float((count * mean_square).sum())
+    if observations <= cells or total <= 0:
+        return None
+    within = float((count * (mean_square - square_of_mean)).sum())
+    return round(max(0.0, 1 - within / (observations - cells) * observations / total), 4)
 
 
 def links(model: Reconstruction, tree: Int[np.ndarray, "edge 2"] | None = None) -> Links:

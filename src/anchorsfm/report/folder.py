@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def try_page(output: Path, models: Sequence[Reconstruction], progress: Progress)
     try:
         make_page(output, models=models, progress=progress)
     except Exception as error:
+        with suppress(OSError):
+            (output / PAGE).unlink()  # that of an earlier run
         reason = str(error) if isinstance(error, AnchorSfMError) else f"{type(error).__name__}: {error}"
         progress.warn(f"no {PAGE} ({reason}); the models are complete, `anchorsfm report {output}` makes it again")
 

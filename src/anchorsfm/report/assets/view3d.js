@@ -53,7 +53,11 @@
      }`,
     `in vec3 tint; out vec4 shown; void main() { shown = vec4(tint, 1.0); }`);
 
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  function bytes(text) {
+    const plain = atob(text), made = new Uint8Array(plain.length);
+    for (let k = 0; k < plain.length; k++) made[k] = plain.charCodeAt(k);
+    return made;
+  }
   function buffer(data) {
     const made = gl.createBuffer();
     gl.bindBuffer(gl.ARRAY_BUFFER, made);
