@@ -108,8 +108,8 @@ class Report:
 
     output: tyro.conf.Positional[Path]
     """An output folder of `reconstruct`."""
-    photos: Path | None = None
-    """Folder of the photographs, if they are no longer where they were."""
+    images: Path | None = None
+    """Folder that image names are relative to; known from report.json where the photographs have not moved."""
     quiet: bool = False
     """No progress display, only warnings and the path."""
 
@@ -117,7 +117,7 @@ class Report:
         from anchorsfm.report.folder import make_page
 
         with _progress(console, self.quiet) as progress:
-            page = make_page(self.output, photos=self.photos, progress=progress)
+            page = make_page(self.output, photos=self.images, progress=progress)
         console.print(f"report: {page}", markup=False, highlight=False)
 
 

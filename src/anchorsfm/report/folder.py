@@ -52,7 +52,7 @@ def make_page(
     )
     placed = list(_stored_models(output, report, progress)) if given is None else given
     if photos is not None and not photos.is_dir():
-        raise InputError(f"{photos}: no such folder; give the folder that the photographs are in now")
+        raise InputError(f"--images {photos}: {'not a folder' if photos.exists() else 'no such folder'}")
     page = Page(
         report=report,
         models=placed,
