@@ -1,7 +1,7 @@
 """Depth of one view matched anew with its neighbours, all at once, with the adjusted cameras.
 
 The front end knows two images at a time and its own poses; here the correlation of windows is averaged over the two
-neighbours that match a pixel best, so that those from which it is hidden do not count (Kang et al., "Handling occlusions
+neighbours that match a pixel best, so those from which it is hidden do not count (Kang et al., "Handling occlusions
 in dense multi-view stereo", CVPR 2001). Depth maps are moved as a whole along the rays, by fractions of a pixel of the
 neighbour in the middle between the near and the far ones: windows then follow the surface, and a parabola through the
 correlations of three moves gives the place of the best. Pixels that correlate badly are filled in from those around
