@@ -143,7 +143,7 @@ def reconstruct(
         _require_two(images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
-        config = replace(config, dense=_is_dense(config, images))
+        config = replace(config, dense=_is_dense(config, images, progress))
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
@@ -274,8 +274,11 @@ def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
     )
 
 
-def _is_dense(config: PipelineConfig, images: ImageSet) -> bool:
-    return images.num_images <= MAX_IMAGES_BY_DEFAULT if config.dense is None else config.dense
+def _is_dense(config: PipelineConfig, images: ImageSet, progress: Progress) -> bool:
+    if config.dense is None and images.num_images > MAX_IMAGES_BY_DEFAULT:
+        progress.warn(f"no dense cloud of more than {MAX_IMAGES_BY_DEFAULT} images unless asked for: add --dense")
+        return False
+    return config.dense is not False
 
 
 def _needs_depth(config: PipelineConfig) -> bool:

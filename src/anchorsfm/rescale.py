@@ -50,8 +50,9 @@ def onto_model(
     """The registered views with the model's poses and intrinsics, and depths in the scale of the model.
 
     The depths of each view are multiplied by the median ratio of the depths of its triangulated points to the dense
-    depths at the pixels where it sees them. Distortion is left out: it moves a point by less than a grid pixel for
-    common lenses.
+    depths at the pixels where it sees them: more parameters than this one gain less than what matching with the
+    adjusted cameras then removes. Distortion is left to `dense.pinhole`; here it would move a point by less than a grid
+    pixel for common lenses.
     """
     row = {int(image): k for k, image in enumerate(alignment.image)}
     model = _views_of(model, np.isin(model.image, alignment.image))

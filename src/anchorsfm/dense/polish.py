@@ -1,11 +1,11 @@
 """Depth of one view matched anew with its neighbours, all at once, with the adjusted cameras.
 
-The front end knows two images at a time and its own poses; here the correlation of windows is averaged over the views
-that show a pixel best, half of the neighbours, so that those from which it is hidden do not count (Gallup et al.,
-"Real-time plane-sweeping stereo with multiple sweeping directions", CVPR 2007). Depth maps are moved as a whole along
-the rays, by fractions of a pixel of the neighbour that sees the move best: windows then follow the surface, and a
-parabola through the correlations of three moves gives the place of the best. Pixels that correlate badly are filled in
-from those around them and tried again, which lets depth grow into areas where no pair of images was sure.
+The front end knows two images at a time and its own poses; here the correlation of windows is averaged over the two
+neighbours that match a pixel best, so those from which it is hidden do not count (Kang et al., "Handling occlusions
+in dense multi-view stereo", CVPR 2001). Depth maps are moved as a whole along the rays, by fractions of a pixel of the
+neighbour in the middle between the near and the far ones: windows then follow the surface, and a parabola through the
+correlations of three moves gives the place of the best. Pixels that correlate badly are filled in from those around
+them and tried again, which lets depth grow into areas where no pair of images was sure.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,9 @@ MOVE_COST = 0.02
 BELIEVED = 0.6
 """Pixels that correlate worse are filled in."""
 WORTH_FITTING = 0.3
+"""Pixels that correlate worse say nothing about the planes around."""
 CALM_LOSS = 0.05
+"""A plane may correlate by this much worse than the pixel's own depth."""
 LARGEST_STEP = 0.05
 """Of inverse depth, relative: beyond, a pixel of the neighbour says nothing about depth."""
 
@@ -135,7 +137,7 @@ class _Matcher:
         )
 
     def score(self, inverse_depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-        """Mean correlation with the `BEST` neighbours of each pixel."""
+        """Mean correlation with the `BEST` neighbours of each pixel; of one, where only one shows it."""
         values = (
             correlation(self.window, sample(target, warp(inverse_depth, way), border=-1.0))
             for target, way in zip(self.targets, self.ways, strict=True)
@@ -149,7 +151,7 @@ class _Matcher:
         return np.where(alone, best[0], sum(best[1:], start=best[0]) / np.float32(len(best))) * self.texture
 
     def step(self, inverse_depth: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-        """Inverse depth per pixel of the neighbour in which a point moves fastest."""
+        """Inverse depth per pixel of movement in the neighbours, the median of them."""
         steps = [inverse_depth_per_px(inverse_depth, way) for way in self.ways]
         return np.minimum(np.median(np.stack(steps), axis=0), LARGEST_STEP * inverse_depth)
 
