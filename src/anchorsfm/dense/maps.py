@@ -35,7 +35,7 @@ VIEWS_KEPT = 32
 """Pictures and depth maps held in memory."""
 KNOWN_CONFIDENCE, SURE_CONFIDENCE = 0.5, 4.0
 """Canonical confidence from which a depth is a place to start from, and from which it is certain."""
-SURE_CORRELATION = 0.8
+SURE_CORRELATION = 0.7
 MIN_TEXTURE = 0.5
 """Below, correlation says nothing; depth is believed where the front end is certain, with this weight."""
 MIN_FACING = 0.1
