@@ -188,9 +188,10 @@ class Panel:
             problems = self.stage.draw_dense(float(self.min_confidence.value), self._max_points, self._size())
             limits = self.stage.confidence_limits()
             if limits is not None and not self.min_confidence.visible:
-                self.min_confidence.min, self.min_confidence.max = limits
-                self.min_confidence.step = (limits[1] - limits[0]) / 100
-                self.min_confidence.value = limits[0]
+                lowest, highest = np.floor(limits[0] * 10) / 10, np.ceil(limits[1] * 10) / 10
+                self.min_confidence.min, self.min_confidence.max = float(lowest), float(highest)
+                self.min_confidence.step = 0.1
+                self.min_confidence.value = float(lowest)
                 self.min_confidence.visible = True
             self._say_what_is_drawn()
         for problem in problems:
