@@ -40,6 +40,9 @@ from anchorsfm.scene.alignment import SolverStatus, StageHistory
 FIRST_DAMPING, LEAST_DAMPING, DAMPING_AFTER_FAILURE = 1e-4, 1e-9, 1e-6
 DAMPING_FALL, DAMPING_RISE = 5.0, 10.0
 MAX_TRIES = 8
+OVERSTEP = 1.6
+"""Steps of the cameras are this much longer than the weights say. Reweighting replaces the loss by a quadratic above
+it, whose minimum falls short; up to a factor of 2 the cost still falls (as with any majoriser, close to the minimum)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,9 @@ class Stage:
     step: int
     """Every how many-th anchor of an image counts."""
     max_iterations: int
-    opening_rounds: int
-    """Newton steps of the depths by themselves before the first step of the cameras."""
+    opening: tuple[tuple[float, float], ...]
+    """Newton steps of the depths by themselves before the first step of the cameras: smoothing (px) and `depth_sigma`
+    of each."""
     depth_rounds: int
     """The same after each step of the cameras, besides the one that goes with it."""
     tolerance: float
@@ -69,7 +73,7 @@ STAGES = (
         principal_point=False,
         step=8,
         max_iterations=4,
-        opening_rounds=0,
+        opening=(),
         depth_rounds=0,
         tolerance=0.02,
     ),
@@ -79,7 +83,7 @@ STAGES = (
         principal_point=True,
         step=8,
         max_iterations=30,
-        opening_rounds=0,
+        opening=(),
         depth_rounds=1,
         tolerance=0.005,
     ),
@@ -89,7 +93,7 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=30,
-        opening_rounds=2,
+        opening=((4.0, 0.02), (4.0, 0.02), (2.0, 0.05), (2.0, 0.05)),
         depth_rounds=2,
         tolerance=0.002,
     ),
@@ -99,7 +103,7 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=30,
-        opening_rounds=1,
+        opening=((0.15, 0.0),),
         depth_rounds=2,
         tolerance=0.004,
     ),
@@ -109,12 +113,13 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=300,
-        opening_rounds=1,
+        opening=((0.05, 0.0),),
         depth_rounds=2,
         tolerance=0.0006,
     ),
 )
-"""A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there."""
+"""A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there. Depths that the first stages
+leave out are led in by the opening of the third: from too far away a steep loss leads some of them astray."""
 LEAST_ROWS = 200
 """Matches that thinning leaves a pair, about."""
 
@@ -154,9 +159,10 @@ def minimise_fine(
     kernels = "compiled kernels" if make_sums.__name__ == "NumbaSums" else "torch"
     method = f"second order, depths eliminated, {kernels}, {name_of(fine.pattern)}"
     for stage in STAGES:
-        stage_priors = _priors(problem, config, stage)
-        run = _StageRun(fine, stage, stage_priors, _freedoms(problem, fine, stage))
-        state = run.minimise(state, trace)
+        for smoothing_px, depth_sigma in stage.opening:
+            eased = replace(stage, smoothing_px=smoothing_px, depth_sigma=depth_sigma)
+            state = _stage_run(problem, fine, eased).with_depths(state, stored=False)[0]
+        state = _stage_run(problem, fine, stage).minimise(state, trace)
         if trace.is_over:
             break
     final = _evaluate(fine, state, _priors(problem, config, STAGES[-1]))
@@ -231,6 +237,10 @@ def _freedoms(problem: Problem, fine: FineProblem, stage: Stage) -> Freedoms:
     return Freedoms(node=fixed_gauge(free, problem.layout), depth=movable)
 
 
+def _stage_run(problem: Problem, fine: FineProblem, stage: Stage) -> "_StageRun":
+    return _StageRun(fine, stage, _priors(problem, fine.config, stage), _freedoms(problem, fine, stage))
+
+
 class _StageRun:
     """One stage: sums over its selection of observations, and the steps."""
 
@@ -251,8 +261,6 @@ class _StageRun:
         """Step until the cost hardly falls. The states stepped from are evaluated; so is the last one, by the next
         stage."""
         damping = FIRST_DAMPING
-        for _ in range(self.stage.opening_rounds):
-            state = self.with_depths(state, stored=False)[0]
         before_depths, accepted = state, np.inf
         for iteration in range(self.stage.max_iterations):
             if trace.is_over:
@@ -292,8 +300,8 @@ class _StageRun:
         for _ in range(MAX_TRIES):
             found = solve(system.matrix, system.gradient, self.freedoms.node, damping)
             if found is not None:
-                nodes = fine.nodes
-                pose, intrinsics = nodes.pose_step(found.value), nodes.intrinsics_step(found.value)
+                nodes, value = fine.nodes, OVERSTEP * found.value
+                pose, intrinsics = nodes.pose_step(value), nodes.intrinsics_step(value)
                 trial = moved(state, pose, intrinsics, fine.constants)
                 if self.freedoms.depth.any():
                     trial = self.with_depths(trial, stored=True)[0]
