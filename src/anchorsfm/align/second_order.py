@@ -42,7 +42,7 @@ DAMPING_FALL, DAMPING_RISE = 5.0, 10.0
 MAX_TRIES = 8
 OVERSTEP = 1.6
 """Steps of the cameras are this much longer than the weights say. Reweighting replaces the loss by a quadratic above
-it, whose minimum falls short; up to a factor of 2 the cost still falls (as with any majoriser, close to the minimum)."""
+it, whose minimum falls short; close to the minimum of the loss the cost falls for any factor below 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,6 @@ class Stage:
     opening: tuple[tuple[float, float], ...]
     """Newton steps of the depths by themselves before the first step of the cameras: smoothing (px) and `depth_sigma`
     of each."""
-    depth_rounds: int
-    """The same after each step of the cameras, besides the one that goes with it."""
     tolerance: float
     """The stage ends when an iteration lowers the cost by less than this share."""
 
@@ -74,7 +72,6 @@ STAGES = (
         step=8,
         max_iterations=4,
         opening=(),
-        depth_rounds=0,
         tolerance=0.02,
     ),
     Stage(
@@ -84,7 +81,6 @@ STAGES = (
         step=8,
         max_iterations=30,
         opening=(),
-        depth_rounds=1,
         tolerance=0.005,
     ),
     Stage(
@@ -93,8 +89,7 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=30,
-        opening=((4.0, 0.02), (4.0, 0.02), (2.0, 0.05), (2.0, 0.05)),
-        depth_rounds=2,
+        opening=((4.0, 0.02), (2.0, 0.05)),
         tolerance=0.002,
     ),
     Stage(
@@ -104,7 +99,6 @@ STAGES = (
         step=1,
         max_iterations=30,
         opening=((0.15, 0.0),),
-        depth_rounds=2,
         tolerance=0.004,
     ),
     Stage(
@@ -114,7 +108,6 @@ STAGES = (
         step=1,
         max_iterations=300,
         opening=((0.05, 0.0),),
-        depth_rounds=2,
         tolerance=0.0006,
     ),
 )
@@ -248,7 +241,8 @@ class _StageRun:
         self.fine, self.stage, self.priors, self.freedoms = fine, stage, priors, freedoms
         terms, self.sums = fine.selection(stage.step)
         self.terms = tuple(_smoothed(term, stage) for term in terms)
-        self.depth_rounds = stage.depth_rounds
+        self.depths_follow = True
+        """After each step the depths take another one by themselves, with fresh weights."""
 
     def point(self, state: State) -> Point:
         reference = self.fine.config.reference
@@ -270,8 +264,8 @@ class _StageRun:
             if not np.isfinite(cost):
                 trace.status = SolverStatus.NON_FINITE
                 return before_depths
-            if cost > accepted:  # the depths' own steps went too far
-                self.depth_rounds -= 1
+            if cost > accepted:  # the depths' own step went too far
+                self.depths_follow = False
                 state, accepted = before_depths, np.inf
                 continue
             trace.add(system.loss, self.priors.total, cost)
@@ -306,9 +300,7 @@ class _StageRun:
                 if self.freedoms.depth.any():
                     trial = self.with_depths(trial, stored=True)[0]
                     after, trial_cost = self.with_depths(trial, stored=False)
-                    after = after if self.depth_rounds > 0 else trial
-                    for _ in range(self.depth_rounds - 1 if trial_cost < cost else 0):
-                        after = self.with_depths(after, stored=False)[0]
+                    after = after if self.depths_follow else trial
                 else:
                     after = trial
                     trial_cost = sum(self.sums.depth_sums(self.point(trial), False).cost) + self.prior(trial)
