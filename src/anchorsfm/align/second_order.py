@@ -291,10 +291,10 @@ class _StageRun:
     def step(self, state: State, system: ReducedSystem, cost: float, damping: float) -> "_Trial | None":
         """The first of ever shorter steps that lowers the cost."""
         fine = self.fine
-        for _ in range(MAX_TRIES):
+        for attempt in range(MAX_TRIES):
             found = solve(system.matrix, system.gradient, self.freedoms.node, damping)
             if found is not None:
-                nodes, value = fine.nodes, OVERSTEP * found.value
+                nodes, value = fine.nodes, (1.0 if attempt else OVERSTEP) * found.value
                 pose, intrinsics = nodes.pose_step(value), nodes.intrinsics_step(value)
                 trial = moved(state, pose, intrinsics, fine.constants)
                 if self.freedoms.depth.any():
@@ -306,7 +306,8 @@ class _StageRun:
                     trial_cost = sum(self.sums.depth_sums(self.point(trial), False).cost) + self.prior(trial)
                 if trial_cost < cost:
                     return _Trial(state=after, before_depths=trial, cost=trial_cost, damping=damping)
-            damping = max(damping * DAMPING_RISE, DAMPING_AFTER_FAILURE)
+            if attempt:
+                damping = max(damping * DAMPING_RISE, DAMPING_AFTER_FAILURE)
         return None
 
     def with_depths(self, state: State, stored: bool) -> tuple[State, float]:

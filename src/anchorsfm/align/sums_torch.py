@@ -31,6 +31,9 @@ class _Chunks:
     """`SortedRows` in chunks; unused slots repeat an observation at zero weight."""
 
     pair: Int[np.ndarray, "chunk"]
+    source: Int[np.ndarray, "chunk"]
+    number: Int[np.ndarray, "chunk"]
+    """Of the directed pair, among all of its source image."""
     first: Int[np.ndarray, "view_plus_1"]
     """First chunk of every source image."""
     xy: Float[Tensor, "chunk 2 slot"]
@@ -63,7 +66,8 @@ class _Slab:
     slope: Float[Tensor, "chunk slot"]
     """Smoothed length of the residual, and derivative of the loss by it."""
     confidence: Float[Tensor, "chunk slot"]
-    cost: float
+    cost: Float[Tensor, "chunk"]
+    """Smoothed loss."""
 
     def fresh_weight(self) -> Float[Tensor, "chunk slot"]:
         """Of iterative reweighting."""
@@ -73,64 +77,127 @@ class _Slab:
         return weight if self.valid is None else weight * self.valid
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Normal equations of the source images first .. last - 1, which are summed together."""
+
+    point: Point
+    coupled: bool
+    first: int
+    last: int
+    pair_start: Int[np.ndarray, "view_plus_1"]
+    anchor_start: Int[np.ndarray, "view_plus_1"]
+    summed: Float[np.ndarray, "pair 12 13"]
+    """Matrix and gradient of every directed pair."""
+    coupling: Float[np.ndarray, "column _"]
+    """Columns of the first, second, ... pair of each image, then those of the images' intrinsics; of all anchors, or
+    of none where depths are rigid."""
+    curvature: Float[np.ndarray, "anchor"]
+    slope: Float[np.ndarray, "anchor"]
+    cost: Float[np.ndarray, "view term"]
+    loss: Float[np.ndarray, "view term"]
+
+    def holds(self, view: int, point: Point, coupled: bool) -> bool:
+        return self.first <= view < self.last and self.point is point and self.coupled == coupled
+
+    def block(self, view: int) -> SourceBlock:
+        """Of one image."""
+        pairs = slice(*(self.pair_start[view : view + 2] - self.pair_start[self.first]))
+        anchors = slice(*(self.anchor_start[view : view + 2] - self.anchor_start[self.first]))
+        coupling, used = self.coupling[:, anchors], (pairs.stop - pairs.start) * len(OF_PAIR)
+        if used + len(OF_SOURCE) < len(coupling):
+            coupling = np.concatenate([coupling[:used], coupling[-len(OF_SOURCE) :]])
+        return SourceBlock(
+            hessian=self.summed[pairs, :, :NUM_LOCAL],
+            gradient=self.summed[pairs, :, NUM_LOCAL],
+            coupling=coupling.T if self.coupled else None,
+            curvature=self.curvature[anchors],
+            slope=self.slope[anchors],
+            cost=tuple(self.cost[view - self.first].tolist()),
+            loss=tuple(self.loss[view - self.first].tolist()),
+        )
+
+
 class TorchSums:
-    """See `linearise.Sums`."""
+    """See `linearise.Sums`. Images that have few observations are summed together, because every operation takes its
+    time however short it is."""
 
     def __init__(
         self, terms: tuple[Term, ...], constants: Constants, dtype: np.dtype[Any], device: str = "cpu"
     ) -> None:
         self._terms = terms
         self._device = torch.device(device)
-        self._start = constants.anchor_start.tolist()
-        self._chunks = [_chunks(term, self._device) for term in terms]
+        self._anchor_start = constants.anchor_start
+        pairs = np.array([np.diff(term.rows.first_pair) for term in terms])
+        self._pair_start = np.concatenate([[0], np.cumsum(pairs.sum(axis=0))])
+        before = np.cumsum(pairs, axis=0) - pairs
+        self._chunks = [_chunks(term, of_view, self._device) for term, of_view in zip(terms, before, strict=True)]
         self._weights = [torch.zeros_like(chunks.weight) for chunks in self._chunks]
         self._buffers: list[Tensor | None] = [None] * len(terms)
         self._dtype = torch.from_numpy(np.zeros(1, dtype)).dtype
+        self._slab_rows = SLAB_ROWS.get(self._device.type, 1 << 20)
+        self._batch: _Batch | None = None
 
     def source_block(self, view: int, point: Point, coupled: bool) -> SourceBlock:
-        first, last = self._start[view], self._start[view + 1]
-        ranges = [term.rows.first_pair[view : view + 2] for term in self._terms]
-        num_pairs = int(sum(end - begin for begin, end in ranges))
-        anchors = last - first if coupled else 0
+        batch = self._batch
+        if batch is None or not batch.holds(view, point, coupled):
+            batch = self._sums_of(view, self._end_of_batch(view), point, coupled)
+        self._batch = batch if view + 1 < batch.last else None
+        return batch.block(view)
+
+    def _end_of_batch(self, first: int) -> int:
+        """As many images as make a slab, but at least one."""
+        rows = sum((chunks.first - chunks.first[first]) * chunks.weight.shape[1] for chunks in self._chunks)
+        return max(first + 1, int(np.searchsorted(rows, self._slab_rows, side="right")) - 1)
+
+    def _sums_of(self, first: int, last: int, point: Point, coupled: bool) -> _Batch:
+        pair_start, anchor_start = self._pair_start, self._anchor_start
+        first_anchor, num_anchors = int(anchor_start[first]), int(anchor_start[last] - anchor_start[first])
+        most_pairs = int(np.diff(pair_start[first : last + 1]).max())
+        num_pairs = int(pair_start[last] - pair_start[first])
         summed = torch.zeros(num_pairs, NUM_LOCAL, NUM_LOCAL + 1, dtype=torch.float64, device=self._device)
-        coupling = torch.zeros(
-            num_pairs * len(OF_PAIR) + len(OF_SOURCE), anchors, dtype=self._dtype, device=self._device
-        )
-        curvature, slope = self._zeros(last - first)
-        cost, loss = np.zeros((2, len(self._terms)))
+        shape = (most_pairs * len(OF_PAIR) + len(OF_SOURCE), num_anchors if coupled else 0)
+        coupling = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        curvature, slope = self._zeros(num_anchors)
+        cost, loss = np.zeros((2, last - first, len(self._terms)))
         depth, kappa = self._tensor(point.depth), self._tensor(point.kappa)
-        done = 0
-        for k, (term, (begin, end)) in enumerate(zip(self._terms, ranges, strict=True)):
-            for slab in self._slabs(k, view, point, depth):
-                cost[k] += slab.cost
-                loss[k] += _plain_loss(term.gamma, self._chunks[k].weight[slab.here], slab)
+        for k, (term, chunks) in enumerate(zip(self._terms, self._chunks, strict=True)):
+            for slab in self._slabs(k, first, last, point, depth):
+                source, number = chunks.source[slab.here], chunks.number[slab.here]
+                np.add.at(cost[:, k], source - first, _array(slab.cost))
+                np.add.at(loss[:, k], source - first, _array(_plain_loss(term.gamma, slab)))
                 weight = slab.fresh_weight()
                 self._weights[k][slab.here] = weight
-                anchor = self._chunks[k].anchor[slab.here]
+                anchor = chunks.anchor[slab.here]
                 e = _gathered(kappa, anchor) - 1 - slab.relief / (1 + slab.relief)
                 jacobian = self._columns(k, len(e))
                 if term.projected:
                     _project(jacobian, slab, e)
                 else:
-                    _regress(jacobian, slab, e, self._chunks[k].goal[slab.here])
+                    _regress(jacobian, slab, e, chunks.goal[slab.here])
                 root = weight.sqrt()[:, None]
                 scaled = jacobian.mul_(root[:, None]).flatten(2)
-                pair = self._tensor(self._chunks[k].pair[slab.here] - begin + done)
                 product = torch.bmm(scaled[:, :NUM_LOCAL], scaled.transpose(1, 2))
-                summed.index_add_(0, pair, product.double())
+                place = self._tensor(number + pair_start[source] - pair_start[first])
+                summed.index_add_(0, place, product.double())
                 if coupled:
-                    row = anchor.long() - first
-                    _couple(coupling, pair, row, _along_depths(jacobian[:, :NUM_LOCAL], slab.along * root))
+                    row = anchor.long() - first_anchor
+                    mixed = _along_depths(jacobian[:, :NUM_LOCAL], slab.along * root)
+                    _couple(coupling, self._tensor(number), row, mixed)
                     _add_depths(curvature, slope, row, slab, weight)
-            done += end - begin
-        return SourceBlock(
-            hessian=_array(summed[:, :, :NUM_LOCAL].contiguous()),
-            gradient=_array(summed[:, :, NUM_LOCAL].contiguous()),
-            coupling=_array(coupling).T if coupled else None,
+        return _Batch(
+            point=point,
+            coupled=coupled,
+            first=first,
+            last=last,
+            pair_start=pair_start,
+            anchor_start=anchor_start,
+            summed=_array(summed),
+            coupling=_array(coupling),
             curvature=_array(curvature.double()),
             slope=_array(slope.double()),
-            cost=tuple(cost.tolist()),
-            loss=tuple(loss.tolist()),
+            cost=cost,
+            loss=loss,
         )
 
     def depth_sums(self, point: Point, stored: bool) -> DepthSums:
@@ -138,8 +205,8 @@ class TorchSums:
         cost = np.zeros(len(self._terms))
         depth = self._tensor(point.depth)
         for k, chunks in enumerate(self._chunks):
-            for slab in self._slabs(k, None, point, depth):
-                cost[k] += slab.cost
+            for slab in self._slabs(k, 0, -1, point, depth):
+                cost[k] += float(slab.cost.sum())
                 weight = slab.masked(self._weights[k][slab.here]) if stored else slab.fresh_weight()
                 _add_depths(curvature, slope, chunks.anchor[slab.here].long(), slab, weight)
         return DepthSums(curvature=_array(curvature.double()), slope=_array(slope.double()), cost=tuple(cost.tolist()))
@@ -160,13 +227,13 @@ class TorchSums:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _slabs(self, k: int, view: int | None, point: Point, depth: Float[Tensor, "anchor"]) -> Iterator[_Slab]:
-        """Slabs of one source image, or of all."""
+    def _slabs(self, k: int, first: int, last: int, point: Point, depth: Float[Tensor, "anchor"]) -> Iterator[_Slab]:
+        """Slabs of the source images first .. last - 1 (-1: all from the first on)."""
         chunks = self._chunks[k]
-        first, last = (0, len(chunks.pair)) if view is None else chunks.first[view : view + 2].tolist()
-        size = SLAB_ROWS.get(self._device.type, 1 << 20) // max(chunks.weight.shape[1], 1)
-        for begin in range(first, last, max(size, 1)):
-            here = slice(begin, min(begin + max(size, 1), last))
+        size = max(self._slab_rows // max(chunks.weight.shape[1], 1), 1)
+        stop = int(chunks.first[last])
+        for begin in range(int(chunks.first[first]), stop, size):
+            here = slice(begin, min(begin + size, stop))
             constants = self._tensor(point.pairs[k][chunks.pair[here]])[:, :, None]
             yield _slab(self._terms[k].projected, point.robust[k], chunks, here, constants, depth)
 
@@ -212,7 +279,7 @@ def _slab(
         distance=distance,
         slope=slope,
         confidence=confidence,
-        cost=float(torch.dot(confidence.flatten(), value.flatten())),
+        cost=(confidence * value).sum(1),
     )
 
 
@@ -244,13 +311,13 @@ def _seen(
 
 def _couple(
     coupling: Float[Tensor, "column anchor"],
-    pair: Int[Tensor, "chunk"],
+    number: Int[Tensor, "chunk"],
     row: Int[Tensor, "chunk slot"],
     mixed: Float[Tensor, "12 chunk slot"],
 ) -> None:
     """Add products with the derivative by the log depth, in place: columns of pairs, then those of the source."""
     flat, anchors = coupling.view(-1), coupling.shape[1]
-    own = (row + (pair * (len(OF_PAIR) * anchors))[:, None]).view(-1)
+    own = (row + (number * (len(OF_PAIR) * anchors))[:, None]).view(-1)
     for k, column in enumerate(OF_PAIR):
         flat[k * anchors :].scatter_add_(0, own, mixed[column].view(-1))
     shared = row.view(-1)
@@ -269,9 +336,9 @@ def _along_depths(
     return total
 
 
-def _plain_loss(gamma: float, confidence: Float[Tensor, "chunk slot"], slab: _Slab) -> float:
+def _plain_loss(gamma: float, slab: _Slab) -> Float[Tensor, "chunk"]:
     value, _ = RobustLoss(gamma).value_and_slope(_summed_products(slab.residual, slab.residual).sqrt())
-    return float(torch.dot(confidence.flatten(), value.flatten()))
+    return (slab.confidence * value).sum(1)
 
 
 def _summed_products(
@@ -359,7 +426,8 @@ def _regress(
     out[:, 12] = slab.residual
 
 
-def _chunks(term: Term, device: torch.device) -> _Chunks:
+def _chunks(term: Term, pairs_before: Int[np.ndarray, "view"], device: torch.device) -> _Chunks:
+    """pairs_before: of other terms, which come first among the pairs of a source image."""
     rows = term.rows
     length = rows.length
     before = np.cumsum(length) - length
@@ -372,9 +440,12 @@ def _chunks(term: Term, device: torch.device) -> _Chunks:
     def packed(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).index_select(0, row.view(-1)).view(row.shape).to(device)
 
+    source = rows.source[pair]
     return _Chunks(
         pair=pair,
-        first=np.searchsorted(rows.source[pair], np.arange(len(rows.first_pair))),
+        source=source,
+        number=pair - rows.first_pair[source] + pairs_before[source],
+        first=np.searchsorted(source, np.arange(len(rows.first_pair))),
         xy=torch.stack([packed(rows.xy[:, k]) for k in range(2)], dim=1),
         goal=torch.stack([packed(rows.goal[:, k]) for k in range(rows.goal.shape[1])], dim=1),
         anchor=packed(rows.anchor),
