@@ -135,6 +135,7 @@ class FineProblem:
     def selection(self, step: int) -> tuple[tuple[Term, ...], Sums]:
         """Terms with the observations of about every step-th anchor, and sums over them."""
         if step not in self.selections:
+            self.selections.clear()  # an earlier one is not needed any more
             terms = self.terms
             if step > 1:
                 terms = tuple(replace(term, rows=thinned(term.rows, step, LEAST_ROWS)) for term in terms)

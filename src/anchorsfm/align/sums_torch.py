@@ -24,6 +24,8 @@ NEAR, CLOSEST = 1e-2, 1e-3
 SLOT = 128
 SLAB_ROWS = {"cpu": 1 << 15}
 """Observations handled at a time; on other devices all of a source image."""
+MOST_COUPLING = 1 << 20
+"""Numbers in the coupling of images that are summed together, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +148,11 @@ class TorchSums:
         return batch.block(view)
 
     def _end_of_batch(self, first: int) -> int:
-        """As many images as make a slab, but at least one."""
+        """As many images as make a slab, unless their coupling takes much memory, but at least one."""
         rows = sum((chunks.first - chunks.first[first]) * chunks.weight.shape[1] for chunks in self._chunks)
-        return max(first + 1, int(np.searchsorted(rows, self._slab_rows, side="right")) - 1)
+        coupling = (self._pair_start - self._pair_start[first]) * len(OF_PAIR) * np.diff(self._anchor_start).max()
+        ends = [np.searchsorted(rows, self._slab_rows, "right"), np.searchsorted(coupling, MOST_COUPLING, "right")]
+        return max(first + 1, int(min(ends)) - 1)
 
     def _sums_of(self, first: int, last: int, point: Point, coupled: bool) -> _Batch:
         pair_start, anchor_start = self._pair_start, self._anchor_start
