@@ -184,6 +184,7 @@ def run(scene: Scene, config: AlignConfig) -> tuple[AlignmentResult, dict[str, A
         "iterations": [len(result.coarse.total), len(result.fine.total)],
         "status": result.fine.status.value,
         "loss_2d": round(float(result.fine.loss[-1 if second_order else result.fine.total.argmin()]), 5),
+        "compiled": "compiled" in result.fine.method,
         "rotation_deg": round(score.median_rotation_deg, 4),
         "direction_deg": round(score.median_translation_deg, 4),
         "auc_1": round(float(score.auc[0]), 4),

@@ -3,8 +3,9 @@
     python benchmarks/alignment_large.py generate ORACLE FOLDER [--images 1000] [--neighbours 10]
     python benchmarks/alignment_large.py solve FOLDER [--solver second-order]
 
-ORACLE is the Python file that `alignment.py` uses. Cameras stand on a loop in a room; each image is paired with
-its next `neighbours`, with 0.5 px noise and 5 % outliers; depths have 1 % smooth errors, focal lengths 2 %. Set
+ORACLE is the Python file that `alignment.py` uses. Cameras stand on a loop in a room and look inwards, not quite at its
+middle; each image is paired with the next `neighbours` (on average) on the loop that share at least 1,000 matches with
+it, as retrieval would do, with 0.5 px noise and 5 % outliers; depths have 1 % smooth errors, focal lengths 2 %. Set
 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 for CPU times that mean something.
 """
 
@@ -28,42 +29,79 @@ from anchorsfm.scene.poses import PoseSet
 from anchorsfm.tree import build_tree
 
 BLOCK = 8
-NOISE_PX, OUTLIERS, DEPTH_NOISE, FOCAL_NOISE, KEEP = 0.4, 0.05, 0.01, 0.02, 1.0
+NOISE_PX, OUTLIERS, DEPTH_NOISE, FOCAL_NOISE = 0.4, 0.05, 0.01, 0.02
+LEAST_MATCHES = 1000
+REACH = 4
+"""Pairs are looked for among so many times as many images ahead as are wanted."""
 
 
 def generate(oracle: ModuleType, folder: Path, count: int, neighbours: int) -> None:
     """Cameras, then one file an image with its depth, then one file an image with its matches to the next images."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(100)
-    room = oracle.Room(np.random.default_rng([100, 0]))
     pose, focal = _cameras(oracle, count, rng)
     np.savez(folder / "cameras.npz", pose=pose, focal=focal, bias=FOCAL_NOISE * rng.standard_normal(count))
+    write_depths(oracle, folder, pose, focal)
+    write_matches(folder, neighbours, pose, focal)
+
+
+def write_depths(oracle: ModuleType, folder: Path, pose: np.ndarray, focal: np.ndarray) -> None:
+    """True depth of every image, and the error of its prediction."""
+    room = oracle.Room(np.random.default_rng([100, 0]))
     pixel = np.stack([*np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), np.ones((HEIGHT, WIDTH))], axis=-1)
     centred = pixel - [WIDTH / 2, HEIGHT / 2, 0]
-    for k in range(count):
+    for k in range(len(pose)):
         ray = centred / [focal[k], focal[k], 1]
         depth = room.ray_cast(pose[k, :, 3], ray @ pose[k, :, :3].T)
         error = oracle.smooth_field(np.random.default_rng([100, 1, k]), (HEIGHT, WIDTH), 64, DEPTH_NOISE)
         np.savez(folder / f"depth{k}.npz", depth=depth.astype(np.float32), error=error.astype(np.float16))
+
+
+def write_matches(folder: Path, neighbours: int, pose: np.ndarray, focal: np.ndarray) -> None:
+    """Matches of every image with the next ones on the loop; where too few are suitable, the next image has more."""
     recent: dict[int, np.ndarray] = {}
-    for i in range(count):
-        parts = []
-        for step in range(1, neighbours + 1):
-            j = (i + step) % count
-            for k in (i, j):
-                if k not in recent:
-                    recent[k] = np.load(folder / f"depth{k}.npz")["depth"]
-            parts.append(_matches(i, j, recent, pose, focal))
-        recent.pop((i - 1) % count, None)
-        if i >= neighbours:
+    made, reach = 0, REACH * neighbours
+    for i in range(len(pose)):
+        others, parts = _partners(i, (i + 1) * neighbours - made, reach, recent, folder, pose, focal)
+        made += len(others)
+        if i >= reach:  # the first ones are needed again at the end of the loop
             recent.pop(i, None)
         np.savez(
             folder / f"matches{i}.npz",
-            count=[len(part[2]) for part in parts],
+            other=np.array(others, np.int64),
+            count=np.array([len(part[2]) for part in parts], np.int64),
             xy_i=np.concatenate([part[0] for part in parts]),
             xy_j=np.concatenate([part[1] for part in parts]),
             confidence=np.concatenate([part[2] for part in parts]),
         )
+    print(f"{made} pairs with at least {LEAST_MATCHES} matches")
+
+
+def _partners(
+    i: int,
+    wanted: int,
+    reach: int,
+    depth: dict[int, np.ndarray],
+    folder: Path,
+    pose: np.ndarray,
+    focal: np.ndarray,
+) -> tuple[list[int], list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Images within reach with enough matches, and the matches with each; `depth` is filled from files."""
+    others, parts = [], []
+    for step in range(1, reach + 1):
+        j = (i + step) % len(pose)
+        for k in (i, j):
+            if k not in depth:
+                depth[k] = np.load(folder / f"depth{k}.npz")["depth"]
+        part = _matches(i, j, depth, pose, focal)
+        if len(part[2]) >= LEAST_MATCHES:
+            others.append(j)
+            parts.append(part)
+        if len(others) == wanted:
+            break
+    if not parts:
+        raise SystemExit(f"image {i} shares {LEAST_MATCHES} matches with none of the next {reach}")
+    return others, parts
 
 
 def _cameras(oracle: ModuleType, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +132,6 @@ def _matches(
     inside = (other[:, 2] > 0.1) & (found >= 0).all(axis=1) & (found < [WIDTH, HEIGHT]).all(axis=1)
     column, row = np.where(inside[:, None], found, 0).astype(int).T
     inside &= np.abs(depth[j][row, column] / np.maximum(other[:, 2], 1e-3) - 1) < 0.03
-    inside &= rng.random(len(x)) < KEEP
     xy_i, xy_j = np.stack([x, y], axis=1)[inside], found[inside]
     confidence = 10 * np.exp(0.4 * rng.standard_normal(len(xy_i)))
     wrong = rng.random(len(xy_i)) < OUTLIERS
@@ -121,7 +158,7 @@ def load(folder: Path) -> tuple[ObservedScene, PoseSet]:
             )
         )
     files = [np.load(folder / f"matches{i}.npz") for i in range(count)]
-    pairs, counts, parts = _pairs_of(files, count)
+    pairs, counts, parts = _pairs_of(files)
     pair_rows = np.repeat(np.arange(len(pairs)), counts)
     graph = SceneGraph(
         num_images=count,
@@ -143,14 +180,14 @@ def load(folder: Path) -> tuple[ObservedScene, PoseSet]:
     return observed, pose_set(np.concatenate([rotation, shift[:, :, None]], axis=2), focal)
 
 
-def _pairs_of(files: list[Any], count: int) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, ...]]]:
+def _pairs_of(files: list[Any]) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, ...]]]:
     """Pairs i < j in order, their numbers of matches, and the matches of each."""
     found = []
     for i, file in enumerate(files):
         end = np.cumsum(file["count"])
         xy_i, xy_j, confidence = file["xy_i"], file["xy_j"], file["confidence"]
-        for step, (last, length) in enumerate(zip(end.tolist(), file["count"].tolist(), strict=True), start=1):
-            rows, j = slice(last - length, last), (i + step) % count
+        for j, last, length in zip(file["other"].tolist(), end.tolist(), file["count"].tolist(), strict=True):
+            rows = slice(last - length, last)
             ends = (xy_i[rows], xy_j[rows]) if i < j else (xy_j[rows], xy_i[rows])
             found.append((min(i, j), max(i, j), (*ends, confidence[rows])))
     found.sort(key=lambda item: item[:2])

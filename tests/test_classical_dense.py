@@ -148,7 +148,7 @@ def test_refinement_brings_depth_below_the_plane_distance():
 def test_dense_matches_are_subpixel_and_on_the_stride():
     geometry, _, depth_i, _, matches = _scene()
     dense = dense_depth(geometry, matches, DenseConfig())
-    from_i, from_j = dense_matches(geometry, dense, 8)
+    from_i, from_j = dense_matches(geometry, dense, DenseConfig())
     assert len(from_i) > 500 and len(from_j) > 500
     assert np.array_equal(np.unique(from_i.xy_i % 8), [4.5]) and np.array_equal(np.unique(from_j.xy_j % 8), [4.5])
     there = warp((1 / depth_i).astype(np.float32), geometry.to_j)
@@ -156,7 +156,10 @@ def test_dense_matches_are_subpixel_and_on_the_stride():
     truth = np.stack([there.x[row, column], there.y[row, column]], axis=1)
     error = np.linalg.norm(from_i.xy_j - truth, axis=1)
     assert np.median(error) < 0.06 and (error < 0.5).mean() > 0.98
-    assert dense_matches(geometry, dense, 0) == []
+    # their pixels are certain, but together they must not outweigh keypoint matches
+    assert np.median(dense.i.confidence[row, column]) > 10
+    assert from_i.confidence.min() > 1 and from_i.confidence.max() < 1.3
+    assert dense_matches(geometry, dense, DenseConfig(match_stride=0)) == []
 
 
 def test_forward_motion_gives_depth_away_from_the_epipole():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.align import AlignConfig, AnchorDepthMode, Solver, align, align_scene, sim3
+from anchorsfm.align import AlignConfig, AnchorDepthMode, Solver, align, align_scene, sim3, sums_torch
 from anchorsfm.align import second_order as fine_stage
 from anchorsfm.align.initialise import Similarities
 from anchorsfm.align.model import anchor_depths, cameras_of
@@ -399,6 +399,28 @@ def test_at_least_as_low_as_adam_in_a_tenth_of_the_steps(scene, observed):
     assert np.isfinite(ours.points).all()
     found, theirs = (errors(r, scene.world_from_cam, scene.focal_px) for r in (ours, adam))
     assert found[0] < 1.1 * theirs[0] + 0.1 and found[1] < 1.1 * theirs[1] + 0.01
+
+
+@pytest.mark.parametrize("solver", Solver)
+def test_rotations_are_orthonormal_in_double_precision(observed, solver):
+    """Their angles, as errors are measured, are no better than the root of what is missing."""
+    (result,) = align_scene(observed, AlignConfig(solver=solver, niter1=5, niter2=5))
+    rotation = result.cam_from_world[:, :, :3]
+    product = rotation @ np.swapaxes(rotation, 1, 2)
+    np.testing.assert_allclose(product, np.tile(np.eye(3), (len(rotation), 1, 1)), atol=1e-14)
+
+
+@pytest.mark.parametrize("slab_rows", [64, 4096])
+def test_sums_in_torch_do_not_depend_on_what_is_summed_together(small, monkeypatch, slab_rows):
+    problem = problem_of(*small, DOUBLE)
+    found = []
+    for rows in (slab_rows, 1 << 20):
+        monkeypatch.setitem(sums_torch.SLAB_ROWS, "cpu", rows)
+        _, run, state = stage_run(problem, DOUBLE, TorchSums)
+        system = run.linearise(shaken(state))
+        found.append((system.matrix.blocks, system.gradient, np.array(system.cost), np.array(system.loss)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11 * np.abs(theirs).max())
 
 
 def test_two_runs_agree_bit_by_bit(observed):

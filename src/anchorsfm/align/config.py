@@ -82,7 +82,7 @@ class AlignConfig:
     """Second order: use compiled kernels on the processor where numba is installed (`pip install anchorsfm[fast]`)."""
     device: str = "cpu"
     """Second order: torch device that sums over matches. Anything but "cpu" uses no compiled kernels."""
-    pp_prior: float = 10.0
+    pp_prior: float = 3.0
     """Loss per squared offset of a principal point from the middle, as a share of the longer side (halved); 0: none."""
     depth_prior: float = 0.5
     """Standard deviation of the logarithm of depths that is expected of the front end; 0: no prior."""

@@ -38,6 +38,10 @@ class Variables:
         """A copy that later steps do not touch."""
         return replace(self, **{f.name: getattr(self, f.name).detach().clone() for f in fields(self)})
 
+    def to(self, dtype: torch.dtype) -> "Variables":
+        """The same values in another precision."""
+        return replace(self, **{f.name: getattr(self, f.name).to(dtype) for f in fields(self)})
+
 
 POSE_VARIABLES = ("quaternion", "translation", "log_size")
 
@@ -68,6 +72,11 @@ class Layout:
     @property
     def num_views(self) -> int:
         return len(self.base_focal)
+
+    def to(self, dtype: torch.dtype) -> "Layout":
+        """The same constants in another precision."""
+        names = ("size", "base_focal", "median_depth", "fixed_rotation", "fixed_centre", "scale_origin")
+        return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)

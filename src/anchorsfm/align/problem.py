@@ -91,8 +91,8 @@ def collect_observations(scene: ObservedScene, anchors: Anchors, config: AlignCo
 def _match_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservations:
     graph = scene.graph
     used_pair = graph.is_matching.astype(bool)
-    used = used_pair[graph.match_pair]
-    pair = (np.cumsum(used_pair) - 1)[graph.match_pair[used]]
+    runs = _runs(used_pair[graph.match_pair])
+    pair = (np.cumsum(used_pair) - 1)[np.concatenate([graph.match_pair[run] for run in runs])]
     source, target = graph.pair[used_pair].T
     # a pixel behind its camera cannot be observed
     visible = (anchors.depth_ratio_i > 0) & (anchors.depth_ratio_j > 0)
@@ -101,27 +101,26 @@ def _match_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservations:
         source=np.concatenate([source, target]),
         target=np.concatenate([target, source]),
         pair=np.concatenate([pair, pair + len(source)]),
-        xy=_used(graph.xy_i, graph.xy_j, used),
-        anchor=_used(anchors.anchor_i, anchors.anchor_j, used),
-        depth_ratio=_used(anchors.depth_ratio_i, anchors.depth_ratio_j, used),
-        goal=_used(graph.xy_j, graph.xy_i, used),
-        weight=_used(weight, weight, used),
+        xy=_used(graph.xy_i, graph.xy_j, runs),
+        anchor=_used(anchors.anchor_i, anchors.anchor_j, runs),
+        depth_ratio=_used(anchors.depth_ratio_i, anchors.depth_ratio_j, runs),
+        goal=_used(graph.xy_j, graph.xy_i, runs),
+        weight=_used(weight, weight, runs),
     )
 
 
 def _used(
-    first: Shaped[np.ndarray, "match *value"],
-    second: Shaped[np.ndarray, "match *value"],
-    used: Bool[np.ndarray, "match"],
+    first: Shaped[np.ndarray, "match *value"], second: Shaped[np.ndarray, "match *value"], runs: list[slice]
 ) -> Shaped[np.ndarray, "row *value"]:
-    """Used elements of both, one after the other."""
-    if used.all():
-        return np.concatenate([first, second])
-    count = int(used.sum())
-    rows = np.empty((2 * count, *first.shape[1:]), np.result_type(first, second))
-    np.compress(used, first, axis=0, out=rows[:count])
-    np.compress(used, second, axis=0, out=rows[count:])
-    return rows
+    """Used rows of both, one after the other: whole runs are copied much faster than single rows."""
+    return np.concatenate([values[run] for values in (first, second) for run in runs])
+
+
+def _runs(flags: Bool[np.ndarray, "match"]) -> list[slice]:
+    """Where flags are set, from the first to the last of each run."""
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    runs = [slice(*pair) for pair in edges.reshape(-1, 2).tolist()]
+    return runs or [slice(0, 0)]
 
 
 def _fallback_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservations:
@@ -130,9 +129,10 @@ def _fallback_rows(scene: ObservedScene, anchors: Anchors) -> DirectedObservatio
     order = np.lexsort((targets.anchor, targets.frame, targets.image))
     image, frame, anchor = (v[order].astype(np.int64) for v in (targets.image, targets.frame, targets.anchor))
     xy = np.zeros((len(order), 2), np.float32)
+    start = np.searchsorted(image, np.arange(scene.graph.num_images + 1))
     for k, view in enumerate(require_views(scene.views)):
         height, width = view.relative_depth.shape
-        rows = image == k
+        rows = slice(start[k], start[k + 1])
         xy[rows] = anchor_pixels((width, height), scene.config.subsample)[anchor[rows]] + scene.config.pixel_centre
     source, target, pair = _directed_pairs(image, frame)
     return DirectedObservations(

@@ -40,6 +40,9 @@ from anchorsfm.scene.alignment import SolverStatus, StageHistory
 FIRST_DAMPING, LEAST_DAMPING, DAMPING_AFTER_FAILURE = 1e-4, 1e-9, 1e-6
 DAMPING_FALL, DAMPING_RISE = 5.0, 10.0
 MAX_TRIES = 8
+OVERSTEP = 1.6
+"""Steps of the cameras are this much longer than the weights say. Reweighting replaces the loss by a quadratic above
+it, whose minimum falls short; close to the minimum of the loss the cost falls for any factor below 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,9 @@ class Stage:
     step: int
     """Every how many-th anchor of an image counts."""
     max_iterations: int
-    opening_rounds: int
-    """Newton steps of the depths by themselves before the first step of the cameras."""
-    depth_rounds: int
-    """The same after each step of the cameras, besides the one that goes with it."""
+    opening: tuple[tuple[float, float], ...]
+    """Newton steps of the depths by themselves before the first step of the cameras: smoothing (px) and `depth_sigma`
+    of each."""
     tolerance: float
     """The stage ends when an iteration lowers the cost by less than this share."""
 
@@ -69,8 +71,7 @@ STAGES = (
         principal_point=False,
         step=8,
         max_iterations=4,
-        opening_rounds=0,
-        depth_rounds=0,
+        opening=(),
         tolerance=0.02,
     ),
     Stage(
@@ -79,8 +80,7 @@ STAGES = (
         principal_point=True,
         step=8,
         max_iterations=30,
-        opening_rounds=0,
-        depth_rounds=1,
+        opening=(),
         tolerance=0.005,
     ),
     Stage(
@@ -89,8 +89,7 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=30,
-        opening_rounds=2,
-        depth_rounds=2,
+        opening=((4.0, 0.02), (2.0, 0.05)),
         tolerance=0.002,
     ),
     Stage(
@@ -99,8 +98,7 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=30,
-        opening_rounds=1,
-        depth_rounds=2,
+        opening=((0.15, 0.0),),
         tolerance=0.004,
     ),
     Stage(
@@ -109,12 +107,12 @@ STAGES = (
         principal_point=True,
         step=1,
         max_iterations=300,
-        opening_rounds=1,
-        depth_rounds=2,
+        opening=((0.05, 0.0),),
         tolerance=0.0006,
     ),
 )
-"""A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there."""
+"""A `depth_sigma` of 0 stands for the configured prior; tighter ones only lead there. Depths that the first stages
+leave out are led in by the opening of the third: from too far away a steep loss leads some of them astray."""
 LEAST_ROWS = 200
 """Matches that thinning leaves a pair, about."""
 
@@ -137,6 +135,7 @@ class FineProblem:
     def selection(self, step: int) -> tuple[tuple[Term, ...], Sums]:
         """Terms with the observations of about every step-th anchor, and sums over them."""
         if step not in self.selections:
+            self.selections.clear()  # an earlier one is not needed any more
             terms = self.terms
             if step > 1:
                 terms = tuple(replace(term, rows=thinned(term.rows, step, LEAST_ROWS)) for term in terms)
@@ -154,9 +153,10 @@ def minimise_fine(
     kernels = "compiled kernels" if make_sums.__name__ == "NumbaSums" else "torch"
     method = f"second order, depths eliminated, {kernels}, {name_of(fine.pattern)}"
     for stage in STAGES:
-        stage_priors = _priors(problem, config, stage)
-        run = _StageRun(fine, stage, stage_priors, _freedoms(problem, fine, stage))
-        state = run.minimise(state, trace)
+        for smoothing_px, depth_sigma in stage.opening:
+            eased = replace(stage, smoothing_px=smoothing_px, depth_sigma=depth_sigma)
+            state = _stage_run(problem, fine, eased).with_depths(state, stored=False)[0]
+        state = _stage_run(problem, fine, stage).minimise(state, trace)
         if trace.is_over:
             break
     final = _evaluate(fine, state, _priors(problem, config, STAGES[-1]))
@@ -231,6 +231,10 @@ def _freedoms(problem: Problem, fine: FineProblem, stage: Stage) -> Freedoms:
     return Freedoms(node=fixed_gauge(free, problem.layout), depth=movable)
 
 
+def _stage_run(problem: Problem, fine: FineProblem, stage: Stage) -> "_StageRun":
+    return _StageRun(fine, stage, _priors(problem, fine.config, stage), _freedoms(problem, fine, stage))
+
+
 class _StageRun:
     """One stage: sums over its selection of observations, and the steps."""
 
@@ -238,7 +242,8 @@ class _StageRun:
         self.fine, self.stage, self.priors, self.freedoms = fine, stage, priors, freedoms
         terms, self.sums = fine.selection(stage.step)
         self.terms = tuple(_smoothed(term, stage) for term in terms)
-        self.depth_rounds = stage.depth_rounds
+        self.depths_follow = True
+        """After each step the depths take another one by themselves, with fresh weights."""
 
     def point(self, state: State) -> Point:
         reference = self.fine.config.reference
@@ -251,8 +256,6 @@ class _StageRun:
         """Step until the cost hardly falls. The states stepped from are evaluated; so is the last one, by the next
         stage."""
         damping = FIRST_DAMPING
-        for _ in range(self.stage.opening_rounds):
-            state = self.with_depths(state, stored=False)[0]
         before_depths, accepted = state, np.inf
         for iteration in range(self.stage.max_iterations):
             if trace.is_over:
@@ -262,8 +265,8 @@ class _StageRun:
             if not np.isfinite(cost):
                 trace.status = SolverStatus.NON_FINITE
                 return before_depths
-            if cost > accepted:  # the depths' own steps went too far
-                self.depth_rounds -= 1
+            if cost > accepted:  # the depths' own step went too far
+                self.depths_follow = False
                 state, accepted = before_depths, np.inf
                 continue
             trace.add(system.loss, self.priors.total, cost)
@@ -289,24 +292,23 @@ class _StageRun:
     def step(self, state: State, system: ReducedSystem, cost: float, damping: float) -> "_Trial | None":
         """The first of ever shorter steps that lowers the cost."""
         fine = self.fine
-        for _ in range(MAX_TRIES):
+        for attempt in range(MAX_TRIES):
             found = solve(system.matrix, system.gradient, self.freedoms.node, damping)
             if found is not None:
-                nodes = fine.nodes
-                pose, intrinsics = nodes.pose_step(found.value), nodes.intrinsics_step(found.value)
+                nodes, value = fine.nodes, (1.0 if attempt else OVERSTEP) * found.value
+                pose, intrinsics = nodes.pose_step(value), nodes.intrinsics_step(value)
                 trial = moved(state, pose, intrinsics, fine.constants)
                 if self.freedoms.depth.any():
                     trial = self.with_depths(trial, stored=True)[0]
                     after, trial_cost = self.with_depths(trial, stored=False)
-                    after = after if self.depth_rounds > 0 else trial
-                    for _ in range(self.depth_rounds - 1 if trial_cost < cost else 0):
-                        after = self.with_depths(after, stored=False)[0]
+                    after = after if self.depths_follow else trial
                 else:
                     after = trial
                     trial_cost = sum(self.sums.depth_sums(self.point(trial), False).cost) + self.prior(trial)
                 if trial_cost < cost:
                     return _Trial(state=after, before_depths=trial, cost=trial_cost, damping=damping)
-            damping = max(damping * DAMPING_RISE, DAMPING_AFTER_FAILURE)
+            if attempt:
+                damping = max(damping * DAMPING_RISE, DAMPING_AFTER_FAILURE)
         return None
 
     def with_depths(self, state: State, stored: bool) -> tuple[State, float]:

@@ -91,7 +91,7 @@ def build_problem(
     camera = np.arange(num_views) if camera_index is None else np.unique(camera_index, return_inverse=True)[1]
     dtype = torch.float64 if config.double_precision else torch.float32
     depth, median = _median_and_core(scene, anchors, knowledge)
-    layout = _in_type(_layout(scene, anchors, tree, config, camera, knowledge, median), dtype)
+    layout = _layout(scene, anchors, tree, config, camera, knowledge, median).to(dtype)
     observations = collect_observations(scene, anchors, config)
     start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
     initial = _initial_similarities(observations, start, layout, tree, config, knowledge)
@@ -121,11 +121,6 @@ def _median_and_core(
         median[view] = positive[(len(positive) - 1) // 2] if len(positive) else 1.0
         core[rows] = np.maximum(depth / median[view], MIN_CORE_DEPTH)
     return core, median
-
-
-def _in_type(layout: Layout, dtype: torch.dtype) -> Layout:
-    names = ("size", "base_focal", "median_depth", "fixed_rotation", "fixed_centre", "scale_origin")
-    return replace(layout, **{name: getattr(layout, name).to(dtype) for name in names})
 
 
 def _layout(

@@ -22,8 +22,10 @@ from anchorsfm.align.state import Constants
 NEAR, CLOSEST = 1e-2, 1e-3
 """Depth in the target, as a share of that in the source and in scene units, below which an observation says nothing."""
 SLOT = 128
-SLAB_ROWS = {"cpu": 1 << 14}
+SLAB_ROWS = {"cpu": 1 << 15}
 """Observations handled at a time; on other devices all of a source image."""
+MOST_COUPLING = 1 << 20
+"""Numbers in the coupling of images that are summed together, about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,12 @@ class _Chunks:
     """`SortedRows` in chunks; unused slots repeat an observation at zero weight."""
 
     pair: Int[np.ndarray, "chunk"]
+    source: Int[np.ndarray, "chunk"]
+    number: Int[np.ndarray, "chunk"]
+    """Of the directed pair, among all of its source image."""
     first: Int[np.ndarray, "view_plus_1"]
     """First chunk of every source image."""
-    x: Float[Tensor, "chunk slot"]
-    y: Float[Tensor, "chunk slot"]
+    xy: Float[Tensor, "chunk 2 slot"]
     goal: Float[Tensor, "chunk goal_dim slot"]
     anchor: Int[Tensor, "chunk slot"]
     relief: Float[Tensor, "chunk slot"]
@@ -51,75 +55,153 @@ class _Slab:
     residual: Float[Tensor, "chunk dim slot"]
     along: Float[Tensor, "chunk dim slot"]
     """Derivative of the residual by the log depth."""
-    valid: Float[Tensor, "chunk slot"]
+    valid: Float[Tensor, "chunk slot"] | None
+    """0 for what says nothing; None: all of it does."""
     point: Float[Tensor, "chunk _ slot"]
-    """Y, or (x, y) where it is projected."""
-    scale: Float[Tensor, "chunk slot"] | None
-    """f_t / Y_2 where it is projected."""
+    """Y, or its pixel where it is projected."""
+    inverse: Float[Tensor, "chunk slot"] | None
+    """1 / Y_2 where it is projected."""
     depth: Float[Tensor, "chunk slot"]
     relief: Float[Tensor, "chunk slot"]
     """(o - 1) f0 / f_s."""
-    weight: Float[Tensor, "chunk slot"]
-    """Of iterative reweighting, fresh."""
-    cost: float
+    distance: Float[Tensor, "chunk slot"]
+    slope: Float[Tensor, "chunk slot"]
+    """Smoothed length of the residual, and derivative of the loss by it."""
+    confidence: Float[Tensor, "chunk slot"]
+    cost: Float[Tensor, "chunk"]
+    """Smoothed loss."""
+
+    def fresh_weight(self) -> Float[Tensor, "chunk slot"]:
+        """Of iterative reweighting."""
+        return self.masked((self.slope / self.distance).mul_(self.confidence))
+
+    def masked(self, weight: Float[Tensor, "chunk slot"]) -> Float[Tensor, "chunk slot"]:
+        return weight if self.valid is None else weight * self.valid
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Normal equations of the source images first .. last - 1, which are summed together."""
+
+    point: Point
+    coupled: bool
+    first: int
+    last: int
+    pair_start: Int[np.ndarray, "view_plus_1"]
+    anchor_start: Int[np.ndarray, "view_plus_1"]
+    summed: Float[np.ndarray, "pair 12 13"]
+    """Matrix and gradient of every directed pair."""
+    coupling: Float[np.ndarray, "column _"]
+    """Columns of the first, second, ... pair of each image, then those of the images' intrinsics; of all anchors, or
+    of none where depths are rigid."""
+    curvature: Float[np.ndarray, "anchor"]
+    slope: Float[np.ndarray, "anchor"]
+    cost: Float[np.ndarray, "view term"]
+    loss: Float[np.ndarray, "view term"]
+
+    def holds(self, view: int, point: Point, coupled: bool) -> bool:
+        return self.first <= view < self.last and self.point is point and self.coupled == coupled
+
+    def block(self, view: int) -> SourceBlock:
+        """Of one image."""
+        pairs = slice(*(self.pair_start[view : view + 2] - self.pair_start[self.first]))
+        anchors = slice(*(self.anchor_start[view : view + 2] - self.anchor_start[self.first]))
+        coupling, used = self.coupling[:, anchors], (pairs.stop - pairs.start) * len(OF_PAIR)
+        if used + len(OF_SOURCE) < len(coupling):
+            coupling = np.concatenate([coupling[:used], coupling[-len(OF_SOURCE) :]])
+        return SourceBlock(
+            hessian=self.summed[pairs, :, :NUM_LOCAL],
+            gradient=self.summed[pairs, :, NUM_LOCAL],
+            coupling=coupling.T if self.coupled else None,
+            curvature=self.curvature[anchors],
+            slope=self.slope[anchors],
+            cost=tuple(self.cost[view - self.first].tolist()),
+            loss=tuple(self.loss[view - self.first].tolist()),
+        )
 
 
 class TorchSums:
-    """See `linearise.Sums`."""
+    """See `linearise.Sums`. Images that have few observations are summed together, because every operation takes its
+    time however short it is."""
 
     def __init__(
         self, terms: tuple[Term, ...], constants: Constants, dtype: np.dtype[Any], device: str = "cpu"
     ) -> None:
         self._terms = terms
         self._device = torch.device(device)
-        self._start = constants.anchor_start.tolist()
-        self._chunks = [_chunks(term, self._device) for term in terms]
+        self._anchor_start = constants.anchor_start
+        pairs = np.array([np.diff(term.rows.first_pair) for term in terms])
+        self._pair_start = np.concatenate([[0], np.cumsum(pairs.sum(axis=0))])
+        before = np.cumsum(pairs, axis=0) - pairs
+        self._chunks = [_chunks(term, of_view, self._device) for term, of_view in zip(terms, before, strict=True)]
         self._weights = [torch.zeros_like(chunks.weight) for chunks in self._chunks]
         self._buffers: list[Tensor | None] = [None] * len(terms)
         self._dtype = torch.from_numpy(np.zeros(1, dtype)).dtype
+        self._slab_rows = SLAB_ROWS.get(self._device.type, 1 << 20)
+        self._batch: _Batch | None = None
 
     def source_block(self, view: int, point: Point, coupled: bool) -> SourceBlock:
-        first, last = self._start[view], self._start[view + 1]
-        ranges = [term.rows.first_pair[view : view + 2] for term in self._terms]
-        num_pairs = int(sum(end - begin for begin, end in ranges))
-        anchors = last - first if coupled else 0
+        batch = self._batch
+        if batch is None or not batch.holds(view, point, coupled):
+            batch = self._sums_of(view, self._end_of_batch(view), point, coupled)
+        self._batch = batch if view + 1 < batch.last else None
+        return batch.block(view)
+
+    def _end_of_batch(self, first: int) -> int:
+        """As many images as make a slab, unless their coupling takes much memory, but at least one."""
+        rows = sum((chunks.first - chunks.first[first]) * chunks.weight.shape[1] for chunks in self._chunks)
+        coupling = (self._pair_start - self._pair_start[first]) * len(OF_PAIR) * np.diff(self._anchor_start).max()
+        ends = [np.searchsorted(rows, self._slab_rows, "right"), np.searchsorted(coupling, MOST_COUPLING, "right")]
+        return max(first + 1, int(min(ends)) - 1)
+
+    def _sums_of(self, first: int, last: int, point: Point, coupled: bool) -> _Batch:
+        pair_start, anchor_start = self._pair_start, self._anchor_start
+        first_anchor, num_anchors = int(anchor_start[first]), int(anchor_start[last] - anchor_start[first])
+        most_pairs = int(np.diff(pair_start[first : last + 1]).max())
+        num_pairs = int(pair_start[last] - pair_start[first])
         summed = torch.zeros(num_pairs, NUM_LOCAL, NUM_LOCAL + 1, dtype=torch.float64, device=self._device)
-        coupling = torch.zeros(
-            num_pairs * len(OF_PAIR) + len(OF_SOURCE), anchors, dtype=self._dtype, device=self._device
-        )
-        curvature, slope = self._zeros(last - first)
-        cost, loss = np.zeros((2, len(self._terms)))
+        shape = (most_pairs * len(OF_PAIR) + len(OF_SOURCE), num_anchors if coupled else 0)
+        coupling = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        curvature, slope = self._zeros(num_anchors)
+        cost, loss = np.zeros((2, last - first, len(self._terms)))
         depth, kappa = self._tensor(point.depth), self._tensor(point.kappa)
-        done = 0
-        for k, (term, (begin, end)) in enumerate(zip(self._terms, ranges, strict=True)):
-            for slab in self._slabs(k, view, point, depth):
-                cost[k] += slab.cost
-                loss[k] += _plain_loss(term.gamma, self._chunks[k].weight[slab.here], slab)
-                self._weights[k][slab.here] = slab.weight
-                anchor = self._chunks[k].anchor[slab.here]
+        for k, (term, chunks) in enumerate(zip(self._terms, self._chunks, strict=True)):
+            for slab in self._slabs(k, first, last, point, depth):
+                source, number = chunks.source[slab.here], chunks.number[slab.here]
+                np.add.at(cost[:, k], source - first, _array(slab.cost))
+                np.add.at(loss[:, k], source - first, _array(_plain_loss(term.gamma, slab)))
+                weight = slab.fresh_weight()
+                self._weights[k][slab.here] = weight
+                anchor = chunks.anchor[slab.here]
                 e = _gathered(kappa, anchor) - 1 - slab.relief / (1 + slab.relief)
                 jacobian = self._columns(k, len(e))
                 if term.projected:
                     _project(jacobian, slab, e)
                 else:
-                    _regress(jacobian, slab, e, self._chunks[k].goal[slab.here])
-                weighted = jacobian[:, :NUM_LOCAL] * slab.weight[:, None, None]
-                pair = self._tensor(self._chunks[k].pair[slab.here] - begin + done)
-                product = torch.bmm(weighted.flatten(2), jacobian.flatten(2).transpose(1, 2))
-                summed.index_add_(0, pair, product.double())
+                    _regress(jacobian, slab, e, chunks.goal[slab.here])
+                root = weight.sqrt()[:, None]
+                scaled = jacobian.mul_(root[:, None]).flatten(2)
+                product = torch.bmm(scaled[:, :NUM_LOCAL], scaled.transpose(1, 2))
+                place = self._tensor(number + pair_start[source] - pair_start[first])
+                summed.index_add_(0, place, product.double())
                 if coupled:
-                    row = anchor.long() - first
-                    _couple(coupling, pair, row, _along_depths(weighted, slab.along))
-                    _add_depths(curvature, slope, row, slab, slab.weight)
-            done += end - begin
-        return SourceBlock(
-            hessian=_array(summed[:, :, :NUM_LOCAL].contiguous()),
-            gradient=_array(summed[:, :, NUM_LOCAL].contiguous()),
-            coupling=_array(coupling).T if coupled else None,
-            curvature=_array(curvature),
-            slope=_array(slope),
-            cost=tuple(cost.tolist()),
-            loss=tuple(loss.tolist()),
+                    row = anchor.long() - first_anchor
+                    mixed = _along_depths(jacobian[:, :NUM_LOCAL], slab.along * root)
+                    _couple(coupling, self._tensor(number), row, mixed)
+                    _add_depths(curvature, slope, row, slab, weight)
+        return _Batch(
+            point=point,
+            coupled=coupled,
+            first=first,
+            last=last,
+            pair_start=pair_start,
+            anchor_start=anchor_start,
+            summed=_array(summed),
+            coupling=_array(coupling),
+            curvature=_array(curvature.double()),
+            slope=_array(slope.double()),
+            cost=cost,
+            loss=loss,
         )
 
     def depth_sums(self, point: Point, stored: bool) -> DepthSums:
@@ -127,11 +209,11 @@ class TorchSums:
         cost = np.zeros(len(self._terms))
         depth = self._tensor(point.depth)
         for k, chunks in enumerate(self._chunks):
-            for slab in self._slabs(k, None, point, depth):
-                cost[k] += slab.cost
-                weight = self._weights[k][slab.here] * slab.valid if stored else slab.weight
-                _add_depths(curvature, slope, chunks.anchor[slab.here], slab, weight)
-        return DepthSums(curvature=_array(curvature), slope=_array(slope), cost=tuple(cost.tolist()))
+            for slab in self._slabs(k, 0, -1, point, depth):
+                cost[k] += float(slab.cost.sum())
+                weight = slab.masked(self._weights[k][slab.here]) if stored else slab.fresh_weight()
+                _add_depths(curvature, slope, chunks.anchor[slab.here].long(), slab, weight)
+        return DepthSums(curvature=_array(curvature.double()), slope=_array(slope.double()), cost=tuple(cost.tolist()))
 
     def _columns(self, k: int, count: int) -> Float[Tensor, "chunk 13 dim slot"]:
         """A buffer for Jacobian columns and residuals; what is zero in all of them is zero."""
@@ -143,19 +225,19 @@ class TorchSums:
         return buffer[:count]
 
     def _zeros(self, count: int) -> tuple[Tensor, Tensor]:
-        first, second = torch.zeros(2, count, dtype=torch.float64, device=self._device)
+        first, second = torch.zeros(2, count, dtype=self._dtype, device=self._device)
         return first, second
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _slabs(self, k: int, view: int | None, point: Point, depth: Float[Tensor, "anchor"]) -> Iterator[_Slab]:
-        """Slabs of one source image, or of all."""
+    def _slabs(self, k: int, first: int, last: int, point: Point, depth: Float[Tensor, "anchor"]) -> Iterator[_Slab]:
+        """Slabs of the source images first .. last - 1 (-1: all from the first on)."""
         chunks = self._chunks[k]
-        first, last = (0, len(chunks.pair)) if view is None else chunks.first[view : view + 2].tolist()
-        size = SLAB_ROWS.get(self._device.type, 1 << 20) // max(chunks.weight.shape[1], 1)
-        for begin in range(first, last, max(size, 1)):
-            here = slice(begin, min(begin + max(size, 1), last))
+        size = max(self._slab_rows // max(chunks.weight.shape[1], 1), 1)
+        stop = int(chunks.first[last])
+        for begin in range(int(chunks.first[first]), stop, size):
+            here = slice(begin, min(begin + size, stop))
             constants = self._tensor(point.pairs[k][chunks.pair[here]])[:, :, None]
             yield _slab(self._terms[k].projected, point.robust[k], chunks, here, constants, depth)
 
@@ -168,31 +250,25 @@ def _slab(
     pairs: Float[Tensor, "chunk 23 1"],
     depth: Float[Tensor, "anchor"],
 ) -> _Slab:
-    inverse_focal, relief = pairs[:, 15], chunks.relief[here] * pairs[:, 18]
-    ray_x, ray_y = (chunks.x[here] - pairs[:, 16]) * inverse_focal, (chunks.y[here] - pairs[:, 17]) * inverse_focal
-    z = _gathered(depth, chunks.anchor[here]) * (1 + relief)
-    turned = torch.bmm(pairs[:, :9, 0].view(-1, 3, 3), torch.stack([ray_x, ray_y, torch.ones_like(ray_x)], dim=1))
-    spread = turned * z[:, None]
-    y = spread + pairs[:, 9:12]
-    goal = chunks.goal[here]
+    relief, gathered = chunks.relief[here] * pairs[:, 18], _gathered(depth, chunks.anchor[here])
+    z = torch.addcmul(gathered, gathered, relief)
+    rotation, shift, goal = pairs[:, :9, 0].view(-1, 3, 3), pairs[:, 9:12], chunks.goal[here]
+    if projected:  # in homogeneous pixels of the target, K_t Y
+        rotation, shift = (_calibrated(v, pairs) for v in (rotation, shift))
+    of_pixel = rotation[:, :, :2] * pairs[:, 15:16]
+    y = torch.bmm(of_pixel, chunks.xy[here]).add_(rotation[:, :, 2:] - of_pixel @ pairs[:, 16:18])
+    y.mul_(z[:, None]).add_(shift)
     if projected:
-        inverse = y[:, 2].clamp(min=CLOSEST).reciprocal()
-        plane = y[:, :2] * inverse[:, None]
-        focal = pairs[:, 12]
-        pixel = plane * focal[:, None] + pairs[:, 13:15]
-        clipped = torch.minimum(torch.maximum(pixel, pairs[:, 19:21]), pairs[:, 21:23])
-        inside = clipped == pixel
-        seen = (y[:, 2] > (NEAR * z).clamp(min=CLOSEST)) & inside[:, 0] & inside[:, 1]
-        scale = inverse * focal
-        residual, valid = clipped - goal, seen.to(z.dtype)
-        along = (plane * pairs[:, 11:12] - pairs[:, 9:11]) * scale[:, None]
-        point = plane
+        inverse = y[:, 2].clamp(min=CLOSEST).reciprocal_()
+        point = y[:, :2] * inverse[:, None]
+        clipped = _clipped(point, pairs)
+        valid, residual = _seen(y[:, 2], z, clipped - point), clipped.sub_(goal)
+        along = (point * shift[:, 2:]).sub_(shift[:, :2]).mul_(inverse[:, None])
     else:
         unit, size = pairs[:, 12:13], pairs[:, 13:14]
-        residual, along, valid, point = unit * (y - size * goal), unit * spread, torch.ones_like(z), y
-        scale = None
+        residual, along, valid, point, inverse = unit * (y - size * goal), unit * (y - shift), None, y, None
     confidence, (gamma, _, square) = chunks.weight[here], robust
-    distance = (_summed_squares(residual) + square).sqrt()
+    distance = _summed_products(residual, residual).add_(max(square, 1e-24)).sqrt_()
     value, slope = RobustLoss(gamma).value_and_slope(distance)
     return _Slab(
         here=here,
@@ -201,53 +277,82 @@ def _slab(
         along=along,
         valid=valid,
         point=point,
-        scale=scale,
+        inverse=inverse,
         depth=z,
         relief=relief,
-        weight=valid * confidence * slope / distance.clamp(min=1e-12),
-        cost=float(torch.dot(confidence.flatten(), value.flatten())),
+        distance=distance,
+        slope=slope,
+        confidence=confidence,
+        cost=(confidence * value).sum(1),
     )
+
+
+def _calibrated(vectors: Float[Tensor, "chunk 3 _"], pairs: Float[Tensor, "chunk 23 1"]) -> Float[Tensor, "chunk 3 _"]:
+    """K_t times vectors in the frame of the target."""
+    last = vectors[:, 2:]
+    return torch.cat([vectors[:, :2] * pairs[:, 12:13] + pairs[:, 13:15] * last, last], dim=1)
+
+
+def _clipped(pixel: Float[Tensor, "chunk 2 slot"], pairs: Float[Tensor, "chunk 23 1"]) -> Float[Tensor, "chunk 2 slot"]:
+    """Brought into the bounds of each target, which are usually the same: clamping to numbers is much faster."""
+    low, high = pairs[:, 19:21], pairs[:, 21:23]
+    if low.min() == low.max() and high.min() == high.max():
+        return pixel.clamp(low[0, 0].item(), high[0, 0].item())
+    return pixel.clamp(low, high)
+
+
+def _seen(
+    depth: Float[Tensor, "chunk slot"],
+    source_depth: Float[Tensor, "chunk slot"],
+    excess: Float[Tensor, "chunk 2 slot"],
+) -> Float[Tensor, "chunk slot"]:
+    """1 for what lies in front of the target and was not clipped, else 0; in floating point, which is faster than with
+    flags."""
+    excess = excess.abs_()
+    wrong = (NEAR * source_depth).clamp_(min=CLOSEST).sub_(depth).clamp_(min=0)
+    return 1 - wrong.add_(excess[:, 0]).add_(excess[:, 1]).sign_()
 
 
 def _couple(
     coupling: Float[Tensor, "column anchor"],
-    pair: Int[Tensor, "chunk"],
+    number: Int[Tensor, "chunk"],
     row: Int[Tensor, "chunk slot"],
-    mixed: Float[Tensor, "chunk 12 slot"],
+    mixed: Float[Tensor, "12 chunk slot"],
 ) -> None:
     """Add products with the derivative by the log depth, in place: columns of pairs, then those of the source."""
     flat, anchors = coupling.view(-1), coupling.shape[1]
-    own = (row + (pair * (len(OF_PAIR) * anchors))[:, None]).view(-1)
+    own = (row + (number * (len(OF_PAIR) * anchors))[:, None]).view(-1)
     for k, column in enumerate(OF_PAIR):
-        flat[k * anchors :].scatter_add_(0, own, mixed[:, column].reshape(-1))
+        flat[k * anchors :].scatter_add_(0, own, mixed[column].view(-1))
     shared = row.view(-1)
     for k, column in enumerate(OF_SOURCE):
-        coupling[k - len(OF_SOURCE)].scatter_add_(0, shared, mixed[:, column].reshape(-1))
+        coupling[k - len(OF_SOURCE)].scatter_add_(0, shared, mixed[column].view(-1))
 
 
 def _along_depths(
     columns: Float[Tensor, "chunk 12 dim slot"], along: Float[Tensor, "chunk dim slot"]
-) -> Float[Tensor, "chunk 12 slot"]:
-    """Products of columns with the derivative by the log depth, summed over the residual's dimensions."""
-    total = columns[:, :, 0] * along[:, None, 0]
+) -> Float[Tensor, "12 chunk slot"]:
+    """Products of weighted columns with the derivative by the log depth, summed over the residual's dimensions."""
+    by_column = columns.transpose(0, 1)
+    total = (by_column[:, :, 0] * along[:, 0]).contiguous()
     for k in range(1, along.shape[1]):
-        total.addcmul_(columns[:, :, k], along[:, None, k])
+        total.addcmul_(by_column[:, :, k], along[:, k])
     return total
 
 
-def _plain_loss(gamma: float, confidence: Float[Tensor, "chunk slot"], slab: _Slab) -> float:
-    value, _ = RobustLoss(gamma).value_and_slope(_summed_squares(slab.residual).sqrt())
-    return float(torch.dot(confidence.flatten(), value.flatten()))
+def _plain_loss(gamma: float, slab: _Slab) -> Float[Tensor, "chunk"]:
+    value, _ = RobustLoss(gamma).value_and_slope(_summed_products(slab.residual, slab.residual).sqrt())
+    return (slab.confidence * value).sum(1)
 
 
-def _summed_squares(values: Float[Tensor, "chunk dim slot"]) -> Float[Tensor, "chunk slot"]:
-    return _over_dimensions(values * values)
-
-
-def _over_dimensions(values: Float[Tensor, "chunk dim slot"]) -> Float[Tensor, "chunk slot"]:
+def _summed_products(
+    first: Float[Tensor, "chunk dim slot"], second: Float[Tensor, "chunk dim slot"]
+) -> Float[Tensor, "chunk slot"]:
     """Summed over the second axis, which is short."""
-    total = values[:, 0] + values[:, 1]
-    return total if values.shape[1] == 2 else total + values[:, 2]
+    total = first[:, 0] * second[:, 0]
+    for k in range(1, first.shape[1]):
+        total.addcmul_(first[:, k], second[:, k])
+    return total
 
 
 def _gathered(values: Float[Tensor, "anchor"], index: Int[Tensor, "chunk slot"]) -> Float[Tensor, "chunk slot"]:
@@ -263,32 +368,44 @@ def _add_depths(
 ) -> None:
     """Add derivatives by log depths, in place."""
     index = row.reshape(-1)
-    curvature.index_add_(0, index, (weight * _summed_squares(slab.along)).double().view(-1))
-    slope.index_add_(0, index, (weight * _over_dimensions(slab.along * slab.residual)).double().view(-1))
+    curvature.scatter_add_(0, index, _summed_products(slab.along, slab.along).mul_(weight).view(-1))
+    slope.scatter_add_(0, index, _summed_products(slab.along, slab.residual).mul_(weight).view(-1))
 
 
 def _project(out: Float[Tensor, "chunk 13 2 slot"], slab: _Slab, e: Float[Tensor, "chunk slot"]) -> None:
-    """Columns of the local unknowns, then the residual, into a buffer; observations that say nothing have no weight."""
-    valid, pairs = slab.valid, slab.pairs
-    assert slab.scale is not None
-    x, y = (slab.point * valid[:, None]).unbind(1)
-    fz = slab.scale * valid
+    """Columns of the local unknowns, then the residual, into a buffer; weights leave out what says nothing."""
+    pairs = slab.pairs
+    assert slab.inverse is not None
     f = pairs[:, 12]
-    r = pairs[:, :9].unbind(1)
-    zf = slab.depth * fz
-    zf_x, zf_y, g = zf * x, zf * y, -pairs[:, 15]
-    fx, fy = f * x, f * y
-    out[:, 0, 0], out[:, 1, 0], out[:, 2, 0] = -fx * y, f + fx * x, -fy
-    out[:, 0, 1], out[:, 1, 1], out[:, 2, 1] = -f - fy * y, fx * y, fx
-    out[:, 3, 0], out[:, 4, 1] = fz, fz
-    out[:, 5, 0], out[:, 5, 1] = -fz * x, -fz * y
-    along = slab.along * (e * valid)[:, None]
-    out[:, 6, 0], out[:, 6, 1] = along[:, 0] + zf * r[2] - zf_x * r[8], along[:, 1] + zf * r[5] - zf_y * r[8]
-    out[:, 7, 0], out[:, 7, 1] = zf * (g * r[0]) - zf_x * (g * r[6]), zf * (g * r[3]) - zf_y * (g * r[6])
-    out[:, 8, 0], out[:, 8, 1] = zf * (g * r[1]) - zf_x * (g * r[7]), zf * (g * r[4]) - zf_y * (g * r[7])
-    out[:, 9, 0], out[:, 9, 1] = fx, fy
-    out[:, 10, 0], out[:, 11, 1] = valid, valid
+    scaled = torch.sub(slab.point, pairs[:, 13:15], out=out[:, 9])  # f (x, y)
+    point, scale = scaled / pairs[:, 12:13], slab.inverse * f
+    (fx, fy), (x, y) = scaled.unbind(1), point.unbind(1)
+    torch.mul(fx, y, out=out[:, 1, 1])
+    torch.neg(out[:, 1, 1], out=out[:, 0, 0])
+    torch.mul(fx, x, out=out[:, 1, 0]).add_(f)
+    torch.mul(fy, y, out=out[:, 0, 1]).add_(f).neg_()
+    torch.neg(fy, out=out[:, 2, 0])
+    out[:, 2, 1] = fx
+    out[:, 3, 0], out[:, 4, 1] = scale, scale
+    torch.mul(scaled, slab.inverse[:, None], out=out[:, 5]).neg_()
+    lateral = torch.empty_like(out[:, :3, 0])
+    torch.mul(slab.depth, scale, out=lateral[:, 0])
+    torch.mul(point, lateral[:, :1], out=lateral[:, 1:])
+    out[:, 6:9] = torch.bmm(_of_calibration(pairs), lateral).unflatten(1, (3, 2))
+    out[:, 6].addcmul_(slab.along, e[:, None])
+    out[:, 10, 0], out[:, 11, 1] = 1, 1
     out[:, 12] = slab.residual
+
+
+def _of_calibration(pairs: Float[Tensor, "chunk 23 1"]) -> Float[Tensor, "chunk 6 3"]:
+    """z f_t / Y_2 (1, x, y) -> derivatives of both residuals by what moves the ray: log focal length (along the axis of
+    the source), then principal point."""
+    rotation = pairs[:, :9, 0].view(-1, 3, 3)
+    turned = torch.cat([rotation[:, :, 2:], rotation[:, :, :2] * -pairs[:, 15:16]], dim=2)
+    matrix = turned.new_zeros(len(turned), 3, 2, 3)
+    matrix[:, :, 0, 0], matrix[:, :, 1, 0] = turned[:, 0], turned[:, 1]
+    matrix[:, :, 0, 1] = matrix[:, :, 1, 2] = -turned[:, 2]
+    return matrix.flatten(1, 2)
 
 
 def _regress(
@@ -313,7 +430,8 @@ def _regress(
     out[:, 12] = slab.residual
 
 
-def _chunks(term: Term, device: torch.device) -> _Chunks:
+def _chunks(term: Term, pairs_before: Int[np.ndarray, "view"], device: torch.device) -> _Chunks:
+    """pairs_before: of other terms, which come first among the pairs of a source image."""
     rows = term.rows
     length = rows.length
     before = np.cumsum(length) - length
@@ -326,11 +444,13 @@ def _chunks(term: Term, device: torch.device) -> _Chunks:
     def packed(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).index_select(0, row.view(-1)).view(row.shape).to(device)
 
+    source = rows.source[pair]
     return _Chunks(
         pair=pair,
-        first=np.searchsorted(rows.source[pair], np.arange(len(rows.first_pair))),
-        x=packed(rows.xy[:, 0]),
-        y=packed(rows.xy[:, 1]),
+        source=source,
+        number=pair - rows.first_pair[source] + pairs_before[source],
+        first=np.searchsorted(source, np.arange(len(rows.first_pair))),
+        xy=torch.stack([packed(rows.xy[:, k]) for k in range(2)], dim=1),
         goal=torch.stack([packed(rows.goal[:, k]) for k in range(rows.goal.shape[1])], dim=1),
         anchor=packed(rows.anchor),
         relief=packed(rows.depth_ratio).sub_(1),

@@ -143,7 +143,7 @@ class ClassicalPredictor:
             i=i,
             j=j,
             status=pose.status,
-            matches=_join(sparse, *dense_matches(geometry, dense, self._config.match_stride)),
+            matches=_join(sparse, *dense_matches(geometry, dense, self._config)),
             keypoint_matches=keypoint_matches,
             frame_i=frame_i,
             frame_j=frame_j,
@@ -236,14 +236,16 @@ def _pointmaps(
     return frame_i, frame_j
 
 
-def dense_matches(geometry: PairGeometry, dense: DensePair, stride: int) -> list[Matches]:
-    """Correspondences every `stride` pixels of either image that pass the left-right check closely, in grid pixels."""
+def dense_matches(geometry: PairGeometry, dense: DensePair, config: DenseConfig) -> list[Matches]:
+    """Correspondences every few pixels of either image that pass the left-right check closely, in grid pixels."""
+    stride = config.match_stride
     if stride <= 0:
         return []
+    weight = np.float32(config.match_weight)
     here, there, confidence = _follow(dense.i, geometry.to_j, dense.j, geometry.to_i, stride)
-    from_i = Matches(xy_i=here, xy_j=there, confidence=confidence)
+    from_i = Matches(xy_i=here, xy_j=there, confidence=1 + weight * (confidence - 1))
     here, there, confidence = _follow(dense.j, geometry.to_i, dense.i, geometry.to_j, stride)
-    return [from_i, Matches(xy_i=there, xy_j=here, confidence=confidence)]
+    return [from_i, Matches(xy_i=there, xy_j=here, confidence=1 + weight * (confidence - 1))]
 
 
 def _follow(
