@@ -25,7 +25,7 @@ from anchorsfm.dense.pinhole import grid_colours, make_pinhole, to_pinhole
 from anchorsfm.dense.polish import Photo, Polished, polish
 from anchorsfm.dense.specks import without_specks
 from anchorsfm.dense.surface import fit_planes, normals, on_surface
-from anchorsfm.dense.views import DenseView, dense_views
+from anchorsfm.dense.views import DenseView, dense_view
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.sweep import GridView
@@ -65,8 +65,9 @@ def recorded_result(data):
 
 def test_depth_of_an_alignment_agrees_with_recorded(golden):
     data = np.load(golden / "sparse_scene_dense.npz")
-    views = dense_views(recorded_result(data), golden_scene(golden, double=False).views)
-    for k, view in enumerate(views):
+    result = recorded_result(data)
+    for k, canonical in enumerate(golden_scene(golden, double=False).views):
+        view = dense_view(result, k, canonical)
         np.testing.assert_allclose(view.depth[::4, ::4], data["depthmaps"][k], rtol=2e-4)
         np.testing.assert_allclose(view.points(0.0)[::4, ::4], data["pts3d"][k], atol=5e-4)
         np.testing.assert_allclose(view.confidence[::4, ::4], data["conf"][k], rtol=1e-5)

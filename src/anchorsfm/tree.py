@@ -11,7 +11,7 @@ furthest from it, the root maximises min(r1, r2).
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import linkage
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
@@ -141,9 +141,3 @@ def _visiting_rank(adjacency: csr_array, start: int) -> Int[np.ndarray, "image"]
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank
-
-
-def unmatched_edges(tree: KinematicTree, score: Float[np.ndarray, "image image"]) -> Bool[np.ndarray, "image"]:
-    """Images whose edge to their parent joins images without a match."""
-    child = np.arange(len(tree.parent))
-    return (tree.parent >= 0) & (score[child, np.maximum(tree.parent, 0)] == 0)

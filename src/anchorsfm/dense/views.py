@@ -4,7 +4,6 @@ The depth of a pixel is the depth of its anchor times d(p) / d(anchor), the cano
 focal length f other than the front end's f0 the ratio o becomes 1 + (o - 1) f0 / f, as in the alignment.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,8 +64,3 @@ def dense_view(result: AlignmentResult, view: int, canonical: CanonicalView, sub
         focal_px=focal,
         principal_point_px=result.principal_point_px[view],
     )
-
-
-def dense_views(result: AlignmentResult, views: Sequence[CanonicalView], subsample: int = 8) -> tuple[DenseView, ...]:
-    """Dense depth of all aligned views; 8 bytes a pixel."""
-    return tuple(dense_view(result, k, canonical, subsample) for k, canonical in enumerate(views))
