@@ -52,7 +52,6 @@ def run_ours(folder: Path, output: Path, max_image_size: int) -> dict:
         "sparse_cpu_s": round(sum(stages[name]["cpu_s"] for name in SPARSE_STAGES), 1),
         "dense_cpu_s_per_pair": round(stages["dense depth"]["cpu_s"] / max(report["pairs"].get("ok", 0), 1), 2),
         "alignment_cpu_s": stages["alignment"]["cpu_s"],
-        "dense_cloud_cpu_s": round(stages["dense cloud"]["cpu_s"], 1),
         "total_wall_s": round(sum(stage["wall_s"] for stage in stages.values()), 1),
         "peak_mib": round(max(stage["peak_memory_mib"] for stage in stages.values())),
     }
