@@ -453,6 +453,15 @@ def test_uncertainties_of_report_json_serve_if_there_are_no_others(tmp_path: Pat
     assert read_folder(output).models[0].precision["photo 0.jpg"].weak
 
 
+def test_each_model_has_its_own_precision(tmp_path: Path) -> None:
+    output = write_output(tmp_path, [coloured_model(), coloured_model(seed=1)])
+    entries = json.loads((output / "uncertainty.json").read_text())
+    entries[1] = entries[1] | {"images": [image | {"weak": not image["weak"]} for image in entries[1]["images"]]}
+    (output / "uncertainty.json").write_text(json.dumps(entries))
+    first, second = read_folder(output).models
+    assert first.precision["photo 0.jpg"].weak and not second.precision["photo 0.jpg"].weak
+
+
 def test_a_plain_model_is_read_and_what_is_missing_is_said(tmp_path: Path) -> None:
     model = coloured_model()
     write_models(tmp_path / "model", [model], names_of(model), text=False)
