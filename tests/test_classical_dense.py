@@ -157,8 +157,12 @@ def test_dense_matches_are_subpixel_and_on_the_stride():
     error = np.linalg.norm(from_i.xy_j - truth, axis=1)
     assert np.median(error) < 0.06 and (error < 0.5).mean() > 0.98
     # their pixels are certain, but together they must not outweigh keypoint matches
-    assert np.median(dense.i.confidence[row, column]) > 10
-    assert from_i.confidence.min() > 1 and from_i.confidence.max() < 1.3
+    whole, share = (
+        dense_matches(geometry, dense, DenseConfig(match_weight=1.0))[0].confidence,
+        DenseConfig().match_weight,
+    )
+    assert np.median(dense.i.confidence[row, column]) > 10 and np.median(whole) > 10 and share < 0.5
+    np.testing.assert_allclose(from_i.confidence - 1, share * (whole - 1), rtol=1e-5)
     assert dense_matches(geometry, dense, DenseConfig(match_stride=0)) == []
 
 

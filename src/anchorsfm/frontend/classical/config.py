@@ -80,10 +80,10 @@ class DenseConfig:
     """Refine the depth below the plane distance by local alignment of the windows."""
     match_stride: int = 8
     """Every how many pixels a dense correspondence is offered; 0 offers keypoint matches only."""
-    match_weight: float = 0.02
+    match_weight: float = 0.4
     """Share of a pixel's confidence (above 1) that its dense correspondence gets. It was searched for along the
-    epipolar line, so it says how far away a point is; but all of a pair's repeat the relative pose they were found
-    with, errors included, and would outweigh the keypoint matches."""
+    epipolar line, so it says how far away a point is, which ties the scales of few, wide views together; but all of a
+    pair's repeat the relative pose they were found with, errors included, and would outweigh the keypoint matches."""
     min_region_px: int = 150
     """Connected regions of consistent depth with fewer pixels are not trusted (at a long side of 512)."""
 
