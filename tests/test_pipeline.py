@@ -332,3 +332,19 @@ def test_the_seed_reaches_the_robust_estimators():
     rows = np.stack([np.arange(60)] * 2, axis=1).astype(np.int32)
     found = [verify(xy_i, xy_j, rows, replace(m, min_inliers=8)) for m in matching]
     assert not np.array_equal(found[0].fundamental, found[1].fundamental)
+
+
+def test_wide_views_of_which_the_ends_share_nothing_keep_one_scale(photos: Path, tmp_path: Path) -> None:
+    truth = read_poses(photos / "fountain-P11" / "gt.json")
+    chosen = ["0000.jpg", "0005.jpg", "0010.jpg"]
+    files = [photos / "fountain-P11" / "images" / name for name in chosen]
+    result = reconstruct(files, tmp_path, PipelineConfig(dense=False))
+    pairs = result.report.pairs
+    assert pairs["ok"] == 2, "only the middle one overlaps with both others"
+    places = camera_centres(poses_of(result.models[0], result.images).cam_from_world)
+    true_places = camera_centres(truth.cam_from_world[[truth.names.index(name) for name in chosen]])
+
+    def ratio(centres: np.ndarray) -> float:
+        return float(np.linalg.norm(centres[1] - centres[0]) / np.linalg.norm(centres[2] - centres[1]))
+
+    assert ratio(places) == pytest.approx(ratio(true_places), rel=0.05)
