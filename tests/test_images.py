@@ -15,21 +15,11 @@ from anchorsfm.io.exif import Exif, exif_focal_px
 from anchorsfm.io.images import load_grey, load_image_set, load_rgb, working_size_wh
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, RecordingProgress
 
 EXIF_IFD = 0x8769
 ORIENTATION, MAKE, MODEL, FOCAL, FOCAL_35, PIXEL_X, PIXEL_Y = 274, 271, 272, 37386, 41989, 40962, 40963
 PLANE_X, PLANE_UNIT = 41486, 41488
-
-
-class Warnings(Progress):
-    """Remembers warnings."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def picture(width: int = 96, height: int = 64) -> np.ndarray:
@@ -267,7 +257,7 @@ def test_damaged_files_are_skipped_by_name(tmp_path: Path) -> None:
     save(tmp_path / "dot.png", picture(4, 4))
     png = save(tmp_path / "cut.png", picture()).read_bytes()
     (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
-    warned = Warnings()
+    warned = RecordingProgress(SILENT)
     images = load_image_set(tmp_path, progress=warned)
     assert images.names == ("good.jpg",)
     assert images.digests == (hashlib.sha256(data).hexdigest(),)
@@ -275,8 +265,8 @@ def test_damaged_files_are_skipped_by_name(tmp_path: Path) -> None:
     assert set(reasons) == {"cut.jpg", "cut slightly.jpg", "text.jpg", "empty.png", "dot.png", "cut.png"}
     assert reasons["empty.png"] == "empty file" and "truncated" in reasons["cut.jpg"]
     assert "not an image" in reasons["text.jpg"] and "too small" in reasons["dot.png"]
-    assert len(warned.lines) == 6 and all("\n" not in line for line in warned.lines)
-    assert any("cut slightly.jpg" in line for line in warned.lines)
+    assert len(warned.warnings) == 6 and all("\n" not in line for line in warned.warnings)
+    assert any("cut slightly.jpg" in line for line in warned.warnings)
 
 
 def test_unreadable_file_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

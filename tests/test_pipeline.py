@@ -19,18 +19,10 @@ from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.known import KnownConfig
 from anchorsfm.pipeline import PipelineConfig, RunResult, _frontend, reconstruct
 from anchorsfm.scene.errors import InputError, NoReconstructionError
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, RecordingProgress
 
 DENSE_POINT = [("xyz", "<f4", 3), ("normal", "<f4", 3), ("rgb", "u1", 3), ("confidence", "<f4")]
 """A vertex of dense/0.ply."""
-
-
-class Warnings(Progress):
-    def __init__(self):
-        self.lines = []
-
-    def warn(self, message):
-        self.lines.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +127,7 @@ def test_bad_files_and_strangers_among_good_photographs(rendered, tmp_path):
     (folder / "broken.jpg").write_bytes((rendered / "images" / "0001.jpg").read_bytes()[:9000])
     (folder / "text.jpg").write_text("not a picture")
     other_photographs(folder, 1, seed=11)
-    warnings = Warnings()
+    warnings = RecordingProgress(SILENT)
     result = reconstruct(tmp_path / "photos", tmp_path / "out", PipelineConfig(dense=False), warnings)
     by_name = {image.name: image for image in result.report.images}
     assert result.report.num_registered == 5
@@ -143,7 +135,7 @@ def test_bad_files_and_strangers_among_good_photographs(rendered, tmp_path):
     assert "truncated" in by_name["day one/broken.jpg"].reason
     assert by_name["day one/text.jpg"].model is None
     assert "overlap" in by_name["day one/other0.jpg"].reason
-    assert any("broken.jpg" in line for line in warnings.lines)
+    assert any("broken.jpg" in line for line in warnings.warnings)
     assert not (tmp_path / "out" / "dense").exists()
 
 

@@ -22,21 +22,13 @@ from anchorsfm.report.json_text import report_json
 from anchorsfm.report.pictures import BUDGET, MAX_SIDE, MIN_SIDE, picture_side
 from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.tracks.residuals import residual_vectors
 from browser import Page
 from report_scene import ring_model, ring_pairs, write_synthetic_run
 
 SCRIPT = "</script><script>alert(2)</script>.jpg"
 NASTY = "<img src=x onerror=alert(1)> &\"quoted'.jpg"
-
-
-class Warnings(Progress):
-    def __init__(self):
-        self.lines = []
-
-    def warn(self, message):
-        self.lines.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -247,11 +239,11 @@ def test_what_is_gone_is_a_warning_and_the_page_goes_on(finished, tmp_path):
     report["image_root"] = str(copy / "photos")
     (copy / "report.json").write_text(json.dumps(report))
     (copy / "photos" / "0003.jpg").unlink()
-    warnings = Warnings()
+    warnings = RecordingProgress(SILENT)
     page = make_page(copy, progress=warnings).read_text()
     assert "no picture" in page and "no longer there" in page and "<canvas" not in page
-    assert len(warnings.lines) == 2, warnings.lines
-    assert any("0003.jpg" in line for line in warnings.lines) and any("sparse" in line for line in warnings.lines)
+    assert len(warnings.warnings) == 2, warnings.warnings
+    assert any("0003.jpg" in line for line in warnings.warnings) and any("sparse" in line for line in warnings.warnings)
 
 
 def test_photographs_that_were_moved(finished, tmp_path):
@@ -260,9 +252,9 @@ def test_photographs_that_were_moved(finished, tmp_path):
     report = report_of(copy)
     wanted = (finished / "report.html").read_text()
     (copy / "report.json").write_text(json.dumps(report | {"image_root": "/nowhere/photos"}))
-    warnings = Warnings()
+    warnings = RecordingProgress(SILENT)
     assert make_page(copy, progress=warnings).read_text().count("no picture") == 8
-    assert "/nowhere/photos/0000.jpg" in warnings.lines[0] and "and 7 more" in warnings.lines[0]
+    assert "/nowhere/photos/0000.jpg" in warnings.warnings[0] and "and 7 more" in warnings.warnings[0]
     page = make_page(copy, photos=copy / "photos").read_text()
     assert page == wanted.replace(report["image_root"], "/nowhere/photos")
     with pytest.raises(InputError, match="no such folder"):
@@ -273,10 +265,10 @@ def test_a_damaged_dense_cloud_leaves_the_sparse_points(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
     (copy / "dense" / "0.ply").write_bytes((copy / "dense" / "0.ply").read_bytes()[:1000])
-    warnings = Warnings()
+    warnings = RecordingProgress(SILENT)
     page = make_page(copy, progress=warnings).read_text()
     assert "<canvas" in page and '"dense": null' in page
-    assert len(warnings.lines) == 1 and "0.ply" in warnings.lines[0]
+    assert len(warnings.warnings) == 1 and "0.ply" in warnings.warnings[0]
 
 
 def test_a_page_that_cannot_be_made_does_not_lose_the_run(finished, tmp_path):
@@ -284,19 +276,19 @@ def test_a_page_that_cannot_be_made_does_not_lose_the_run(finished, tmp_path):
     shutil.copytree(finished, copy)
     (copy / "report.html").unlink()
     (copy / "report.html").mkdir()
-    warnings = Warnings()
+    warnings = RecordingProgress(SILENT)
     try_page(copy, [], warnings)
-    assert len(warnings.lines) == 1
-    assert "report.html" in warnings.lines[0] and "anchorsfm report" in warnings.lines[0]
+    assert len(warnings.warnings) == 1
+    assert "report.html" in warnings.warnings[0] and "anchorsfm report" in warnings.warnings[0]
 
 
 def test_the_page_of_an_earlier_run_does_not_stay(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
     (copy / "report.json").write_text("{}")
-    warnings = Warnings()
+    warnings = RecordingProgress(SILENT)
     try_page(copy, [], warnings)
-    assert len(warnings.lines) == 1 and not (copy / "report.html").exists()
+    assert len(warnings.warnings) == 1 and not (copy / "report.html").exists()
 
 
 @pytest.mark.parametrize(

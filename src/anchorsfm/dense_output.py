@@ -37,7 +37,6 @@ def depth_maps(
 
 def write_dense(
     maps: Sequence[DepthMaps],
-    models: Sequence[Reconstruction],
     images: ImageSet,
     config: CloudConfig,
     folder: OutputFolder,
@@ -56,8 +55,8 @@ def write_dense(
                 cameras[name] = {"model": number, **clean.view.camera()}
             yield clean
 
-    for number, (model, views) in enumerate(zip(models, maps, strict=True)):
-        log.begin_model(model)
+    for number, views in enumerate(maps):
+        log.begin_model(views.model)
         views.match(progress)
         with progress.stage("fusing depth", len(views)) as advance:
             cloud = fuse(counted(watch(number, views), advance), config, views.origin)

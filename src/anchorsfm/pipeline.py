@@ -188,7 +188,7 @@ def reconstruct(
             else ()
         )
         depth_log = DepthLog(sum(len(views) for views in maps))
-        write_dense(maps, models[: len(maps)], images, config.cloud, folder, depth_log, progress)
+        write_dense(maps, images, config.cloud, folder, depth_log, progress)
     with clock.stage("report figures"):
         outcome = Outcome(
             images=images,

@@ -76,7 +76,7 @@ class DepthMaps:
         store: Store,
     ) -> None:
         """`depths` are those of `rescale.onto_model`: a depth map for views of `model`, with its poses and scale."""
-        self.depths, self.scene, self.images, self.grid = depths, scene, images, grid
+        self.depths, self.model, self.scene, self.images, self.grid = depths, model, scene, images, grid
         self.config = config
         self._store = store
         rows = np.flatnonzero(np.isin(model.image, depths.image))
