@@ -33,9 +33,9 @@ from anchorsfm.align.model import (
 )
 from anchorsfm.align.observations import DirectedObservations, point_chunks, ray_chunks
 from anchorsfm.align.priors import PriorLoss, make_priors
-from anchorsfm.anchors import require_views
-from anchorsfm.canonical import anchor_pixels
-from anchorsfm.graph import ObservedScene
+from anchorsfm.observe.anchors import require_views
+from anchorsfm.observe.canonical import anchor_pixels
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.graph import Anchors
 
 

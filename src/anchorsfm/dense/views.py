@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.anchors import dense_depth_ratio
-from anchorsfm.canonical import spread
 from anchorsfm.geometry.transforms import invert, transform
+from anchorsfm.observe.anchors import dense_depth_ratio
+from anchorsfm.observe.canonical import spread
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.graph import CanonicalView
 
