@@ -1,4 +1,4 @@
-"""Models from tracks alone (method: Part B4): a pair of views, and all others against the points it makes.
+"""Models from tracks alone (docs/method.md, Mappers): a pair of views, and all others against the points it makes.
 
 Wang et al., "VGGSfM: Visual geometry grounded deep structure from motion", CVPR 2024, 3.3: the best pair is adjusted,
 then every other camera gets a robust absolute pose from the points. Here this goes in rounds: all images that see

@@ -1,4 +1,4 @@
-"""The two views a model is grown from (method: Part B4).
+"""The two views a model is grown from (docs/method.md, Mappers).
 
 Pairs that share many tracks get a robust relative pose from the cameras' intrinsics. A pair is worth what it
 triangulates well: the number of its inliers in front of both cameras whose rays meet at a wide angle, 16 degrees to

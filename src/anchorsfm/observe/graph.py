@@ -1,7 +1,7 @@
-"""Pair predictions -> scene graph and canonical views, in one pass over a stream (method: Part A1-A3).
+"""Pair predictions -> scene graph and canonical views, in one pass over a stream (docs/method.md, Scene graph).
 
 Pointmaps enter running sums and are dropped; matches are kept flat. A pair whose matches are all doubtful keeps, in
-place of them, where it predicts the anchors of both images to be (the regression fallback of Part A7).
+place of them, where it predicts the anchors of both images to be (the fallback, see docs/method.md, Losses).
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence

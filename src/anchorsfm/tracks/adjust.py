@@ -1,4 +1,4 @@
-"""From the poses of a mapper to an adjusted model (method: Part B3-B5).
+"""From the poses of a mapper to an adjusted model (docs/method.md, Bundle adjustment).
 
 Rounds of: triangulate all tracks, give badly held views a pose from the points of the others, adjust, with falling
 error thresholds. Before the last round the camera models are chosen (see `lens`). Then the principal points are settled
