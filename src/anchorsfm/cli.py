@@ -4,22 +4,18 @@ import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
 from anchorsfm.export import ExportConfig, ExportFormat
 from anchorsfm.pipeline import PipelineConfig
+from anchorsfm.run.display import shown_progress
 from anchorsfm.scene.errors import AnchorSfMError, InputError
-from anchorsfm.scene.progress import Advance, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +34,8 @@ class Reconstruct:
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
     no_dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write no dense cloud."""
+    no_adjust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave the poses as the mapper found them: points are triangulated, nothing is adjusted."""
     weights: str | None = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
     accept_weights_license: bool = False
@@ -54,7 +52,7 @@ class Reconstruct:
         from anchorsfm.report import summary_lines
 
         source = self.photos[0] if len(self.photos) == 1 else list(self.photos)
-        with _progress(console, self.quiet) as progress:
+        with shown_progress(console, quiet=self.quiet) as progress:
             result = reconstruct(source, self.output, self._settings(), progress)
         for line in summary_lines(result.report):
             console.print(line, markup=False, highlight=False)
@@ -77,7 +75,7 @@ class Reconstruct:
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
         dense = True if self.dense else False if self.no_dense else self.config.dense
-        return replace(self.config, mast3r=network, dense=dense)
+        return replace(self.config, mast3r=network, dense=dense, bundle_adjustment=not self.no_adjust)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +94,7 @@ class Demo:
     def run(self, console: Console) -> None:
         from anchorsfm.demo import run_demo
 
-        with _progress(console, self.quiet) as progress:
+        with shown_progress(console, quiet=self.quiet) as progress:
             _, lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
         for line in lines:
             console.print(line, markup=False, highlight=False)
@@ -116,7 +114,7 @@ class Report:
     def run(self, console: Console) -> None:
         from anchorsfm.report.folder import make_page
 
-        with _progress(console, self.quiet) as progress:
+        with shown_progress(console, quiet=self.quiet) as progress:
             page = make_page(self.output, photos=self.images, progress=progress)
         console.print(f"report: {page}", markup=False, highlight=False)
 
@@ -272,7 +270,7 @@ def _export(
     """Export a model and say where the results are."""
     from anchorsfm.export import export
 
-    with _progress(console, quiet) as progress:
+    with shown_progress(console, quiet=quiet) as progress:
         folders = export(model, formats, output, config, every_model=every_model, progress=progress)
     for folder in folders:
         console.print(f"{folder.name}: {folder}", markup=False, highlight=False)
@@ -283,71 +281,6 @@ def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-class _RichProgressAdapter(Progress):
-    def __init__(self, bars: RichProgress) -> None:
-        self._bars = bars
-
-    @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        task = self._bars.add_task(description, total=total)
-        yield lambda steps: self._bars.update(task, advance=steps)
-        if total is None:
-            self._bars.update(task, total=1, completed=1)
-        self._bars.stop_task(task)
-
-    def warn(self, message: str) -> None:
-        self._bars.console.print(f"warning: {message}", markup=False, highlight=False, style="yellow")
-
-
-class _PlainLines(Progress):
-    """For logs and pipes: a line when a stage begins, and one every ten seconds of a long one."""
-
-    def __init__(self, console: Console, *, quiet: bool) -> None:
-        self._console = console
-        self._quiet = quiet
-
-    @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        start = last = time.monotonic()
-        done = 0
-
-        def advance(steps: int) -> None:
-            nonlocal done, last
-            done += steps
-            now = time.monotonic()
-            if total and now - last >= 10:
-                last = now
-                left = (now - start) / done * (total - done)
-                self._line(f"{description}: {done} of {total}, about {left:.0f} s left")
-
-        self._line(description + (f" ({total})" if total else ""))
-        yield advance
-
-    def _line(self, text: str) -> None:
-        if not self._quiet:
-            self._console.print(text, markup=False, highlight=False)
-
-    def warn(self, message: str) -> None:
-        self._console.print(f"warning: {message}", markup=False, highlight=False)
-
-
-@contextmanager
-def _progress(console: Console, quiet: bool) -> Iterator[Progress]:
-    if quiet or not console.is_terminal:
-        yield _PlainLines(console, quiet=quiet)
-        return
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with RichProgress(*columns, console=console) as bars:
-        yield _RichProgressAdapter(bars)
 
 
 if __name__ == "__main__":

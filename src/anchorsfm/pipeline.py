@@ -91,6 +91,8 @@ class PipelineConfig:
     """Refinement of observations."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
+    bundle_adjustment: Annotated[bool, tyro.conf.Suppress] = True
+    """Adjust poses, intrinsics and points. False: points are triangulated with the poses that the mapper found."""
     keep_database: bool = False
     """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
     known: KnownConfig = field(default_factory=KnownConfig)
@@ -117,7 +119,12 @@ class RunResult:
 
 
 def reconstruct(
-    source: Path | list[Path], output: Path, config: PipelineConfig | None = None, progress: Progress = SILENT
+    source: Path | list[Path],
+    output: Path,
+    config: PipelineConfig | None = None,
+    progress: Progress = SILENT,
+    *,
+    frontend: Frontend | None = None,
 ) -> RunResult:
     """Photographs in, COLMAP models out; a run that was interrupted continues from `output`/cache.
 
@@ -126,6 +133,7 @@ def reconstruct(
         output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml.
         config: settings.
         progress: receives stages and warnings.
+        frontend: one's own, in place of the one that `config.frontend` names.
 
     Raises:
         InputError: the photographs or options cannot be used.
@@ -146,7 +154,7 @@ def reconstruct(
         config = replace(config, dense=_is_dense(config, images, progress))
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
-        predictor = _frontend(config).open(images, pairs, folder.store, progress)
+        predictor = (frontend or _frontend(config)).open(images, pairs, folder.store, progress)
     collector, log = KeypointMatchCollector(predictor.grid), PairLog()
     with clock.stage("dense depth"):
         scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
@@ -391,6 +399,7 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         subpixel=config.subpixel if refine else None,
         choose_camera_model=config.camera_model == "auto",
         from_grid=from_grid,
+        adjusts=config.bundle_adjustment,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -40,9 +40,58 @@ def align(
     camera_index: views with the same value share focal length and principal point; by default each has its own.
     known: what is known about each view, as initial value or frozen.
     """
-    config = config or AlignConfig()
+    prepared = prepare(scene, anchors, tree, config or AlignConfig(), camera_index=camera_index, known=known)
+    coarse = coarse_stage(prepared, progress)
+    return finish(prepared, coarse, fine_stage(prepared, coarse, progress))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedAlignment:
+    """A component that is ready for the solver."""
+
+    scene: ObservedScene
+    anchors: Anchors
+    config: AlignConfig
+    known: Sequence[KnownImage | None] | None
+    problem: Problem
+
+
+def prepare(
+    scene: ObservedScene,
+    anchors: Anchors,
+    tree: KinematicTree,
+    config: AlignConfig,
+    *,
+    camera_index: Int[np.ndarray, "view"] | None = None,
+    known: Sequence[KnownImage | None] | None = None,
+) -> PreparedAlignment:
+    """Everything before the first iteration; arguments as for `align`."""
     with _threads(config.num_threads):
-        return _align(scene, anchors, tree, config, camera_index, known, progress)
+        problem = build_problem(scene, anchors, tree, config, camera_index, known)
+    return PreparedAlignment(scene=scene, anchors=anchors, config=config, known=known, problem=problem)
+
+
+def coarse_stage(prepared: PreparedAlignment, progress: Progress = SILENT) -> SolverResult:
+    """Poses and sizes from matched 3D points."""
+    with _threads(prepared.config.num_threads):
+        return _coarse_stage(prepared.problem, prepared.config, progress)
+
+
+def fine_stage(prepared: PreparedAlignment, coarse: SolverResult, progress: Progress = SILENT) -> SolverResult:
+    """All unknowns from reprojection errors, from where the coarse stage ended."""
+    config = prepared.config
+    start = coarse.stepped if config.reference.last_state else coarse.state
+    with _threads(config.num_threads):
+        return _fine_stage(prepared.problem, start, config, progress)
+
+
+def finish(prepared: PreparedAlignment, coarse: SolverResult, fine: SolverResult) -> AlignmentResult:
+    """What the last stage that ran came to."""
+    problem = prepared.problem
+    state = fine.state if prepared.config.niter2 > 0 else coarse.state
+    with _threads(prepared.config.num_threads):
+        result = _result(prepared.scene, prepared.anchors, problem, state, coarse, fine)
+        return _onto_known_poses(result, prepared.known, problem)
 
 
 @contextmanager
@@ -53,24 +102,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _align(
-    scene: ObservedScene,
-    anchors: Anchors,
-    tree: KinematicTree,
-    config: AlignConfig,
-    camera_index: Int[np.ndarray, "view"] | None,
-    known: Sequence[KnownImage | None] | None,
-    progress: Progress,
-) -> AlignmentResult:
-    problem = build_problem(scene, anchors, tree, config, camera_index, known)
-    coarse = _coarse_stage(problem, config, progress)
-    start = coarse.stepped if config.reference.last_state else coarse.state
-    fine = _fine_stage(problem, start, config, progress)
-    state = fine.state if config.niter2 > 0 else coarse.state
-    result = _result(scene, anchors, problem, state, coarse, fine)
-    return _onto_known_poses(result, known, problem)
 
 
 def _coarse_stage(problem: Problem, config: AlignConfig, progress: Progress) -> SolverResult:

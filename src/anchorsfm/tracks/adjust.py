@@ -68,6 +68,8 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    adjusted: bool = True
+    """False: only triangulated, so that nothing is known about its precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,31 @@ def refine_model(
         result = _finish(model, setting, dropped)
         advance(1)
     return replace(result, lenses=lenses)
+
+
+def triangulate_start(
+    start: Reconstruction, tracks: Tracks, config: AdjustConfig, *, held: Held | None = None
+) -> AdjustResult:
+    """Points of the cameras as they are, with no adjustment; errors are allowed that of the second round.
+
+    Views with fewer than `min_observations` observations are dropped.
+    """
+    held = held or Held.nothing(start)
+    ones = np.ones(len(start.image))
+    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=ones, held=held)
+    max_error_px = setting.max_error_px(start, config.second_error)
+    model = triangulate_model(start, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+    model, dropped = _drop_weak_views(model, config)
+    used, options = np.unique(model.camera_index), setting.options(model, _TIGHT)
+    held = setting.held_in(model)
+    return AdjustResult(
+        model=_with_cameras(model, used),
+        dropped=dropped,
+        options=options,
+        held=replace(held, camera=held.camera[used]),
+        lenses=(),
+        adjusted=False,
+    )
 
 
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.covariance import intrinsics_covariances, pose_uncertainty
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.residuals import residual_variance_px2
 
@@ -36,17 +37,16 @@ class ModelUncertainty:
 
 
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
-    """Uncertainty of a model at its optimum, from the noise that its own residuals show."""
+    """Uncertainty of a model at its optimum, from the noise that its own residuals show; unknown if it is at none."""
     model, held = result.model, result.held
+    if not result.adjusted:
+        return _unknown(model, metric=held.sets_frame)
     variance = residual_variance_px2(model)
     poses = pose_uncertainty(model, result.options, held, variance)
     position = np.where(held.pose, 0.0, poses.position)
     rotation_deg = np.where(held.pose, 0.0, poses.rotation_deg)
     covariances = intrinsics_covariances(model, result.options, held, variance)
-    centred = model.points - np.median(model.points, axis=0)
-    centres = camera_centres(model.cam_from_world)
-    spread = np.median((centred**2).sum(1)) + ((centres - centres.mean(0)) ** 2).sum(1).mean()
-    size = float(np.sqrt(spread))
+    size = _scene_size(model)
     return ModelUncertainty(
         scene_size=size,
         position=position,
@@ -55,6 +55,26 @@ def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
         weak=_stands_out(position / max(size, 1e-12), WEAK_POSITION) | _stands_out(rotation_deg, WEAK_ROTATION_DEG),
         metric=held.sets_frame,
     )
+
+
+def _unknown(model: Reconstruction, *, metric: bool) -> ModelUncertainty:
+    nothing = np.full(len(model.image), np.nan)
+    return ModelUncertainty(
+        scene_size=_scene_size(model),
+        position=nothing,
+        rotation_deg=nothing,
+        camera_params=(None,) * len(model.cameras),
+        weak=np.zeros(len(model.image), bool),
+        metric=metric,
+    )
+
+
+def _scene_size(model: Reconstruction) -> float:
+    """Radius of points and cameras together, in world units."""
+    centred = model.points - np.median(model.points, axis=0)
+    centres = camera_centres(model.cam_from_world)
+    spread = np.median((centred**2).sum(1)) + ((centres - centres.mean(0)) ** 2).sum(1).mean()
+    return float(np.sqrt(spread))
 
 
 def _stands_out(deviation: Float[np.ndarray, "view"], limit: float) -> Bool[np.ndarray, "view"]:
