@@ -135,9 +135,9 @@ def reconstruct(
     config = config or PipelineConfig()
     _check_settings(config)
     changed = changed_settings(config, PipelineConfig())
-    folder, clock = OutputFolder(output), StageClock()
-    folder.prepare(config)
     progress = recorded = RecordingProgress(progress)
+    folder, clock = OutputFolder(output, progress), StageClock()
+    folder.prepare(config)
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
