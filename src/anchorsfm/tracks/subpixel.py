@@ -1,4 +1,4 @@
-"""Sub-pixel refinement of the observations of tracks in the photographs at full resolution (method: Part B2).
+"""Observations of tracks refined in the photographs at full resolution (docs/method.md, Sub-pixel refinement).
 
 Every track has a reference observation, which stays where it is and says which surface point the track means. The
 others are moved so that their photographs agree with the reference around the point: affine least squares (`patches`),

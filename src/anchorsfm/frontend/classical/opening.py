@@ -11,22 +11,22 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from anchorsfm.features.ratio_test import DescriptorIndex, build_index, match
+from anchorsfm.features.sift import Features, detect
 from anchorsfm.frontend.classical import cache, lens
-from anchorsfm.frontend.classical.features import Features, detect
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.frontend import ClassicalFrontend
-from anchorsfm.frontend.classical.grid import make_grid
-from anchorsfm.frontend.classical.matching import DescriptorIndex, build_index, match
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, Verified, relate, verify
-from anchorsfm.frontend.classical.workers import ordered_map, single_threaded_libraries
 from anchorsfm.io.images import load_grey, working_size_wh
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.workers import ordered_map, single_threaded_libraries
 from anchorsfm.scene.images import Distortion, ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import Progress
+from anchorsfm.stereo.grid import make_grid
 
 Output = TypeVar("Output")
 
