@@ -48,7 +48,7 @@ def digest(*parts: object) -> str:
 def _feed(state: "hashlib._Hash", value: object) -> None:
     if isinstance(value, np.ndarray):
         state.update(f"<{value.dtype.str}{value.shape}".encode())
-        state.update(np.ascontiguousarray(value))
+        state.update(np.ascontiguousarray(value))  # type: ignore[arg-type]  # an array is a buffer
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         state.update(f"<{type(value).__name__}".encode())
         for field in dataclasses.fields(value):
