@@ -8,7 +8,7 @@ connected component and `scene.py` for a whole scene.
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.config import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, Solver
 from anchorsfm.align.run import align
-from anchorsfm.align.scene import align_scene, sparse_global_alignment
+from anchorsfm.align.scene import align_component, align_scene, sparse_global_alignment
 
 __all__ = [
     "AlignConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "ReferenceCompat",
     "Solver",
     "align",
+    "align_component",
     "align_scene",
     "from_arrays",
     "sparse_global_alignment",
