@@ -15,24 +15,25 @@ from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
 from anchorsfm.dense.maps import DepthMaps
-from anchorsfm.dense_output import depth_maps, write_dense
 from anchorsfm.frontend import FRONTENDS, FrontendName, RunSettings
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.graph import GraphConfig, ObservedScene, select_component
-from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
 from anchorsfm.io.store import Store, digest
-from anchorsfm.known import KnownCameras, KnownConfig, read_known
-from anchorsfm.mapping import Mapped, Mapper, MapperInput, map_images, save_database
-from anchorsfm.modelling import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
-from anchorsfm.outcome import Outcome, kinematic_edges, licence_of
+from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save_database
+from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
+from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
+from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
+from anchorsfm.observe.checkpoint import observe
+from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.output import OutputFolder, changed_settings
 from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
+from anchorsfm.run.dense import depth_maps, write_dense
+from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -40,11 +41,10 @@ from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
+from anchorsfm.tracks.adjust import AdjustConfig
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
-from anchorsfm.tracks.refine import AdjustConfig
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
-from anchorsfm.tracks.start import alignment_model, start_cameras
 from anchorsfm.tracks.subpixel import SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Annotated
 
+from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Settings, Threads
-from anchorsfm.tree import MODES as KINEMATIC_MODES
 
 _OF_ADAM = ("lr1", "lr2", "gamma1", "schedule", "tolerance", "patience")
 _OF_SECOND_ORDER = ("compiled", "device")
@@ -99,8 +99,8 @@ class AlignConfig(Settings):
     """Settings of the sparse global alignment. Block size and matching threshold are in `GraphConfig`."""
 
     solver: Solver = Solver.SECOND_ORDER
-    """How the losses are minimised. lr1, lr2, gamma1, schedule, tolerance and patience are Adam's only; niter1 and niter2
-    limit the iterations of either."""
+    """How the losses are minimised. lr1, lr2, gamma1, schedule, tolerance and patience are Adam's only; niter1 and
+    niter2 limit the iterations of either."""
     compiled: bool = True
     """Second order: use compiled kernels on the processor where numba is installed (`pip install anchorsfm[fast]`)."""
     device: Annotated[str, Parsed(check_device)] = "cpu"

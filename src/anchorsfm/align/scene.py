@@ -11,17 +11,17 @@ from jaxtyping import Int
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.run import align
-from anchorsfm.anchors import build_anchors
 from anchorsfm.frontend.base import Frontend
-from anchorsfm.graph import GraphConfig, ObservedScene, select_component
-from anchorsfm.graph_checkpoint import observe
 from anchorsfm.io.store import Store, digest
+from anchorsfm.observe.anchors import build_anchors
+from anchorsfm.observe.checkpoint import observe
+from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import SILENT, Progress, counted
-from anchorsfm.tree import build_tree
 
 
 def sparse_global_alignment(

@@ -1,4 +1,4 @@
-"""What a front end is: it looks at the photographs and predicts, one pair at a time (method: Part A2).
+"""What a front end is: it looks at photographs and predicts pair by pair (docs/method.md, Predictions of a pair).
 
 A front end works in two steps. `open` does what concerns the whole set once (features, intrinsics, the relative
 scale of the pairs) and returns a `PairPredictor`; iterating over it yields one `PairPrediction` per pair, in the order

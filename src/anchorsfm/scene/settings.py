@@ -44,14 +44,14 @@ class Constraint(Protocol):
 class Range:
     """Numbers from `low` to `high`, both allowed unless `above` or `below` says that they are not."""
 
-    low: float = -math.inf
-    high: float = math.inf
+    low: int | float = -math.inf
+    high: int | float = math.inf
     above: bool = False
     """Leave out `low` itself."""
     below: bool = False
     """Leave out `high` itself."""
 
-    def problem(self, value: float) -> str | None:
+    def problem(self, value: int | float) -> str | None:
         too_low = value <= self.low if self.above else value < self.low
         too_high = value >= self.high if self.below else value > self.high
         return f"must be {self}" if too_low or too_high else None
@@ -61,7 +61,10 @@ class Range:
         high = f"less than {_number(self.high)}" if self.below else f"at most {_number(self.high)}"
         if self.low == -math.inf:
             return high
-        return low if self.high == math.inf else f"{low} and {high}"
+        if self.high == math.inf:
+            return low
+        ends = f"{_number(self.low)} to {_number(self.high)}"
+        return f"{low} and {high}" if self.above or self.below else f"from {ends}"
 
 
 class OneOf:
@@ -100,7 +103,8 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        kind: Any = type(self)
+        for name, hint in _hints(kind).items():
             value = getattr(self, name)
             try:
                 checked = _checked(value, hint)
@@ -141,8 +145,12 @@ def shown(value: object) -> str:
     """A value as a message says it: on one line, cut where it is long."""
     if isinstance(value, Enum):
         value = value.value
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str) and value.isprintable() and value.split() == [value]:
+        return value if len(value) <= _SHOWN else f"{value[: _SHOWN - 4]} ..."
     try:
-        text = str(value) if isinstance(value, Path) else repr(value)
+        text = repr(value)
     except ValueError:  # Python does not print integers of many thousand digits
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
@@ -194,8 +202,8 @@ def _checked_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(value) != len(kinds):
         raise _Refused(f"must have {len(kinds)} elements")
     checked = tuple(_checked(item, kind) for item, kind in zip(value, kinds, strict=True))
-    same = isinstance(value, tuple) and all(a is b for a, b in zip(checked, value, strict=True))
-    return value if same else checked
+    unchanged = isinstance(value, tuple) and all(a is b for a, b in zip(checked, value, strict=True))
+    return tuple(value) if unchanged else checked
 
 
 def _checked_plain(value: Any, kind: Any) -> Any:
@@ -252,5 +260,5 @@ def _choose(value: object, allowed: "tuple[str, ...] | list[str]") -> str:
     return f"{hint}choose one of {', '.join(allowed)}"
 
 
-def _number(value: float) -> str:
+def _number(value: int | float) -> str:
     return f"{value:,}".replace(",", " ") if isinstance(value, int) and value >= 10000 else f"{value:g}"

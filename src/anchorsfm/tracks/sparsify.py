@@ -1,4 +1,4 @@
-"""From the matches of a front end to verified keypoints that are the same in all pairs (method: Part B1).
+"""From the matches of a front end to verified keypoints, the same in all pairs (docs/method.md, Keypoints and tracks).
 
 Three steps. Doubtful matches of each pair are dropped. The rest must agree with one fundamental (or essential) matrix
 per pair; where a homography explains nearly as many matches (a plane, or a camera that only turned), that matrix is not

@@ -1,4 +1,4 @@
-"""Sub-pixel refinement of the observations of tracks in the photographs at full resolution (method: Part B2).
+"""Observations of tracks refined in the photographs at full resolution (docs/method.md, Sub-pixel refinement).
 
 Every track has a reference observation, which stays where it is and says which surface point the track means. The
 others are moved so that their photographs agree with the reference around the point: affine least squares (`patches`),
@@ -52,7 +52,7 @@ class SubpixelConfig(Settings):
     """What becomes of observations that do not fit: dropped, or kept where they were."""
     model_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Reprojection error up to which a track is triangulated with the model given, as a share of the long side."""
-    window_memory_mib: Annotated[int, Range(1, 1_000_000)] = 512
+    window_memory_mib: Annotated[int, Range(0, 1_000_000)] = 512
     """Memory for the windows of references."""
     batch_size: Annotated[int, Range(1, 1_000_000)] = 1024
     """Windows aligned at a time."""

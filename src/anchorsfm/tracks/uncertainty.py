@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.covariance import intrinsics_covariances, pose_uncertainty
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.tracks.refine import AdjustResult
+from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.residuals import residual_variance_px2
 
 WEAK_POSITION = 0.01

@@ -59,4 +59,4 @@ class ClassicalFrontend(Settings):
         """Features, matches, focal lengths, relative poses and their scales; dense depth follows on iteration."""
         from anchorsfm.frontend.classical.opening import open_predictor
 
-        return open_predictor(self.for_run(RunSettings()), images, pairs, store, progress)
+        return open_predictor(self, images, pairs, store, progress)
