@@ -36,7 +36,7 @@ class PairConfig(Settings):
     """Pairs that share fewer tracks are not looked at."""
     max_candidates: Annotated[int, Range(1, 1_000_000)] = 150
     """Pairs that are looked at, spread evenly from those that share most tracks to those that share fewest."""
-    min_angles_deg: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0, 1.5)
+    min_angles_deg: tuple[Annotated[float, Range(0, 90)], ...] = (16.0, 8.0, 4.0, 2.0, 1.5)
     """Triangulation angles to be content with, one after the other."""
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
     """Inliers at the angle that a pair needs."""

@@ -254,8 +254,8 @@ def _checked_path(value: Any) -> Path:
 
 
 def _choose(value: object, allowed: "tuple[str, ...] | list[str]") -> str:
-    near = difflib.get_close_matches(value.lower().replace("_", "-"), allowed, n=1) if isinstance(value, str) else []
-    near = near or difflib.get_close_matches(str(value).upper(), allowed, n=1)
+    spellings = [value.lower().replace("_", "-"), value.upper()] if isinstance(value, str) else []
+    near = [match for spelling in spellings for match in difflib.get_close_matches(spelling, allowed, n=1)]
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{hint}choose one of {', '.join(allowed)}"
 
