@@ -202,7 +202,7 @@ class View(Settings):
     port: Annotated[int, Range(1, 65535)] = 8080
     """Port to listen on; the next free one is taken if it is in use."""
     host: str = "localhost"
-    """Address to listen on. 0.0.0.0: everyone who can reach this machine can look, without a password."""
+    """Address to listen on. 0.0.0.0: everyone who can reach this machine and knows the printed address can look."""
     max_points: Annotated[int, Range(1, 1_000_000_000)] = 500_000
     """Sparse and dense points sent to the browser, of each model; more are thinned."""
 
