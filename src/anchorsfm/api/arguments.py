@@ -1,6 +1,5 @@
 """Checks of what Python users pass: every message names the argument, what came, and what is expected."""
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.settings import closest
 
 Value = TypeVar("Value")
 
@@ -52,17 +52,6 @@ def choice(argument: str, value: object, allowed: Iterable[str]) -> Any:
     near = closest(value, allowed)
     hint = f"did you mean {near!r}? " if near else ""
     raise InputError(f"{argument} = {short(value)}: {hint}choose one of {', '.join(allowed)}")
-
-
-def closest(value: object, allowed: Iterable[str]) -> str | None:
-    """The allowed string that a misspelt one most probably means."""
-
-    def plain(text: str) -> str:
-        return text.lower().replace("_", "-").replace(" ", "-")
-
-    by_plain = {plain(name): name for name in allowed}
-    found = difflib.get_close_matches(plain(str(value)), list(by_plain), n=1) if isinstance(value, str) else []
-    return by_plain[found[0]] if found else None
 
 
 def path(argument: str, value: object) -> Path:

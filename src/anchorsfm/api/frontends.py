@@ -14,6 +14,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus, Pointmaps
 from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.settings import closest
 
 _PREDICTOR_MEMBERS = ("grid", "digest", "keeps_predictions", "__len__", "__iter__", "predictions")
 _POINTMAPS = {"frame_i": ("points_ii", "points_ji"), "frame_j": ("points_jj", "points_ij")}
@@ -102,7 +103,7 @@ def prediction_of(said: object, i: int, j: int) -> PairPrediction:
     known = {"xy_i", "xy_j", "confidence", "i", "j", *maps, *(name.replace("points", "confidence") for name in maps)}
     for key in said:
         if key not in known:
-            near = arguments.closest(key, known)
+            near = closest(key, known)
             hint = f"did you mean {near!r}?" if near else f"there are {', '.join(sorted(known))}"
             raise InputError(f"{place}: unknown key {key!r}, {hint}")
     matches = _matches_of(said, place)

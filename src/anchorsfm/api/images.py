@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -19,7 +20,7 @@ _IN_MEMORY: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def open_images(
-    value: object, *, argument: str = "images", focal_px: float | None = None, progress: Progress = SILENT
+    value: Any, *, argument: str = "images", focal_px: float | None = None, progress: Progress = SILENT
 ) -> ImageSet:
     """Photographs of a folder, list file, list of files, list or batch of arrays, or an `ImageSet`.
 
@@ -34,7 +35,8 @@ def open_images(
         files = [arguments.path(f"{argument}[{k}]", item) for k, item in enumerate(value)]
         return load_image_set(files, focal_px=focal_px, progress=progress)
     if isinstance(value, (list, tuple)) or hasattr(value, "shape"):
-        if not len(value):
+        value = list(value)
+        if not value:
             raise InputError(f"{argument} is empty: expected images")
         folder = _write([rgb_array(f"{argument}[{k}]", item) for k, item in enumerate(value)])
         return load_image_set(folder, focal_px=focal_px, progress=progress)

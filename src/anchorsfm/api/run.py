@@ -1,7 +1,6 @@
 """Photographs in, a model out."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +112,19 @@ def _config(
 
     if config is not None and not isinstance(config, PipelineConfig):
         raise InputError(f"config: expected an anchorsfm.PipelineConfig, not {arguments.describe(config)}")
-    result = with_settings(config or PipelineConfig(), settings)
+    named = dict(settings)
     if isinstance(frontend, str):
-        result = replace(result, frontend=arguments.choice("frontend", frontend, FRONTENDS))
+        named["frontend"] = arguments.choice("frontend", frontend, FRONTENDS)
     if mapper is not None:
-        result = replace(result, mapper=arguments.choice("mapper", mapper, get_args(Mapper)))
+        named["mapper"] = arguments.choice("mapper", mapper, get_args(Mapper))
     if adjust is not None:
-        result = replace(result, bundle_adjustment=arguments.flag("adjust", adjust))
-    return result
+        named["bundle_adjustment"] = arguments.flag("adjust", adjust)
+    depthless = frontend is not None and getattr(frontend, "predicts_depth", True) is False
+    if depthless and named.get("mapper", "tracks") == "align":
+        raise InputError("mapper = 'align' needs pointmaps, which this frontend does not predict: use mapper='tracks'")
+    if depthless:
+        named = {"mapper": "tracks", "dense": False} | named
+    return with_settings(config or PipelineConfig(), named)
 
 
 def _checked_frontend(frontend: object) -> "Frontend":
