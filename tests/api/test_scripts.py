@@ -10,6 +10,7 @@ import anchorsfm
 from tiny_network import MAST3R, write_weights
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "docs" / "python"
+NAMES = ("reconstruct", "alignment", "matches", "frontend", "network")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["reconstruct", "alignment", "matches", "frontend", "network"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_script_runs_and_is_short(name, workplace, tmp_path, monkeypatch, capsys):
     path = SCRIPTS / f"{name}.py"
     assert len(path.read_text().splitlines()) <= 15 and (SCRIPTS / f"{name}.md").is_file()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from anchorsfm.api import arguments, images
 from anchorsfm.api.display import progress_of
@@ -22,7 +23,7 @@ from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, Pointmaps
 from anchorsfm.scene.progress import SILENT, Progress
 
-ImagePairs = str | Sequence[Any] | np.ndarray
+ImagePairs = str | Sequence[Any] | np.ndarray | Tensor | PairList
 """A scene graph such as "complete" or "swin-5", or pairs: rows [(0, 1), ...], names, or dictionaries with `idx`."""
 
 
