@@ -165,7 +165,7 @@ def readjusted(photos: Path, output: Path) -> dict:
 
     from anchorsfm.colmap.convert import from_mapper
     from anchorsfm.colmap.write import write_models
-    from anchorsfm.tracks.refine import AdjustConfig, refine_model
+    from anchorsfm.tracks.adjust import AdjustConfig, refine_model
 
     entry = pycolmap.Reconstruction(str(output / "sparse" / "0"))
     images = sorted(entry.images.values(), key=lambda image: image.image_id)

@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.align import AlignConfig, Solver, align
-from anchorsfm.anchors import build_anchors
 from anchorsfm.evaluation.poses import evaluate_poses
-from anchorsfm.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.observe.anchors import build_anchors
+from anchorsfm.observe.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
 from anchorsfm.scene.poses import PoseSet
-from anchorsfm.tree import build_tree
 
 HEIGHT, WIDTH = 384, 512
 LOOP = [(0, 29), (0, 28), (1, 29), (1, 28), (0, 27), (2, 29)]

@@ -21,12 +21,12 @@ import numpy as np
 
 from alignment import HEIGHT, WIDTH, load_oracle
 from anchorsfm.align import AlignConfig, Solver, align
-from anchorsfm.anchors import build_anchors
 from anchorsfm.evaluation.poses import evaluate_poses
-from anchorsfm.graph import GraphConfig, ObservedScene
+from anchorsfm.observe.anchors import build_anchors
+from anchorsfm.observe.graph import GraphConfig, ObservedScene
+from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
 from anchorsfm.scene.poses import PoseSet
-from anchorsfm.tree import build_tree
 
 BLOCK = 8
 NOISE_PX, OUTLIERS, DEPTH_NOISE, FOCAL_NOISE = 0.4, 0.05, 0.01, 0.02

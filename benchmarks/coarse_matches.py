@@ -27,8 +27,8 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotati
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, write_photographs
+from anchorsfm.tracks.adjust import AdjustConfig, refine_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.refine import AdjustConfig, refine_model
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import ObservationStatus, SubpixelConfig, SubpixelResult, refine_observations
 

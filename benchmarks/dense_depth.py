@@ -21,15 +21,15 @@ import numpy as np
 
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
-from anchorsfm.frontend.classical.dense import dense_depth, pair_geometry
 from anchorsfm.frontend.classical.rays import triangulate_depths
-from anchorsfm.frontend.classical.sweep import GridView
 from anchorsfm.geometry.transforms import compose, invert
 from anchorsfm.io.images import load_grey, load_image_set
 from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import SILENT
+from anchorsfm.stereo.pair import dense_depth, pair_geometry
+from anchorsfm.stereo.sweep import GridView
 
 VARIANTS = {"fast": 2.0, "quality": 1.0}
 """Distance of the depth planes in pixels."""

@@ -16,7 +16,7 @@ from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.two_view import verify
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.known import KnownConfig
+from anchorsfm.mapping.known import KnownConfig
 from anchorsfm.pipeline import PipelineConfig, RunResult, _frontend, reconstruct
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.progress import SILENT, RecordingProgress

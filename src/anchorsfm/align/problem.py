@@ -1,4 +1,4 @@
-"""The alignment as a problem: constants, start, what is free, and the two objectives (method: Part A6, A7).
+"""The alignment as a problem: constants, start, what is free, two objectives (docs/method.md, Unknowns, Losses).
 
 Solvers see a `Problem` and an `Objective` only: a function of `Variables` that returns losses. Observations are counted
 once per pair in 3D, and once per direction in 2D.
@@ -33,9 +33,9 @@ from anchorsfm.align.model import (
 )
 from anchorsfm.align.observations import DirectedObservations, point_chunks, ray_chunks
 from anchorsfm.align.priors import PriorLoss, make_priors
-from anchorsfm.anchors import require_views
-from anchorsfm.canonical import anchor_pixels
-from anchorsfm.graph import ObservedScene
+from anchorsfm.observe.anchors import require_views
+from anchorsfm.observe.canonical import anchor_pixels
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.graph import Anchors
 
 

@@ -1,4 +1,4 @@
-"""Sparse global alignment of one connected component: coarse stage, fine stage, result (method: Part A6-A8)."""
+"""Sparse global alignment of one connected component: coarse stage, fine stage, result (docs/method.md, Losses)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from anchorsfm.align.setup import build_problem
 from anchorsfm.align.sim3 import minimise_coarse
 from anchorsfm.align.sums import sums_of
 from anchorsfm.geometry.transforms import invert
-from anchorsfm.graph import ObservedScene
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.graph import Anchors, KinematicTree
 from anchorsfm.scene.progress import SILENT, Progress

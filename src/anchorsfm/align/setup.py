@@ -18,9 +18,9 @@ from anchorsfm.align.initialise import (
 )
 from anchorsfm.align.model import Layout, Variables, ancestor_rounds, cameras_of, focal_ratio, pivot_offset
 from anchorsfm.align.problem import Freedom, Observations, Problem, UnitPoints, collect_observations
-from anchorsfm.anchors import require_views
 from anchorsfm.geometry.transforms import invert
-from anchorsfm.graph import ObservedScene
+from anchorsfm.observe.anchors import require_views
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import Anchors, KinematicTree

@@ -99,9 +99,7 @@ def adjust(
     return (adjusted if report.usable and finite else reconstruction), report
 
 
-def bundle_problem(
-    reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None
-) -> BundleProblem:
+def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None) -> BundleProblem:
     """The adjustment as PyCOLMAP's problem, not solved yet."""
     held = held or Held.nothing(reconstruction)
     names = [f"{k}" for k in range(int(reconstruction.image.max()) + 1)]

@@ -17,8 +17,8 @@ from jaxtyping import Float, Float32
 
 from anchorsfm.dense.config import CloudConfig
 from anchorsfm.dense.polish import Photo, Polished
-from anchorsfm.frontend.classical.sweep import Epipolar, epipolar, inverse_depth_per_px, sample, warp
 from anchorsfm.geometry.transforms import compose, invert
+from anchorsfm.stereo.sweep import Epipolar, epipolar, inverse_depth_per_px, sample, warp
 
 SEEN_THROUGH = 3.0
 """A neighbour contradicts where its surface is further behind than this many times the tolerance."""

@@ -21,13 +21,13 @@ from anchorsfm.dense.pinhole import Pinhole, make_pinhole, pinhole_rgb, to_pinho
 from anchorsfm.dense.polish import Photo, Polished, polish, texture
 from anchorsfm.dense.surface import fit_planes, normals, on_surface
 from anchorsfm.dense.views import DenseView, dense_view
-from anchorsfm.frontend.classical.sweep import GridView
-from anchorsfm.graph import ObservedScene
 from anchorsfm.io.store import Store, digest
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.stereo.sweep import GridView
 
 MATCHING_VERSION = 1
 """Raise when `polish` changes what it finds: stored depth is then made anew."""

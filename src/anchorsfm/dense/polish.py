@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from anchorsfm.dense.surface import fit_planes
-from anchorsfm.frontend.classical.confidence import fill_smoothly
-from anchorsfm.frontend.classical.sweep import (
+from anchorsfm.geometry.transforms import compose, invert
+from anchorsfm.stereo.confidence import fill_smoothly
+from anchorsfm.stereo.sweep import (
     Epipolar,
     GridView,
     Window,
@@ -28,7 +29,6 @@ from anchorsfm.frontend.classical.sweep import (
     warp,
     window_statistics,
 )
-from anchorsfm.geometry.transforms import compose, invert
 
 WINDOW_RADIUS = 3
 NOISE_VARIANCE = 2.0

@@ -1,4 +1,4 @@
-"""Depth maps of aligned images as the front end and the alignment leave them (method: Part A8).
+"""Depth maps of aligned images as the front end and the alignment leave them (docs/method.md, Result of the alignment).
 
 The depth of a pixel is the depth of its anchor times d(p) / d(anchor), the canonical view's relative depth. With a
 focal length f other than the front end's f0 the ratio o becomes 1 + (o - 1) f0 / f, as in the alignment.
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.anchors import dense_depth_ratio
-from anchorsfm.canonical import spread
 from anchorsfm.geometry.transforms import invert, transform
+from anchorsfm.observe.anchors import dense_depth_ratio
+from anchorsfm.observe.canonical import spread
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.graph import CanonicalView
 

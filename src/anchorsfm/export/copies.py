@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 
 from anchorsfm.export.names import flat_names
 from anchorsfm.export.photographs import Photographs, copy_suffix
-from anchorsfm.frontend.classical.workers import ordered_map, single_threaded_libraries
 from anchorsfm.io.store import to_json, write_atomic
+from anchorsfm.io.workers import ordered_map, single_threaded_libraries
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 

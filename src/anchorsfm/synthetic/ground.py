@@ -4,11 +4,13 @@ World as in `solids`: metres, y down; the ground is the floor of a room so wide 
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from anchorsfm.scene.settings import Range, Settings
 from anchorsfm.synthetic.solids import Solids
 
 _ROOM_HALF = np.array([40.0, 1.7, 40.0])
@@ -18,14 +20,14 @@ _ACROSS, _ALONG = 0.6, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundConfig:
+class GroundConfig(Settings):
     """Instead of the room: a ground, and cameras above it."""
 
-    height_m: float = 2.6
-    """Of the cameras above the ground; below 3.3."""
-    relief: float = 0.0
+    height_m: Annotated[float, Range(0.5, 3.3)] = 2.6
+    """Of the cameras above the ground."""
+    relief: Annotated[float, Range(0, 0.8)] = 0.0
     """Height of the highest boxes on the ground over that of the cameras; 0: a plane."""
-    tilt_deg: float = 0.0
+    tilt_deg: Annotated[float, Range(0, 70)] = 0.0
     """0: parallel flight lines, all cameras look down. Otherwise they stand on an arc and look at one place of the
     ground, this far from straight down."""
 

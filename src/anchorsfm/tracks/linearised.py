@@ -1,12 +1,12 @@
 """The adjustment linearised at its optimum, for what follows from leaving observations out or from a richer lens.
 
-Unknowns are, for every view, a rotation vector and a shift of the camera centre (R' = exp([w]x) R, c' = c + dc), then the
-parameters of every camera, then coefficients of `further_distortion`; points are eliminated (Schur complement).
+Unknowns are, for every view, a rotation vector and a shift of the camera centre (R' = exp([w]x) R, c' = c + dc), then
+the parameters of every camera, then coefficients of `further_distortion`; points are eliminated (Schur complement).
 
 The adjustment minimises the Cauchy loss rho(s) = a^2 log(1 + s / a^2) of the squared residuals s = |r|^2. Its gradient
-weighs residuals by w = 1 / (1 + s / a^2), its second derivative, for residuals in all directions alike, by
-w - w^2 s / a^2 = w^2. With these, one Newton step from the optimum of all observations to that of some of them is right to
-first order, and H^-1 (sum of g g^T over points) H^-1 is the covariance of the estimate whatever the distribution of the
+weighs residuals by w = 1 / (1 + s / a^2), its second derivative, for residuals in all directions alike, by w - w^2 s /
+a^2 = w^2. With these, one Newton step from the optimum of all observations to that of some of them is right to first
+order, and H^-1 (sum of g g^T over points) H^-1 is the covariance of the estimate whatever the distribution of the
 residuals ("sandwich": Huber 1967, White 1980); the inverse of H times a variance is so only if they are all alike.
 """
 
@@ -212,8 +212,8 @@ def solve(
 def gauge_directions(cam_from_world: Float[np.ndarray, "view 3 4"]) -> Float[np.ndarray, "6*view 7"]:
     """What the seven parameters of a similarity do to (rotation vector, camera centre) of all views; weighed.
 
-    Added to the normal equations as G G^T, they leave the cameras as a whole where they are: solutions are orthogonal to
-    them (inner constraints; Triggs et al., "Bundle adjustment - a modern synthesis", 2000, section 9). Rotations
+    Added to the normal equations as G G^T, they leave the cameras as a whole where they are: solutions are orthogonal
+    to them (inner constraints; Triggs et al., "Bundle adjustment - a modern synthesis", 2000, section 9). Rotations
     (radians) weigh with the scene size, so that both parts are lengths.
     """
     centres = camera_centres(cam_from_world)

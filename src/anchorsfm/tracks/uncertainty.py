@@ -2,7 +2,7 @@
 
 The residuals show the noise of the observations, but errors of a model are not noise alone: matches of one image err
 together, and no lens is exactly its camera model. On a flat ground seen from straight above, such errors move the focal
-length by many times what noise would. So several parts are estimated, all at the optimum (see `linearised`), and summed:
+length by many times what noise would. So several parts are estimated at the optimum (see `linearised`) and summed:
 
 * noise: the covariance that the points' own parts of the gradient show, whatever the distribution of the residuals;
 * what the model's photographs disagree about: the delete-a-group jackknife (Quenouille 1949, Tukey 1958) over groups of
@@ -26,6 +26,7 @@ from anchorsfm.colmap.bundle import BundleOptions, Held
 from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.linearised import (
@@ -39,24 +40,23 @@ from anchorsfm.tracks.linearised import (
     with_further_distortion,
 )
 from anchorsfm.tracks.points import with_points
-from anchorsfm.tracks.refine import AdjustResult
 
 MAX_UNKNOWNS = 3200
-"""Of one joint estimate, whose cost grows with their cube: about 500 views. Of larger models the intrinsics are judged from
-the first views that fit, with which they are less well determined, and the poses not at all."""
+"""Of one joint estimate, whose cost grows with their cube: about 500 views. Of larger models the intrinsics are judged
+from the first views that fit, with which they are less well determined, and the poses not at all."""
 WEAK_POSITION = 0.01
 """An image is weakly held if its position is uncertain by more than this share of the scene size, or ..."""
 WEAK_ROTATION_DEG = 0.5
 """... its rotation by more than this, ..."""
 WEAK_FACTORS = (2.0, 5.0)
-"""... and by more than the first times the median of all images; or by the second times and a tenth of those limits. What
-all images share says that the model is uncertain, not which images are."""
+"""... and by more than the first times the median of all images; or by the second times and a tenth of those limits.
+What all images share says that the model is uncertain, not which images are."""
 _NUM_GROUPS = 8
 """Of the jackknife: views that follow each other, which are neighbours as a rule."""
 _MIN_VIEWS = 4
 """Fewer are not left out in turn; groups of points are."""
 _WORSE = 0.04
-"""Camera models whose held-out score is larger by this share still count, twice this much hardly: exp(-(x / this)^2 / 2)."""
+"""Camera models whose held-out score is larger by this share still count, three times this hardly: exp(-x^2 / 2)."""
 _RADIAL, _OTHER, _CENTRE = 0.01, 0.001, 0.0075
 """What is expected of a lens beyond its camera model; see `with_further_distortion`."""
 
@@ -183,7 +183,7 @@ def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Floa
     model, held = result.model, result.held
     lin = linearise(model, result.options.loss_scale_px)
     frozen = held.pose & held.sets_frame
-    free = [6 * view + k for view in np.flatnonzero(~frozen) for k in range(6)]
+    free = [6 * view + k for view in np.flatnonzero(~frozen).tolist() for k in range(6)]
     for row, camera in enumerate(model.cameras):
         if not held.camera[row] and (model.camera_index == row).any():
             free += [lin.first_param[row] + k for k in _free_params(camera, result.options)]

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anchorsfm.frontend.classical.dense import DensePair, DepthMap
-from anchorsfm.frontend.classical.features import Features
+from anchorsfm.features.sift import Features
 from anchorsfm.frontend.classical.focal import FocalEvidence
 from anchorsfm.frontend.classical.two_view import RelativePose, Verified
 from anchorsfm.scene.pairs import PairStatus
+from anchorsfm.stereo.pair import DensePair, DepthMap
 
 Arrays = Mapping[str, np.ndarray]
 _STATUSES = tuple(PairStatus)

@@ -10,17 +10,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from anchorsfm.frontend.classical import cache
-from anchorsfm.frontend.classical.confidence import left_right_error_px
 from anchorsfm.frontend.classical.config import DenseConfig
-from anchorsfm.frontend.classical.dense import DensePair, DepthMap, PairGeometry, dense_depth, pair_geometry
-from anchorsfm.frontend.classical.grid import grid_grey
-from anchorsfm.frontend.classical.sweep import Epipolar, GridView, warp
 from anchorsfm.frontend.classical.two_view import RelativePose
-from anchorsfm.frontend.classical.workers import ordered_map
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
+from anchorsfm.stereo.confidence import left_right_error_px
+from anchorsfm.stereo.grid import grid_grey
+from anchorsfm.stereo.pair import DensePair, DepthMap, PairGeometry, dense_depth, pair_geometry
+from anchorsfm.stereo.sweep import Epipolar, GridView, warp
 
 MAX_DENSE_MATCH_ERROR_PX = 0.5
 """Dense correspondences must come back to where they started within this."""

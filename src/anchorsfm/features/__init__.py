@@ -1,0 +1,1 @@
+"""Keypoints and descriptors of an image, and which descriptors of two images match."""

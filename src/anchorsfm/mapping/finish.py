@@ -1,0 +1,167 @@
+"""From first poses to finished models: refine, adjust, register what is missing (docs/method.md, Bundle adjustment)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.cameras import with_focal_length
+from anchorsfm.mapping.base import MapperInput
+from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.start_cameras import start_model
+from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.images import ImageGrid
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.resect import register_missing
+from anchorsfm.tracks.subpixel import SubpixelConfig, refine_observations
+
+GRID_UNCERTAINTY, KEYPOINT_UNCERTAINTY = 0.75, 0.5
+"""Standard deviation of an observation in working pixels: of a match on the front end's grid, and of a keypoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModellingSettings:
+    """How models are finished."""
+
+    adjust: AdjustConfig
+    subpixel: SubpixelConfig | None
+    """Refinement of the observations; None: they stay as they are."""
+    choose_camera_model: bool
+    """Choose the camera model of each camera; otherwise those of the start stay."""
+    focal_px: float | None = None
+    """Focal length of all cameras that are not held, original pixels: it is kept. None: focal lengths are adjusted."""
+    from_grid: bool
+    """Matches lie on the front end's grid: they are less exact than a detector's keypoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where the adjustment of a model starts from."""
+
+    model: Reconstruction
+    held: Held
+
+
+def start_from_alignment(
+    alignment: AlignmentResult, given: MapperInput, grid: ImageGrid, known: KnownCameras, camera_model: str
+) -> Start:
+    """The alignment's cameras in original pixels; given poses and intrinsics are held."""
+    model = start_model(alignment, given.images, grid, camera_model, known=known.cameras)
+    model = replace(model, cam_from_world=known.exact_poses(alignment))
+    held = replace(_held(model, given), pose=alignment.pose_known, positions=known.position_priors(model.image))
+    return Start(model=model, held=held)
+
+
+def start_from_mapper(model: Reconstruction, given: MapperInput) -> Start:
+    """A mapper's model; given intrinsics are held."""
+    return Start(model=model, held=_held(model, given))
+
+
+def _held(model: Reconstruction, given: MapperInput) -> Held:
+    rows = np.unique(given.images.camera_index[model.image])
+    return replace(Held.nothing(model), camera=given.given[rows])
+
+
+def finish_models(
+    starts: Sequence[Start], given: MapperInput, settings: ModellingSettings, progress: Progress = SILENT
+) -> list[AdjustResult]:
+    """Adjusted models, the largest first; those of fewer than two views come last with what was dropped from them."""
+    results = [_finish(start, given, settings, progress) for start in starts]
+    results = [_with_missing(result, results, given, settings, progress) for result in results]
+    return sorted(results, key=lambda result: -len(result.model.image))
+
+
+def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress) -> AdjustResult:
+    scale = given.working_scale[start.model.image]
+    if settings.subpixel is None:
+        return _adjust(start, given, settings, scale, progress)
+    mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image))
+    sigma = GRID_UNCERTAINTY if settings.from_grid else KEYPOINT_UNCERTAINTY
+    refined = refine_observations(
+        mine,
+        given.images,
+        settings.subpixel,
+        uncertainty_px=sigma * given.working_scale,
+        model=start.model,
+        progress=progress,
+    )
+    exact = replace(given, tracks=refined.tracks)
+    return _adjust(start, exact, settings, np.ones_like(scale), progress, complete=False)
+
+
+def _adjust(
+    start: Start,
+    given: MapperInput,
+    settings: ModellingSettings,
+    working_scale: Float[np.ndarray, "view"],
+    progress: Progress,
+    *,
+    complete: bool = True,
+) -> AdjustResult:
+    model, config = start.model, settings.adjust
+    if settings.focal_px is not None:
+        cameras = zip(model.cameras, start.held.camera, strict=True)
+        kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
+        model, config = replace(model, cameras=kept), replace(config, refine_focal=False)
+    return refine_model(
+        model,
+        given.tracks,
+        config,
+        working_scale=working_scale,
+        matches=given.matches if complete else None,
+        held=start.held,
+        choose_camera_model=settings.choose_camera_model,
+        progress=progress,
+    )
+
+
+def _with_missing(
+    result: AdjustResult,
+    results: Sequence[AdjustResult],
+    given: MapperInput,
+    settings: ModellingSettings,
+    progress: Progress,
+) -> AdjustResult:
+    """The model with images that no model holds, where its points show their poses."""
+    placed = np.concatenate([r.model.image for r in results if len(r.model.image) >= 2] or [np.zeros(0, np.int64)])
+    missing = np.setdiff1d(np.arange(given.images.num_images), placed)
+    model = result.model
+    largest = max(results, key=lambda r: len(r.model.image))
+    if result is not largest or len(model.image) < 2 or not len(missing) or settings.subpixel is not None:
+        return result
+    long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
+    grown = register_missing(
+        model,
+        given.tracks,
+        missing,
+        cameras=given.cameras,
+        camera_index=given.images.camera_index,
+        max_error_px=settings.adjust.second_error * long_side_px,
+        min_inliers=settings.adjust.min_observations,
+    )
+    if not grown.added:
+        return result
+    start = Start(model=grown.model, held=_grown_held(result, grown.model, given))
+    again = _adjust(start, given, settings, given.working_scale[grown.model.image], progress)
+    if len(again.model.image) <= len(model.image):
+        return result
+    return replace(again, dropped=result.dropped | again.dropped)
+
+
+def _grown_held(result: AdjustResult, grown: Reconstruction, given: MapperInput) -> Held:
+    """What was held stays so in a model that has further views; of these nothing is given."""
+    before = result.held
+    old = np.isin(grown.image, result.model.image)
+    pose = np.zeros(len(old), bool)
+    pose[old] = before.pose
+    positions = before.positions
+    if positions is not None:
+        places = np.full((len(old), 3), np.nan)
+        places[old] = positions.position
+        positions = replace(positions, position=places)
+    return replace(_held(grown, given), pose=pose, positions=positions)

@@ -1,0 +1,301 @@
+"""Models from tracks alone (docs/method.md, Mappers): a pair of views, and all others against the points it makes.
+
+Wang et al., "VGGSfM: Visual geometry grounded deep structure from motion", CVPR 2024, 3.3: the best pair is adjusted,
+then every other camera gets a robust absolute pose from the points. Here this goes in rounds: all images that see
+enough points are registered at once, the tracks are triangulated again and everything is adjusted, until no image can
+be added. Images that are left over start a model of their own.
+Intrinsics are held while a model has two views, which do not show them, and freed afterwards. Errors are allowed the
+widest threshold while intrinsics may be wrong, and the final one in the end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
+from anchorsfm.colmap.cameras import has_absurd_params
+from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
+from anchorsfm.scene.progress import SILENT, Advance, Progress
+from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.settings import Range, Settings, Threads
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.points import filter_observations, triangulate_model
+from anchorsfm.tracks.resect import points_of_tracks, register_missing
+from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.views import observations_per_view
+
+_VIEWS_THAT_SHOW_INTRINSICS = 3
+_VIEWS_THAT_HOLD = 5
+"""With this many views the intrinsics are about right, and errors are allowed less."""
+_INITIAL_PAIRS_TRIED = 5
+_MORE_POINTS = 1.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratchConfig(Settings):
+    """Growing models from tracks."""
+
+    pair: PairConfig = field(default_factory=PairConfig)
+    """Choice of the first two views."""
+    min_inliers: Annotated[int, Range(6, 1_000_000)] = 30
+    """Observations of the points that must agree with the pose of an image for it to be registered."""
+    min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.25
+    """The same as a share of its observations of the points."""
+    batch_ratio: Annotated[float, Range(0, 1)] = 0.5
+    """In a round those images are registered that see at least this share of the points that the best one sees."""
+    min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
+    """Smallest triangulation angle of a point."""
+    first_error: Annotated[float, Range(1e-5, 1)] = 0.012
+    """Largest reprojection error while a model is small, as a share of the long side of the image."""
+    second_error: Annotated[float, Range(1e-5, 1)] = 0.004
+    """The same once it has grown."""
+    final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
+    """The same in the end, in working pixels."""
+    max_iterations: Annotated[int, Range(1, 10_000)] = 30
+    """Of each call of the solver."""
+    num_threads: Threads = 1
+    """Threads of the solver. With one, equal input gives equal bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromScratchResult:
+    """Models without a common image, the largest first."""
+
+    models: tuple[Reconstruction, ...]
+    unregistered: dict[int, str]
+    """Image index of every other image -> why it is in no model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    tracks: Tracks
+    cameras: tuple[Camera, ...]
+    camera_index: Int[np.ndarray, "image"]
+    known_camera: Bool[np.ndarray, "camera"]
+    working_scale: Float[np.ndarray, "image"]
+    config: FromScratchConfig
+
+    def long_side_px(self) -> Float[np.ndarray, "image"]:
+        return np.array([max(self.cameras[c].width, self.cameras[c].height) for c in self.camera_index], np.float64)
+
+    def final_px(self) -> Float[np.ndarray, "image"]:
+        return np.minimum(
+            self.config.final_error_px * self.working_scale, self.config.second_error * self.long_side_px()
+        )
+
+
+def map_tracks(
+    tracks: Tracks,
+    cameras: Sequence[Camera],
+    camera_index: Int[np.ndarray, "image"],
+    config: FromScratchConfig,
+    *,
+    working_scale: Float[np.ndarray, "image"],
+    known_camera: Bool[np.ndarray, "camera"] | None = None,
+    progress: Progress = SILENT,
+) -> FromScratchResult:
+    """Cameras and points of as many images as hold together.
+
+    Args:
+        tracks: tracks of the whole ImageSet in original pixels.
+        cameras: one per camera of the ImageSet; focal lengths may be wrong by some ten percent.
+        camera_index: row of `cameras` of every image.
+        config: settings.
+        working_scale: original pixels per working pixel of every image.
+        known_camera: cameras whose intrinsics are given and stay as they are.
+        progress: receives one stage with a step per image.
+    """
+    num_images = len(camera_index)
+    setting = _Setting(
+        tracks=tracks,
+        cameras=tuple(cameras),
+        camera_index=camera_index.astype(np.int64),
+        known_camera=np.zeros(len(cameras), bool) if known_camera is None else known_camera,
+        working_scale=working_scale,
+        config=config,
+    )
+    models: list[Reconstruction] = []
+    reasons = dict.fromkeys(range(num_images), "no second image shares enough tracks with it at a sufficient angle")
+    left = np.unique(tracks.obs_image)
+    reasons |= dict.fromkeys(np.setdiff1d(np.arange(num_images), left).tolist(), "it has no matches")
+    with progress.stage("growing models", num_images) as advance:
+        while len(left) >= 2:
+            model, refused = _grow_best(setting, left, advance)
+            if model is None:
+                break
+            reasons |= refused
+            models.append(model)
+            left = np.setdiff1d(left, model.image)
+    for model in models:
+        for image in model.image.tolist():
+            del reasons[image]
+    return FromScratchResult(
+        models=tuple(sorted(models, key=lambda model: (-len(model.image), -len(model.points)))),
+        unregistered=reasons,
+    )
+
+
+def _grow_best(
+    setting: _Setting, left: Int[np.ndarray, "left"], advance: Advance
+) -> tuple[Reconstruction | None, dict[int, str]]:
+    """A model grown from one of the best pairs as far as it goes, and why other images are not in it.
+
+    The first pair that a third view can be added to is taken; a pair that nothing else fits may be wrong itself.
+    """
+    pairs = initial_pairs(
+        setting.tracks,
+        left,
+        setting.cameras,
+        setting.camera_index,
+        setting.config.pair,
+        working_scale=setting.working_scale,
+    )
+    best: Reconstruction | None = None
+    reasons: dict[int, str] = {}
+    for pair in islice(pairs, _INITIAL_PAIRS_TRIED):
+        start = _from_pair(setting, pair)
+        if len(start.points) < setting.config.pair.min_inliers:
+            continue
+        grown, refused = _grow(setting, start, left)
+        model = _finish(setting, grown)
+        if len(model.image) >= 2 and (best is None or len(model.image) > len(best.image)):
+            lost = np.setdiff1d(grown.image, model.image).tolist()
+            best = model
+            reasons = refused | dict.fromkeys(lost, "too few observations of triangulated points hold it")
+        if best is not None and (len(best.image) > 2 or len(left) == 2):
+            break
+    if best is not None:
+        advance(len(best.image))
+    return best, reasons
+
+
+def _from_pair(setting: _Setting, pair: InitialPair) -> Reconstruction:
+    image = np.array([pair.i, pair.j])
+    used, camera_index = np.unique(setting.camera_index[image], return_inverse=True)
+    model = Reconstruction(
+        image=image,
+        cam_from_world=np.stack([np.eye(3, 4), pair.j_from_i]),
+        cameras=tuple(setting.cameras[row] for row in used),
+        camera_index=camera_index.reshape(-1).astype(np.int64),
+        points=np.zeros((0, 3)),
+        rgb=np.zeros((0, 3), np.uint8),
+        error_px=np.zeros(0),
+        tracks=Tracks.empty(),
+    )
+    return _settle(setting, model)
+
+
+def _grow(
+    setting: _Setting, model: Reconstruction, left: Int[np.ndarray, "left"]
+) -> tuple[Reconstruction, dict[int, str]]:
+    """Rounds of registering all images that see enough points, until no image can be added.
+
+    An image that was refused is tried again when it sees noticeably more points than then.
+    """
+    config = setting.config
+    refused: dict[int, str] = {}
+    tried = np.zeros(len(setting.camera_index), np.int64)
+    while True:
+        outside = np.setdiff1d(left, model.image)
+        seen = _points_seen(setting, model)
+        enough = outside[(seen[outside] >= config.min_inliers) & (seen[outside] > _MORE_POINTS * tried[outside])]
+        if not len(enough):
+            break
+        batch = enough[seen[enough] >= config.batch_ratio * seen[enough].max()]
+        registration = register_missing(
+            model,
+            setting.tracks,
+            batch,
+            cameras=setting.cameras,
+            camera_index=setting.camera_index,
+            max_error_px=config.first_error * setting.long_side_px(),
+            min_inliers=config.min_inliers,
+            min_inlier_ratio=config.min_inlier_ratio,
+        )
+        refused |= registration.refused
+        tried[batch] = seen[batch]
+        if registration.added:
+            model = _settle(setting, registration.model)
+    for image in np.setdiff1d(left, [*model.image, *refused]).tolist():
+        refused[image] = f"only {seen[image]} observations of triangulated points"
+    return model, {image: reason for image, reason in refused.items() if image not in model.image}
+
+
+def _points_seen(setting: _Setting, model: Reconstruction) -> Int[np.ndarray, "image"]:
+    """Number of the model's points whose tracks every image observes."""
+    has_point = points_of_tracks(model, setting.tracks) >= 0
+    images = setting.tracks.obs_image[has_point[setting.tracks.obs_point]]
+    return np.bincount(images, minlength=len(setting.camera_index))
+
+
+def _settle(setting: _Setting, model: Reconstruction) -> Reconstruction:
+    """Triangulate all tracks and adjust, while the model grows."""
+    config = setting.config
+    share = config.first_error
+    if len(model.image) >= _VIEWS_THAT_HOLD:
+        share = float(np.sqrt(config.first_error * config.second_error))
+    return _adjusted(setting, model, share * setting.long_side_px(), tolerance=1e-4)
+
+
+def _finish(setting: _Setting, model: Reconstruction) -> Reconstruction:
+    """Falling thresholds; then views that too few points hold are removed."""
+    long_side_px = setting.long_side_px()
+    model = _adjusted(setting, model, setting.config.second_error * long_side_px, tolerance=1e-4)
+    model = _adjusted(setting, model, setting.final_px(), tolerance=1e-6)
+    model = filter_observations(
+        model, max_error_px=setting.final_px()[model.image], min_angle_deg=setting.config.min_angle_deg
+    )
+    return _without_weak_views(model, setting.config.min_inliers)
+
+
+def _adjusted(
+    setting: _Setting, model: Reconstruction, max_error_px: Float[np.ndarray, "image"], *, tolerance: float
+) -> Reconstruction:
+    model = triangulate_model(
+        model, setting.tracks, max_error_px=max_error_px[model.image], min_angle_deg=setting.config.min_angle_deg
+    )
+    if not len(model.points):
+        return model
+    rows = np.unique(setting.camera_index[model.image])
+    few = len(model.image) < _VIEWS_THAT_SHOW_INTRINSICS
+    options = BundleOptions(
+        loss_scale_px=loss_scale_px(model, float(np.median(setting.working_scale[model.image]))),
+        max_iterations=setting.config.max_iterations,
+        function_tolerance=tolerance,
+        num_threads=setting.config.num_threads,
+    )
+    held = Held(pose=np.zeros(len(model.image), bool), camera=setting.known_camera[rows] | few)
+    adjusted, _ = adjust(model, options, held)
+    cameras = tuple(
+        before if has_absurd_params(after) else after
+        for after, before in zip(adjusted.cameras, model.cameras, strict=True)
+    )
+    return replace(adjusted, cameras=cameras)
+
+
+def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconstruction:
+    """The model without views that see too few points, the weakest first, and without cameras of none."""
+    while len(model.image):
+        count = observations_per_view(model)
+        weakest = int(count.argmin())
+        if count[weakest] >= min_observations:
+            break
+        stay = np.arange(len(model.image)) != weakest
+        tracks, old_point = select_observations(model.tracks, model.tracks.obs_image != model.image[weakest])
+        used, camera_index = np.unique(model.camera_index[stay], return_inverse=True)
+        model = replace(
+            model,
+            image=model.image[stay],
+            cam_from_world=model.cam_from_world[stay],
+            cameras=tuple(model.cameras[c] for c in used),
+            camera_index=camera_index.reshape(-1).astype(np.int64),
+            points=model.points[old_point],
+            rgb=model.rgb[old_point],
+            error_px=model.error_px[old_point],
+            tracks=tracks,
+        )
+    return model

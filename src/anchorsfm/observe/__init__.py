@@ -1,0 +1,1 @@
+"""What all pairs say together: predictions condensed to a scene graph, canonical views, anchors, a kinematic tree."""

@@ -1,0 +1,284 @@
+"""Pair predictions -> scene graph and canonical views, in one pass over a stream (docs/method.md, Scene graph).
+
+Pointmaps enter running sums and are dropped; matches are kept flat. A pair whose matches are all doubtful keeps, in
+place of them, where it predicts the anchors of both images to be (the fallback, see docs/method.md, Losses).
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from anchorsfm.observe.canonical import CanonicalAccumulator, DepthMode, anchor_coordinate
+from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
+from anchorsfm.scene.images import ImageGrid
+from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
+from anchorsfm.scene.settings import Range, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphConfig(Settings):
+    """How predictions are condensed."""
+
+    subsample: Annotated[int, Range(1, 64)] = 8
+    """Side of a block in grid pixels; each block has one depth unknown."""
+    matching_conf_thr: Annotated[float, Range(0, 1_000_000)] = 5.0
+    """A pair whose best match confidence does not exceed this is used through the regression fallback."""
+    canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
+    """How depth within a block is averaged over pairs."""
+    pixel_centre: Annotated[float, Range(0, 1)] = 0.5
+    """Coordinate of the centre of the pixel with index 0: 0.5 as in COLMAP."""
+    double_precision: bool = False
+    """Keep the running sums in float64."""
+    robust_focal: bool = True
+    """Leave points that no focal length explains out of the focal estimate."""
+    corner_targets: bool = False
+    """Sample fallback targets at block corners rather than at anchors. For comparisons only: it is half a block off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedScene:
+    """What the front end said, condensed. `image` maps local indices to those of the ImageSet."""
+
+    image: Int[np.ndarray, "image"]
+    graph: SceneGraph
+    views: tuple[CanonicalView | None, ...]
+    """One per image; None for an image that no usable pair reaches."""
+    config: GraphConfig
+
+
+def build_scene_graph(
+    num_images: int,
+    predictions: Iterable[PairPrediction],
+    grid: ImageGrid,
+    config: GraphConfig | None = None,
+    pairs: PairList | None = None,
+) -> ObservedScene:
+    """Condense a stream of predictions; each prediction is dropped before the next one is asked for.
+
+    pairs: what the stream will contain, if known: an image's sums are then finished and freed after its last pair.
+    """
+    config = config or GraphConfig()
+    builder = SceneGraphBuilder(num_images, grid, config, pairs)
+    for prediction in predictions:
+        builder.add(prediction)
+    return builder.finish()
+
+
+def select_component(scene: ObservedScene, component: int) -> ObservedScene:
+    """The part of a scene in one connected component, with images renumbered 0 .. num_images-1."""
+    graph = scene.graph
+    keep = graph.component == component
+    if not keep.any():
+        raise ValueError(f"the scene graph has no component {component}")
+    local = np.cumsum(keep) - 1
+    keep_pair = keep[graph.pair].all(axis=1) if len(graph.pair) else np.zeros(0, bool)
+    keep_match = keep_pair[graph.match_pair]
+    fallback = graph.fallback
+    keep_row = keep[fallback.image] & keep[fallback.frame]
+    return ObservedScene(
+        image=scene.image[keep],
+        views=tuple(view for view, kept in zip(scene.views, keep, strict=True) if kept),
+        config=scene.config,
+        graph=SceneGraph(
+            num_images=int(keep.sum()),
+            pair=local[graph.pair[keep_pair]],
+            score=graph.score[keep_pair],
+            match_pair=(np.cumsum(keep_pair) - 1)[graph.match_pair[keep_match]],
+            xy_i=graph.xy_i[keep_match],
+            xy_j=graph.xy_j[keep_match],
+            confidence=graph.confidence[keep_match],
+            is_matching=graph.is_matching[keep_pair],
+            fallback=replace(
+                fallback,
+                image=local[fallback.image[keep_row]].astype(np.int32),
+                frame=local[fallback.frame[keep_row]].astype(np.int32),
+                anchor=fallback.anchor[keep_row],
+                xyz=fallback.xyz[keep_row],
+                confidence=fallback.confidence[keep_row],
+            ),
+            component=np.zeros(int(keep.sum()), np.int64),
+        ),
+    )
+
+
+def score_matrix(graph: SceneGraph) -> Float[np.ndarray, "image image"]:
+    """Symmetric matrix of pair scores, 0 where there is no pair."""
+    scores = np.zeros((graph.num_images, graph.num_images))
+    i, j = graph.pair.T
+    scores[i, j] = scores[j, i] = graph.score
+    return scores
+
+
+def is_usable(prediction: PairPrediction) -> bool:
+    """A pair contributes if it has depth for both images, at least one confidence above "know nothing"."""
+    if prediction.status != PairStatus.OK or prediction.frame_i is None or prediction.frame_j is None:
+        return False
+    maps = (prediction.frame_i, prediction.frame_j)
+    return any(c.max() > 1 for m in maps for c in (m.own_confidence, m.other_confidence))
+
+
+class SceneGraphBuilder:
+    """Condenses predictions one by one. `stored_sums` gives the sums an earlier, interrupted run had of an image."""
+
+    def __init__(
+        self,
+        num_images: int,
+        grid: ImageGrid,
+        config: GraphConfig,
+        pairs: PairList | None,
+        stored_sums: Callable[[int], CanonicalAccumulator | None] = lambda _image: None,
+    ) -> None:
+        self.num_images = num_images
+        self.grid = grid
+        self.config = config
+        self.sums: dict[int, CanonicalAccumulator] = {}
+        self.views: list[CanonicalView | None] = [None] * num_images
+        self.pairs: list[tuple[int, int]] = []
+        self.matches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.fallback: list[FallbackTargets] = []
+        self.pending = None if pairs is None else np.bincount(pairs.index.ravel(), minlength=num_images)
+        self._stored_sums = stored_sums
+
+    def add(self, prediction: PairPrediction) -> None:
+        """Take in a prediction."""
+        if is_usable(prediction):
+            self.add_condensed(prediction, self.targets(prediction))
+            self.add_to_sums(prediction)
+        self.count_off(prediction)
+
+    def add_condensed(self, prediction: PairPrediction, targets: Sequence[FallbackTargets]) -> None:
+        """The matches of a usable pair and its fallback targets; its pointmaps are not looked at."""
+        assert 0 <= prediction.i < prediction.j < self.num_images
+        matches = prediction.matches
+        self.pairs.append((prediction.i, prediction.j))
+        xy_i, xy_j, confidence = (np.asarray(v, np.float32) for v in (matches.xy_i, matches.xy_j, matches.confidence))
+        self.matches.append((xy_i, xy_j, confidence))
+        self.fallback.extend(targets)
+
+    def add_to_sums(self, prediction: PairPrediction, images: Collection[int] | None = None) -> None:
+        """Add the pointmaps of a usable pair to the sums of both of its images, or of those among `images`."""
+        for image, maps in ((prediction.i, prediction.frame_i), (prediction.j, prediction.frame_j)):
+            if images is None or image in images:
+                assert maps is not None
+                self.sums_of(image).add(maps.own, maps.own_confidence)
+
+    def targets(self, prediction: PairPrediction) -> list[FallbackTargets]:
+        """Where a badly matching pair predicts the anchors of both images; none for other pairs."""
+        if self._is_matching(prediction.matches.confidence):
+            return []
+        assert prediction.frame_i is not None and prediction.frame_j is not None
+        i, j = prediction.i, prediction.j
+        return [
+            self._sample_targets(i, j, prediction.frame_j.other, prediction.frame_j.other_confidence),
+            self._sample_targets(j, i, prediction.frame_i.other, prediction.frame_i.other_confidence),
+        ]
+
+    def count_off(self, prediction: PairPrediction) -> None:
+        """A pair is done: finish the views that no further pair shows."""
+        if self.pending is not None:
+            for image in (prediction.i, prediction.j):
+                self.pending[image] -= 1
+                if self.pending[image] == 0:
+                    self._finish_view(image)
+
+    def _is_matching(self, confidence: Float[np.ndarray, "match"]) -> bool:
+        return len(confidence) > 0 and bool(confidence.max() > self.config.matching_conf_thr)
+
+    def sums_of(self, image: int) -> CanonicalAccumulator:
+        """The running sums of an image."""
+        stored = self._stored_sums(image) if image not in self.sums else None
+        if stored is not None:
+            self.sums[image] = stored
+        if image not in self.sums:
+            self.sums[image] = empty_sums(self.grid, image, self.config)
+        return self.sums[image]
+
+    def _sample_targets(
+        self, image: int, frame: int, points: Float[np.ndarray, "h w 3"], confidence: Float[np.ndarray, "h w"]
+    ) -> FallbackTargets:
+        subsample = self.config.subsample
+        y, x = (anchor_coordinate(length, subsample) for length in confidence.shape)
+        if self.config.corner_targets:
+            y, x = (np.arange(0, length, subsample) for length in confidence.shape)
+        weight = confidence[np.ix_(y, x)].ravel()
+        known = np.flatnonzero(weight > 1)
+        return FallbackTargets(
+            image=np.full(len(known), image, np.int32),
+            frame=np.full(len(known), frame, np.int32),
+            anchor=known.astype(np.int32),
+            xyz=points[np.ix_(y, x)].reshape(-1, 3)[known].astype(np.float32),
+            confidence=weight[known].astype(np.float32),
+        )
+
+    def _finish_view(self, image: int) -> None:
+        sums = self.sums.pop(image, None) or self._stored_sums(image)
+        if sums is not None:
+            assert self.views[image] is None, f"image {image} appears in more pairs than announced"
+            self.views[image] = sums.finish(self.config.pixel_centre, robust_focal=self.config.robust_focal)
+
+    def finish(self) -> ObservedScene:
+        for image in sorted(self.sums):
+            self._finish_view(image)
+        pair = np.array(self.pairs, np.int64).reshape(-1, 2)
+        # a stream need not follow the order of pairs; the graph does
+        order = np.lexsort((pair[:, 1], pair[:, 0]))
+        matches = [self.matches[k] for k in order]
+        counts = np.array([len(m[2]) for m in matches], np.int64)
+        xy_i, xy_j, confidence = (
+            np.concatenate(part) if matches else np.zeros((0, *shape), np.float32)
+            for part, shape in zip(zip(*matches, strict=True) if matches else ((),) * 3, ((2,), (2,), ()), strict=True)
+        )
+        graph = SceneGraph(
+            num_images=self.num_images,
+            pair=pair[order],
+            score=counts.astype(np.float64),
+            match_pair=np.repeat(np.arange(len(counts)), counts),
+            xy_i=xy_i,
+            xy_j=xy_j,
+            confidence=confidence,
+            is_matching=np.array([int(self._is_matching(m[2])) for m in matches], np.int64),
+            fallback=_concatenate(self.fallback),
+            component=_components(self.num_images, pair[order], counts),
+        )
+        every = np.arange(self.num_images)
+        return ObservedScene(image=every, graph=graph, views=tuple(self.views), config=self.config)
+
+
+def empty_sums(grid: ImageGrid, image: int, config: GraphConfig) -> CanonicalAccumulator:
+    """Sums of an image before its first pair."""
+    width, height = grid.size_wh[image].tolist()
+    dtype = np.float64 if config.double_precision else np.float32
+    return CanonicalAccumulator((width, height), config.subsample, config.canonical_mode, dtype)
+
+
+def _concatenate(parts: list[FallbackTargets]) -> FallbackTargets:
+    if not parts:
+        return FallbackTargets.empty()
+    return FallbackTargets(
+        image=np.concatenate([p.image for p in parts]),
+        frame=np.concatenate([p.frame for p in parts]),
+        anchor=np.concatenate([p.anchor for p in parts]),
+        xyz=np.concatenate([p.xyz for p in parts]),
+        confidence=np.concatenate([p.confidence for p in parts]),
+    )
+
+
+def _components(
+    num_images: int, pair: Int[np.ndarray, "pair 2"], num_matches: Int[np.ndarray, "pair"]
+) -> Int[np.ndarray, "image"]:
+    """Components over pairs with a match, numbered by size (ties: by their first image); -1 for a lone image."""
+    edges = pair[num_matches > 0]
+    if num_images == 0 or len(edges) == 0:
+        return np.full(num_images, -1, np.int64)
+    adjacency = coo_array((np.ones(len(edges)), tuple(edges.T)), shape=(num_images, num_images))
+    count, label = connected_components(adjacency, directed=False)
+    size = np.bincount(label, minlength=count)
+    first = np.array([np.flatnonzero(label == k)[0] for k in range(count)])
+    rank = np.empty(count, np.int64)
+    rank[np.lexsort((first, -size))] = np.arange(count)
+    return np.where(size[label] > 1, rank[label], -1)

@@ -1,0 +1,68 @@
+"""Depth maps and dense clouds of finished models, written as they are made."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from anchorsfm.dense.cloud import fuse
+from anchorsfm.dense.config import CloudConfig
+from anchorsfm.dense.maps import CleanView, DepthMaps
+from anchorsfm.dense.rescale import canonical_depths, onto_model
+from anchorsfm.observe.graph import ObservedScene
+from anchorsfm.output import OutputFolder
+from anchorsfm.report.depth import DepthLog
+from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.progress import Progress, counted
+from anchorsfm.scene.reconstruction import Reconstruction
+
+
+def depth_maps(
+    models: Sequence[Reconstruction],
+    alignments: Sequence[AlignmentResult],
+    scene: ObservedScene,
+    images: ImageSet,
+    grid: ImageGrid,
+    config: CloudConfig,
+    folder: OutputFolder,
+) -> tuple[DepthMaps, ...]:
+    """Depth maps of each model, made when asked for: from the alignment it came from, else from canonical depths."""
+    maps = []
+    for model in models:
+        of_model = [a for a in alignments if np.isin(model.image, a.image).any()]
+        depths = onto_model(of_model[0] if of_model else canonical_depths(model, scene), model, scene, grid)
+        maps.append(DepthMaps(depths, model, scene, images, grid, config, folder.store))
+    return tuple(maps)
+
+
+def write_dense(
+    maps: Sequence[DepthMaps],
+    images: ImageSet,
+    config: CloudConfig,
+    folder: OutputFolder,
+    log: DepthLog,
+    progress: Progress,
+) -> None:
+    """Clouds of all models, and what else was asked for; `log` takes down what the report shows of the depth maps."""
+    cameras: dict[str, object] = {}
+
+    def watch(number: int, views: DepthMaps) -> Iterator[CleanView]:
+        for clean in views:
+            log.add(clean.image, clean.view.depth, clean.view.confidence)
+            if config.depth_maps:
+                name = images.names[clean.image]
+                folder.write_depth_map(name, clean)
+                cameras[name] = {"model": number, **clean.view.camera()}
+            yield clean
+
+    for number, views in enumerate(maps):
+        log.begin_model(views.model)
+        views.match(progress)
+        with progress.stage("fusing depth", len(views)) as advance:
+            cloud = fuse(counted(watch(number, views), advance), config, views.origin)
+        folder.write_cloud(number, cloud)
+        if config.mesh != "none":
+            with progress.stage("meshing"):
+                folder.write_mesh(number, config.mesh, cloud)
+    if cameras:
+        folder.write_depth_cameras(cameras)

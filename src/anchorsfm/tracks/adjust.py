@@ -1,0 +1,303 @@
+"""From the poses of a mapper to an adjusted model (docs/method.md, Bundle adjustment).
+
+Rounds of: triangulate all tracks, give badly held views a pose from the points of the others, adjust, with falling
+error thresholds. Before the last round the camera models are chosen (see `lens`). Then the principal points are settled
+(see `principal_point`), tracks are completed and merged, and an adjustment to its optimum ends it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
+from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.scene.settings import Range, Settings, Threads
+from anchorsfm.tracks.build import KeypointMatches, select_observations
+from anchorsfm.tracks.complete import complete_and_merge
+from anchorsfm.tracks.lens import LensChoice, choose_lenses
+from anchorsfm.tracks.points import filter_observations, ray_bundle, triangulate_model
+from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
+from anchorsfm.tracks.resect import resect
+from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.triangulate import triangulate
+from anchorsfm.tracks.views import observations_per_view, view_of_image
+
+_LOOSE, _TIGHT = 1e-4, 1e-9
+"""Relative change of the cost at which an adjustment stops: in the rounds, and in the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdjustConfig(Settings):
+    """Triangulation and bundle adjustment."""
+
+    min_observations: Annotated[int, Range(6, 1_000_000)] = 30
+    """An image with fewer observations of triangulated points is not registered."""
+    min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
+    """Smallest triangulation angle of a point."""
+    first_error: Annotated[float, Range(1e-5, 1)] = 0.012
+    """Largest reprojection error of the first round, as a share of the long side of the image."""
+    second_error: Annotated[float, Range(1e-5, 1)] = 0.004
+    """The same in the second round."""
+    final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
+    """The same in the last rounds, in pixels of the working size (see --max-image-size)."""
+    refine_focal: bool = True
+    """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
+    refine_principal_point: bool = True
+    """Move the principal point of cameras that at least `principal_point_min_images` images share."""
+    principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
+    """Fewer images do not show where the principal point is at all."""
+    principal_point_prior: Annotated[float, Range(1e-9, 10)] = 0.0075
+    """Standard deviation of the principal point about the image centre (or its given place), as a share of the long
+    side: how much the photographs must show before they are believed."""
+    max_iterations: Annotated[int, Range(1, 10_000)] = 50
+    """Of each call of the solver."""
+    num_threads: Threads = 1
+    """Threads of the solver. With one, equal input gives equal bits; with more, sums change order between runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdjustResult:
+    """The adjusted model and the views that did not make it."""
+
+    model: Reconstruction
+    dropped: dict[int, str]
+    """Image index -> why it is not registered."""
+    options: BundleOptions
+    """Of the last adjustment: the model is at its optimum for them."""
+    held: Held
+    """What that adjustment held."""
+    lenses: tuple[LensChoice, ...]
+    """How the camera model of each camera was chosen; empty if it was given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What stays the same through all rounds. Rows of `held` are those of the start model."""
+
+    config: AdjustConfig
+    tracks: Tracks
+    start: Reconstruction
+    working_scale: Float[np.ndarray, "view"]
+    held: Held
+
+    def rows(self, model: Reconstruction) -> Int[np.ndarray, "view"]:
+        """Rows of the start model that the views of a later model come from."""
+        return view_of_image(self.start)[model.image]
+
+    def max_error_px(self, model: Reconstruction, share: float | None) -> Float[np.ndarray, "view"]:
+        """Threshold of every view: a share of the long side, or the final one."""
+        cameras = [model.cameras[c] for c in model.camera_index]
+        long_side_px = np.array([max(camera.width, camera.height) for camera in cameras], float)
+        if share is not None:
+            return share * long_side_px
+        scale = self.working_scale[self.rows(model)]
+        return np.minimum(self.config.final_error_px * scale, self.config.second_error * long_side_px)
+
+    def held_in(self, model: Reconstruction) -> Held:
+        rows, positions = self.rows(model), self.held.positions
+        if positions is not None:
+            positions = replace(positions, position=positions.position[rows])
+        return Held(pose=self.held.pose[rows], camera=self.held.camera, positions=positions)
+
+    def options(self, model: Reconstruction, tolerance: float) -> BundleOptions:
+        return BundleOptions(
+            loss_scale_px=loss_scale_px(model, float(np.median(self.working_scale))),
+            refine_focal=self.config.refine_focal,
+            max_iterations=self.config.max_iterations,
+            function_tolerance=tolerance,
+            num_threads=self.config.num_threads,
+        )
+
+    def may_move_centre(self, model: Reconstruction) -> Bool[np.ndarray, "camera"]:
+        """Cameras that enough images share."""
+        images_of_camera = np.bincount(model.camera_index, minlength=len(model.cameras))
+        enough = images_of_camera >= self.config.principal_point_min_images
+        return enough & ~self.held.camera & self.config.refine_principal_point
+
+
+def refine_model(
+    start: Reconstruction,
+    tracks: Tracks,
+    config: AdjustConfig,
+    *,
+    working_scale: Float[np.ndarray, "view"],
+    matches: KeypointMatches | None = None,
+    held: Held | None = None,
+    choose_camera_model: bool = False,
+    progress: Progress = SILENT,
+) -> AdjustResult:
+    """Triangulate and adjust.
+
+    Args:
+        start: cameras and poses; its points are ignored.
+        tracks: tracks of the whole ImageSet, in original pixels.
+        config: thresholds.
+        working_scale: original pixels per working pixel of each view of `start`.
+        matches: those the tracks were built from; with them tracks are completed and merged.
+        held: given poses and intrinsics, by row of `start` (default: none).
+        choose_camera_model: choose the camera model of each camera; otherwise those of `start` stay.
+        progress: receives one stage with a step per round.
+    """
+    held = held or Held.nothing(start)
+    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=working_scale, held=held)
+    lenses: tuple[LensChoice, ...] = ()
+    with progress.stage("adjusting", 4) as advance:
+        model = _round(start, setting, config.first_error)
+        advance(1)
+        model = _round(model, setting, config.second_error)
+        advance(1)
+        if choose_camera_model and len(model.points):
+            options = setting.options(model, _LOOSE)
+            centre = setting.may_move_centre(model)
+            chosen = choose_lenses(model, options, setting.held_in(model), free_centre=centre)
+            model, lenses = chosen.model, chosen.choices
+        model = _round(model, setting, None)
+        model = _settle(model, setting).model
+        advance(1)
+        model = _triangulate_and_resect(model, setting, None)
+        if matches is not None:
+            model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
+        model, dropped = _drop_weak_views(model, config)
+        result = _finish(model, setting, dropped, lenses)
+        advance(1)
+    return result
+
+
+def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
+    """Triangulate everything again and adjust."""
+    model = _triangulate_and_resect(model, setting, share)
+    if not len(model.points):
+        return model
+    adjusted, _ = adjust(model, setting.options(model, _LOOSE), setting.held_in(model))
+    return _with_plausible_cameras(adjusted, model)
+
+
+def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
+    """Settle the principal points, then adjust everything else."""
+    if not len(model.points):
+        return PrincipalPoints(model=model, determined=np.zeros(len(model.cameras), bool))
+    return settle_principal_points(
+        model,
+        setting.options(model, _LOOSE),
+        setting.held_in(model),
+        eligible=setting.may_move_centre(model),
+        expected_px=np.stack([principal_point_px(camera) for camera in setting.start.cameras]),
+        prior=setting.config.principal_point_prior,
+    )
+
+
+def _finish(
+    model: Reconstruction, setting: _Setting, dropped: dict[int, str], lenses: tuple[LensChoice, ...]
+) -> AdjustResult:
+    """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
+    options, held = setting.options(model, _TIGHT), setting.held_in(model)
+    if len(model.points):
+        settled = _settle(model, setting)
+        model = settled.model
+        free_centre = bool(settled.determined.any() and (settled.determined | held.camera).all())
+        threshold = setting.max_error_px(model, None)
+        model = filter_observations(model, max_error_px=threshold, min_angle_deg=setting.config.min_angle_deg)
+        options = replace(options, refine_principal_point=free_centre, max_iterations=2 * options.max_iterations)
+        model, _ = adjust(model, options, held)
+        model, absurd = _drop_absurd_views(model)
+        dropped = dropped | absurd
+        held = setting.held_in(model)
+    used = np.unique(model.camera_index)
+    return AdjustResult(
+        model=_with_cameras(model, used),
+        dropped=dropped,
+        options=options,
+        held=replace(held, camera=held.camera[used]),
+        lenses=tuple(lenses[c] for c in used) if lenses else (),
+    )
+
+
+def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
+    """Points of all tracks; views that hold few of them get a new pose from the points of the others."""
+    config, tracks = setting.config, setting.tracks
+    max_error_px = setting.max_error_px(model, share)
+    made = triangulate_model(model, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+    held = setting.held_in(model)
+    weak = np.flatnonzero((observations_per_view(made) < config.min_observations) & ~held.pose)
+    if not len(weak) or len(weak) > len(model.image) - 2:
+        return made
+    strong = np.setdiff1d(np.arange(len(model.image)), weak)
+    others, old_point = select_observations(tracks, np.isin(tracks.obs_image, model.image[strong]))
+    bundle = ray_bundle(model, others, max_error_px)
+    result = triangulate(bundle, others.num_points, min_angle_deg=config.min_angle_deg)
+    points = np.full((tracks.num_points, 3), np.nan)
+    points[old_point] = result.points
+    resected, found = resect(
+        model, tracks, points, weak, max_error_px=max_error_px, min_inliers=config.min_observations // 2
+    )
+    if not found.any():
+        return made
+    return triangulate_model(resected, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+
+
+def _with_plausible_cameras(adjusted: Reconstruction, before: Reconstruction) -> Reconstruction:
+    """Cameras whose parameters left the plausible range get their former ones back, and their views the former poses.
+
+    Their observations will not fit well then, so the next round gives these views new poses.
+    """
+    absurd = np.array([has_absurd_params(camera) for camera in adjusted.cameras], bool)
+    if not absurd.any():
+        return adjusted
+    cameras = tuple(b if bad else a for a, b, bad in zip(adjusted.cameras, before.cameras, absurd, strict=True))
+    former = absurd[adjusted.camera_index]
+    poses = np.where(former[:, None, None], before.cam_from_world, adjusted.cam_from_world)
+    return replace(adjusted, cameras=cameras, cam_from_world=poses)
+
+
+def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int, str]]:
+    dropped: dict[int, str] = {}
+    for row, camera in enumerate(model.cameras):
+        if has_absurd_params(camera):
+            for image in model.image[model.camera_index == row]:
+                reason = f"its camera came out with implausible parameters (focal {focal_length_px(camera):.0f} px)"
+                dropped[int(image)] = reason
+                model = remove_view(model, int(view_of_image(model)[image]))
+    return model, dropped
+
+
+def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Reconstruction, dict[int, str]]:
+    """Remove views below `min_observations`, the weakest first, until all others hold."""
+    dropped: dict[int, str] = {}
+    while len(model.image):
+        count = observations_per_view(model)
+        weakest = int(count.argmin())
+        if count[weakest] >= config.min_observations:
+            break
+        image = int(model.image[weakest])
+        dropped[image] = f"only {count[weakest]} observations of triangulated points"
+        model = remove_view(model, weakest)
+    return model, dropped
+
+
+def remove_view(model: Reconstruction, view: int) -> Reconstruction:
+    """The model without one view, its observations, and points that it alone held."""
+    keep_view = np.arange(len(model.image)) != view
+    tracks, old_point = select_observations(model.tracks, model.tracks.obs_image != model.image[view])
+    return replace(
+        model,
+        image=model.image[keep_view],
+        cam_from_world=model.cam_from_world[keep_view],
+        camera_index=model.camera_index[keep_view],
+        points=model.points[old_point],
+        rgb=model.rgb[old_point],
+        error_px=model.error_px[old_point],
+        tracks=tracks,
+    )
+
+
+def _with_cameras(model: Reconstruction, used: Int[np.ndarray, "used"]) -> Reconstruction:
+    """The model with only some of its cameras, those that its views use."""
+    return replace(
+        model,
+        cameras=tuple(model.cameras[c] for c in used),
+        camera_index=np.searchsorted(used, model.camera_index),
+    )

@@ -1,0 +1,199 @@
+"""From first poses to finished models on clouds of points: priors, images that come later, the optimum, the files."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.colmap.bundle import Held, PositionPriors, adjust
+from anchorsfm.colmap.write import write_models
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.mapping.base import MapperInput
+from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model, remove_view
+from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.uncertainty import estimate_uncertainty
+from point_scene import PointScene, make_point_scene, perturb
+
+NUM = 8
+SCALE = np.ones(NUM)
+SETTINGS = ModellingSettings(adjust=AdjustConfig(), subpixel=None, choose_camera_model=False, from_grid=False)
+
+
+@pytest.fixture(scope="module")
+def scene() -> PointScene:
+    return make_point_scene(num_points=400, outliers=0.02)
+
+
+@pytest.fixture(scope="module")
+def refined(scene) -> AdjustResult:
+    return refine(scene, perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02))
+
+
+def refine(scene: PointScene, start: Reconstruction, held: Held | None = None) -> AdjustResult:
+    tracks = build_tracks(scene.matches, NUM)
+    return refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, matches=scene.matches, held=held)
+
+
+def scene_size(model: Reconstruction) -> float:
+    return float(np.linalg.norm(np.ptp(camera_centres(model.cam_from_world), axis=0)))
+
+
+def moved(model: Reconstruction, scale: float) -> Reconstruction:
+    """The model in another frame: turned, shifted and `scale` times as large."""
+    turn = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix()
+    centres = scale * camera_centres(model.cam_from_world) @ turn.T + [10.0, -20.0, 5.0]
+    rotation = model.cam_from_world[:, :, :3] @ turn.T
+    return replace(model, cam_from_world=np.concatenate([rotation, -(rotation @ centres[:, :, None])], axis=2))
+
+
+def with_priors(model: Reconstruction, truth: Reconstruction, sigma: float, known: np.ndarray, seed: int = 0) -> Held:
+    """Priors on the `known` positions: the true ones with noise of their standard deviation."""
+    noise = sigma * np.random.default_rng(seed).standard_normal((len(truth.image), 3))
+    position = np.where(known[:, None], camera_centres(truth.cam_from_world) + noise, np.nan)
+    return replace(Held.nothing(model), positions=PositionPriors(position=position, sigma=sigma))
+
+
+def test_the_result_is_at_the_optimum_of_its_own_adjustment(refined):
+    again, report = adjust(refined.model, replace(refined.options, function_tolerance=1e-12), refined.held)
+    shift = camera_centres(again.cam_from_world) - camera_centres(refined.model.cam_from_world)
+    assert report.usable
+    assert np.linalg.norm(shift, axis=1).max() < 1e-4 * scene_size(refined.model)
+
+
+def test_a_model_survives_text(refined, tmp_path):
+    names = [f"folder/{k}.jpg" for k in range(NUM)]
+    write_models(tmp_path / "text", [refined.model], names, text=True)
+    assert {"cameras.txt", "images.txt", "points3D.txt"} <= {p.name for p in (tmp_path / "text" / "0").iterdir()}
+    back, model = pycolmap.Reconstruction(str(tmp_path / "text" / "0")), refined.model
+    assert np.allclose(back.cameras[1].params, model.cameras[0].params, rtol=1e-12)
+    for view, image in enumerate(model.image):
+        entry = back.find_image_with_name(names[image])
+        assert np.abs(entry.cam_from_world().matrix() - model.cam_from_world[view]).max() < 1e-10
+    assert np.allclose([back.points3D[k + 1].xyz for k in range(len(model.points))], model.points, rtol=1e-10)
+    for point in (0, len(model.points) - 1):
+        mine = model.tracks.obs_point == point
+        seen = {e.image_id - 1: back.images[e.image_id].points2D[e.point2D_idx].xy
+                for e in back.points3D[point + 1].track.elements}  # fmt: skip
+        assert sorted(seen) == model.tracks.obs_image[mine].tolist()
+        assert np.allclose([seen[k] for k in sorted(seen)], model.tracks.obs_xy[mine], atol=1e-9)
+
+
+@pytest.mark.parametrize("known", [np.arange(NUM) >= 0, np.arange(NUM) % 2 == 0], ids=["all", "every second"])
+def test_position_priors_set_frame_and_scale(scene, known):
+    """The start is eight percent too small and a little off; the photographs alone could not tell."""
+    truth = moved(scene.model, 3.0)
+    start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.0)
+    start = moved(start, 3.0 * 0.92)
+    held = with_priors(start, truth, 0.01, known)
+    result = refine(scene, start, held)
+    assert len(result.model.image) == NUM and result.held.positions is not None
+    error = np.linalg.norm(camera_centres(result.model.cam_from_world) - camera_centres(truth.cam_from_world), axis=1)
+    assert error.max() < 0.05
+    claimed = estimate_uncertainty(result)
+    assert claimed.metric and error.max() < 4 * claimed.position.max() < 0.2
+
+
+def test_strong_priors_weigh_more_than_weak_ones(scene):
+    """One prior is wrong by 0.2: the view follows it as far as its deviation says."""
+    shifts = []
+    for sigma in (1e-4, 1.0):
+        held = with_priors(scene.model, scene.model, 0.0, np.ones(NUM, bool))
+        position = held.positions.position.copy()
+        position[4, 1] += 0.2
+        priors = PositionPriors(position=position, sigma=sigma)
+        result = refine(scene, scene.model, replace(held, positions=priors))
+        centre = camera_centres(result.model.cam_from_world)
+        shifts.append(abs(centre[4, 1] - camera_centres(scene.model.cam_from_world)[4, 1]))
+    # the whole model turns and shifts with the mean of the priors, so a weak one has some effect too
+    assert shifts[0] > 0.19 and shifts[1] < 0.06
+
+
+def test_a_start_far_from_the_priors_comes_to_them(scene):
+    """Another frame and unit, and much further away than the priors' standard deviation."""
+    held = with_priors(scene.model, scene.model, 0.01, np.ones(NUM, bool))
+    result = refine(scene, moved(scene.model, 5.0), held)
+    error = camera_centres(result.model.cam_from_world) - camera_centres(scene.model.cam_from_world)
+    assert len(result.model.image) == NUM and np.abs(error).max() < 0.03
+
+
+def given(scene: PointScene) -> MapperInput:
+    images = ImageSet(
+        root=Path("/no/such/folder"),
+        names=tuple(f"{k}.jpg" for k in range(NUM)),
+        size_wh=np.tile([1600, 1200], (NUM, 1)),
+        camera_index=np.zeros(NUM, np.int64),
+        focal_prior_px=np.full(NUM, np.nan),
+        digests=("",) * NUM,
+    )
+    return MapperInput(
+        images=images,
+        cameras=scene.model.cameras,
+        given=np.zeros(1, bool),
+        matches=scene.matches,
+        tracks=build_tracks(scene.matches, NUM),
+        working_scale=SCALE,
+    )
+
+
+def without(model: Reconstruction, *images: int) -> Reconstruction:
+    for image in images:
+        model = remove_view(model, model.image.tolist().index(image))
+    return model
+
+
+def test_images_that_the_first_poses_leave_out_are_registered_afterwards(scene):
+    model = without(scene.model, 2, 7)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], given(scene), SETTINGS)
+    assert result.model.image.tolist() == list(range(NUM))
+    size = scene_size(scene.model)
+    ours, true = (camera_centres(m.cam_from_world) for m in (result.model, scene.model))
+    distances = [np.linalg.norm(c[:, None] - c, axis=2) for c in (ours, true)]
+    scale = distances[1].sum() / distances[0].sum()
+    assert np.abs(scale * distances[0] - distances[1]).max() < 2e-3 * size
+
+
+def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene):
+    """Image 2 has too few matches; image 7 is left out by the first poses and registered afterwards."""
+    matches = scene.matches
+    poor = (matches.image_i == 2) | (matches.image_j == 2)
+    keep = ~poor | (np.cumsum(poor) <= 25)
+    few = KeypointMatches(**{f.name: getattr(matches, f.name)[keep] for f in fields(matches)})
+    material = replace(given(scene), matches=few, tracks=build_tracks(few, NUM))
+    model = without(scene.model, 7)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS)
+    assert result.model.image.tolist() == [k for k in range(NUM) if k != 2]
+    assert "observations of triangulated points" in result.dropped[2]
+
+
+def test_later_images_leave_held_poses_as_they_are(scene):
+    model = without(scene.model, 5)
+    held = replace(Held.nothing(model), pose=np.isin(model.image, [0, 6]))
+    (result,) = finish_models([Start(model=model, held=held)], given(scene), SETTINGS)
+    assert result.model.image.tolist() == list(range(NUM))
+    assert np.flatnonzero(result.held.pose).tolist() == [0, 6]
+    assert np.abs((result.model.cam_from_world - scene.model.cam_from_world)[[0, 6]]).max() < 1e-9
+
+
+def test_later_images_leave_position_priors_in_force(scene):
+    model = without(scene.model, 5)
+    target = moved(model, 2.0)
+    priors = PositionPriors(position=camera_centres(target.cam_from_world), sigma=0.01)
+    start = Start(model=target, held=replace(Held.nothing(target), positions=priors))
+    (result,) = finish_models([start], given(scene), SETTINGS)
+    assert result.model.image.tolist() == list(range(NUM))
+    assert np.isnan(result.held.positions.position).any(1).tolist() == [k == 5 for k in range(NUM)]
+    error = camera_centres(result.model.cam_from_world) - camera_centres(moved(scene.model, 2.0).cam_from_world)
+    assert np.abs(error).max() < 0.03
+
+
+def test_the_largest_model_comes_first_and_takes_no_images_of_others(scene):
+    large, small = without(scene.model, 0, 1, 2), without(scene.model, 3, 4, 5, 6, 7)
+    starts = [Start(model=m, held=Held.nothing(m)) for m in (small, large)]
+    results = finish_models(starts, given(scene), SETTINGS)
+    assert [result.model.image.tolist() for result in results] == [[3, 4, 5, 6, 7], [0, 1, 2]]

@@ -1,0 +1,184 @@
+"""Tracks, triangulation and adjustment on a cloud of points with known truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.write import write_models
+from anchorsfm.geometry.transforms import camera_centres, fit_similarity
+from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.images import ImageGrid
+from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
+from anchorsfm.tracks.adjust import AdjustConfig, refine_model, remove_view
+from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from point_scene import make_point_scene, perturb
+from unix import full_disk
+
+SCALE = np.full(8, 1.5)
+
+
+def centre_error(model, truth):
+    """Largest distance of a camera from its true place after a similarity, relative to the extent of the cameras."""
+    source, target = camera_centres(model.cam_from_world), camera_centres(truth.cam_from_world)[model.image]
+    scale, pose = fit_similarity(source, target)
+    distance = np.linalg.norm(scale * source @ pose[:, :3].T + pose[:, 3] - target, axis=1)
+    return distance.max() / np.ptp(target, axis=0).max()
+
+
+def matches_of(rows):
+    """Matches from (image_i, x_i, image_j, x_j, confidence); y is zero."""
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    place = lambda x: np.stack([x, np.zeros(len(x))], axis=1).astype(float)  # noqa: E731
+    return KeypointMatches(
+        image_i=columns[0], image_j=columns[2], xy_i=place(columns[1]), xy_j=place(columns[3]), confidence=columns[4]
+    )
+
+
+def test_tracks_join_matches_over_shared_keypoints():
+    tracks = build_tracks(matches_of([(0, 5, 1, 6, 9.0), (1, 6, 2, 7, 9.0), (0, 50, 2, 70, 9.0)]), 3)
+    assert tracks.num_points == 2
+    assert np.bincount(tracks.obs_point).tolist() == [3, 2]
+    assert tracks.obs_image.tolist() == [0, 1, 2, 0, 2]
+    assert tracks.obs_xy[:3, 0].tolist() == [5, 6, 7]
+
+
+def test_contradicting_tracks_are_split_by_confidence():
+    # image 2 would be seen at 7 and, over a weak match of images 0 and 1's point, at 8
+    tracks = build_tracks(matches_of([(0, 5, 1, 6, 9.0), (1, 6, 2, 7, 9.0), (0, 5, 2, 8, 2.0)]), 3)
+    assert tracks.num_points == 1
+    assert tracks.obs_xy[:, 0].tolist() == [5, 6, 7]
+    weak_first = build_tracks(matches_of([(0, 5, 2, 8, 9.0), (0, 5, 1, 6, 8.0), (1, 6, 2, 7, 1.0)]), 3)
+    assert weak_first.obs_xy[:, 0].tolist() == [5, 6, 8]
+
+
+def test_no_track_sees_an_image_twice():
+    scene = make_point_scene(outliers=0.3)
+    tracks = build_tracks(scene.matches, 8)
+    seen = tracks.obs_point * 8 + tracks.obs_image
+    assert len(np.unique(seen)) == len(seen)
+    assert np.all(np.diff(tracks.obs_point) >= 0)
+    assert np.bincount(tracks.obs_point).min() >= 2
+
+
+def test_no_matches_give_no_tracks():
+    empty = matches_of([(0, 5, 1, 6, 9.0)])
+    empty = KeypointMatches(**{k: v[:0] for k, v in vars(empty).items()})
+    assert build_tracks(empty, 4).num_points == 0
+
+
+def test_collector_maps_grid_matches_to_original_pixels_and_passes_predictions_on():
+    grid = ImageGrid(size_wh=np.array([[50, 40]] * 2), scale=np.full((2, 2), 0.5), offset=np.array([[1.0, 2.0]] * 2))
+    matches = Matches(xy_i=np.array([[11.0, 12.0]]), xy_j=np.array([[1.0, 2.0]]), confidence=np.array([9.0]))
+    prediction = PairPrediction(
+        i=0, j=1, status=PairStatus.OK, matches=matches, keypoint_matches=None, frame_i=None, frame_j=None
+    )
+    collector = KeypointMatchCollector(grid)
+    assert list(collector.watch([prediction])) == [prediction]
+    assert collector.finish().xy_i.tolist() == [[20.0, 20.0]]
+    assert collector.finish().xy_j.tolist() == [[0.0, 0.0]]
+
+
+def test_adjustment_recovers_poses_focal_and_principal_point():
+    scene = make_point_scene(outliers=0.1, num_points=1500, centre=(785.0, 580.0))
+    tracks = build_tracks(scene.matches, 8)
+    start = perturb(scene.model, degrees=0.3, distance=0.02, focal=1.03)
+    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE)
+    assert not result.dropped and len(result.model.image) == 8
+    focal, cx, cy, _ = result.model.cameras[0].params
+    assert abs(focal / 1500 - 1) < 2e-3
+    assert np.hypot(cx - 785, cy - 580) < 2.5
+    assert centre_error(result.model, scene.model) < 1e-3
+    assert len(result.model.points) > 1200
+
+
+def test_principal_point_stays_where_few_images_share_a_camera():
+    scene = make_point_scene(num_views=2, num_points=800)
+    tracks = build_tracks(scene.matches, 2)
+    result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:2])
+    assert len(result.model.image) == 2
+    assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
+
+
+def test_principal_point_stays_where_it_is_not_to_be_refined():
+    scene = make_point_scene(num_points=300, centre=(790.0, 600.0))
+    start = perturb(scene.model, degrees=0.0, distance=0.0, focal=1.0)
+    config = AdjustConfig(refine_principal_point=False)
+    result = refine_model(start, build_tracks(scene.matches, 8), config, working_scale=SCALE)
+    assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
+
+
+def test_a_view_with_a_wrong_pose_is_resected():
+    scene = make_point_scene(num_points=1000)
+    tracks = build_tracks(scene.matches, 8)
+    poses = scene.model.cam_from_world.copy()
+    poses[3, :, 3] += [2.0, -1.0, 1.5]
+    start = replace(scene.model, cam_from_world=poses)
+    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE)
+    assert len(result.model.image) == 8
+    assert centre_error(result.model, scene.model) < 1e-3
+
+
+def test_a_view_without_enough_observations_is_dropped_and_says_why():
+    scene = make_point_scene(num_points=800)
+    matches = scene.matches
+    touches = (matches.image_i == 7) | (matches.image_j == 7)
+    keep = ~touches | (np.cumsum(touches) <= 20)
+    few = KeypointMatches(**{name: value[keep] for name, value in vars(matches).items()})
+    result = refine_model(scene.model, build_tracks(few, 8), AdjustConfig(), working_scale=SCALE)
+    assert result.model.image.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert "observations" in result.dropped[7]
+
+
+def test_known_poses_and_cameras_do_not_move():
+    scene = make_point_scene(num_points=500)
+    tracks = build_tracks(scene.matches, 8)
+    held = Held(pose=np.arange(8) < 3, camera=np.array([True]))
+    start = perturb(scene.model, degrees=0.0, distance=0.0, focal=1.0)
+    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held)
+    assert np.abs(result.model.cam_from_world[:3] - start.cam_from_world[:3]).max() < 1e-12
+    assert np.abs(result.model.cam_from_world[3:] - start.cam_from_world[3:]).max() > 1e-9
+    assert result.model.cameras == start.cameras
+
+
+def test_adjustment_gives_the_same_bits_twice():
+    scene = make_point_scene(outliers=0.05, num_points=600)
+    tracks = build_tracks(scene.matches, 8)
+    start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02)
+    first, second = (refine_model(start, tracks, AdjustConfig(), working_scale=SCALE).model for _ in range(2))
+    assert np.array_equal(first.cam_from_world, second.cam_from_world)
+    assert np.array_equal(first.points, second.points)
+    assert first.cameras == second.cameras
+
+
+def test_written_model_reads_back(tmp_path):
+    pycolmap = pytest.importorskip("pycolmap")
+    scene = make_point_scene(num_points=300)
+    model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
+    model = remove_view(model, 2)
+    names = [f"folder/{k}.jpg" for k in range(8)]
+    write_models(tmp_path / "sparse", [model, model], names)
+    assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0", "1"]
+    assert not list(tmp_path.glob(".*"))
+    back = pycolmap.Reconstruction(str(tmp_path / "sparse" / "0"))
+    assert {image.name for image in back.images.values()} == {names[k] for k in range(8) if k != 2}
+    image = back.find_image_with_name("folder/4.jpg")
+    view = model.image.tolist().index(4)
+    assert np.abs(image.cam_from_world().matrix() - model.cam_from_world[view]).max() < 1e-12
+    assert back.compute_num_observations() == len(model.tracks.obs_point)
+    write_models(tmp_path / "sparse", [model], names)  # replaces the former content
+    assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0"]
+
+
+def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays(tmp_path):
+    scene = make_point_scene(num_points=300)
+    model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
+    names = [f"{k}.jpg" for k in range(8)]
+    write_models(tmp_path / "sparse", [remove_view(model, 0)], names)
+    before = (tmp_path / "sparse" / "0" / "images.bin").read_bytes()
+    # COLMAP's writer is cut short without an error
+    with full_disk(5_000), pytest.raises(StorageError, match="disk is full"):
+        write_models(tmp_path / "sparse", [model], names)
+    assert (tmp_path / "sparse" / "0" / "images.bin").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["sparse"]

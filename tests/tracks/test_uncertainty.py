@@ -1,0 +1,245 @@
+"""Predicted standard deviations of poses against the spread that fresh noise makes, and what stands out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.colmap.bundle import BundleOptions, Held, PositionPriors, adjust
+from anchorsfm.colmap.covariance import intrinsics_covariances
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.report import report_uncertainty
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.linearised import gauge_directions
+from anchorsfm.tracks.points import with_points
+from anchorsfm.tracks.residuals import loss_scale_px, residual_variance_px2
+from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
+from point_scene import make_lens_scene
+
+NOISE_PX = 0.5
+OPTIONS = BundleOptions(loss_scale_px=2.0, function_tolerance=1e-8)
+CAMERA = Camera(model="SIMPLE_RADIAL", width=1024, height=768, params=(900.0, 512.0, 384.0, 0.0))
+
+
+@pytest.fixture(scope="module")
+def truth() -> Reconstruction:
+    """Observations without noise."""
+    return make_lens_scene((CAMERA,), num_views=6, num_points=450, noise_px=0.0, extent=3.5, roll_deg=30.0)
+
+
+def noisy(truth: Reconstruction, seed: int) -> Reconstruction:
+    tracks = truth.tracks
+    noise = NOISE_PX * np.random.default_rng(seed).standard_normal(tracks.obs_xy.shape)
+    return replace(truth, tracks=replace(tracks, obs_xy=tracks.obs_xy + noise))
+
+
+def differences(model: Reconstruction, truth: Reconstruction) -> np.ndarray:
+    """(rotation vector, centre) of every view against the truth, (view, 6)."""
+    turn = model.cam_from_world[:, :, :3] @ truth.cam_from_world[:, :, :3].transpose(0, 2, 1)
+    shift = camera_centres(model.cam_from_world) - camera_centres(truth.cam_from_world)
+    return np.concatenate([Rotation.from_matrix(turn).as_rotvec(), shift], axis=1)
+
+
+def gauge_projection(poses: np.ndarray) -> np.ndarray:
+    """Takes from pose differences what a similarity of all of them makes."""
+    weighed = gauge_directions(poses)
+    size2 = np.square(camera_centres(poses) - camera_centres(poses).mean(0)).sum(1).mean()
+    weight = np.tile([size2] * 3 + [1.0] * 3, len(poses))
+    plain = weighed / weight[:, None]
+    return np.eye(len(weight)) - plain @ np.linalg.solve(plain.T @ weighed, weighed.T)
+
+
+def spread(
+    truth: Reconstruction, held: Held, options: BundleOptions = OPTIONS, runs: int = 40
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What many adjustments of the truth with fresh noise do: deviations of positions, rotations, parameters."""
+    free_gauge = held.pose.sum() < 2 and held.positions is None
+    found, params = [], []
+    for seed in range(runs):
+        adjusted, report = adjust(noisy(truth, seed), options, with_noise(held, seed))
+        assert report.usable
+        difference = differences(adjusted, truth)
+        if free_gauge:
+            difference = (gauge_projection(truth.cam_from_world) @ difference.ravel()).reshape(-1, 6)
+        found.append(difference)
+        params.append(adjusted.cameras[0].params)
+    square = np.mean(np.square(found), axis=0)
+    return (
+        np.sqrt(square[:, 3:].sum(1)),
+        np.degrees(np.sqrt(square[:, :3].sum(1))),
+        np.std(params, axis=0),
+    )
+
+
+def with_noise(held: Held, seed: int) -> Held:
+    """Position priors as far from the truth as they claim to be."""
+    if held.positions is None:
+        return held
+    place, sigma = held.positions.position, held.positions.sigma
+    noise = sigma * np.random.default_rng(1000 + seed).standard_normal(place.shape)
+    return replace(held, positions=replace(held.positions, position=place + noise))
+
+
+def predicted(truth: Reconstruction, held: Held) -> ModelUncertainty:
+    return estimate_uncertainty(result_of(noisy(truth, 1000), held))
+
+
+def result_of(model: Reconstruction, held: Held | None = None, options: BundleOptions = OPTIONS) -> AdjustResult:
+    held = held or Held.nothing(model)
+    adjusted, _ = adjust(model, options, held)
+    return AdjustResult(model=adjusted, dropped={}, options=options, held=held, lenses=())
+
+
+def hold(model: Reconstruction, *views: int) -> Held:
+    return replace(Held.nothing(model), pose=np.isin(np.arange(len(model.image)), views))
+
+
+def agree(measured: np.ndarray, claimed: np.ndarray) -> None:
+    """40 runs give each deviation to 8 percent or so, and their mean over views better."""
+    ratio = claimed / measured
+    assert np.all((ratio > 0.7) & (ratio < 1.4)), ratio
+    assert 0.8 < np.exp(np.log(ratio).mean()) < 1.25, ratio
+
+
+def test_predicted_deviations_are_those_of_repeated_adjustments(truth):
+    position, rotation_deg, params = spread(truth, Held.nothing(truth))
+    claimed = predicted(truth, Held.nothing(truth))
+    agree(position, claimed.noise.position)
+    agree(rotation_deg, claimed.noise.rotation_deg)
+    (camera,) = claimed.noise.camera_params
+    assert camera[1] == camera[2] == 0, "the principal point was not refined"
+    agree(params[[0, 3]], np.array(camera)[[0, 3]])
+    assert not claimed.weak.any() and not claimed.metric
+    assert (claimed.position >= claimed.noise.position).all() and claimed.camera_params[0] >= camera
+
+
+def test_with_the_loss_of_a_run_the_prediction_holds(truth):
+    """A Cauchy loss whose scale is the median error fits short tracks very closely: its residuals look too small."""
+    options = replace(OPTIONS, loss_scale_px=loss_scale_px(adjust(noisy(truth, 1000), OPTIONS)[0], 1.0))
+    assert 0.3 < options.loss_scale_px < 0.6
+    position, rotation_deg, _ = spread(truth, Held.nothing(truth), options, runs=15)
+    claimed = estimate_uncertainty(result_of(noisy(truth, 1000), options=options)).noise
+    ratio = np.concatenate([claimed.position / position, claimed.rotation_deg / rotation_deg])
+    assert 0.8 < np.exp(np.log(ratio).mean()) < 1.25, ratio
+
+
+def test_held_poses_are_exact_and_set_the_gauge_of_the_others(truth):
+    held = hold(truth, 0, 3)
+    position, rotation_deg, _ = spread(truth, held)
+    claimed = predicted(truth, held)
+    assert (claimed.position[[0, 3]] == 0).all() and (claimed.rotation_deg[[0, 3]] == 0).all()
+    free = ~held.pose
+    agree(position[free], claimed.noise.position[free])
+    agree(rotation_deg[free], claimed.noise.rotation_deg[free])
+    assert claimed.metric
+
+
+def test_position_priors_set_the_gauge(truth):
+    """In a frame far from its origin, with priors that are as uncertain as they say."""
+    sigma, shift = 0.05, np.array([30.0, -40.0, 20.0])
+    centres = camera_centres(truth.cam_from_world) + shift
+    rotation = truth.cam_from_world[:, :, :3]
+    poses = np.concatenate([rotation, -(rotation @ centres[:, :, None])], axis=2)
+    away = replace(truth, cam_from_world=poses, points=truth.points + shift)
+    held = replace(Held.nothing(away), positions=PositionPriors(position=centres, sigma=sigma))
+    position, rotation_deg, _ = spread(away, held)
+    claimed = predicted(away, held)
+    agree(position, claimed.noise.position)
+    agree(rotation_deg, claimed.noise.rotation_deg)
+    assert not claimed.weak.any(), "all positions are uncertain alike"
+    assert claimed.metric and (claimed.position > 3 * predicted(truth, Held.nothing(truth)).position).all()
+
+
+def test_two_positions_are_too_few_for_a_frame(truth):
+    centres = camera_centres(truth.cam_from_world)
+    centres[2:] = np.nan
+    held = replace(Held.nothing(truth), positions=PositionPriors(position=centres, sigma=0.05))
+    claimed, free = predicted(truth, held), predicted(truth, Held.nothing(truth))
+    assert not claimed.metric
+    assert np.allclose(claimed.position, free.position, rtol=1e-3)
+
+
+def test_the_principal_point_has_a_deviation_where_it_is_refined(truth):
+    options = replace(OPTIONS, refine_principal_point=True)
+    adjusted, _ = adjust(noisy(truth, 3), options)
+    held = Held.nothing(adjusted)
+    variance = residual_variance_px2(adjusted)
+    (covariance,) = intrinsics_covariances(adjusted, options, held, variance)
+    deviation = np.sqrt(np.diag(covariance))
+    assert np.abs((np.array(adjusted.cameras[0].params) - CAMERA.params) / deviation).max() < 4
+    assert (np.linalg.eigvalsh(covariance) > 0).all()
+    fixed = intrinsics_covariances(adjusted, options, replace(held, camera=np.array([True])), variance)
+    assert fixed == [None]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_residuals_show_the_noise(truth, seed):
+    adjusted, _ = adjust(noisy(truth, seed), replace(OPTIONS, loss_scale_px=20.0))
+    assert residual_variance_px2(adjusted) == pytest.approx(NOISE_PX**2, rel=0.1)
+
+
+def test_a_badly_held_image_is_named(truth):
+    """One view keeps 8 observations of the farthest points."""
+    result = result_of(weakened(noisy(truth, 5), view=2))
+    claimed = estimate_uncertainty(result)
+    assert claimed.weak.tolist() == [False, False, True, False, False, False]
+    report = report_uncertainty(result.model, claimed, [f"{k}.jpg" for k in range(6)])
+    assert report.weak_images == ["2.jpg"]
+
+
+def weakened(model: Reconstruction, view: int) -> Reconstruction:
+    tracks = model.tracks
+    mine = np.flatnonzero(tracks.obs_image == view)
+    far = np.linalg.norm(model.points[tracks.obs_point[mine]] - camera_centres(model.cam_from_world)[view], axis=1)
+    keep = np.ones(len(tracks.obs_point), bool)
+    keep[mine[np.argsort(far)[:-8]]] = False
+    kept, old_point = select_observations(tracks, keep)
+    return with_points(model, kept, model.points[old_point])
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_shares_of_the_scene_size_do_not_depend_on_the_unit(truth, factor):
+    result = result_of(noisy(truth, 7))
+    model = result.model
+    scaled = replace(model, points=factor * model.points, cam_from_world=model.cam_from_world.copy())
+    scaled.cam_from_world[:, :, 3] *= factor
+    names = [f"{k}.jpg" for k in range(6)]
+    reports = [report_uncertainty(m, estimate_uncertainty(replace(result, model=m)), names) for m in (model, scaled)]
+    assert reports[1].scene_size == pytest.approx(factor * reports[0].scene_size, rel=1e-4)
+    for small, large in zip(reports[0].images, reports[1].images, strict=True):
+        assert large.position_share == pytest.approx(small.position_share, rel=0.02)
+        assert large.rotation_deg == pytest.approx(small.rotation_deg, rel=0.02)
+        assert large.position == pytest.approx(factor * small.position, rel=0.02)
+        assert large.position_m is None and not large.weak
+    assert reports[1].camera_params[0] == pytest.approx(reports[0].camera_params[0], rel=0.02)
+
+
+def test_the_gauge_projection_takes_out_similarities_and_nothing_else(truth):
+    """Moving all poses together leaves no difference; a projection applied twice is applied once."""
+    project = gauge_projection(truth.cam_from_world)
+    assert np.allclose(project @ project, project, atol=1e-10)
+    assert np.linalg.matrix_rank(project, tol=1e-8) == 6 * 6 - 7
+    turn = Rotation.from_rotvec([1e-6, -2e-6, 3e-6]).as_matrix()
+    centres = camera_centres(truth.cam_from_world)
+    moved = (1 + 2e-6) * centres @ turn.T + [1e-6, 5e-6, -2e-6]
+    rotation = truth.cam_from_world[:, :, :3] @ turn.T
+    poses = np.concatenate([rotation, -(rotation @ moved[:, :, None])], axis=2)
+    difference = differences(replace(truth, cam_from_world=poses), truth).ravel()
+    assert np.abs(difference).max() > 1e-6
+    assert np.abs(project @ difference).max() < 1e-9
+
+
+def test_too_many_views_have_unknown_deviations(truth, monkeypatch):
+    """Intrinsics are judged from the views that fit, a little more cautiously."""
+    result = result_of(noisy(truth, 0))
+    all_views = estimate_uncertainty(result)
+    monkeypatch.setattr("anchorsfm.tracks.uncertainty.MAX_UNKNOWNS", 5 * 6 + 4)
+    claimed = estimate_uncertainty(result)
+    assert np.isnan(claimed.position).all() and np.isnan(claimed.rotation_deg).all()
+    assert not claimed.weak.any()
+    assert 1 < claimed.noise.camera_params[0][0] / all_views.noise.camera_params[0][0] < 3
+    report = report_uncertainty(truth, claimed, [f"{k}.jpg" for k in range(6)])
+    assert [image.position for image in report.images] == [None] * 6
