@@ -29,7 +29,8 @@ from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.output import OutputFolder, changed_settings
-from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
@@ -213,6 +214,9 @@ def reconstruct(
 def _check_settings(config: PipelineConfig) -> None:
     """What depends on the surroundings, or on settings of several parts."""
     check_mesh_method(config.cloud.mesh)
+    check_scene_graph(config.scene_graph, has_similarity=config.similarity is not None)
+    if config.similarity is not None:
+        open_similarity(config.similarity)
     if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
@@ -220,12 +224,7 @@ def _check_settings(config: PipelineConfig) -> None:
 
 
 def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
-    similarity = None
-    if config.similarity is not None:
-        try:
-            similarity = np.load(config.similarity, allow_pickle=False).astype(np.float64)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the similarities in {config.similarity}: {error}") from error
+    similarity = None if config.similarity is None else read_similarity(config.similarity, images.num_images)
     return make_pairs(
         images.num_images,
         config.scene_graph,
@@ -338,6 +337,7 @@ def _mapper_input(
         size_wh=images.size_wh,
         are_keypoints=not collector.from_grid,
         are_verified=not collector.from_grid,
+        scores="confidence",
     ).matches
     return MapperInput(
         images=images,
