@@ -62,7 +62,8 @@ class PipelineConfig(Settings):
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data."""
     focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
-    """Focal length of all images in original pixels, instead of EXIF or an estimate."""
+    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
+    principal points and distortions are adjusted."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
@@ -321,7 +322,7 @@ def _align_components(
     results = []
     for component in range(int(scene.graph.component.max()) + 1):
         part = select_component(scene, component)
-        given = known.for_alignment(part.image, predictor.grid)
+        given = known.for_alignment(part.image, predictor.grid, config.focal_px)
         cameras = images.camera_index[part.image]
         key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
         arrays = store.load("alignment", key)
@@ -390,6 +391,7 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         adjust=config.adjust,
         subpixel=config.subpixel if refine else None,
         choose_camera_model=config.camera_model == "auto",
+        focal_px=config.focal_px,
         from_grid=from_grid,
     )
 

@@ -45,6 +45,8 @@ class AdjustConfig(Settings):
     """The same in the second round."""
     final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
     """The same in the last rounds, in pixels of the working size (see --max-image-size)."""
+    refine_focal: bool = True
+    """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
     refine_principal_point: bool = True
     """Move the principal point of cameras that at least `principal_point_min_images` images share."""
     principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
@@ -105,6 +107,7 @@ class _Setting:
     def options(self, model: Reconstruction, tolerance: float) -> BundleOptions:
         return BundleOptions(
             loss_scale_px=loss_scale_px(model, float(np.median(self.working_scale))),
+            refine_focal=self.config.refine_focal,
             max_iterations=self.config.max_iterations,
             function_tolerance=tolerance,
             num_threads=self.config.num_threads,
@@ -160,9 +163,9 @@ def refine_model(
         if matches is not None:
             model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
         model, dropped = _drop_weak_views(model, config)
-        result = _finish(model, setting, dropped)
+        result = _finish(model, setting, dropped, lenses)
         advance(1)
-    return replace(result, lenses=lenses)
+    return result
 
 
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
@@ -188,7 +191,9 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
     )
 
 
-def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -> AdjustResult:
+def _finish(
+    model: Reconstruction, setting: _Setting, dropped: dict[int, str], lenses: tuple[LensChoice, ...]
+) -> AdjustResult:
     """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
     options, held = setting.options(model, _TIGHT), setting.held_in(model)
     if len(model.points):
@@ -208,7 +213,7 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
         dropped=dropped,
         options=options,
         held=replace(held, camera=held.camera[used]),
-        lenses=(),
+        lenses=tuple(lenses[c] for c in used) if lenses else (),
     )
 
 
