@@ -37,7 +37,7 @@ from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustConfig
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.points import triangulate_model
-from anchorsfm.tracks.residuals import pixel_errors
+from anchorsfm.tracks.residuals import with_errors
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 
 _OF_FINE_STAGE = (
@@ -195,8 +195,7 @@ class Alignment:
             x, y = np.clip(np.floor(xy).astype(np.int64), 0, np.array(rgb.shape[1::-1]) - 1).T
             np.add.at(total, tracks.obs_point[rows], rgb[y, x])
         count = np.bincount(tracks.obs_point, minlength=len(total))[:, None]
-        error = np.bincount(tracks.obs_point, weights=pixel_errors(triangulated), minlength=len(total)) / count[:, 0]
-        coloured = replace(triangulated, rgb=np.round(total / count).astype(np.uint8), error_px=error)
+        coloured = with_errors(replace(triangulated, rgb=np.round(total / count).astype(np.uint8)))
         return Model(
             coloured,
             predictions.images.names,

@@ -27,7 +27,6 @@ from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.points import colour
-from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.sparsify import PairGeometry, PairReport, sparsify
 
 SCALES = ("probability", "score", "log")
@@ -430,9 +429,7 @@ def _map(mapper: Mapper, given: MapperInput, config: PipelineConfig, progress: P
 
 
 def _grey(model: Reconstruction) -> Reconstruction:
-    count = np.bincount(model.tracks.obs_point, minlength=len(model.points))
-    total = np.bincount(model.tracks.obs_point, weights=pixel_errors(model), minlength=len(model.points))
-    return replace(model, rgb=np.full((len(model.points), 3), 128, np.uint8), error_px=total / np.maximum(count, 1))
+    return replace(model, rgb=np.full((len(model.points), 3), 128, np.uint8))
 
 
 def _named(

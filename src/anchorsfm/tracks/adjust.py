@@ -186,7 +186,7 @@ def triangulate_start(
     used, options = np.unique(model.camera_index), setting.options(model, _TIGHT)
     held = setting.held_in(model)
     return AdjustResult(
-        model=_with_cameras(model, used),
+        model=with_errors(with_cameras_of_views(model)),
         dropped=dropped,
         options=options,
         held=replace(held, camera=held.camera[used]),
