@@ -89,7 +89,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     # what a front end says
     "frontend-shape": (lambda: run(frontend=Matcher({"xy_i": XY.T, "xy_j": XY})), ["xy_i", "(match, 2)", "(2, 40)"]),
     "frontend-nan": (lambda: run(frontend=Matcher({"xy_i": XY * np.nan, "xy_j": XY})), ["xy_i", "NaN", "finite"]),
-    "frontend-key": (lambda: run(frontend=Matcher({"xy_1": XY})), ["xy_1", "xy_i"]),
+    "frontend-key": (lambda: run(frontend=Matcher({"xy_1": XY})), ["unknown key 'xy_1'", "did you mean 'xy_"]),
     "frontend-list": (lambda: run(frontend=Matcher([XY, XY])), ["(0, 1)", "dictionary with xy_i, xy_j"]),
     "frontend-lengths": (lambda: run(frontend=Matcher({"xy_i": XY[:3], "xy_j": XY})), ["3, 40", "one each per match"]),
     # the alignment
@@ -102,7 +102,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "pairs-dictionary": (lambda: aligned([({"index": 0}, {"idx": 1})]), ["pairs[0]", "idx"]),
     "pairs-float": (lambda: aligned([(0.0, 1.0)]), ["pairs[0]", "row, name or dictionary with idx"]),
     "pairs-empty": (lambda: aligned([]), ["pairs is empty", "[(0, 1)"]),
-    "align-setting": (lambda: aligned(niter=3), ["'niter'", "niter1"]),
+    "align-setting": (lambda: aligned(niter=3), ["'niter'", "did you mean 'niter"]),
     "align-shared": (
         lambda: sfm.sparse_global_alignment([READY], shared_intrinsics="all"),
         ["shared_intrinsics", "True"],

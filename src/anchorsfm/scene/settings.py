@@ -170,7 +170,10 @@ def closest(value: object, allowed: Iterable[str]) -> str | None:
         return text.lower().replace("_", "-").replace(" ", "-")
 
     by_plain = {plain(name): name for name in allowed}
-    near = difflib.get_close_matches(plain(value), list(by_plain), n=1) if isinstance(value, str) else []
+    if not isinstance(value, str):
+        return None
+    near = difflib.get_close_matches(plain(value), list(by_plain), n=1)
+    near = near or [name for name in by_plain if len(value) > 2 and name.startswith(plain(value))]
     return by_plain[near[0]] if near else None
 
 
