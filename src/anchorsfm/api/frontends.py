@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -35,6 +36,9 @@ class PairFrontend:
     """Long side in pixels of the pictures that `predict` gets."""
     predicts_depth = False
     """True: `predict` also gives pointmaps, which the global alignment and dense clouds need."""
+    version: str | None = None
+    """Names what `predict` does. Given, a run uses what earlier ones with the same name computed from its predictions;
+    otherwise everything after them is computed anew."""
 
     def predict(
         self, rgb_i: UInt8[np.ndarray, "hi wi 3"], rgb_j: UInt8[np.ndarray, "hj wj 3"]
@@ -63,7 +67,8 @@ class PairFrontendPredictor:
         size_wh = np.stack([working_size_wh(size, frontend.max_image_size) for size in images.size_wh])
         scale = size_wh / images.size_wh
         self.grid = ImageGrid(size_wh=size_wh, scale=scale, offset=np.zeros_like(scale))
-        self.digest = digest("pair front end", type(frontend).__qualname__, images.digests, pairs.index)
+        version = frontend.version or uuid4().hex
+        self.digest = digest("pair front end", type(frontend).__qualname__, version, images.digests, pairs.index)
         self._frontend, self._images, self._pairs = frontend, images, pairs.index
         self._last: tuple[int, np.ndarray] | None = None
 

@@ -119,12 +119,12 @@ def _config(
         named["mapper"] = arguments.choice("mapper", mapper, get_args(Mapper))
     if adjust is not None:
         named["bundle_adjustment"] = arguments.flag("adjust", adjust)
-    depthless = frontend is not None and getattr(frontend, "predicts_depth", True) is False
-    if depthless and named.get("mapper", "tracks") == "align":
-        raise InputError("mapper = 'align' needs pointmaps, which this frontend does not predict: use mapper='tracks'")
-    if depthless:
-        named = {"mapper": "tracks", "dense": False} | named
-    return with_settings(config or PipelineConfig(), named)
+    start = config or PipelineConfig()
+    if frontend is not None and getattr(frontend, "predicts_depth", True) is False:
+        if named.get("mapper") == "align":
+            raise InputError("mapper = 'align' needs pointmaps, which this frontend does not predict: use 'tracks'")
+        named = {"mapper": "tracks" if start.mapper == "align" else start.mapper, "dense": False} | named
+    return with_settings(start, named)
 
 
 def _checked_frontend(frontend: object) -> "Frontend":
