@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align
 from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.scene import long_side_px
 from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
@@ -29,6 +30,7 @@ from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
 from anchorsfm.observe.tree import build_tree
 from anchorsfm.output import OutputFolder, changed_settings
@@ -302,9 +304,12 @@ def _observe(
             return counted(log.watch(collector.watch(stream)), advance)
 
         if _needs_depth(config):
-            return observe(images.num_images, predictor, pairs, config.graph, store, watch)
-        for _ in watch(iter(predictor)):
+            return observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
+        left_out = LeftOut()
+        for _ in watch(sanitised(iter(predictor), left_out)):
             pass
+        if left_out.pairs:
+            progress.warn(str(left_out))
         return None
 
 
@@ -322,13 +327,23 @@ def _align_components(
         part = select_component(scene, component)
         given = known.for_alignment(part.image, predictor.grid)
         cameras = images.camera_index[part.image]
-        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
+        side = long_side_px(images, predictor.grid)[part.image]
+        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, side, given)
         arrays = store.load("alignment", key)
         if arrays is None:
             anchors = build_anchors(part)
             tree = build_tree(part.graph, anchors, config.align.kinematic_mode)
             arrays = to_arrays(
-                align(part, anchors, tree, config.align, camera_index=cameras, known=given, progress=progress)
+                align(
+                    part,
+                    anchors,
+                    tree,
+                    config.align,
+                    camera_index=cameras,
+                    long_side_px=side,
+                    known=given,
+                    progress=progress,
+                )
             )
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))

@@ -54,7 +54,9 @@ CASES = ["exact", "noisy", "outliers", "mild_outliers", "noclip", "clip_min", "c
 def test_focal_agrees_with_recorded(golden, case):
     data = np.load(golden / "estimate_focal.npz")
     bounds = json.loads(str(data[f"{case}_kw"]))
-    focal_range = bounds.get("min_focal", 0.0), bounds.get("max_focal", np.inf)
+    # the original's bounds are multiples of the focal length of a view of 60 degrees
+    in_sides = 1 / (2 * np.tan(np.radians(30)))
+    focal_range = bounds.get("min_focal", 0.0) * in_sides, bounds.get("max_focal", np.inf) * in_sides
     centres = np.broadcast_to(data[f"{case}_pp"], (len(data[f"{case}_pts3d"]), 2)).astype(float)
     for points, centre, expected in zip(data[f"{case}_pts3d"], centres, data[f"{case}_focal_f64"], strict=True):
         focal = estimate_focal(points, centre, pixel_centre=0.0, focal_range=focal_range, drop_impossible=False)
@@ -67,7 +69,7 @@ def test_points_of_almost_zero_depth_do_not_collapse_the_focal(golden, case):
     data = np.load(golden / "estimate_focal.npz")
     truth = float(data["true_focal_exact"])
     assert data[f"{case}_focal_f64"][0] < 0.5 * truth
-    focal = estimate_focal(data[f"{case}_pts3d"][0], pixel_centre=0.0, focal_range=(0.0, np.inf))
+    focal = estimate_focal(data[f"{case}_pts3d"][0], pixel_centre=0.0)
     assert focal == pytest.approx(truth, rel=0.05)
 
 

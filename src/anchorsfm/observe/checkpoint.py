@@ -7,7 +7,7 @@ only for pairs that are missing in a sum, adds them in the same order, and ends 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Int
@@ -23,26 +23,41 @@ from anchorsfm.observe.graph import (
     empty_sums,
     is_usable,
 )
+from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.scene.graph import FallbackTargets
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus
+from anchorsfm.scene.progress import SILENT, Progress
 
 Watch = Callable[[Iterator[PairPrediction]], Iterator[PairPrediction]]
 
 
 def observe(
-    num_images: int, predictor: PairPredictor, pairs: PairList, config: GraphConfig, store: Store, watch: Watch
+    num_images: int,
+    predictor: PairPredictor,
+    pairs: PairList,
+    config: GraphConfig,
+    store: Store,
+    watch: Watch,
+    progress: Progress = SILENT,
 ) -> ObservedScene:
     """Condense all predictions of a front end, continuing from the store where it does not keep them itself.
 
-    `watch` sees every prediction once, in order; those of an earlier run come without pointmaps.
+    `watch` sees every prediction once, in order, without what is not finite in it; those of an earlier run come without
+    pointmaps. `progress` is warned of what was left out.
     """
+    left_out = LeftOut()
     if predictor.keeps_predictions or store.root is None:
-        return build_scene_graph(num_images, watch(iter(predictor)), predictor.grid, config, pairs)
-    checkpoint = _Checkpoint(predictor=predictor, pairs=pairs, config=config, store=store)
-    builder = SceneGraphBuilder(num_images, predictor.grid, config, pairs, checkpoint.stored_sums)
-    for _ in watch(checkpoint.run(builder)):
-        pass
-    return builder.finish()
+        stream = watch(sanitised(iter(predictor), left_out))
+        scene = build_scene_graph(num_images, stream, predictor.grid, config, pairs)
+    else:
+        checkpoint = _Checkpoint(predictor=predictor, pairs=pairs, config=config, store=store, left_out=left_out)
+        builder = SceneGraphBuilder(num_images, predictor.grid, config, pairs, checkpoint.stored_sums)
+        for _ in watch(checkpoint.run(builder)):
+            pass
+        scene = builder.finish()
+    if left_out.pairs:
+        progress.warn(str(left_out))
+    return replace(scene, left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +66,14 @@ class _Checkpoint:
     pairs: PairList
     config: GraphConfig
     store: Store
+    left_out: LeftOut
 
     def run(self, builder: SceneGraphBuilder) -> Iterator[PairPrediction]:
         """Bring every pair into the builder; yield what is known about it."""
         position = _positions(self.pairs.index)
         included = {image: self._num_included(image) for image in np.unique(self.pairs.index).tolist()}
         missing = [row for row in range(len(self.pairs)) if self._is_missing(row, position[row], included)]
-        fresh = self.predictor.predictions(missing)
+        fresh = sanitised(self.predictor.predictions(missing), self.left_out)
         waiting = iter([*missing, -1])
         next_missing = next(waiting)
         for row in range(len(self.pairs)):
@@ -113,7 +129,8 @@ class _Checkpoint:
         arrays = self.store.load("graph-pairs-unusable", key)
         if arrays is not None:
             return _from_arrays(arrays)[0]
-        prediction = next(self.predictor.predictions([row]))  # the entry was damaged; the sums contain the pair
+        # the entry was damaged; the sums contain the pair
+        prediction = next(sanitised(self.predictor.predictions([row]), self.left_out))
         if is_usable(prediction):
             builder.add_condensed(prediction, builder.targets(prediction))
         return prediction

@@ -40,6 +40,8 @@ class IntrinsicsConfig:
     """Focal length over long side that is assumed where nothing else is known."""
     typical_focal_spread: float = 0.5
     """Standard deviation of the logarithm of the above over all cameras."""
+    focal_range: tuple[float, float] = (0.2, 20.0)
+    """Shortest and longest focal length over long side that pairs can show."""
     recorded_focal_spread: float = 0.1
     """Standard deviation of the logarithm of the error of recorded focal lengths; 0 takes them as exact."""
     max_recorded_error: float = 0.25
