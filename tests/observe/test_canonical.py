@@ -86,6 +86,25 @@ def test_focal_of_exact_points_in_both_pixel_conventions(pixel_centre):
     assert estimate_focal(points, pixel_centre=pixel_centre) == pytest.approx(70.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("focal", [0.25, 4.0, 10.0])
+def test_focal_of_short_and_long_lenses(focal):
+    """The estimate used to be clipped to 0.43 .. 3.03 x the longer side."""
+    assert estimate_focal(ramp((64, 48), focal * 64, 0.5)) == pytest.approx(focal * 64, rel=1e-5)
+    assert estimate_focal(ramp((64, 48), focal * 64, 0.5), focal_range=(1.0, 3.0)) in (64, 192)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e6])
+@pytest.mark.parametrize("mode", MODES.values())
+def test_relief_does_not_depend_on_the_unit(mode, scale):
+    points = ramp((32, 24), 40.0, 0.5)
+    views = [
+        accumulate((s * points)[None].astype(np.float32), np.full((1, 24, 32), 5.0, np.float32), mode=mode).finish()
+        for s in (1.0, scale)
+    ]
+    np.testing.assert_allclose(views[1].relative_depth, views[0].relative_depth, rtol=1e-5)
+    assert views[1].focal_px == pytest.approx(views[0].focal_px, rel=1e-5)
+
+
 def test_focal_of_nothing_is_plausible():
     assert 20 < estimate_focal(np.zeros((48, 64, 3))) < 200
 
