@@ -526,14 +526,18 @@ def test_a_busy_port_is_passed_over() -> None:
 @pytest.mark.parametrize(
     ("host", "url", "words"),
     [
-        ("127.0.0.1", "http://localhost:8081", "ssh -L 8081:localhost:8081"),
-        ("0.0.0.0", "http://localhost:8081", "everyone who can reach this machine"),
-        ("192.168.0.7", "http://192.168.0.7:8081", None),
-        ("fd00::7", "http://[fd00::7]:8081", None),
+        ("127.0.0.1", "http://localhost:8081/secret/", "ssh -L 8081:localhost:8081"),
+        (
+            "0.0.0.0",
+            "http://localhost:8081/secret/",
+            f"everyone who knows this address: http://{socket.gethostname()}:8081/secret/",
+        ),
+        ("192.168.0.7", "http://192.168.0.7:8081/secret/", None),
+        ("fd00::7", "http://[fd00::7]:8081/secret/", None),
     ],
 )
 def test_the_user_is_told_where_to_look(host: str, url: str, words: str | None) -> None:
-    lines = Viewer(server=None, panel=None, host=host, port=8081, notes=("something",)).lines()
+    lines = Viewer(server=None, panel=None, host=host, port=8081, secret="secret", notes=("something",)).lines()
     assert lines[0] == "note: something" and lines[1].startswith(f"open {url} in a browser")
     assert len(lines) == 2 if words is None else words in lines[2]
 

@@ -1,4 +1,4 @@
-"""What the second-order solver sums over observations (method: Part A7; Triggs et al., "Bundle adjustment", 1999).
+"""What the second-order solver sums over observations (docs/method.md, Second-order solver).
 
 A directed observation looks from source image s (which has the depth) into target image t. With pixel p,
 x = ((p - c_s) / f_s, 1), z = d (1 + (o - 1) f0 / f_s), R = R_t^T R_s and T = R_t^T (C_s - C_t),

@@ -1,4 +1,4 @@
-"""Robust losses, summed over observations with hand-written gradients (method: Part A7).
+"""Robust losses, summed over observations with hand-written gradients (docs/method.md, Losses).
 
 The robust loss is g(d) = (d + b)^gamma - b^gamma with b = (1 / gamma)^(1 / (gamma - 1)), so that g'(0) = 1.
 

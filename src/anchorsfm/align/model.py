@@ -1,4 +1,4 @@
-"""From the unknowns to cameras and depths (method: Part A6). Pure functions of tensors.
+"""From the unknowns to cameras and depths (docs/method.md, Unknowns). Pure functions of tensors.
 
 Per view: quaternion q (x, y, z, w) and translation t of a pivot frame T relative to the pivot of the parent in the
 kinematic tree, log size s, log focal length f, principal point pp as a fraction of the image size, core depths (anchor

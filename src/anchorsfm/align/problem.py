@@ -1,4 +1,4 @@
-"""The alignment as a problem: constants, start, what is free, and the two objectives (method: Part A6, A7).
+"""The alignment as a problem: constants, start, what is free, two objectives (docs/method.md, Unknowns, Losses).
 
 Solvers see a `Problem` and an `Objective` only: a function of `Variables` that returns losses. Observations are counted
 once per pair in 3D, and once per direction in 2D.

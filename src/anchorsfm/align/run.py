@@ -1,4 +1,4 @@
-"""Sparse global alignment of one connected component: coarse stage, fine stage, result (method: Part A6-A8)."""
+"""Sparse global alignment of one connected component: coarse stage, fine stage, result (docs/method.md, Losses)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,6 @@
-"""Iteratively reweighted Levenberg-Marquardt for the fine stage (method: Part A7; notation in `linearise.py`).
+"""Iteratively reweighted Levenberg-Marquardt for the fine stage (docs/method.md, Second-order solver).
+
+Notation as in `linearise.py`.
 
 One iteration: linearise at the current state and eliminate the depths (`normal_equations.py`), solve for the cameras
 (`reduced_system.py`), then let the depths follow twice, each by one Newton step of its own (they do not interact):

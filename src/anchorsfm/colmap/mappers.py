@@ -1,4 +1,4 @@
-"""COLMAP's incremental and global mapper (GLOMAP) on a database of `colmap.database` (method: Part B4).
+"""COLMAP's incremental and global mapper (GLOMAP) on a database of `colmap.database` (docs/method.md, Mappers).
 
 Schoenberger and Frahm, "Structure-from-motion revisited", CVPR 2016; Pan et al., "Global structure-from-motion
 revisited", ECCV 2024. Both run on one thread and with a fixed seed unless told otherwise, so that equal input gives

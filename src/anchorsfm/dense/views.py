@@ -1,4 +1,4 @@
-"""Depth maps of aligned images as the front end and the alignment leave them (method: Part A8).
+"""Depth maps of aligned images as the front end and the alignment leave them (docs/method.md, Result of the alignment).
 
 The depth of a pixel is the depth of its anchor times d(p) / d(anchor), the canonical view's relative depth. With a
 focal length f other than the front end's f0 the ratio o becomes 1 + (o - 1) f0 / f, as in the alignment.

@@ -1,4 +1,4 @@
-"""First poses from matches alone: the mappers beside the global alignment (method: Part B4)."""
+"""First poses from matches alone: the mappers beside the global alignment (docs/method.md, Mappers)."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From first poses to finished models: observations refined, adjusted, left-out images registered (Part B2-B5)."""
+"""From first poses to finished models: refine, adjust, register what is missing (docs/method.md, Bundle adjustment)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

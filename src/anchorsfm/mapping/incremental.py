@@ -1,4 +1,4 @@
-"""Models from tracks alone (method: Part B4): a pair of views, and all others against the points it makes.
+"""Models from tracks alone (docs/method.md, Mappers): a pair of views, and all others against the points it makes.
 
 Wang et al., "VGGSfM: Visual geometry grounded deep structure from motion", CVPR 2024, 3.3: the best pair is adjusted,
 then every other camera gets a robust absolute pose from the points. Here this goes in rounds: all images that see
@@ -11,6 +11,7 @@ widest threshold while intrinsics may be wrong, and the final one in the end.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,6 +21,7 @@ from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.settings import Range, Settings, Threads
 from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.points import filter_observations, triangulate_model
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
@@ -34,28 +36,28 @@ _MORE_POINTS = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromScratchConfig:
+class FromScratchConfig(Settings):
     """Growing models from tracks."""
 
     pair: PairConfig = field(default_factory=PairConfig)
     """Choice of the first two views."""
-    min_inliers: int = 30
+    min_inliers: Annotated[int, Range(6, 1_000_000)] = 30
     """Observations of the points that must agree with the pose of an image for it to be registered."""
-    min_inlier_ratio: float = 0.25
+    min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.25
     """The same as a share of its observations of the points."""
-    batch_ratio: float = 0.5
+    batch_ratio: Annotated[float, Range(0, 1)] = 0.5
     """In a round those images are registered that see at least this share of the points that the best one sees."""
-    min_angle_deg: float = 1.5
+    min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
     """Smallest triangulation angle of a point."""
-    first_error: float = 0.012
+    first_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Largest reprojection error while a model is small, as a share of the long side of the image."""
-    second_error: float = 0.004
+    second_error: Annotated[float, Range(1e-5, 1)] = 0.004
     """The same once it has grown."""
-    final_error_px: float = 3.0
+    final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
     """The same in the end, in working pixels."""
-    max_iterations: int = 30
+    max_iterations: Annotated[int, Range(1, 10_000)] = 30
     """Of each call of the solver."""
-    num_threads: int = 1
+    num_threads: Threads = 1
     """Threads of the solver. With one, equal input gives equal bits."""
 
 

@@ -1,4 +1,4 @@
-"""Anchors: every matched pixel is tied to the anchor of its block by a fixed depth ratio (method: Part A4).
+"""Anchors: every matched pixel is tied to the anchor of its block by a fixed depth ratio (docs/method.md, Anchors).
 
 With d the relative depth of the canonical view, pixel p of the block with anchor c has depth ratio d(p) / d(c). Dense
 correspondences thus constrain one unknown per block.

@@ -1,4 +1,4 @@
-"""Canonical views: fusing what all pairs say about one image (method: Part A3).
+"""Canonical views: fusing what all pairs say about one image (docs/method.md, Canonical views).
 
 Every pair n that contains an image predicts its pointmap X^n in the image's own frame with confidence C^n >= 1. With
 weights w^n = C^n - 0.999 the canonical pointmap is the weighted mean of the X^n and its confidence sum w^2 / sum w.

@@ -1,11 +1,12 @@
-"""Pair predictions -> scene graph and canonical views, in one pass over a stream (method: Part A1-A3).
+"""Pair predictions -> scene graph and canonical views, in one pass over a stream (docs/method.md, Scene graph).
 
 Pointmaps enter running sums and are dropped; matches are kept flat. A pair whose matches are all doubtful keeps, in
-place of them, where it predicts the anchors of both images to be (the regression fallback of Part A7).
+place of them, where it predicts the anchors of both images to be (the fallback, see docs/method.md, Losses).
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,25 +19,26 @@ from anchorsfm.scene.finite import require_finite
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
+from anchorsfm.scene.settings import FocalRange, Range, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphConfig:
+class GraphConfig(Settings):
     """How predictions are condensed."""
 
-    subsample: int = 8
+    subsample: Annotated[int, Range(1, 64)] = 8
     """Side of a block in grid pixels; each block has one depth unknown."""
-    matching_conf_thr: float = 5.0
+    matching_conf_thr: Annotated[float, Range(0, 1_000_000)] = 5.0
     """A pair whose best match confidence does not exceed this is used through the regression fallback."""
     canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
     """How depth within a block is averaged over pairs."""
-    pixel_centre: float = 0.5
+    pixel_centre: Annotated[float, Range(0, 1)] = 0.5
     """Coordinate of the centre of the pixel with index 0: 0.5 as in COLMAP."""
     double_precision: bool = False
     """Keep the running sums in float64."""
     robust_focal: bool = True
     """Leave points that no focal length explains out of the focal estimate."""
-    focal_range: tuple[float, float] = FOCAL_RANGE
+    focal_range: FocalRange = FOCAL_RANGE
     """Shortest and longest focal length that is believed, over the longer side of the picture: of the estimate from
     the predicted points, and in the alignment."""
     corner_targets: bool = False

@@ -1,4 +1,4 @@
-"""The kinematic tree: poses are chained along well matching pairs (method: Part A5).
+"""The kinematic tree: poses are chained along well matching pairs (docs/method.md, Kinematic tree).
 
 `mst` is the maximum spanning tree of the pair scores. `hclust-<linkage>` clusters the images hierarchically by
 distance 1 - p with p = min(1, score / (3 min(blocks_i, blocks_j))), 2 where there is no pair; each merge joins the

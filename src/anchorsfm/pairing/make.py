@@ -1,4 +1,4 @@
-"""Which pairs of images to look at (method: Part A1)."""
+"""Which pairs of images to look at (docs/method.md, Pairing)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The scene graph, canonical views, anchors and kinematic tree: the constants of the alignment (Part A3-A5).
+"""Scene graph, canonical views, anchors and kinematic tree: the alignment's constants (docs/method.md, Scene graph).
 
 Ragged data is flat plus index vectors. Pixel coordinates are grid pixels of the front end. A block is a
 `subsample` x `subsample` square of the grid; its anchor is the pixel with index (subsample/2, subsample/2) in it.
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True, kw_only=True)
 class CanonicalView:
-    """What all pairs together say about one image (Part A3)."""
+    """What all pairs together say about one image (docs/method.md, Canonical views)."""
 
     focal_px: float
     """Grid pixels, estimated from the canonical pointmap."""
@@ -27,7 +27,7 @@ class CanonicalView:
 @dataclass(frozen=True, kw_only=True)
 class FallbackTargets:
     """Where badly matching pairs predict anchors to be: anchor `anchor` of image `image` lies at `xyz` in the
-    frame of camera `frame` (Part A7, regression fallback)."""
+    frame of camera `frame` (docs/method.md, Losses)."""
 
     image: Int[np.ndarray, "row"]
     frame: Int[np.ndarray, "row"]
@@ -71,7 +71,7 @@ class SceneGraph:
 
 @dataclass(frozen=True, kw_only=True)
 class Anchors:
-    """Every matched pixel belongs to the anchor of its block with a fixed relative depth (Part A4).
+    """Every matched pixel belongs to the anchor of its block with a fixed relative depth (docs/method.md, Anchors).
 
     Anchors of all images are concatenated; those of image k are rows `start[k]:start[k + 1]`, row-major over blocks.
     """

@@ -1,4 +1,4 @@
-"""Pairs of images, and what a front end says about one pair (method: Part A2)."""
+"""Pairs of images, and what a front end says about one pair (docs/method.md, Predictions of a pair)."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""From the poses of a mapper to an adjusted model (method: Part B3-B5).
+"""From the poses of a mapper to an adjusted model (docs/method.md, Bundle adjustment).
 
 Rounds of: triangulate all tracks, give badly held views a pose from the points of the others, adjust, with falling
 error thresholds. Before the last round the camera models are chosen (see `lens`). Then the principal points are settled
@@ -6,6 +6,7 @@ error thresholds. Before the last round the camera models are chosen (see `lens`
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,7 @@ from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.scene.settings import Range, Settings, Threads
 from anchorsfm.tracks.build import KeypointMatches, select_observations
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
@@ -29,29 +31,29 @@ _LOOSE, _TIGHT = 1e-4, 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdjustConfig:
+class AdjustConfig(Settings):
     """Triangulation and bundle adjustment."""
 
-    min_observations: int = 30
+    min_observations: Annotated[int, Range(6, 1_000_000)] = 30
     """An image with fewer observations of triangulated points is not registered."""
-    min_angle_deg: float = 1.5
+    min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
     """Smallest triangulation angle of a point."""
-    first_error: float = 0.012
+    first_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Largest reprojection error of the first round, as a share of the long side of the image."""
-    second_error: float = 0.004
+    second_error: Annotated[float, Range(1e-5, 1)] = 0.004
     """The same in the second round."""
-    final_error_px: float = 3.0
+    final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
     """The same in the last rounds, in pixels of the working size (see --max-image-size)."""
     refine_principal_point: bool = True
     """Move the principal point of cameras that at least `principal_point_min_images` images share."""
-    principal_point_min_images: int = 3
+    principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
     """Fewer images do not show where the principal point is at all."""
-    principal_point_prior: float = 0.0075
+    principal_point_prior: Annotated[float, Range(1e-9, 10)] = 0.0075
     """Standard deviation of the principal point about the image centre (or its given place), as a share of the long
     side: how much the photographs must show before they are believed."""
-    max_iterations: int = 50
+    max_iterations: Annotated[int, Range(1, 10_000)] = 50
     """Of each call of the solver."""
-    num_threads: int = 1
+    num_threads: Threads = 1
     """Threads of the solver. With one, equal input gives equal bits; with more, sums change order between runs."""
 
 

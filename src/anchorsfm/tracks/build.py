@@ -1,4 +1,4 @@
-"""From pairwise matches to multi-view tracks (method: Part B1).
+"""From pairwise matches to multi-view tracks (docs/method.md, Keypoints and tracks).
 
 Keypoints of one image with the same coordinates are one node; matches join nodes. A connected set of nodes is a track
 if it sees every image at most once. Where it sees an image twice it contradicts itself and is split: its matches are

@@ -1,4 +1,4 @@
-"""More observations for the points of an adjusted model: complete and merge tracks (method: Part B5).
+"""More observations for the points of an adjusted model: complete and merge tracks (docs/method.md, Completed tracks).
 
 A track is split where wrong matches made it contradict itself, and observations are dropped while the cameras are still
 wrong. With good cameras the matches are gone through again: where one joins an observation of a point to a keypoint

@@ -1,4 +1,4 @@
-"""Poses of single views from points that other views have triangulated (method: Part B4)."""
+"""Poses of single views from points that other views have triangulated (docs/method.md, Registration)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""From the matches of a front end to verified keypoints that are the same in all pairs (method: Part B1).
+"""From the matches of a front end to verified keypoints, the same in all pairs (docs/method.md, Keypoints and tracks).
 
 Three steps. Doubtful matches of each pair are dropped. The rest must agree with one fundamental (or essential) matrix
 per pair; where a homography explains nearly as many matches (a plane, or a camera that only turned), that matrix is not
@@ -16,6 +16,7 @@ All distances are in pixels of the grid that the front end looked at, `pixel_px`
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -23,6 +24,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from anchorsfm.scene.settings import Range, Settings
 from anchorsfm.tracks.build import KeypointMatches
 
 _MIN_MATCHES = 8
@@ -31,28 +33,28 @@ _HOMOGRAPHY_ITERATIONS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparsifyConfig:
+class SparsifyConfig(Settings):
     """Which matches become keypoints."""
 
-    confidence_percentile: float = 20.0
+    confidence_percentile: Annotated[float, Range(0, 100)] = 20.0
     """Matches below this percentile of their pair are dropped (matches of a grid only)."""
-    min_confidence: float = 1.5
+    min_confidence: Annotated[float, Range(0, 1_000_000)] = 1.5
     """Matches below this are dropped."""
-    max_error: float = 1.5
+    max_error: Annotated[float, Range(0.05, 100)] = 1.5
     """Largest distance from the epipolar geometry, grid pixels."""
-    max_iterations: int = 3000
+    max_iterations: Annotated[int, Range(10, 1_000_000)] = 3000
     """Of the robust estimation."""
-    min_inliers: int = 15
+    min_inliers: Annotated[int, Range(8, 1_000_000)] = 15
     """Pairs with fewer verified matches are dropped."""
-    degenerate_ratio: float = 0.95
+    degenerate_ratio: Annotated[float, Range(0, 1)] = 0.95
     """A pair is degenerate if a homography explains this share of the matches its epipolar geometry explains."""
-    merge_radius: float = 1.5
+    merge_radius: Annotated[float, Range(0, 100)] = 1.5
     """Coordinates closer than this are one keypoint, grid pixels."""
-    suppress_radius: float = 4.0
+    suppress_radius: Annotated[float, Range(0, 1000)] = 4.0
     """Least distance of two keypoints, grid pixels."""
-    max_keypoints: int = 4096
+    max_keypoints: Annotated[int, Range(8, 10_000_000)] = 4096
     """Of an image, made from matches on a grid."""
-    max_detected_keypoints: int = 12288
+    max_detected_keypoints: Annotated[int, Range(8, 10_000_000)] = 12288
     """Of an image, where the front end's detector found them: they are exact, and more of them are more points."""
 
 

@@ -1,4 +1,4 @@
-"""Robust multi-view triangulation of many tracks at once (method: Part B3).
+"""Robust multi-view triangulation of many tracks at once (docs/method.md, Triangulation).
 
 Observation k of a track is the pixel q = (q_x, q_y) on the plane z = 1 of a camera [R | t] with rows r_x, r_y, r_z. Its
 residual at a world point X, in units of the largest error tau of an inlier, is a quotient of affine forms in X,

@@ -3,16 +3,17 @@
 import errno
 import logging
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anchorsfm.scene.errors import InputError
+from anchorsfm.viewer.guard import EVERYWHERE, Guard, is_within
 from anchorsfm.viewer.sources import read_folder
 
 _NUM_PORTS = 100
-_EVERYWHERE = ("0.0.0.0", "::")
 _NO_VISER = "looking at a reconstruction in the browser needs an extra package: pip install 'anchorsfm[viewer]'"
 
 
@@ -26,14 +27,16 @@ class Viewer:
     """Panel"""
     host: str
     port: int
+    secret: str
+    """Part of the address, without which nobody is let in."""
     notes: tuple[str, ...]
     """What the user should know, a line each."""
 
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        host = "localhost" if self.host in ("127.0.0.1", *_EVERYWHERE) else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        host = "localhost" if self.host in ("127.0.0.1", *EVERYWHERE) else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/{self.secret}/"
 
     def lines(self) -> list[str]:
         """What to tell the user."""
@@ -42,8 +45,9 @@ class Viewer:
         if self.host == "127.0.0.1":
             forward = f"ssh -L {self.port}:localhost:{self.port} USER@{socket.gethostname()}"
             lines.append(f"if your browser is on another computer, first run there: {forward}")
-        elif self.host in _EVERYWHERE:
-            lines.append(f"everyone who can reach this machine can look: http://{socket.gethostname()}:{self.port}")
+        elif self.host in EVERYWHERE:
+            elsewhere = f"http://{socket.gethostname()}:{self.port}/{self.secret}/"
+            lines.append(f"from other computers, for everyone who knows this address: {elsewhere}")
         return lines
 
     def wait(self) -> None:
@@ -74,13 +78,27 @@ def open_viewer(
     address = "127.0.0.1" if host == "localhost" else host
     free = find_free_port(address, port)
     _silence()
-    server = viser.ViserServer(host=address, port=free, label="AnchorSfM", verbose=False)
+    guard = Guard(address)
+    with guard.installed():
+        server = viser.ViserServer(host=address, port=free, label="AnchorSfM", verbose=False)
+    try:
+        guard.verify(server.get_port())
+    except InputError:
+        server.stop()
+        raise
+    guard.is_offered = lambda uuid, value: _is_offered(server, uuid, value)
     from anchorsfm.viewer.panel import Panel
 
     panel = Panel(server, content, max_points=max_points)
     taken = server.get_port()
     notes = content.notes + ((f"port {port} is in use: taking {taken}",) if taken != port else ())
-    return Viewer(server=server, panel=panel, host=address, port=taken, notes=notes)
+    return Viewer(server=server, panel=panel, host=address, port=taken, secret=guard.secret, notes=notes)
+
+
+def _is_offered(server: Any, uuid: str, value: object) -> bool:
+    """Whether a user can give a control a value; viser itself ignores controls that it does not know."""
+    control = getattr(server.gui, "_gui_input_handle_from_uuid", {}).get(uuid)
+    return control is None or is_within(control, value)
 
 
 def find_free_port(host: str, port: int) -> int:
@@ -101,7 +119,8 @@ def _can_listen(host: str, port: int) -> bool:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # there the option takes a port from whoever listens on it
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
         return True

@@ -1,4 +1,4 @@
-"""Front end without a network: features, two-view geometry and stereo (method: Part C)."""
+"""Front end without a network: features, two-view geometry and stereo (docs/method.md, Classical front end)."""
 
 from anchorsfm.frontend.classical.frontend import ClassicalFrontend
 
