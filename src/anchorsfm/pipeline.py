@@ -141,7 +141,7 @@ def reconstruct(
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
-        known = read_known(config.known, images)
+        known = read_known(config.known, images, config.focal_px)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
     with clock.stage("features, matches"):
@@ -371,7 +371,9 @@ def _cameras(
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
     focal_px = getattr(predictor, "focal_px", None)
-    if focal_px is None:
+    if focal_px is None and known.focal_px is not None:
+        focal_px = np.full(images.num_images, known.focal_px)
+    elif focal_px is None:
         views = [None] * images.num_images if scene is None else list(scene.views)
         focal = [np.nan if view is None else view.focal_px for view in views]
         focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)

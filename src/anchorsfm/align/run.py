@@ -75,6 +75,10 @@ def _align(
     progress: Progress,
 ) -> AlignmentResult:
     check_knowledge(known, scene)
+    graph = scene.graph
+    require_finite("alignment", "what it starts from", graph.xy_i, graph.xy_j, graph.confidence)
+    require_finite("alignment", "what it starts from", graph.fallback.xyz, graph.fallback.confidence)
+    require_finite("alignment", "what it starts from", anchors.depth, anchors.depth_ratio_i, anchors.depth_ratio_j)
     units = Units.none() if config.reference.no_units else find_units(anchors, known)
     scaled = replace(scene, graph=units.of_graph(scene.graph))
     problem = build_problem(

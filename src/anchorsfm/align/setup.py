@@ -65,14 +65,18 @@ def check_knowledge(known: Sequence[KnownImage | None] | None, scene: ObservedSc
             raise InputError(f"image {image}: its intrinsics are to be frozen but no focal length was given")
         if k.freeze_depth and k.anchor_depth is None:
             raise InputError(f"image {image}: its depth is to be frozen but none was given")
-        if k.focal_px is not None and not k.focal_px > 0:
-            raise InputError(f"image {image}: focal length {k.focal_px} is not positive")
+        if k.cam_from_world is not None and not np.isfinite(k.cam_from_world).all():
+            raise InputError(f"image {image}: its known pose has numbers that are not finite")
+        if k.principal_point_px is not None and not np.isfinite(k.principal_point_px).all():
+            raise InputError(f"image {image}: its known principal point has numbers that are not finite")
+        if k.focal_px is not None and not 0 < k.focal_px < np.inf:
+            raise InputError(f"image {image}: focal length {k.focal_px} is not positive and finite")
         if k.anchor_depth is not None and k.anchor_depth.shape != view.anchor_depth.shape:
             raise InputError(
                 f"image {image}: known depth has {k.anchor_depth.shape} anchors, expected {view.anchor_depth.shape}"
             )
-        if k.anchor_depth is not None and not (k.anchor_depth > 0).all():
-            raise InputError(f"image {image}: known depths must be positive")
+        if k.anchor_depth is not None and not ((k.anchor_depth > 0) & (k.anchor_depth < np.inf)).all():
+            raise InputError(f"image {image}: known depths must be positive and finite")
     return Knowledge(images=images)
 
 

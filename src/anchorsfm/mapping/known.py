@@ -54,6 +54,8 @@ class KnownCameras:
     cameras: dict[int, Camera]
     """Row of the ImageSet's cameras -> intrinsics in original pixels."""
     camera_index: Int[np.ndarray, "image"]
+    focal_px: float | None = None
+    """Focal length of all other cameras in original pixels, from the user: it starts the alignment."""
 
     def with_priors(self, images: ImageSet) -> ImageSet:
         """The photographs with the known focal lengths and distortions as priors."""
@@ -69,12 +71,13 @@ class KnownCameras:
 
     def _known_image(self, index: int, grid: ImageGrid) -> KnownImage | None:
         camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
-        if camera is None and pose is None:
+        if camera is None and pose is None and self.focal_px is None:
             return None
+        focal_px = self.focal_px if camera is None else focal_length_px(camera)
         centre = None if camera is None else grid.to_grid(index, principal_point_px(camera)[None])[0]
         return KnownImage(
             cam_from_world=pose,
-            focal_px=None if camera is None else float(focal_length_px(camera) * grid.scale[index].mean()),
+            focal_px=None if focal_px is None else float(focal_px * grid.scale[index].mean()),
             principal_point_px=centre,
             freeze_pose=pose is not None and self.config.freeze_poses,
             freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
@@ -120,8 +123,8 @@ def _division_model(camera: Camera) -> Float[np.ndarray, "2"]:
     return np.linalg.lstsq(design, square[good] / along[good] - 1, rcond=None)[0]
 
 
-def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:
-    """Read the known model.
+def read_known(config: KnownConfig, images: ImageSet, focal_px: float | None = None) -> KnownCameras:
+    """Read the known model; `focal_px` is known of cameras that it does not have.
 
     Raises InputError if it cannot be read or has no image in common with the photographs, or if its cameras are not
     at the size of the photographs.
@@ -145,4 +148,6 @@ def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:
                 poses[index] = pose
         if not cameras:
             raise InputError(f"{folder}: none of its images is among the photographs (for instance {images.names[0]})")
-    return KnownCameras(config=config, poses=poses, cameras=cameras, camera_index=images.camera_index)
+    return KnownCameras(
+        config=config, poses=poses, cameras=cameras, camera_index=images.camera_index, focal_px=focal_px
+    )
