@@ -2,7 +2,7 @@
 
 Robust losses on distances, depth limits and steps of Adam have lengths of their own. They mean the same for every scene
 because the alignment works in units in which depths (of the front end) and the extent of what is known (of the world)
-are about 1. Units are powers of two: dividing by them loses no bits.
+are about 1. The unit of depths is a power of two: dividing by it loses no bits.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class Units:
 def find_units(anchors: Anchors, known: Sequence[KnownImage | None] | None) -> Units:
     """Units of a component: its typical depth, and the typical known depth or else the extent of the known poses."""
     depth = anchors.depth[anchors.depth > 0]
-    front_end = _power_of_two(float(np.median(depth))) if len(depth) else 1.0
+    front_end = float(2.0 ** np.floor(np.log2(np.median(depth)))) if len(depth) else 1.0
     given = [k for k in known or () if k is not None]
     centres = np.array([invert(k.cam_from_world)[:, 3] for k in given if k.cam_from_world is not None])
     depths = [k.anchor_depth.ravel() for k in given if k.anchor_depth is not None]
@@ -77,10 +77,6 @@ def find_units(anchors: Anchors, known: Sequence[KnownImage | None] | None) -> U
         extent = float(np.median(np.concatenate(depths)))
     return Units(
         front_end=front_end,
-        world=_power_of_two(extent) if extent > 0 else front_end,
+        world=extent if extent > 0 else front_end,
         origin=centres.mean(axis=0) if len(centres) else np.zeros(3),
     )
-
-
-def _power_of_two(length: float) -> float:
-    return float(2.0 ** np.floor(np.log2(length)))
