@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anchorsfm.align import AlignConfig, Solver, align_scene
+from anchorsfm.align import AlignConfig, ReferenceCompat, Solver, align_scene
 from anchorsfm.align.run import similarity_of_poses
 from anchorsfm.geometry.transforms import invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.observe.graph import build_scene_graph
-from anchorsfm.scene.alignment import KnownImage
+from anchorsfm.scene.alignment import KnownImage, SolverStatus
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.synthetic import OracleNoise, SceneConfig, SyntheticFrontend, image_set, make_scene
@@ -68,6 +68,16 @@ def test_predictions_in_any_unit_give_the_same_result(solver, power):
     np.testing.assert_allclose(other.cam_from_world[:, :, 3] / 2.0**power, plain.cam_from_world[:, :, 3], atol=1e-5)
     np.testing.assert_allclose(other.anchor_depth / 2.0**power, plain.anchor_depth, rtol=1e-5)
     np.testing.assert_allclose(other.fine.total, plain.fine.total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", Solver)
+def test_a_stage_that_gets_nowhere_does_not_say_converged(solver):
+    """Every depth below the limit under which an observation is uninformative, as with tiny units before."""
+    scene, observed = observed_at(1e-6)
+    config = AlignConfig(solver=solver, reference=ReferenceCompat(no_units=True), niter1=0, niter2=30)
+    known = {k: KnownImage(cam_from_world=scaled(scene.cam_from_world[k], 1e-6), freeze_pose=True) for k in range(4)}
+    (result,) = align_scene(observed, config, known=known)
+    assert result.fine.status in (SolverStatus.STALLED, SolverStatus.MAX_ITERATIONS)
 
 
 def observe(scene, noise, halved=()):
