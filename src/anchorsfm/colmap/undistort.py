@@ -50,7 +50,7 @@ class UndistortConfig(Settings):
     """0: no pixel without a source; 1: all of the photograph, with black corners that the masks mark."""
     max_fov_deg: Annotated[float, Range(10, 170)] = 120.0
     """Largest horizontal and vertical angle of view."""
-    max_side: Annotated[int | None, Range(16, 1_000_000)] = None
+    max_side: Annotated[int | None, Range(64, 1_000_000)] = None
     """Longest side of the undistorted pictures in pixels; they are never enlarged."""
 
 

@@ -54,8 +54,6 @@ class KnownCameras:
     cameras: dict[int, Camera]
     """Row of the ImageSet's cameras -> intrinsics in original pixels."""
     camera_index: Int[np.ndarray, "image"]
-    focal_px: float | None = None
-    """Focal length of all other cameras in original pixels, from the user: it starts the alignment."""
 
     def with_priors(self, images: ImageSet) -> ImageSet:
         """The photographs with the known focal lengths and distortions as priors."""
@@ -65,19 +63,30 @@ class KnownCameras:
             distortion[images.camera_index == row] = _division_model(camera)
         return replace(images, focal_prior_px=focal_px, distortion_prior=distortion)
 
-    def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> list[KnownImage | None]:
-        """Known quantities of some images, in grid pixels; None where nothing is known."""
-        return [self._known_image(int(index), grid) for index in image]
+    def for_alignment(
+        self, image: Int[np.ndarray, "image"], grid: ImageGrid, focal_px: float | None = None
+    ) -> list[KnownImage | None]:
+        """Known quantities of some images, in grid pixels; None where nothing is known.
 
-    def _known_image(self, index: int, grid: ImageGrid) -> KnownImage | None:
+        `focal_px`: focal length in original pixels, kept, of the images whose camera is not known.
+        """
+        return [self._known_image(int(index), grid, focal_px) for index in image]
+
+    def _known_image(self, index: int, grid: ImageGrid, given_px: float | None) -> KnownImage | None:
         camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
-        if camera is None and pose is None and self.focal_px is None:
+        if camera is None and given_px is not None:
+            return KnownImage(
+                cam_from_world=pose,
+                focal_px=float(given_px * grid.scale[index].mean()),
+                freeze_pose=pose is not None and self.config.freeze_poses,
+                freeze_intrinsics=True,
+            )
+        if camera is None and pose is None:
             return None
-        focal_px = self.focal_px if camera is None else focal_length_px(camera)
         centre = None if camera is None else grid.to_grid(index, principal_point_px(camera)[None])[0]
         return KnownImage(
             cam_from_world=pose,
-            focal_px=None if focal_px is None else float(focal_px * grid.scale[index].mean()),
+            focal_px=None if camera is None else float(focal_length_px(camera) * grid.scale[index].mean()),
             principal_point_px=centre,
             freeze_pose=pose is not None and self.config.freeze_poses,
             freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
@@ -123,8 +132,8 @@ def _division_model(camera: Camera) -> Float[np.ndarray, "2"]:
     return np.linalg.lstsq(design, square[good] / along[good] - 1, rcond=None)[0]
 
 
-def read_known(config: KnownConfig, images: ImageSet, focal_px: float | None = None) -> KnownCameras:
-    """Read the known model; `focal_px` is known of cameras that it does not have.
+def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:
+    """Read the known model.
 
     Raises InputError if it cannot be read or has no image in common with the photographs, or if its cameras are not
     at the size of the photographs.
@@ -148,6 +157,4 @@ def read_known(config: KnownConfig, images: ImageSet, focal_px: float | None = N
                 poses[index] = pose
         if not cameras:
             raise InputError(f"{folder}: none of its images is among the photographs (for instance {images.names[0]})")
-    return KnownCameras(
-        config=config, poses=poses, cameras=cameras, camera_index=images.camera_index, focal_px=focal_px
-    )
+    return KnownCameras(config=config, poses=poses, cameras=cameras, camera_index=images.camera_index)
