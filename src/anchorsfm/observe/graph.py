@@ -35,10 +35,9 @@ class GraphConfig(Settings):
     double_precision: bool = False
     """Keep the running sums of canonical views in float64."""
     robust_focal: bool = True
-    """Leave points that no focal length explains out of the estimate of a canonical view's focal length."""
+    """Leave points that no focal length explains out of the focal estimate."""
     corner_targets: bool = False
-    """Sample targets of the regression fallback at block corners instead of anchors, half a block off. For comparisons
-    only."""
+    """Sample fallback targets at block corners rather than at anchors. For comparisons only: it is half a block off."""
 
 
 @dataclass(frozen=True, kw_only=True)
