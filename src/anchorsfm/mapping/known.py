@@ -90,7 +90,7 @@ class KnownCameras:
         return poses
 
     def position_priors(self, image: Int[np.ndarray, "view"]) -> PositionPriors | None:
-        """Positions of the images of a model that draw the adjustment; None unless they are asked for."""
+        """Positions of the images of a model that constrain the adjustment; None unless they are asked for."""
         sigma = self.config.position_sigma
         if sigma is None or self.config.freeze_poses or not any(int(k) in self.poses for k in image):
             return None
