@@ -29,7 +29,8 @@ from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.output import OutputFolder, changed_settings
-from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
@@ -48,6 +49,9 @@ from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 
+_FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
+"""Between a fisheye and a telescope."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig(Settings):
@@ -58,7 +62,8 @@ class PipelineConfig(Settings):
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data."""
     focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
-    """Focal length of all images in original pixels, instead of EXIF or an estimate."""
+    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
+    principal points and distortions are adjusted."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
@@ -140,6 +145,7 @@ def reconstruct(
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
+        _require_plausible_focal(config, images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
@@ -213,6 +219,9 @@ def reconstruct(
 def _check_settings(config: PipelineConfig) -> None:
     """What depends on the surroundings, or on settings of several parts."""
     check_mesh_method(config.cloud.mesh)
+    check_scene_graph(config.scene_graph, has_similarity=config.similarity is not None)
+    if config.similarity is not None:
+        open_similarity(config.similarity)
     if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
@@ -220,12 +229,7 @@ def _check_settings(config: PipelineConfig) -> None:
 
 
 def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
-    similarity = None
-    if config.similarity is not None:
-        try:
-            similarity = np.load(config.similarity, allow_pickle=False).astype(np.float64)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the similarities in {config.similarity}: {error}") from error
+    similarity = None if config.similarity is None else read_similarity(config.similarity, images.num_images)
     return make_pairs(
         images.num_images,
         config.scene_graph,
@@ -254,6 +258,16 @@ def _frontend(config: PipelineConfig) -> Frontend:
 def _require_two(images: ImageSet) -> None:
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
+
+
+def _require_plausible_focal(config: PipelineConfig, images: ImageSet) -> None:
+    """A focal length in other units than pixels ends here, not in a model that makes no sense."""
+    low, high = _FOCAL_OVER_LONG_SIDE
+    for name, size_wh in zip(images.names, images.size_wh, strict=True) if config.focal_px is not None else ():
+        ratio = config.focal_px / size_wh.max()
+        if not low <= ratio <= high:
+            problem = f"is {ratio:.3g} times the long side of {name} ({size_wh.max()} px)"
+            raise config.refused("focal_px", f"{problem}; focal lengths are {low:g} to {high:g} times as long")
 
 
 def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
@@ -309,7 +323,7 @@ def _align_components(
     results = []
     for component in range(int(scene.graph.component.max()) + 1):
         part = select_component(scene, component)
-        given = known.for_alignment(part.image, predictor.grid)
+        given = known.for_alignment(part.image, predictor.grid, config.focal_px)
         cameras = images.camera_index[part.image]
         key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
         arrays = store.load("alignment", key)
@@ -378,6 +392,7 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         adjust=config.adjust,
         subpixel=config.subpixel if refine else None,
         choose_camera_model=config.camera_model == "auto",
+        focal_px=config.focal_px,
         from_grid=from_grid,
     )
 

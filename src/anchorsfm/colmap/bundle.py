@@ -99,9 +99,7 @@ def adjust(
     return (adjusted if report.usable and finite else reconstruction), report
 
 
-def bundle_problem(
-    reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None, *, fix_gauge: bool = True
-) -> BundleProblem:
+def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None) -> BundleProblem:
     """The adjustment as PyCOLMAP's problem, not solved yet."""
     held = held or Held.nothing(reconstruction)
     names = [f"{k}" for k in range(int(reconstruction.image.max()) + 1)]
@@ -125,7 +123,7 @@ def bundle_problem(
             _ceres_options(options), prior_options, config, priors, model
         )
     else:
-        if fix_gauge and held.pose.sum() < 2:
+        if held.pose.sum() < 2:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)

@@ -57,6 +57,18 @@ def principal_point_rows(camera: Camera) -> list[int]:
     return [int(k) for k in to_pycolmap_camera(camera).principal_point_idxs()]
 
 
+def focal_rows(camera: Camera) -> list[int]:
+    """Where the focal length, or both, stand among the parameters."""
+    return [int(k) for k in to_pycolmap_camera(camera).focal_length_idxs()]
+
+
+def with_focal_length(camera: Camera, focal_px: float) -> Camera:
+    """The camera with another focal length, in both directions."""
+    params = np.array(camera.params)
+    params[focal_rows(camera)] = focal_px
+    return replace(camera, params=tuple(params.tolist()))
+
+
 def with_principal_point(camera: Camera, xy_px: Float[np.ndarray, "2"]) -> Camera:
     """The camera with another principal point."""
     params = np.array(camera.params)
@@ -151,12 +163,12 @@ def fit_camera(start: Camera, xy_px: Float[np.ndarray, "point 2"], plane: Float[
         plane: undistorted coordinates of their rays on the plane z = 1.
     """
     entry = to_pycolmap_camera(start)
-    focal_rows, distortion_rows = list(entry.focal_length_idxs()), list(entry.extra_params_idxs())
-    free = np.array(sorted({*focal_rows, *distortion_rows}))
+    of_focal, distortion_rows = focal_rows(start), list(entry.extra_params_idxs())
+    free = np.array(sorted({*of_focal, *distortion_rows}))
     near = np.linalg.norm(np.nan_to_num(plane, nan=np.inf), axis=1) < _WIDEST
     rays, xy = np.concatenate([plane[near], np.ones((int(near.sum()), 1))], axis=1), xy_px[near]
     focal = focal_length_px(start)
-    scale = np.where(np.isin(free, focal_rows), focal, 1.0)
+    scale = np.where(np.isin(free, of_focal), focal, 1.0)
     pull = np.where(np.isin(free, distortion_rows), _PULL * focal, 0.0)
 
     def candidate(values: Float[np.ndarray, "free"]) -> Camera:

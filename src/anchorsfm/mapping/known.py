@@ -65,12 +65,24 @@ class KnownCameras:
             distortion[images.camera_index == row] = _division_model(camera)
         return replace(images, focal_prior_px=focal_px, distortion_prior=distortion)
 
-    def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> list[KnownImage | None]:
-        """Known quantities of some images, in grid pixels; None where nothing is known."""
-        return [self._known_image(int(index), grid) for index in image]
+    def for_alignment(
+        self, image: Int[np.ndarray, "image"], grid: ImageGrid, focal_px: float | None = None
+    ) -> list[KnownImage | None]:
+        """Known quantities of some images, in grid pixels; None where nothing is known.
 
-    def _known_image(self, index: int, grid: ImageGrid) -> KnownImage | None:
+        `focal_px`: focal length in original pixels, kept, of the images whose camera is not known.
+        """
+        return [self._known_image(int(index), grid, focal_px) for index in image]
+
+    def _known_image(self, index: int, grid: ImageGrid, given_px: float | None) -> KnownImage | None:
         camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
+        if camera is None and given_px is not None:
+            return KnownImage(
+                cam_from_world=pose,
+                focal_px=float(given_px * grid.scale[index].mean()),
+                freeze_pose=pose is not None and self.config.freeze_poses,
+                freeze_intrinsics=True,
+            )
         if camera is None and pose is None:
             return None
         centre = None if camera is None else grid.to_grid(index, principal_point_px(camera)[None])[0]

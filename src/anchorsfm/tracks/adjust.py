@@ -46,6 +46,8 @@ class AdjustConfig(Settings):
     final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
     """Largest reprojection error in the last rounds of the adjustment, in pixels of the working size (see
     --max-image-size)."""
+    refine_focal: bool = True
+    """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
     refine_principal_point: bool = True
     """Adjust the principal points of cameras that enough images share (see `principal_point_min_images`)."""
     principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
@@ -107,6 +109,7 @@ class _Setting:
     def options(self, model: Reconstruction, tolerance: float) -> BundleOptions:
         return BundleOptions(
             loss_scale_px=loss_scale_px(model, float(np.median(self.working_scale))),
+            refine_focal=self.config.refine_focal,
             max_iterations=self.config.max_iterations,
             function_tolerance=tolerance,
             num_threads=self.config.num_threads,
@@ -162,9 +165,9 @@ def refine_model(
         if matches is not None:
             model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
         model, dropped = _drop_weak_views(model, config)
-        result = _finish(model, setting, dropped)
+        result = _finish(model, setting, dropped, lenses)
         advance(1)
-    return replace(result, lenses=lenses)
+    return result
 
 
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
@@ -190,7 +193,9 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
     )
 
 
-def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -> AdjustResult:
+def _finish(
+    model: Reconstruction, setting: _Setting, dropped: dict[int, str], lenses: tuple[LensChoice, ...]
+) -> AdjustResult:
     """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
     options, held = setting.options(model, _TIGHT), setting.held_in(model)
     if len(model.points):
@@ -210,7 +215,7 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
         dropped=dropped,
         options=options,
         held=replace(held, camera=held.camera[used]),
-        lenses=(),
+        lenses=tuple(lenses[c] for c in used) if lenses else (),
     )
 
 

@@ -8,7 +8,7 @@ from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import Progress
-from anchorsfm.scene.settings import Range, Settings
+from anchorsfm.scene.settings import NotEmpty, Range, Settings
 
 if TYPE_CHECKING:
     from anchorsfm.frontend.mast3r.predictor import Mast3rPredictor
@@ -21,8 +21,13 @@ _MIN_IMAGE_SIZE = 32
 class Mast3rFrontend(Settings):
     """Predictions of a trained pair network, MASt3R or DUSt3R: needs its weights, and a GPU for more than few pairs."""
 
+<<<<<<< HEAD
     weights: str = "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
     """Weights of the network: a Hugging Face id, or a local .safetensors or .pth file."""
+=======
+    weights: Annotated[str, NotEmpty()] = "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
+    """Hugging Face id, or a local .safetensors or .pth file."""
+>>>>>>> main
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -41,8 +46,6 @@ class Mast3rFrontend(Settings):
     """Long side in pixels of the images the network sees; 0 takes what it was trained on."""
 
     def check_together(self) -> None:
-        if not self.weights:
-            raise self.refused("weights", "must be a Hugging Face id or a file")
         if 0 < self.image_size < _MIN_IMAGE_SIZE:
             raise self.refused("image_size", f"must be 0 or at least {_MIN_IMAGE_SIZE}")
 
