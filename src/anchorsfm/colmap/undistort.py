@@ -51,13 +51,8 @@ class UndistortConfig(Settings):
     """How much of an undistorted picture may lack a source. 0: no pixel; 1: all of the photograph is shown, with black
     corners that the masks mark."""
     max_fov_deg: Annotated[float, Range(10, 170)] = 120.0
-<<<<<<< HEAD
     """Largest horizontal and vertical angle of view of undistorted pictures, in degrees."""
-    max_side: Annotated[int | None, Range(16, 1_000_000)] = None
-=======
-    """Largest horizontal and vertical angle of view."""
     max_side: Annotated[int | None, Range(64, 1_000_000)] = None
->>>>>>> main
     """Longest side of the undistorted pictures in pixels; they are never enlarged."""
 
 

@@ -21,13 +21,8 @@ _MIN_IMAGE_SIZE = 32
 class Mast3rFrontend(Settings):
     """Predictions of a trained pair network, MASt3R or DUSt3R: needs its weights, and a GPU for more than few pairs."""
 
-<<<<<<< HEAD
-    weights: str = "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
-    """Weights of the network: a Hugging Face id, or a local .safetensors or .pth file."""
-=======
     weights: Annotated[str, NotEmpty()] = "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
-    """Hugging Face id, or a local .safetensors or .pth file."""
->>>>>>> main
+    """Weights of the network: a Hugging Face id, or a local .safetensors or .pth file."""
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
