@@ -105,6 +105,14 @@ class PipelineConfig(Settings):
     seed: Seed = 0
     """Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:

@@ -27,9 +27,9 @@ class CloudConfig(Settings):
     """... and by no more than moves the point by this many pixels of the depth map."""
     min_correlation: Annotated[float, Range(0, 1, below=True)] = 0.6
     """Correlation of the pixels around a point in the views that show it best."""
-    resolution: Annotated[float, Range(0.01, 1000)] = 1.0
+    resolution: Annotated[float, Range(0.05, 1000)] = 1.0
     """Side of the cells in which points are merged: 1 is a pixel of the depth map of the view that is closest."""
-    max_points: Annotated[int, Range(1, 1_000_000_000)] = 5_000_000
+    max_points: Annotated[int, Range(1000, 1_000_000_000)] = 5_000_000
     """Cells are doubled in size until a cloud has no more points."""
     depth_maps: bool = False
     """Write depth, confidence and cameras of every view to OUT/dense/depth."""

@@ -69,7 +69,7 @@ class DenseConfig(Settings):
     """Dense depth of both images of a pair: plane sweep with semi-global aggregation."""
 
     enabled: bool = True
-    """Off: only matches. The mappers beside the alignment need no more."""
+    """Off: only matches, of which other mappers than the alignment need no more where no dense cloud is made either."""
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side of the grid in pixels; the sides may be up to 3 % less so that both are scaled alike."""
     plane_step_px: Annotated[float, Range(0.01, 16)] = 1.0
