@@ -77,9 +77,9 @@ class PipelineConfig(Settings):
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions are condensed."""
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
     align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment."""
+    """Global alignment of all images."""
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
@@ -89,9 +89,10 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations."""
+    """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
     keep_database: bool = False
@@ -103,7 +104,7 @@ class PipelineConfig(Settings):
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
     seed: Seed = 0
-    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
     def check_together(self) -> None:
         needs_depth = self.mapper == "align" or self.dense is not False
