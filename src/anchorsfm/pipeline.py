@@ -49,6 +49,9 @@ from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 
+_FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
+"""Between a fisheye and a telescope."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig(Settings):
@@ -74,9 +77,9 @@ class PipelineConfig(Settings):
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions are condensed."""
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
     align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment."""
+    """Global alignment of all images."""
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
@@ -86,9 +89,10 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations."""
+    """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
     keep_database: bool = False
@@ -100,7 +104,15 @@ class PipelineConfig(Settings):
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
     seed: Seed = 0
-    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +155,7 @@ def reconstruct(
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
+        _require_plausible_focal(config, images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
@@ -262,6 +275,16 @@ def _frontend(config: PipelineConfig) -> Frontend:
 def _require_two(images: ImageSet) -> None:
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
+
+
+def _require_plausible_focal(config: PipelineConfig, images: ImageSet) -> None:
+    """A focal length in other units than pixels ends here, not in a model that makes no sense."""
+    low, high = _FOCAL_OVER_LONG_SIDE
+    for name, size_wh in zip(images.names, images.size_wh, strict=True) if config.focal_px is not None else ():
+        ratio = config.focal_px / size_wh.max()
+        if not low <= ratio <= high:
+            problem = f"is {ratio:.3g} times the long side of {name} ({size_wh.max()} px)"
+            raise config.refused("focal_px", f"{problem}; focal lengths are {low:g} to {high:g} times as long")
 
 
 def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:

@@ -44,7 +44,7 @@ class PositionPriors:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What the adjustment must not change, and what draws it."""
+    """What the adjustment must not change, and what constrains it."""
 
     pose: Bool[np.ndarray, "view"]
     camera: Bool[np.ndarray, "camera"]

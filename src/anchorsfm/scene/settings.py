@@ -77,6 +77,13 @@ class OneOf:
         return None if value in self.allowed else _choose(value, self.allowed)
 
 
+class NotEmpty:
+    """Any text but none."""
+
+    def problem(self, value: str) -> str | None:
+        return None if value.strip() else "is empty"
+
+
 class Parsed:
     """A string in a notation of its own: the parser raises InputError for others."""
 

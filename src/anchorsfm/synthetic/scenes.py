@@ -35,8 +35,18 @@ class LensConfig(Settings):
 
     camera_model: Annotated[str, OneOf(*colmap.CAMERA_MODELS)] = "OPENCV"
     """COLMAP camera model; the focal length (both, if it has two) and the principal point are the scene's."""
-    params: tuple[Annotated[float, Range(-1000, 1000)], ...] = ()
+    params: tuple[Annotated[float, Range(-1000, 1000)], ...] = (0.0, 0.0, 0.0, 0.0)
     """Its distortion parameters, in COLMAP's order, without focal lengths and principal point."""
+
+    @property
+    def first_param(self) -> int:
+        """Where the distortion parameters begin among those of the camera model."""
+        return colmap.make_camera(self.camera_model, 1.0, 8, 8).params[:2].count(1.0) + 2
+
+    def check_together(self) -> None:
+        count = len(colmap.make_camera(self.camera_model, 1.0, 8, 8).params) - self.first_param
+        if len(self.params) != count:
+            raise self.refused("params", f"{self.camera_model} has {count} distortion parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +101,14 @@ class SyntheticScene:
         return np.array([[f, 0, cx], [0, f, cy], [0, 0, 1]])
 
     def camera(self, image: int) -> Camera:
-        """Camera of an image with its distortion; raises ValueError if the lens has too few or too many parameters."""
-        lens, (width, height) = self.config.lens or LensConfig(camera_model="SIMPLE_PINHOLE"), self.config.size_wh
+        """Camera of an image with its distortion."""
+        lens, (width, height) = (
+            self.config.lens or LensConfig(camera_model="SIMPLE_PINHOLE", params=()),
+            self.config.size_wh,
+        )
         focal_px = float(self.focal_px[image])
         camera = colmap.make_camera(lens.camera_model, focal_px, width, height, self.principal_point_px)
-        num_focals = colmap.make_camera(lens.camera_model, 1.0, 8, 8).params[:2].count(1.0)
-        first = num_focals + 2
-        if len(lens.params) != len(camera.params) - first:
-            raise ValueError(f"{lens.camera_model} has {len(camera.params) - first} distortion parameters")
-        return replace(camera, params=(*camera.params[:first], *map(float, lens.params)))
+        return replace(camera, params=(*camera.params[: lens.first_param], *lens.params))
 
 
 def make_scene(config: SceneConfig) -> SyntheticScene:

@@ -36,28 +36,30 @@ class AdjustConfig(Settings):
     """Triangulation and bundle adjustment."""
 
     min_observations: Annotated[int, Range(6, 1_000_000)] = 30
-    """An image with fewer observations of triangulated points is not registered."""
+    """Fewest observations of triangulated points of an image; images with fewer are not registered."""
     min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
-    """Smallest triangulation angle of a point."""
+    """Smallest triangulation angle of a point in degrees."""
     first_error: Annotated[float, Range(1e-5, 1)] = 0.012
-    """Largest reprojection error of the first round, as a share of the long side of the image."""
+    """Largest reprojection error in the first round of the adjustment, as a share of the long side of the image."""
     second_error: Annotated[float, Range(1e-5, 1)] = 0.004
-    """The same in the second round."""
+    """Largest reprojection error in the second round of the adjustment, as a share of the long side of the image."""
     final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
-    """The same in the last rounds, in pixels of the working size (see --max-image-size)."""
+    """Largest reprojection error in the last rounds of the adjustment, in pixels of the working size (see
+    --max-image-size)."""
     refine_focal: bool = True
     """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
     refine_principal_point: bool = True
-    """Move the principal point of cameras that at least `principal_point_min_images` images share."""
+    """Adjust the principal points of cameras that enough images share (see `principal_point_min_images`)."""
     principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
-    """Fewer images do not show where the principal point is at all."""
+    """Fewest images of a camera with which its principal point is adjusted: fewer do not show where it is."""
     principal_point_prior: Annotated[float, Range(1e-9, 10)] = 0.0075
-    """Standard deviation of the principal point about the image centre (or its given place), as a share of the long
-    side: how much the photographs must show before they are believed."""
+    """Standard deviation of principal points about the image centre (or a given place), as a share of the long side:
+    the smaller it is, the more the photographs must show before they are believed."""
     max_iterations: Annotated[int, Range(1, 10_000)] = 50
-    """Of each call of the solver."""
+    """Most iterations of each call of the bundle adjustment."""
     num_threads: Threads = 1
-    """Threads of the solver. With one, equal input gives equal bits; with more, sums change order between runs."""
+    """Threads of the bundle adjustment. With one, equal input gives equal bits; with more, sums change order between
+    runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
