@@ -42,7 +42,7 @@ from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
-from anchorsfm.tracks.adjust import AdjustConfig
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
@@ -106,6 +106,14 @@ class PipelineConfig(Settings):
     seed: Seed = 0
     """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
@@ -114,6 +122,8 @@ class RunResult:
     images: ImageSet
     models: tuple[Reconstruction, ...]
     """Largest first."""
+    adjusted: tuple[AdjustResult, ...]
+    """How each model came out of its adjustment."""
     alignments: tuple[AlignmentResult, ...]
     depth_maps: tuple[DepthMaps, ...]
     """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
@@ -213,7 +223,14 @@ def reconstruct(
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
+    return RunResult(
+        images=images,
+        models=tuple(models),
+        adjusted=tuple(finished),
+        alignments=tuple(alignments),
+        depth_maps=maps,
+        report=report,
+    )
 
 
 def _check_settings(config: PipelineConfig) -> None:

@@ -29,9 +29,9 @@ class CloudConfig(Settings):
     depth map."""
     min_correlation: Annotated[float, Range(0, 1, below=True)] = 0.6
     """Smallest correlation of the windows around a point in the views that show it best."""
-    resolution: Annotated[float, Range(0.01, 1000)] = 1.0
+    resolution: Annotated[float, Range(0.05, 1000)] = 1.0
     """Side of the cells in which points of the cloud are merged: 1 is a pixel of the depth map of the closest view."""
-    max_points: Annotated[int, Range(1, 1_000_000_000)] = 5_000_000
+    max_points: Annotated[int, Range(1000, 1_000_000_000)] = 5_000_000
     """Most points of a cloud; cells are doubled in size until it has no more."""
     depth_maps: bool = False
     """Write depth, confidence and cameras of every view to OUT/dense/depth."""

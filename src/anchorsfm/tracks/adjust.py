@@ -5,7 +5,7 @@ error thresholds. Before the last round the camera models are chosen (see `lens`
 (see `principal_point`), tracks are completed and merged, and an adjustment to its optimum ends it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -75,6 +75,8 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    failed_steps: int = 0
+    """Steps of the rounds' adjustments that could not be computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ class _Setting:
     start: Reconstruction
     working_scale: Float[np.ndarray, "view"]
     held: Held
+    failed_steps: list[int] = field(default_factory=list)
+    """Of each adjustment so far."""
 
     def rows(self, model: Reconstruction) -> Int[np.ndarray, "view"]:
         """Rows of the start model that the views of a later model come from."""
@@ -114,6 +118,12 @@ class _Setting:
             function_tolerance=tolerance,
             num_threads=self.config.num_threads,
         )
+
+    def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
+        """The model at the optimum of what is not held."""
+        result, report = adjust(model, options, self.held_in(model))
+        self.failed_steps.append(report.failed_steps)
+        return result
 
     def may_move_centre(self, model: Reconstruction) -> Bool[np.ndarray, "camera"]:
         """Cameras that enough images share."""
@@ -175,7 +185,7 @@ def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Rec
     model = _triangulate_and_resect(model, setting, share)
     if not len(model.points):
         return model
-    adjusted, _ = adjust(model, setting.options(model, _LOOSE), setting.held_in(model))
+    adjusted = setting.adjusted(model, setting.options(model, _LOOSE))
     return with_plausible_cameras(adjusted, model)
 
 
@@ -205,7 +215,7 @@ def _finish(
         threshold = setting.max_error_px(model, None)
         model = filter_observations(model, max_error_px=threshold, min_angle_deg=setting.config.min_angle_deg)
         options = replace(options, refine_principal_point=free_centre, max_iterations=2 * options.max_iterations)
-        model, _ = adjust(model, options, held)
+        model = setting.adjusted(model, options)
         model, absurd = _drop_absurd_views(model)
         dropped = dropped | absurd
         held = setting.held_in(model)
@@ -216,6 +226,7 @@ def _finish(
         options=options,
         held=replace(held, camera=held.camera[used]),
         lenses=tuple(lenses[c] for c in used) if lenses else (),
+        failed_steps=sum(setting.failed_steps),
     )
 
 

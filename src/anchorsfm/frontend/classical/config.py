@@ -73,7 +73,7 @@ class DenseConfig(Settings):
 
     enabled: bool = True
     """Compute dense depth of pairs. Off leaves only matches, which are all that mappers other than the alignment
-    need."""
+    need where no dense cloud is made either."""
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
     scaled alike."""
