@@ -44,7 +44,7 @@ from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
-from anchorsfm.tracks.adjust import AdjustConfig
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
@@ -79,9 +79,9 @@ class PipelineConfig(Settings):
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions are condensed."""
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
     align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment."""
+    """Global alignment of all images."""
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
@@ -91,9 +91,10 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations."""
+    """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
     keep_database: bool = False
@@ -105,7 +106,15 @@ class PipelineConfig(Settings):
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
     seed: Seed = 0
-    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +124,8 @@ class RunResult:
     images: ImageSet
     models: tuple[Reconstruction, ...]
     """Largest first."""
+    adjusted: tuple[AdjustResult, ...]
+    """How each model came out of its adjustment."""
     alignments: tuple[AlignmentResult, ...]
     depth_maps: tuple[DepthMaps, ...]
     """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
@@ -214,7 +225,14 @@ def reconstruct(
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
+    return RunResult(
+        images=images,
+        models=tuple(models),
+        adjusted=tuple(finished),
+        alignments=tuple(alignments),
+        depth_maps=maps,
+        report=report,
+    )
 
 
 def _check_settings(config: PipelineConfig) -> None:

@@ -42,7 +42,7 @@ MIN_DECREASE = 1e-3
 ROWS_PER_PAIR = 256
 MAX_TRIES = 8
 NEAR = 1e-3
-"""Depths, as a share of the median, nearer than which a point says nothing."""
+"""Depths, as a share of the median, nearer than which a point is uninformative."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,7 +176,7 @@ class _Checkpoint:
 
 
 def _positions(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "pair 2"]:
-    """For both ends of every pair: the how-many-th pair of that image it is, counted from 1."""
+    """For both ends of every pair: the number of the pair among those of that image, from 1."""
     flat = pairs.ravel()
     order = np.argsort(flat, kind="stable")
     ranked = flat[order]

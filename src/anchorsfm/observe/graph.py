@@ -27,15 +27,15 @@ class GraphConfig(Settings):
     """How predictions are condensed."""
 
     subsample: Annotated[int, Range(1, 64)] = 8
-    """Side of a block in grid pixels; each block has one depth unknown."""
+    """Side of the blocks that share one unknown depth, in pixels of the front end's grid."""
     matching_conf_thr: Annotated[float, Range(0, 1_000_000)] = 5.0
-    """A pair whose best match confidence does not exceed this is used through the regression fallback."""
+    """Confidence that the best match of a pair must exceed; other pairs are used through the regression fallback."""
     canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
-    """How depth within a block is averaged over pairs."""
+    """How depth within a block is averaged over the pairs of an image: avg-angle, or the simpler avg-reldepth."""
     pixel_centre: Annotated[float, Range(0, 1)] = 0.5
-    """Coordinate of the centre of the pixel with index 0: 0.5 as in COLMAP."""
+    """Coordinate of the centre of the first pixel: 0.5 as in COLMAP. Others are for comparisons only."""
     double_precision: bool = False
-    """Keep the running sums in float64."""
+    """Keep the running sums of canonical views in float64."""
     robust_focal: bool = True
     """Leave points that no focal length explains out of the focal estimate."""
     focal_range: FocalRange = FOCAL_RANGE

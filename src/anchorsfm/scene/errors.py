@@ -2,7 +2,7 @@
 
 
 class AnchorSfMError(Exception):
-    """A fault in the input or the surroundings; the message names the file or number and the way out."""
+    """A fault in the input or the surroundings; the message names the file or number and says how to fix it."""
 
 
 class InputError(AnchorSfMError):
