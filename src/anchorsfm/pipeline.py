@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align_component
 from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.scene import long_side_px
 from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
@@ -28,6 +29,7 @@ from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.output import OutputFolder, changed_settings
 from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.pairing.similarity import open_similarity, read_similarity
@@ -42,7 +44,7 @@ from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
-from anchorsfm.tracks.adjust import AdjustConfig
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
@@ -77,9 +79,9 @@ class PipelineConfig(Settings):
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions are condensed."""
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
     align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment."""
+    """Global alignment of all images."""
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
@@ -89,9 +91,10 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations."""
+    """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
     bundle_adjustment: Annotated[bool, tyro.conf.Suppress] = True
@@ -105,7 +108,15 @@ class PipelineConfig(Settings):
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
     seed: Seed = 0
-    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +126,8 @@ class RunResult:
     images: ImageSet
     models: tuple[Reconstruction, ...]
     """Largest first."""
+    adjusted: tuple[AdjustResult, ...]
+    """How each model came out of its adjustment."""
     alignments: tuple[AlignmentResult, ...]
     depth_maps: tuple[DepthMaps, ...]
     """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
@@ -220,7 +233,14 @@ def reconstruct(
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
+    return RunResult(
+        images=images,
+        models=tuple(models),
+        adjusted=tuple(finished),
+        alignments=tuple(alignments),
+        depth_maps=maps,
+        report=report,
+    )
 
 
 def _check_settings(config: PipelineConfig) -> None:
@@ -312,9 +332,12 @@ def _observe(
             return counted(log.watch(collector.watch(stream)), advance)
 
         if _needs_depth(config):
-            return observe(images.num_images, predictor, pairs, config.graph, store, watch)
-        for _ in watch(iter(predictor)):
+            return observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
+        left_out = LeftOut()
+        for _ in watch(sanitised(iter(predictor), left_out)):
             pass
+        if left_out.pairs:
+            progress.warn(str(left_out))
         return None
 
 
@@ -332,10 +355,13 @@ def _align_components(
         part = select_component(scene, component)
         given = known.for_alignment(part.image, predictor.grid, config.focal_px)
         cameras = images.camera_index[part.image]
-        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
+        side = long_side_px(images, predictor.grid)[part.image]
+        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, side, given)
         arrays = store.load("alignment", key)
         if arrays is None:
-            result = align_component(part, config.align, camera_index=cameras, known=given, progress=progress)
+            result = align_component(
+                part, config.align, camera_index=cameras, long_side_px=side, known=given, progress=progress
+            )
             arrays = to_arrays(result)
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))
@@ -363,7 +389,7 @@ def _mapper_input(
     ).matches
     return MapperInput(
         images=images,
-        cameras=_cameras(predictor, scene, images, known, config.camera_model),
+        cameras=_cameras(predictor, scene, images, known, config),
         given=known.frozen_cameras(np.arange(images.num_cameras)),
         matches=matches,
         tracks=build_tracks(matches, images.num_images),
@@ -382,15 +408,21 @@ def _working_scale(
 
 
 def _cameras(
-    predictor: PairPredictor, scene: ObservedScene | None, images: ImageSet, known: KnownCameras, camera_model: str
+    predictor: PairPredictor,
+    scene: ObservedScene | None,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
     focal_px = getattr(predictor, "focal_px", None)
-    if focal_px is None:
+    if focal_px is None and config.focal_px is not None:
+        focal_px = np.full(images.num_images, config.focal_px)
+    elif focal_px is None:
         views = [None] * images.num_images if scene is None else list(scene.views)
         focal = [np.nan if view is None else view.focal_px for view in views]
         focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
-    return start_cameras(images, focal_px, camera_model, known=known.cameras, grid=predictor.grid)
+    return start_cameras(images, focal_px, config.camera_model, known=known.cameras, grid=predictor.grid)
 
 
 def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:

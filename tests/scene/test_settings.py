@@ -177,6 +177,11 @@ def test_names_that_ran_something_else() -> None:
 def test_settings_that_exclude_each_other() -> None:
     with pytest.raises(InputError, match=r"KnownConfig\.position_sigma = 1\.0: .*freeze_poses"):
         KnownConfig(position_sigma=1.0)
+    no_depth = ClassicalFrontend(dense=DenseConfig(enabled=False))
+    for settings in ({}, {"mapper": "tracks"}, {"dense": False}):
+        with pytest.raises(InputError, match=r"PipelineConfig\.classical\.dense\.enabled = False"):
+            PipelineConfig(classical=no_depth, **settings)
+    PipelineConfig(classical=no_depth, mapper="tracks", dense=False)
     with pytest.raises(InputError, match=r"DenseConfig\.min_planes = 200: .* max_planes, 160"):
         DenseConfig(min_planes=200)
 

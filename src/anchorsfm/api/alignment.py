@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from anchorsfm.align.adam import SolverResult
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.run import PreparedAlignment, coarse_stage, fine_stage, finish, prepare
+from anchorsfm.align.scene import long_side_px
 from anchorsfm.api import arguments
 from anchorsfm.api.arguments import ByName
 from anchorsfm.api.condensed import CondensedScene, condense
@@ -317,8 +318,7 @@ def align_coarse(
         tree = kinematic_tree(scene, tree)
     elif not isinstance(tree, KinematicTree) or len(tree.parent) != len(scene.names):
         raise InputError(f"tree: expected what kinematic_tree() returns for these {len(scene.names)} images, or a mode")
-    cameras = _camera_index(scene, shared_intrinsics)
-    prepared = prepare(scene.scene, scene.anchors, tree, config, camera_index=cameras)
+    prepared = _prepared(scene, tree, config, shared_intrinsics)
     with progress_of(progress) as shown:
         return Alignment(scene, prepared, coarse_stage(prepared, shown), None)
 
@@ -404,8 +404,7 @@ def sparse_global_alignment(
                 config.kinematic_mode,
                 allow_unmatched_edges=config.reference.unmatched_tree_edges,
             )
-            cameras = _camera_index(part, shared_intrinsics)
-            prepared = prepare(part.scene, part.anchors, tree, config, camera_index=cameras)
+            prepared = _prepared(part, tree, config, shared_intrinsics)
             coarse = coarse_stage(prepared, shown)
             fine = fine_stage(prepared, coarse, shown) if config.niter2 else None
             aligned.append(Alignment(part, prepared, coarse, fine))
@@ -433,6 +432,20 @@ def _split(settings: Mapping[str, object], frontend: object) -> _Split:
         for part in owners:
             part[given] = value
     return parts
+
+
+def _prepared(
+    scene: CondensedScene, tree: KinematicTree, config: AlignConfig, shared: bool | None
+) -> PreparedAlignment:
+    predictions = scene.predictions
+    return prepare(
+        scene.scene,
+        scene.anchors,
+        tree,
+        config,
+        camera_index=_camera_index(scene, shared),
+        long_side_px=long_side_px(predictions.images, predictions.grid)[scene.scene.image],
+    )
 
 
 def _camera_index(scene: CondensedScene, shared: bool | None) -> Int[np.ndarray, "image"]:

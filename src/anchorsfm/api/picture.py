@@ -28,7 +28,7 @@ def draw_scene(
         return _png(canvas)
     finite = np.isfinite(xyz).all(axis=1)
     xyz, rgb = xyz[finite], rgb[finite]
-    axes = _viewing_axes(cam_from_world)
+    axes = _viewing_axes(cam_from_world, xyz)
     centres = camera_centres(cam_from_world)
     low, high = _extent(np.concatenate([centres, xyz]) @ axes[:2].T, centres @ axes[:2].T)
     room = np.array([WIDTH, HEIGHT]) - 2 * _MARGIN_PX
@@ -66,9 +66,11 @@ def as_html(picture: bytes, caption: str) -> str:
     )
 
 
-def _viewing_axes(cam_from_world: Float[np.ndarray, "view 3 4"]) -> Float[np.ndarray, "3 3"]:
+def _viewing_axes(
+    cam_from_world: Float[np.ndarray, "view 3 4"], xyz: Float[np.ndarray, "point 3"]
+) -> Float[np.ndarray, "3 3"]:
     """Rows: right, up and forward of the picture in the world frame, looking as the cameras do and down."""
-    up = up_direction(cam_from_world)
+    up = up_direction(cam_from_world, xyz)
     ahead = cam_from_world[:, 2, :3].mean(axis=0)
     ahead = ahead - (ahead @ up) * up
     if np.linalg.norm(ahead) < 1e-3:

@@ -10,6 +10,7 @@ import pycolmap
 from jaxtyping import Float
 
 from anchorsfm.colmap.bundle import BundleOptions, BundleProblem, Held, bundle_problem
+from anchorsfm.colmap.quiet import silent
 from anchorsfm.scene.reconstruction import Reconstruction
 
 _DAMPING = 1e-8
@@ -53,9 +54,5 @@ def _estimate(
     options = pycolmap.BACovarianceOptions()
     options.params = params
     options.damping = damping
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # every failed attempt is a warning
-    try:
+    with silent():
         return pycolmap.estimate_ba_covariance(options, problem.model, problem.adjuster)
-    finally:
-        pycolmap.logging.minloglevel = level

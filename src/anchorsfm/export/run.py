@@ -36,11 +36,11 @@ class ExportConfig(Settings):
     masks: Path | None = None
     """Folder with a mask <image name>.png (or <name without extension>.png) for every image: black is ignored."""
     invert_masks: bool = False
-    """White instead of black is ignored."""
+    """Ignore the white parts of masks instead of the black ones."""
     undistort: UndistortConfig = field(default_factory=UndistortConfig)
-    """The undistorted pictures."""
+    """How the pictures of the format `undistorted` are made."""
     jpeg_quality: Annotated[int, Range(1, 100)] = 95
-    """Of pictures made from JPEG photographs, 1 .. 100; PNG, TIFF and BMP become PNG."""
+    """JPEG quality, 1 .. 100, of pictures made from JPEG photographs; PNG, TIFF and BMP become PNG."""
 
 
 def export(

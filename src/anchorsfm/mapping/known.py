@@ -27,16 +27,18 @@ class KnownConfig(Settings):
     """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
 
     model: Path | None = None
-    """Folder of the model; its images are matched by name. Cameras of other photographs are found as usual."""
+    """Folder of a COLMAP model with known cameras; its images are matched by name. Cameras of other photographs are
+    found as usual."""
     use_poses: bool = True
-    """Take its poses; without this only its intrinsics are used."""
+    """Take the poses of the known model; without this only its intrinsics are used."""
     freeze_poses: bool = True
-    """Keep its poses exactly; otherwise they only start the alignment."""
+    """Keep the poses of the known model exactly; otherwise they only start the alignment."""
     position_sigma: Annotated[float | None, Range(1e-9, 1e9)] = None
-    """Standard deviation of its camera positions, in its own units: positions that are not kept exactly (see
-    --known.no-freeze-poses) then draw the adjustment with this strength, and the result is in its frame and scale."""
+    """Standard deviation of the known model's camera positions, in its own units: positions that are not kept exactly
+    (see --known.no-freeze-poses) then constrain the adjustment with this strength, and the result is in the known frame
+    and scale."""
     freeze_intrinsics: bool = True
-    """Keep its intrinsics exactly; otherwise they only start the alignment."""
+    """Keep the intrinsics of the known model exactly; otherwise they only start the alignment."""
 
     def check_together(self) -> None:
         if self.position_sigma is not None and self.freeze_poses:
@@ -100,7 +102,7 @@ class KnownCameras:
         return poses
 
     def position_priors(self, image: Int[np.ndarray, "view"]) -> PositionPriors | None:
-        """Positions of the images of a model that draw the adjustment; None unless they are asked for."""
+        """Positions of the images of a model that constrain the adjustment; None unless they are asked for."""
         sigma = self.config.position_sigma
         if sigma is None or self.config.freeze_poses or not any(int(k) in self.poses for k in image):
             return None

@@ -3,8 +3,10 @@
 import numpy as np
 
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows
+from anchorsfm.report.figures import short
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.degeneracy import FEW_POINTS, describe_degeneracy
 from anchorsfm.tracks.uncertainty import WEAK_POSITION, ModelUncertainty
 
@@ -16,12 +18,24 @@ _MAX_CAMERAS = 3
 """Remarks of a kind about single cameras."""
 
 
-def model_remarks(model: Reconstruction, uncertainty: ModelUncertainty, images: ImageSet) -> tuple[str, ...]:
+def model_remarks(result: AdjustResult, uncertainty: ModelUncertainty, images: ImageSet) -> tuple[str, ...]:
     """Remarks about one model; none if nothing is unusual.
 
     `images` knows the recorded focal lengths.
     """
-    return (*_shape(model), *_positions(uncertainty), *_focal_lengths(model, uncertainty, images))
+    model = result.model
+    return (
+        *_shape(model),
+        *_positions(uncertainty),
+        *_focal_lengths(model, uncertainty, images),
+        *_failures(result.failed_steps),
+    )
+
+
+def _failures(steps: int) -> list[str]:
+    if not steps:
+        return []
+    return [f"{steps} steps of the adjustment could not be computed: cameras in one place, or hardly any points"]
 
 
 def _shape(model: Reconstruction) -> list[str]:
@@ -63,7 +77,7 @@ def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images:
         focal_px, sigma_px = focal_length_px(camera), float(np.mean(np.array(deviations)[focal_rows(camera)]))
         if sigma_px == 0:
             continue
-        claim = f"camera {row}: focal length {focal_px:.0f} px +- {sigma_px:.2g} estimated"
+        claim = f"camera {row}: focal length {focal_px:.0f} px +- {short(sigma_px, 2):g} estimated"
         recorded = images.focal_prior_px[model.image[model.camera_index == row]]
         recorded_px = float(np.median(recorded)) if len(recorded) and np.isfinite(recorded).all() else np.nan
         if abs(focal_px - recorded_px) > CONTRADICTION * recorded_px:

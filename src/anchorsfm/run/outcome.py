@@ -64,7 +64,7 @@ class Outcome:
                     uncertainty,
                     self.images.names,
                     self.tree,
-                    remarks=model_remarks(model, uncertainty, self.images),
+                    remarks=model_remarks(result, uncertainty, self.images),
                 )
                 for number, (model, result, uncertainty) in enumerate(results)
             ),

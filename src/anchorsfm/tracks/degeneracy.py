@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from anchorsfm.geometry.planes import fit_plane
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.points import widest_angles_deg
 from anchorsfm.tracks.views import view_of_image
 
-FLAT = 0.01
+FLAT = 0.03
 """Points lie in a plane if nine of ten are nearer to it than this share of their depth."""
 NARROW_DEG = 3.0
 """Cameras hardly moved if half the points are seen under a smaller angle than this."""
 FEW_POINTS = 100
-_ROUNDS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +42,14 @@ def describe_degeneracy(model: Reconstruction) -> Degeneracy:
     if len(model.points) < 4:
         return Degeneracy(views=len(model.image), points=len(model.points), thickness=np.nan, angle_deg=np.nan)
     depth = _depths(model)
-    centre, normal = plane_of(model.points)
-    distance = np.abs((model.points - centre) @ normal)
+    plane = fit_plane(model.points)
+    distance = np.abs((model.points - plane.centre) @ plane.normal)
     return Degeneracy(
         views=len(model.image),
         points=len(model.points),
         thickness=float(np.percentile(distance, 90) / np.median(depth)),
         angle_deg=float(np.median(widest_angles_deg(model))),
     )
-
-
-def plane_of(points: Float[np.ndarray, "point 3"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
-    """Place and unit normal of the plane through most of the points: least squares, trimmed to the nearer 80 %."""
-    near = np.ones(len(points), bool)
-    for _ in range(_ROUNDS):
-        centre = points[near].mean(axis=0)
-        normal = np.linalg.eigh((points[near] - centre).T @ (points[near] - centre))[1][:, 0]
-        distance = np.abs((points - centre) @ normal)
-        near = distance <= np.percentile(distance, 80)
-    return centre, normal
 
 
 def _depths(model: Reconstruction) -> Float[np.ndarray, "obs"]:
