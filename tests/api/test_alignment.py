@@ -188,9 +188,9 @@ def test_components_come_apart_and_lone_images_are_named(predictions):
         anchorsfm.kinematic_tree(scene)
 
 
-def test_predictions_of_files_continue_from_the_cache(rendered: Path, tmp_path):
+def test_predictions_of_files_continue_from_the_cache(workplace: Path, tmp_path):
     call = {"pairs": [(0, 1)], "cache": tmp_path, "dense__enabled": False}
-    files = sorted((rendered / "images").iterdir())[:2]
+    files = sorted((workplace / "photos").iterdir())[:2]
     first = list(anchorsfm.predict_pairs(files, **call))
     again = list(anchorsfm.predict_pairs([str(path) for path in files], **call))
     assert len(first[0].keypoint_matches) == len(again[0].keypoint_matches) > 0

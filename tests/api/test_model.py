@@ -16,16 +16,10 @@ from anchorsfm.geometry.transforms import compose
 from anchorsfm.scene.progress import RecordingProgress
 
 
-@pytest.fixture(scope="module")
-def run(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[anchorsfm.Model, Path]:
-    output = tmp_path_factory.mktemp("api") / "out"
-    return anchorsfm.reconstruct(str(rendered / "images"), str(output), cloud__depth_maps=True), output
-
-
-def test_poses_are_those_of_the_written_model(run, rendered):
+def test_poses_are_those_of_the_written_model(run, workplace):
     model, output = run
     written = pycolmap.Reconstruction(str(output / "sparse" / "0"))
-    assert list(model.poses) == list(model.names) == [f"{k:04d}.jpg" for k in range(5)]
+    assert list(model.poses) == list(model.names) == [f"{k:04d}.jpg" for k in range(4)]
     for image in written.images.values():
         pose = model.poses[image.name]
         assert np.allclose(pose.cam_from_world, image.cam_from_world().matrix())
@@ -34,24 +28,24 @@ def test_poses_are_those_of_the_written_model(run, rendered):
         assert np.allclose(compose(pose.cam_from_world, pose.world_from_cam), np.eye(3, 4), atol=1e-12)
         x, y, z, w = image.cam_from_world().rotation.quat
         assert np.allclose(np.abs(pose.quaternion @ [w, x, y, z]), 1)
-    assert evaluate_poses(read_poses(output), read_poses(rendered / "truth.json")).auc[0] > 0.95
+    assert evaluate_poses(read_poses(output), read_poses(workplace / "truth.json")).auc[1] > 0.9
 
 
 def test_points_tracks_and_intrinsics_agree(run):
     model, _ = run
     camera, pose = model.intrinsics["0001.jpg"], model.poses["0001.jpg"]
-    assert camera.size_wh == (480, 360) and camera.K.shape == (3, 3) and camera in model.cameras
+    assert camera.size_wh == (320, 240) and camera.K.shape == (3, 3) and camera in model.cameras
     point, xy = model.tracks.seen_by("0001.jpg")
     in_camera = model.points.xyz[point] @ pose.rotation.T + pose.translation
     assert np.abs(camera.rays(xy) - in_camera[:, :2] / in_camera[:, 2:]).max() * camera.K[0, 0] < 4
     assert np.bincount(model.tracks.point).tolist() == model.points.track_length.tolist()
     assert (model.tracks.image_name == "0001.jpg").sum() == len(point)
-    assert len(model.points) == len(model.points.error_px) == len(model.points.rgb) > 300
+    assert len(model.points) == len(model.points.error_px) == len(model.points.rgb) > 100
 
 
 def test_it_is_short_as_text_and_a_picture_in_notebooks(run):
     model, _ = run
-    assert repr(model).startswith("<Model: 5 of 5 images, ") and len(repr(model)) < 100
+    assert repr(model).startswith("<Model: 4 of 4 images, ") and len(repr(model)) < 100
     page = model._repr_html_()
     assert "data:image/png;base64," in page and "http" not in page and len(page) < 200_000
 
@@ -82,7 +76,7 @@ def test_a_loaded_model_is_the_same(run):
 def test_saved_models_are_colmap_models_and_more(run, tmp_path):
     model, _ = run
     assert model.save(tmp_path / "a", formats=["ply", "tum"]) == tmp_path / "a"
-    assert pycolmap.Reconstruction(str(tmp_path / "a")).num_reg_images() == 5
+    assert pycolmap.Reconstruction(str(tmp_path / "a")).num_reg_images() == 4
     assert {folder.name for folder in (tmp_path / "a" / "export").iterdir()} == {"ply", "tum"}
     model.save(str(tmp_path / "b"), text=True)
     assert repr(anchorsfm.load(tmp_path / "b")) == repr(model)
@@ -91,17 +85,17 @@ def test_saved_models_are_colmap_models_and_more(run, tmp_path):
     assert model.to_pycolmap().num_points3D() == len(model.points)
 
 
-def test_images_without_a_pose_come_with_the_reason(rendered, tmp_path):
+def test_images_without_a_pose_come_with_the_reason(workplace, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
-    for path in (rendered / "images").iterdir():
+    for path in (workplace / "photos").iterdir():
         (photos / path.name).symlink_to(path)
-    noise = np.random.default_rng(0).integers(0, 255, (360, 480, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photos / "noise.png")
     (photos / "broken.jpg").write_bytes(b"\xff\xd8")
     told = RecordingProgress(anchorsfm.Progress())
     model = anchorsfm.reconstruct(
-        photos, tmp_path / "out", mapper="tracks", dense=False, adjust=False, max_image_size=400, progress=told
+        photos, tmp_path / "out", mapper="tracks", dense=False, adjust=False, max_image_size=300, progress=told
     )
     assert set(model.unregistered) == {"noise.png", "broken.jpg"} and "noise.png" not in model
     with pytest.raises(KeyError, match=r"did you mean '0001.jpg'"):
@@ -109,7 +103,7 @@ def test_images_without_a_pose_come_with_the_reason(rendered, tmp_path):
     assert model.poses.get("noise.png") is None
     assert dict(anchorsfm.load(tmp_path / "out").unregistered) == model.unregistered
     assert any("broken.jpg" in warning for warning in model.warnings) and tuple(told.warnings) == model.warnings
-    assert len(model) == 5 and model.dense_cloud is None and not model.depth_maps
+    assert len(model) == 4 and model.dense_cloud is None and not model.depth_maps
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert all(image["position"] is None for image in report["models"][0]["uncertainty"]["images"])
 

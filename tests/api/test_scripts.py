@@ -13,16 +13,6 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "docs" / "python"
 NAMES = ("reconstruct", "alignment", "matches", "frontend", "network")
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
-
-    folder = tmp_path_factory.mktemp("workplace")
-    write_photographs(make_scene(SceneConfig(num_images=4, size_wh=(320, 240), arc_deg=30.0, seed=3)), folder)
-    (folder / "images").rename(folder / "photos")
-    return folder
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_runs_and_is_short(name, workplace, tmp_path, monkeypatch, capsys):
     path = SCRIPTS / f"{name}.py"

@@ -198,11 +198,11 @@ NET: sfm.Mast3r
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plain_python(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def plain_python(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """As users run it: without the checks of annotations that the tests add."""
     global NET, PHOTOS
     weights = write_weights(tmp_path_factory.mktemp("weights") / "net", MAST3R)
-    NET, PHOTOS = sfm.load_mast3r(weights, device="cpu", accept_weights_license=True), str(rendered / "images")
+    NET, PHOTOS = sfm.load_mast3r(weights, device="cpu", accept_weights_license=True), str(workplace / "photos")
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
