@@ -30,7 +30,7 @@ from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.observe.sanitise import LeftOut, sanitised
-from anchorsfm.output import OutputFolder, changed_settings
+from anchorsfm.output import OutputFolder, changed_settings, plain
 from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
@@ -161,7 +161,7 @@ def reconstruct(
     changed = changed_settings(config, PipelineConfig())
     progress = recorded = RecordingProgress(progress)
     folder, clock = OutputFolder(output, progress), StageClock()
-    folder.prepare(config)
+    folder.prepare(_recorded(config, frontend))
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
@@ -179,7 +179,9 @@ def reconstruct(
         given = _mapper_input(collector, predictor, scene, images, known, config)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
             nothing = Outcome(images=images, log=log, weights=licence_of(predictor))
-            folder.write_report(nothing.report(config, changed, config.seed, clock, recorded), (), progress)
+            folder.write_report(
+                nothing.report(_recorded(config, frontend), changed, config.seed, clock, recorded), (), progress
+            )
             raise _unrelated(images, log)
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
@@ -227,7 +229,7 @@ def reconstruct(
             depth=depth_log.finish(folder.store),
             weights=licence_of(predictor),
         )
-        report = outcome.report(config, changed, config.seed, clock, recorded)
+        report = outcome.report(_recorded(config, frontend), changed, config.seed, clock, recorded)
     report = replace(report, stages=tuple(clock.timings))
     folder.write_report(report, models, progress)
     if not models:
@@ -241,6 +243,11 @@ def reconstruct(
         depth_maps=maps,
         report=report,
     )
+
+
+def _recorded(config: PipelineConfig, frontend: Frontend | None) -> object:
+    """The settings as the record of the run has them: a front end of one's own is no value of `config.frontend`."""
+    return config if frontend is None else plain(config) | {"frontend": str(getattr(frontend, "name", "one's own"))}
 
 
 def _check_settings(config: PipelineConfig) -> None:

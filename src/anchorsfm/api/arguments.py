@@ -171,13 +171,16 @@ def pair_rows(argument: str, value: object, names: Sequence[str]) -> list[tuple[
     if hasattr(value, "detach") or isinstance(value, np.ndarray):
         value = plain_array(argument, value).tolist()
     assert isinstance(value, Iterable)
+    row_of = {name: row for row, name in enumerate(names)}
     found = set()
     for number_, pair in enumerate(value):
         place = f"{argument}[{number_}]"
         ends = [] if isinstance(pair, (str, bytes, Mapping)) or not isinstance(pair, Iterable) else list(pair)
         if len(ends) != 2:
             raise InputError(f"{place} = {short(pair)}: {expected}")
-        i, j = (image_rows(place, end, names) for end in ends)
+        i, j = (
+            row_of[end] if isinstance(end, str) and end in row_of else image_rows(place, end, names) for end in ends
+        )
         if i == j:
             raise InputError(f"{place}: image {names[i]} is paired with itself")
         found.add((min(i, j), max(i, j)))

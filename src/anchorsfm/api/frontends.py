@@ -176,6 +176,8 @@ class CheckedFrontend:
                 f"not {arguments.describe(frontend)}"
             )
         self._frontend = frontend
+        self.name = type(frontend).__name__
+        """What the record of a run calls it."""
 
     def open(self, images: ImageSet, pairs: PairList, store: Store, progress: Progress) -> "CheckedPredictor":
         """Raises InputError if what the front end returns is no predictor for these images and pairs."""

@@ -105,7 +105,9 @@ class Mast3r:
 
     def open(self, images: ImageSet, pairs: PairList, store: Store, progress: Progress) -> "Mast3rPredictor":
         """Of the protocol `anchorsfm.Frontend`."""
-        return self.config.open(images, pairs, store, progress)
+        predictor = self.config.open(images, pairs, store, progress)
+        predictor.network = self.network  # which it would load again
+        return predictor
 
     def __repr__(self) -> str:
         return f"<Mast3r: {self.config.weights} on {self.device}, pictures of {self.image_size} pixels>"

@@ -180,7 +180,8 @@ def as_predictions(predictions: Sequence[Any], names: Sequence[str] | None = Non
     """
     if not isinstance(predictions, (list, tuple)) or not predictions:
         raise InputError(f"predictions: expected a list with one entry per pair, not {arguments.describe(predictions)}")
-    made = [_ready(k, entry, names) for k, entry in enumerate(predictions)]
+    known = names if names is not None else _numbered(predictions)
+    made = [_ready(f"predictions[{k}]", entry, known) for k, entry in enumerate(predictions)]
     ordered = sorted(made, key=lambda prediction: (prediction.i, prediction.j))
     for first, second in pairwise(ordered):
         if (first.i, first.j) == (second.i, second.j):
@@ -231,15 +232,19 @@ def _at(values: Float[np.ndarray, "h w"], xy: Float[np.ndarray, "point 2"]) -> F
     return np.asarray(values, np.float64)[y, x]
 
 
-def _ready(number: int, entry: Any, names: Sequence[str] | None) -> PairPrediction:
-    place = f"predictions[{number}]"
+def _numbered(predictions: Sequence[Any]) -> list[str]:
+    """Names of images that are only counted."""
+    ends = [entry.get(end) for entry in predictions if isinstance(entry, Mapping) for end in ("i", "j")]
+    return [str(k) for k in range(1 + max((int(end) for end in ends if isinstance(end, (int, np.integer))), default=0))]
+
+
+def _ready(place: str, entry: Any, names: Sequence[str]) -> PairPrediction:
     if isinstance(entry, PairPrediction):
         return entry
     if not isinstance(entry, Mapping) or "i" not in entry or "j" not in entry:
         what = f"keys {', '.join(map(str, entry))}" if isinstance(entry, Mapping) else arguments.describe(entry)
         raise InputError(f"{place}: expected a PairPrediction or a dictionary with i, j, xy_i, xy_j ..., not {what}")
-    known = names if names is not None else [str(k) for k in range(1_000_000)]
-    i, j = (arguments.image_rows(f"{place}: {end}", entry[end], known) for end in ("i", "j"))
+    i, j = (arguments.image_rows(f"{place}: {end}", entry[end], names) for end in ("i", "j"))
     if i >= j:
         raise InputError(f"{place}: expected i < j, got ({i}, {j})")
     return prediction_of({key: value for key, value in entry.items() if key not in ("i", "j")}, i, j)
