@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
-from anchorsfm.scene.settings import Range, Seed, Settings
+from anchorsfm.scene.settings import FocalRange, Range, Seed, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,8 @@ class IntrinsicsConfig(Settings):
     """Focal length over long side that is assumed where nothing else is known."""
     typical_focal_spread: Annotated[float, Range(0.01, 5)] = 0.5
     """Standard deviation of the logarithm of the above over all cameras."""
+    focal_range: FocalRange = (0.2, 20.0)
+    """Shortest and longest focal length over long side that pairs can show."""
     recorded_focal_spread: Annotated[float, Range(0, 5)] = 0.1
     """Standard deviation of the logarithm of the error of recorded focal lengths; 0 takes them as exact."""
     max_recorded_error: Annotated[float, Range(0, 5)] = 0.25
