@@ -9,13 +9,14 @@ import numpy as np
 import tyro.conf
 from jaxtyping import Float
 
-from anchorsfm.align import AlignConfig, align
+from anchorsfm.align import AlignConfig, align_component
 from anchorsfm.align.archive import from_arrays, to_arrays
-from anchorsfm.align.schedules import SCHEDULES
+from anchorsfm.align.scene import long_side_px
 from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
 from anchorsfm.dense.maps import DepthMaps
+from anchorsfm.frontend import FRONTENDS, FrontendName, RunSettings
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
@@ -26,13 +27,12 @@ from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
 from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
-from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
-from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
-from anchorsfm.observe.tree import build_tree
+from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.output import OutputFolder, changed_settings
-from anchorsfm.pairing import make_pairs
+from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
@@ -43,52 +43,58 @@ from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig
+from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 
+_FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
+"""Between a fisheye and a telescope."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
+class PipelineConfig(Settings):
     """Settings of a run."""
 
-    max_image_size: int = 1024
+    max_image_size: Annotated[int, Range(64, 65536)] = 1024
     """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data."""
-    focal_px: float | None = None
-    """Focal length of all images in original pixels, instead of EXIF or an estimate."""
-    scene_graph: str = "auto"
+    focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
+    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
+    principal points and distortions are adjusted."""
+    scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
-    prefilter: str | None = None
+    prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
-    frontend: Literal["classical", "mast3r"] = "classical"
+    frontend: FrontendName = "classical"
     """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
     """The embedded front end: no weights, no GPU."""
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions are condensed."""
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
     align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment."""
+    """Global alignment of all images."""
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
-    camera_model: str = "auto"
+    camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
     """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
     camera the simplest one that predicts observations held out of the adjustment."""
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations."""
+    """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
     keep_database: bool = False
@@ -99,8 +105,16 @@ class PipelineConfig:
     """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
-    seed: int = 0
-    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+    seed: Seed = 0
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,8 @@ class RunResult:
     images: ImageSet
     models: tuple[Reconstruction, ...]
     """Largest first."""
+    adjusted: tuple[AdjustResult, ...]
+    """How each model came out of its adjustment."""
     alignments: tuple[AlignmentResult, ...]
     depth_maps: tuple[DepthMaps, ...]
     """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
@@ -135,12 +151,13 @@ def reconstruct(
     config = config or PipelineConfig()
     _check_settings(config)
     changed = changed_settings(config, PipelineConfig())
-    folder, clock = OutputFolder(output), StageClock()
-    folder.prepare(config)
     progress = recorded = RecordingProgress(progress)
+    folder, clock = OutputFolder(output, progress), StageClock()
+    folder.prepare(config)
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
+        _require_plausible_focal(config, images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
@@ -198,7 +215,7 @@ def reconstruct(
             uncertainties=tuple(uncertainties),
             alignments=tuple(alignments),
             dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
-            tree=kinematic_edges(_present(scene), config.align.kinematic_mode) if alignments else None,
+            tree=kinematic_edges(_present(scene), config.align) if alignments else None,
             depth=depth_log.finish(folder.store),
             weights=licence_of(predictor),
         )
@@ -208,24 +225,22 @@ def reconstruct(
     if not models:
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
         raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
+    return RunResult(
+        images=images,
+        models=tuple(models),
+        adjusted=tuple(finished),
+        alignments=tuple(alignments),
+        depth_maps=maps,
+        report=report,
+    )
 
 
 def _check_settings(config: PipelineConfig) -> None:
-    """Settings whose type does not say what is allowed."""
-    if config.max_image_size < 64:
-        raise InputError(f"--max-image-size {config.max_image_size} is too small: use at least 64 pixels")
-    config.cloud.check()
+    """What depends on the surroundings, or on settings of several parts."""
     check_mesh_method(config.cloud.mesh)
-    for option, value, allowed in (
-        ("--align.kinematic-mode", config.align.kinematic_mode, KINEMATIC_MODES),
-        ("--align.schedule", config.align.schedule, tuple(SCHEDULES)),
-        ("--camera-model", config.camera_model, ("auto", *CAMERA_MODELS)),
-    ):
-        if value not in allowed:
-            raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
-    if config.known.position_sigma is not None and config.known.freeze_poses:
-        raise InputError("--known.position-sigma says how far known positions may be off: add --known.no-freeze-poses")
+    check_scene_graph(config.scene_graph, has_similarity=config.similarity is not None)
+    if config.similarity is not None:
+        open_similarity(config.similarity)
     if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
@@ -233,12 +248,7 @@ def _check_settings(config: PipelineConfig) -> None:
 
 
 def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
-    similarity = None
-    if config.similarity is not None:
-        try:
-            similarity = np.load(config.similarity, allow_pickle=False).astype(np.float64)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the similarities in {config.similarity}: {error}") from error
+    similarity = None if config.similarity is None else read_similarity(config.similarity, images.num_images)
     return make_pairs(
         images.num_images,
         config.scene_graph,
@@ -250,21 +260,33 @@ def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
 
 
 def _frontend(config: PipelineConfig) -> Frontend:
-    if config.frontend == "mast3r":
-        return config.mast3r
-    classical = config.classical
-    features = replace(classical.features, max_image_size=config.max_image_size)
-    given = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
-    exactness = 0.0 if given else classical.intrinsics.recorded_focal_spread
-    intrinsics = replace(classical.intrinsics, recorded_focal_spread=exactness)
-    dense = replace(classical.dense, enabled=classical.dense.enabled and _needs_depth(config))
-    matching = replace(classical.matching, seed=config.seed)
-    return replace(classical, features=features, matching=matching, intrinsics=intrinsics, dense=dense)
+    """The chosen front end, with what the run decides."""
+    kind = FRONTENDS[config.frontend]
+    chosen = next(part for part in vars(config).values() if isinstance(part, kind))
+    exact = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
+    return chosen.for_run(
+        RunSettings(
+            max_image_size=config.max_image_size,
+            seed=config.seed,
+            focal_is_exact=exact,
+            needs_depth=_needs_depth(config),
+        )
+    )
 
 
 def _require_two(images: ImageSet) -> None:
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
+
+
+def _require_plausible_focal(config: PipelineConfig, images: ImageSet) -> None:
+    """A focal length in other units than pixels ends here, not in a model that makes no sense."""
+    low, high = _FOCAL_OVER_LONG_SIDE
+    for name, size_wh in zip(images.names, images.size_wh, strict=True) if config.focal_px is not None else ():
+        ratio = config.focal_px / size_wh.max()
+        if not low <= ratio <= high:
+            problem = f"is {ratio:.3g} times the long side of {name} ({size_wh.max()} px)"
+            raise config.refused("focal_px", f"{problem}; focal lengths are {low:g} to {high:g} times as long")
 
 
 def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
@@ -302,9 +324,12 @@ def _observe(
             return counted(log.watch(collector.watch(stream)), advance)
 
         if _needs_depth(config):
-            return observe(images.num_images, predictor, pairs, config.graph, store, watch)
-        for _ in watch(iter(predictor)):
+            return observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
+        left_out = LeftOut()
+        for _ in watch(sanitised(iter(predictor), left_out)):
             pass
+        if left_out.pairs:
+            progress.warn(str(left_out))
         return None
 
 
@@ -320,16 +345,16 @@ def _align_components(
     results = []
     for component in range(int(scene.graph.component.max()) + 1):
         part = select_component(scene, component)
-        given = known.for_alignment(part.image, predictor.grid)
+        given = known.for_alignment(part.image, predictor.grid, config.focal_px)
         cameras = images.camera_index[part.image]
-        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
+        side = long_side_px(images, predictor.grid)[part.image]
+        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, side, given)
         arrays = store.load("alignment", key)
         if arrays is None:
-            anchors = build_anchors(part)
-            tree = build_tree(part.graph, anchors, config.align.kinematic_mode)
-            arrays = to_arrays(
-                align(part, anchors, tree, config.align, camera_index=cameras, known=given, progress=progress)
+            result = align_component(
+                part, config.align, camera_index=cameras, long_side_px=side, known=given, progress=progress
             )
+            arrays = to_arrays(result)
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))
     return results
@@ -352,10 +377,11 @@ def _mapper_input(
         size_wh=images.size_wh,
         are_keypoints=not collector.from_grid,
         are_verified=not collector.from_grid,
+        scores="confidence",
     ).matches
     return MapperInput(
         images=images,
-        cameras=_cameras(predictor, scene, images, known, config.camera_model),
+        cameras=_cameras(predictor, scene, images, known, config),
         given=known.frozen_cameras(np.arange(images.num_cameras)),
         matches=matches,
         tracks=build_tracks(matches, images.num_images),
@@ -369,19 +395,26 @@ def _working_scale(
     """Original pixels per pixel of the image that keypoints were found on: the unit of their noise."""
     if from_grid:
         return 1 / grid.scale.mean(axis=1)
-    return np.maximum(1.0, images.size_wh.max(axis=1) / config.max_image_size)
+    detector_size = config.classical.features.max_image_size or config.max_image_size
+    return np.maximum(1.0, images.size_wh.max(axis=1) / detector_size)
 
 
 def _cameras(
-    predictor: PairPredictor, scene: ObservedScene | None, images: ImageSet, known: KnownCameras, camera_model: str
+    predictor: PairPredictor,
+    scene: ObservedScene | None,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
     focal_px = getattr(predictor, "focal_px", None)
-    if focal_px is None:
+    if focal_px is None and config.focal_px is not None:
+        focal_px = np.full(images.num_images, config.focal_px)
+    elif focal_px is None:
         views = [None] * images.num_images if scene is None else list(scene.views)
         focal = [np.nan if view is None else view.focal_px for view in views]
         focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
-    return start_cameras(images, focal_px, camera_model, known=known.cameras, grid=predictor.grid)
+    return start_cameras(images, focal_px, config.camera_model, known=known.cameras, grid=predictor.grid)
 
 
 def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:
@@ -390,6 +423,7 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         adjust=config.adjust,
         subpixel=config.subpixel if refine else None,
         choose_camera_model=config.camera_model == "auto",
+        focal_px=config.focal_px,
         from_grid=from_grid,
     )
 

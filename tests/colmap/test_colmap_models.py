@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsfm.colmap.models import read_reconstruction
+from anchorsfm.colmap.models import read_cameras, read_reconstruction
 from anchorsfm.colmap.write import write_models
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -51,3 +51,15 @@ def test_a_damaged_model_is_named(tmp_path: Path, name: str, missing: bool) -> N
         damaged.write_bytes(damaged.read_bytes()[:-20])
     with pytest.raises(InputError, match="sparse/0"):
         read_reconstruction(tmp_path / "sparse" / "0")
+
+
+def test_cameras_are_read_where_links_need_special_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(place: Path, target: Path) -> None:
+        raise OSError(1314, "a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    scene = scene_with_points()
+    names = [f"{k}.jpg" for k in range(int(scene.image.max()) + 1)]
+    write_models(tmp_path, [scene], names)
+    found = read_cameras(tmp_path / "0")
+    assert set(found) == {names[image] for image in scene.image}

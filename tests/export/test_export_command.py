@@ -1,22 +1,19 @@
 """Exports from the command line, in processes of their own."""
 
 import json
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export import ExportConfig, ExportFormat, export
 from anchorsfm.io.store import to_json
 from anchorsfm.scene.errors import AnchorSfMError, InputError, StorageError
 from command import QUICK, anchorsfm, assert_one_clear_line
 from dataset_readers import read_graphdeco, read_transforms
 from export_scene import ExportScene, write_export_scene
+from unix import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +56,14 @@ def test_faults_name_the_file_or_option(finished: ExportScene, tmp_path: Path) -
     for words, folder, output, config in (
         (str(tmp_path), tmp_path / "empty", tmp_path / "out", ExportConfig()),
         ("file", model, tmp_path / "file", ExportConfig()),
-        ("--jpeg-quality 0", model, tmp_path, ExportConfig(jpeg_quality=0)),
         ("--images .*none", model, tmp_path, ExportConfig(images=tmp_path / "none")),
         ("--masks .*none", model, tmp_path, ExportConfig(masks=tmp_path / "none")),
-        ("--undistort.max-side 3", model, tmp_path, ExportConfig(undistort=UndistortConfig(max_side=3))),
         ("report.json.*--images", tmp_path / "broken", tmp_path, ExportConfig()),
     ):
         with pytest.raises(AnchorSfMError, match=words):
             export(folder, ["undistorted"], output, config)
     with pytest.raises(InputError, match="--to"):
         export(model, [], tmp_path)
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """A limit on the size of files stands for the disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_said_and_the_export_continues(

@@ -1,6 +1,5 @@
 """Tracks, triangulation and adjustment on a cloud of points with known truth."""
 
-import resource
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +11,11 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model, remove_view
+from anchorsfm.tracks.adjust import AdjustConfig, refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.edit import remove_view
 from point_scene import make_point_scene, perturb
+from unix import full_disk
 
 SCALE = np.full(8, 1.5)
 
@@ -177,12 +178,8 @@ def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays
     names = [f"{k}.jpg" for k in range(8)]
     write_models(tmp_path / "sparse", [remove_view(model, 0)], names)
     before = (tmp_path / "sparse" / "0" / "images.bin").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))  # COLMAP's writer is cut short without an error
-    try:
-        with pytest.raises(StorageError, match="disk is full"):
-            write_models(tmp_path / "sparse", [model], names)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # COLMAP's writer is cut short without an error
+    with full_disk(5_000), pytest.raises(StorageError, match="disk is full"):
+        write_models(tmp_path / "sparse", [model], names)
     assert (tmp_path / "sparse" / "0" / "images.bin").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]

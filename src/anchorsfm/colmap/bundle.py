@@ -1,12 +1,14 @@
 """Bundle adjustment by PyCOLMAP (Ceres)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
+from anchorsfm.colmap.quiet import silent
 from anchorsfm.scene.reconstruction import Reconstruction
 
 _MIN_PRIORS = 3
@@ -42,7 +44,7 @@ class PositionPriors:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What the adjustment must not change, and what draws it."""
+    """What the adjustment must not change, and what constrains it."""
 
     pose: Bool[np.ndarray, "view"]
     camera: Bool[np.ndarray, "camera"]
@@ -67,6 +69,8 @@ class BundleReport:
     usable: bool
     num_iterations: int
     final_cost: float
+    failed_steps: int
+    """Steps that could not be computed: normal equations that are singular, as where cameras stand in one place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,22 +90,28 @@ def adjust(
     The gauge is fixed by two cameras unless two poses or position priors of `held` fix it. A solve that fails returns
     the input.
     """
-    problem = bundle_problem(reconstruction, options, held)
-    summary = problem.adjuster.solve()
+    with silent():  # a line for every step that could not be computed
+        problem = bundle_problem(reconstruction, options, held)
+        summary = problem.adjuster.solve()
     ceres = getattr(summary, "ceres_summary", None)
     report = BundleReport(
         usable=bool(summary.is_solution_usable()),
         num_iterations=int(getattr(ceres, "num_successful_steps", 0) or 0),
         final_cost=float(getattr(ceres, "final_cost", 0.0) or 0.0),
+        failed_steps=_failed_steps(ceres),
     )
     adjusted = from_pycolmap(problem.model, reconstruction)
     finite = np.isfinite(adjusted.cam_from_world).all() and np.isfinite(adjusted.points).all()
     return (adjusted if report.usable and finite else reconstruction), report
 
 
-def bundle_problem(
-    reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None, *, fix_gauge: bool = True
-) -> BundleProblem:
+def _failed_steps(ceres: Any) -> int:
+    """Linear problems whose solution was not even tried, from the solver's summary."""
+    solves, tried = (int(getattr(ceres, f"num_{kind}", 0) or 0) for kind in ("linear_solves", "residual_evaluations"))
+    return max(solves - tried, 0)
+
+
+def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None) -> BundleProblem:
     """The adjustment as PyCOLMAP's problem, not solved yet."""
     held = held or Held.nothing(reconstruction)
     names = [f"{k}" for k in range(int(reconstruction.image.max()) + 1)]
@@ -125,7 +135,7 @@ def bundle_problem(
             _ceres_options(options), prior_options, config, priors, model
         )
     else:
-        if fix_gauge and held.pose.sum() < 2:
+        if held.pose.sum() < 2:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)

@@ -1,5 +1,6 @@
 """COLMAP models from disk: whole, or their poses and cameras alone."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,16 @@ def _link_without_points(folder: Path, copy: Path) -> None:
     suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
     for name in ("cameras", "images", "rigs", "frames"):
         if (folder / (name + suffix)).is_file():
-            (copy / (name + suffix)).symlink_to((folder / (name + suffix)).resolve())
+            _link(folder / (name + suffix), copy / (name + suffix))
     (copy / f"points3D{suffix}").write_bytes(bytes(8) if suffix == ".bin" else b"")
+
+
+def _link(file: Path, place: Path) -> None:
+    """The file under another name: a link, or a copy where links need special rights, as on Windows."""
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:

@@ -44,7 +44,7 @@ def make_page(
         StorageError: the page cannot be written.
     """
     report = read_report(output / "report.json")
-    store = Store(output / "cache")
+    store = Store(output / "cache", progress)
     given = (
         None
         if models is None

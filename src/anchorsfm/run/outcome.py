@@ -6,6 +6,7 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Int
 
+from anchorsfm.align import AlignConfig
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.observe.graph import ObservedScene, score_matrix, select_component
@@ -13,6 +14,7 @@ from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.output import plain
 from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
 from anchorsfm.report.record import DepthFigures
+from anchorsfm.report.remarks import model_remarks
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import RecordingProgress
@@ -55,7 +57,15 @@ class Outcome:
             pair_list=self.log.columns(),
             alignments=tuple(report_alignment(a) for a in self.alignments),
             models=tuple(
-                report_model(number, model, result.lenses, uncertainty, self.images.names, self.tree)
+                report_model(
+                    number,
+                    model,
+                    result.lenses,
+                    uncertainty,
+                    self.images.names,
+                    self.tree,
+                    remarks=model_remarks(result, uncertainty, self.images),
+                )
                 for number, (model, result, uncertainty) in enumerate(results)
             ),
             depth=self.depth,
@@ -71,13 +81,18 @@ def licence_of(predictor: PairPredictor) -> dict[str, str] | None:
     return asdict(licence) if licence else None
 
 
-def kinematic_edges(scene: ObservedScene, mode: str) -> Int[np.ndarray, "edge 2"]:
+def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray, "edge 2"]:
     """Pairs of images that the alignments of all components chained poses along."""
     edges = [np.zeros((0, 2), np.int64)]
     for component in range(int(scene.graph.component.max()) + 1):
         part = select_component(scene, component)
         blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
-        parent = tree_of_scores(score_matrix(part.graph), blocks, mode).parent
+        parent = tree_of_scores(
+            score_matrix(part.graph),
+            blocks,
+            config.kinematic_mode,
+            allow_unmatched_edges=config.reference.unmatched_tree_edges,
+        ).parent
         child = np.flatnonzero(parent >= 0)
         edges.append(np.stack([part.image[child], part.image[parent[child]]], axis=1))
     return np.concatenate(edges)

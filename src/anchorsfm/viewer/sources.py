@@ -139,7 +139,7 @@ def _output_folder(model: Path) -> Path | None:
 
 def _read_json(path: Path, notes: list[str]) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

@@ -67,7 +67,7 @@ def _record_path() -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """An object, empty where there is none or it cannot be read."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
