@@ -1,6 +1,6 @@
 """The whole reconstruction, about one statement per stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +37,7 @@ from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
+from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -169,6 +170,7 @@ def reconstruct(
         known = read_known(config.known, images)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
+        _warn_of_unused(config, changed, progress)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = (frontend or _frontend(config)).open(images, pairs, folder.store, progress)
@@ -318,6 +320,22 @@ def _is_dense(config: PipelineConfig, images: ImageSet, progress: Progress) -> b
     return config.dense is not False
 
 
+def _warn_of_unused(config: PipelineConfig, changed: Sequence[str], progress: Progress) -> None:
+    for line in without_effect(
+        changed,
+        frontend=config.frontend,
+        mapper=config.mapper,
+        dense=bool(config.dense),
+        refines_keypoints=_refines_keypoints(config, from_grid=config.frontend != "classical"),
+        has_known_model=config.known.model is not None,
+    ):
+        progress.warn(line)
+
+
+def _refines_keypoints(config: PipelineConfig, *, from_grid: bool) -> bool:
+    return config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
+
+
 def _needs_depth(config: PipelineConfig) -> bool:
     return config.mapper == "align" or bool(config.dense)
 
@@ -433,10 +451,9 @@ def _cameras(
 
 
 def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:
-    refine = config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
     return ModellingSettings(
         adjust=config.adjust,
-        subpixel=config.subpixel if refine else None,
+        subpixel=config.subpixel if _refines_keypoints(config, from_grid=from_grid) else None,
         choose_camera_model=config.camera_model == "auto",
         focal_px=config.focal_px,
         from_grid=from_grid,
