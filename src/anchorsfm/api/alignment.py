@@ -361,7 +361,7 @@ def sparse_global_alignment(
     cache: str | Path | None = None,
     shared_intrinsics: bool | None = None,
     desc_conf: str = "desc_conf",
-    focal_px: float | None = None,
+    focal_px: int | float | None = None,
     progress: bool | Progress | None = None,
     **settings: object,
 ) -> Alignment:

@@ -54,7 +54,7 @@ def reconstruct_matches(
     mapper: str = "tracks",
     adjust: bool = True,
     keypoints: bool | None = None,
-    pixel_centre: float = 0.5,
+    pixel_centre: int | float = 0.5,
     photographs: Any = None,
     progress: bool | Progress | None = None,
     **settings: object,
@@ -95,7 +95,7 @@ def reconstruct_matches(
     if confidence is not None:
         arguments.choice("confidence", confidence, SCALES)
     adjusts = arguments.flag("adjust", adjust)
-    centre = arguments.number("pixel_centre", pixel_centre, low=0, high=1)
+    centre = arguments.number("pixel_centre", pixel_centre, low=0.0, high=1.0)
     with progress_of(progress) as shown:
         images = _images(matches, sizes, photographs, shown)
         images = replace(images, camera_index=_camera_index(images, shared_intrinsics))
@@ -214,7 +214,7 @@ def _camera(place: str, value: Any, size_wh: Int[np.ndarray, "2"]) -> Camera:
         return Camera(model=value.model, width=width, height=height, params=value.params)
     if np.ndim(value) == 0 if not hasattr(value, "ndim") else value.ndim == 0:
         plain = value.item() if hasattr(value, "item") else value
-        focal = arguments.number(place, plain, low=1)
+        focal = arguments.number(place, plain, low=1.0)
         return Camera(model="SIMPLE_PINHOLE", width=width, height=height, params=(focal, width / 2, height / 2))
     matrix = arguments.numbers(place, value, "3 3")
     if not np.allclose(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]) or np.diag(matrix)[:2].min() < 1:

@@ -107,7 +107,7 @@ def predict_pairs(
     frontend: str | Frontend = "classical",
     *,
     cache: str | Path | None = None,
-    focal_px: float | None = None,
+    focal_px: int | float | None = None,
     progress: bool | Progress | None = None,
     **settings: object,
 ) -> Predictions:
@@ -138,7 +138,7 @@ def _open(
     pairs: ImagePairs,
     frontend: str | Frontend,
     cache: str | Path | None,
-    focal_px: float | None,
+    focal_px: int | float | None,
     progress: Progress,
     settings: Mapping[str, object],
 ) -> Predictions:
@@ -150,7 +150,7 @@ def _open(
         chosen = CheckedFrontend(frontend)
         if settings:
             raise InputError(f"{next(iter(settings))} is a setting of a front end given by name; set it on the object")
-    focal = None if focal_px is None else arguments.number("focal_px", focal_px, low=0, above=True)
+    focal = None if focal_px is None else arguments.number("focal_px", focal_px, low=0.0, above=True)
     found = images.open_images(pictures, focal_px=focal, progress=progress)
     if found.num_images < 2:
         raise InputError(f"images: found {found.num_images}, at least two are needed")

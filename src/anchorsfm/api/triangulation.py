@@ -37,8 +37,8 @@ def triangulate(
     cam_from_world: Any,
     params: Any,
     camera_model: str = "SIMPLE_PINHOLE",
-    max_error_px: float = 4.0,
-    min_angle_deg: float = 1.5,
+    max_error_px: int | float = 4.0,
+    min_angle_deg: int | float = 1.5,
 ) -> TriangulatedPoints:
     """Robust points of many tracks at once, differentiable by `xy`, `cam_from_world` and `params`.
 
@@ -69,8 +69,8 @@ def triangulate(
     intrinsics = _tensor("params", params, axes)
     if intrinsics.ndim == 2 and len(intrinsics) != len(poses):
         raise InputError(f"params: {len(intrinsics)} cameras for {len(poses)} poses; expected (image, {needed})")
-    limit = arguments.number("max_error_px", max_error_px, low=0, above=True)
-    angle = arguments.number("min_angle_deg", min_angle_deg, low=0, high=90)
+    limit = arguments.number("max_error_px", max_error_px, low=0.0, above=True)
+    angle = arguments.number("min_angle_deg", min_angle_deg, low=0.0, high=90.0)
 
     view, track = (torch.from_numpy(rows[name]) for name in ("image", "point"))
     per_obs = intrinsics[view] if intrinsics.ndim == 2 else intrinsics.expand(len(pixels), -1)
