@@ -1,6 +1,6 @@
 """The whole reconstruction, about one statement per stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align_component
 from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.scene import long_side_px
 from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
@@ -29,6 +30,7 @@ from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.output import OutputFolder, changed_settings
 from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.pairing.similarity import open_similarity, read_similarity
@@ -36,6 +38,7 @@ from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
+from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -162,6 +165,7 @@ def reconstruct(
         known = read_known(config.known, images)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
+        _warn_of_unused(config, changed, progress)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
@@ -331,6 +335,22 @@ def _is_dense(config: PipelineConfig, images: ImageSet, progress: Progress) -> b
     return config.dense is not False
 
 
+def _warn_of_unused(config: PipelineConfig, changed: Sequence[str], progress: Progress) -> None:
+    for line in without_effect(
+        changed,
+        frontend=config.frontend,
+        mapper=config.mapper,
+        dense=bool(config.dense),
+        refines_keypoints=_refines_keypoints(config, from_grid=config.frontend != "classical"),
+        has_known_model=config.known.model is not None,
+    ):
+        progress.warn(line)
+
+
+def _refines_keypoints(config: PipelineConfig, *, from_grid: bool) -> bool:
+    return config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
+
+
 def _needs_depth(config: PipelineConfig) -> bool:
     return config.mapper == "align" or bool(config.dense)
 
@@ -352,9 +372,12 @@ def _observe(
             return counted(log.watch(collector.watch(stream)), advance)
 
         if _needs_depth(config):
-            return observe(images.num_images, predictor, pairs, config.graph, store, watch)
-        for _ in watch(iter(predictor)):
+            return observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
+        left_out = LeftOut()
+        for _ in watch(sanitised(iter(predictor), left_out)):
             pass
+        if left_out.pairs:
+            progress.warn(str(left_out))
         return None
 
 
@@ -372,10 +395,13 @@ def _align_components(
         part = select_component(scene, component)
         given = known.for_alignment(part.image, predictor.grid, config.focal_px)
         cameras = images.camera_index[part.image]
-        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
+        side = long_side_px(images, predictor.grid)[part.image]
+        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, side, given)
         arrays = store.load("alignment", key)
         if arrays is None:
-            result = align_component(part, config.align, camera_index=cameras, known=given, progress=progress)
+            result = align_component(
+                part, config.align, camera_index=cameras, long_side_px=side, known=given, progress=progress
+            )
             arrays = to_arrays(result)
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))
@@ -403,7 +429,7 @@ def _mapper_input(
     ).matches
     return MapperInput(
         images=images,
-        cameras=_cameras(predictor, scene, images, known, config.camera_model),
+        cameras=_cameras(predictor, scene, images, known, config),
         given=known.frozen_cameras(np.arange(images.num_cameras)),
         matches=matches,
         tracks=build_tracks(matches, images.num_images),
@@ -422,22 +448,27 @@ def _working_scale(
 
 
 def _cameras(
-    predictor: PairPredictor, scene: ObservedScene | None, images: ImageSet, known: KnownCameras, camera_model: str
+    predictor: PairPredictor,
+    scene: ObservedScene | None,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
     focal_px = getattr(predictor, "focal_px", None)
-    if focal_px is None:
+    if focal_px is None and config.focal_px is not None:
+        focal_px = np.full(images.num_images, config.focal_px)
+    elif focal_px is None:
         views = [None] * images.num_images if scene is None else list(scene.views)
         focal = [np.nan if view is None else view.focal_px for view in views]
         focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
-    return start_cameras(images, focal_px, camera_model, known=known.cameras, grid=predictor.grid)
+    return start_cameras(images, focal_px, config.camera_model, known=known.cameras, grid=predictor.grid)
 
 
 def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:
-    refine = config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
     return ModellingSettings(
         adjust=config.adjust,
-        subpixel=config.subpixel if refine else None,
+        subpixel=config.subpixel if _refines_keypoints(config, from_grid=from_grid) else None,
         choose_camera_model=config.camera_model == "auto",
         focal_px=config.focal_px,
         from_grid=from_grid,

@@ -92,7 +92,7 @@ def minimise_coarse(
                 return _result(start, costs[:-1], SolverStatus.NON_FINITE, pattern)
             found = _step(pairs, similarity, moments, tolerance, free, pattern, damping)
             if found is None:
-                status = SolverStatus.CONVERGED
+                status = SolverStatus.CONVERGED if len(costs) > 1 else SolverStatus.STALLED
                 break
             decrease = 1 - found.moments.cost / max(moments.cost, 1e-300)
             similarity, moments, damping = found.similarity, found.moments, max(found.damping / 10, 1e-9)

@@ -13,6 +13,10 @@ class NoReconstructionError(AnchorSfMError):
     """The photographs were read, but no model could be made from them; the message says why."""
 
 
+class NonFiniteError(AnchorSfMError):
+    """A stage came to numbers that are not finite; the message names it."""
+
+
 class StorageError(AnchorSfMError):
     """The output cannot be written (permissions, full disk)."""
 

@@ -25,6 +25,8 @@ from anchorsfm.synthetic.texture import Texture, make_texture
 _Side = Annotated[int, Range(16, 20_000)]
 _Offset = Annotated[float, Range(-10_000, 10_000)]
 _ROOM_HALF = np.array([4.6, 1.7, 4.6])
+_RADIUS_OF_LARGE_ROOM_M = 4.4
+_BOXES_IN_THE_MIDDLE = 8
 _ROUND_TRIP_PX = 0.1
 """Points whose pixel leads back to another ray by more than this are outside the field of view of their lens."""
 
@@ -58,7 +60,8 @@ class SceneConfig(Settings):
     arc_deg: Annotated[float, Range(0, 360)] = 70.0
     """Angle that the cameras span around the middle; 360 is a closed loop."""
     radius_m: Annotated[float, Range(0.1, 100)] = 3.0
-    """Mean distance of the cameras from the middle; below 3.4 they keep clear of the furniture."""
+    """Mean distance of the cameras from the middle; below 3.4 they keep clear of the furniture, and from 4.4 on (long
+    lenses) the room grows with it and has nothing along its walls."""
     focal: Annotated[float, Range(0.1, 100)] = 0.9
     """Focal length in units of the longer side."""
     focal_spread: Annotated[float, Range(0, 10)] = 0.0
@@ -115,6 +118,8 @@ def make_scene(config: SceneConfig) -> SyntheticScene:
     """The scene a configuration describes."""
     rng = np.random.default_rng([config.seed, 0])
     solids = _furnish(rng) if config.ground is None else ground_solids(config.ground, rng)
+    if config.ground is None and config.radius_m > _RADIUS_OF_LARGE_ROOM_M:
+        solids = _in_large_room(solids, config.radius_m)
     longer = max(config.size_wh)
     spread = np.log1p(config.focal_spread) * rng.uniform(-1, 1, config.num_images)
     return SyntheticScene(
@@ -182,8 +187,8 @@ def _project_through(camera: Camera, in_cam: Float[np.ndarray, "point 3"]) -> Fl
 def _furnish(rng: np.random.Generator) -> Solids:
     """Solids in the middle and along the walls, all standing on the floor or on a box."""
     floor = _ROOM_HALF[1]
-    half = rng.uniform([0.18, 0.2, 0.18], [0.42, 0.6, 0.42], (8, 3))
-    place = _spread_out(rng, 8, 1.7)
+    half = rng.uniform([0.18, 0.2, 0.18], [0.42, 0.6, 0.42], (_BOXES_IN_THE_MIDDLE, 3))
+    place = _spread_out(rng, _BOXES_IN_THE_MIDDLE, 1.7)
     centre = np.stack([place[:, 0], floor - half[:, 1], place[:, 1]], axis=1)
     yaw = rng.uniform(0, np.pi, 8)
     radius = rng.uniform(0.16, 0.34, 6)
@@ -198,6 +203,18 @@ def _furnish(rng: np.random.Generator) -> Solids:
         box_yaw_rad=np.concatenate([yaw, wall_yaw]),
         sphere_centre=np.concatenate([on_box, sphere_floor]),
         sphere_radius=radius,
+    )
+
+
+def _in_large_room(solids: Solids, radius_m: float) -> Solids:
+    """What stands in the middle, with walls behind the cameras."""
+    middle, larger = slice(_BOXES_IN_THE_MIDDLE), radius_m * _ROOM_HALF[0] / 3
+    return replace(
+        solids,
+        room_half=np.array([larger, solids.room_half[1], larger]),
+        box_centre=solids.box_centre[middle],
+        box_half=solids.box_half[middle],
+        box_yaw_rad=solids.box_yaw_rad[middle],
     )
 
 
