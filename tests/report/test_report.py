@@ -292,7 +292,7 @@ def test_the_page_of_an_earlier_run_does_not_stay(finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "no .*report.json"), ("{", "cannot read"), ('{"images": []}', "schema_version None")]
+    ("content", "words"), [(None, "no .*report.json"), ("{", "not JSON"), ('{"images": []}', "schema_version None")]
 )
 def test_no_report_to_make_a_page_from(tmp_path, content, words):
     if content is not None:

@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
+from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches, select_observations
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
-from anchorsfm.tracks.points import filter_observations, ray_bundle, triangulate_model
+from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px
@@ -68,6 +69,8 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    lost_points: int = 0
+    """Points that ended behind a camera that sees them, and were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,8 @@ def refine_model(
         model, dropped = _drop_weak_views(model, config)
         result = _finish(model, setting, dropped)
         advance(1)
+    if result.lost_points:
+        progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
     return replace(result, lenses=lenses)
 
 
@@ -187,7 +192,7 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
 
 def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -> AdjustResult:
     """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
-    options, held = setting.options(model, _TIGHT), setting.held_in(model)
+    options, held, lost = setting.options(model, _TIGHT), setting.held_in(model), 0
     if len(model.points):
         settled = _settle(model, setting)
         model = settled.model
@@ -196,8 +201,11 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
         model = filter_observations(model, max_error_px=threshold, min_angle_deg=setting.config.min_angle_deg)
         options = replace(options, refine_principal_point=free_centre, max_iterations=2 * options.max_iterations)
         model, _ = adjust(model, options, held)
+        _require_finite(model)
         model, absurd = _drop_absurd_views(model)
-        dropped = dropped | absurd
+        model, lost = drop_unseen(model)
+        model, weak = _drop_weak_views(model, setting.config) if lost else (model, {})
+        dropped = dropped | absurd | weak
         held = setting.held_in(model)
     used = np.unique(model.camera_index)
     return AdjustResult(
@@ -206,7 +214,17 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
         options=options,
         held=replace(held, camera=held.camera[used]),
         lenses=(),
+        lost_points=lost,
     )
+
+
+def _require_finite(model: Reconstruction) -> None:
+    params = [value for camera in model.cameras for value in camera.params]
+    if not all(np.isfinite(values).all() for values in (model.cam_from_world, model.points, params)):
+        raise NoReconstructionError(
+            "the bundle adjustment ended with poses, points or intrinsics that are not finite: the first poses or the "
+            "matches it was given are unusable"
+        )
 
 
 def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:

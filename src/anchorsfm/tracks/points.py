@@ -44,6 +44,26 @@ def filter_observations(
     return with_points(model, tracks, model.points[old_point])
 
 
+def drop_unseen(model: Reconstruction) -> tuple[Reconstruction, int]:
+    """The model without observations that do not project, and how many points went with them.
+
+    A point may end behind a camera that sees it when the last steps of an adjustment move it through the camera: its
+    error there is infinite. Points with fewer than two observations left are dropped.
+    """
+    seen = np.isfinite(pixel_errors(model))
+    if seen.all():
+        return model, 0
+    tracks, old_point = select_observations(model.tracks, seen)
+    kept = replace(
+        model,
+        points=model.points[old_point],
+        rgb=model.rgb[old_point],
+        error_px=model.error_px[old_point],
+        tracks=tracks,
+    )
+    return kept, len(model.points) - len(kept.points)
+
+
 def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray, "point 3"]) -> Reconstruction:
     """The cameras of `model` with other points, uncoloured."""
     return replace(

@@ -7,7 +7,6 @@ torch's restricted unpickler, which knows tensors and, here, `argparse.Namespace
 
 import argparse
 import hashlib
-import json
 import pickle
 import re
 import zipfile
@@ -27,6 +26,7 @@ from anchorsfm.frontend.mast3r.licence import (
     user_cache,
     write_json,
 )
+from anchorsfm.io.json_files import read_json as read_json_file
 from anchorsfm.io.store import digest
 from anchorsfm.networks.mast3r import (
     Architecture,
@@ -253,12 +253,9 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     """Constructor arguments from config.json, None if there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    value = read_json_file(path)
     if not isinstance(value, dict):
         raise InputError(f"{path} does not describe a network")
     return value

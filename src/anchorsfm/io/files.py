@@ -1,0 +1,42 @@
+"""Reading files of unknown origin: only regular ones, and never without a bound."""
+
+import os
+import stat
+from pathlib import Path
+
+_DEFAULT_LIMIT = 2 * 2**30
+
+
+class NotAFileError(OSError):
+    """What should be a file is a folder, a named pipe, a device or larger than its reader takes."""
+
+
+def read_regular(path: Path, limit_bytes: int = _DEFAULT_LIMIT) -> bytes:
+    """The content of a regular file of at most `limit_bytes`.
+
+    A named pipe would wait for a writer and a device may never end, so neither is opened.
+
+    Raises NotAFileError for those, and other OSErrors where the file is missing or cannot be read.
+    """
+    _require_regular(os.stat(path).st_mode)  # noqa: PTH116 - follows links, and says what a missing file is called
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        state = os.fstat(handle)
+        _require_regular(state.st_mode)  # it may have been replaced in between
+        content = file.read(state.st_size + 1) if state.st_size <= limit_bytes else None
+    if content is None or len(content) > limit_bytes:
+        raise NotAFileError(f"larger than {limit_bytes / 2**20:.0f} MiB")
+    return content
+
+
+def _require_regular(mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+    }
+    raise NotAFileError(f"{kinds.get(stat.S_IFMT(mode), 'something else')}, not a file")
