@@ -7,7 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers run side by side
 
 from jaxtyping import install_import_hook
 
-install_import_hook("anchorsfm", "beartype.beartype")
+install_import_hook("anchorsfm", "typecheck.checked")
 
 import pytest  # noqa: E402
 

@@ -5,6 +5,7 @@ is wrong, only the former. `pytest -n 0 -s tests/test_damage.py | grep damage:` 
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,8 @@ from tiny_network import DUST3R, write_weights
 
 NAMES = [f"{k:04d}.jpg" for k in range(5)]
 PARTS = ("cameras", "images", "points3D", "rigs", "frames")
+EVERYTHING = bool(os.environ.get("ANCHORSFM_ALL_DAMAGE"))
+"""Otherwise, of the cases that take long, some."""
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,10 @@ def small(model: Reconstruction) -> Reconstruction:
     from anchorsfm.tracks.build import select_observations
 
     tracks, old = select_observations(model.tracks, model.tracks.obs_point < 60)
+    tracks = replace(tracks, obs_xy=tracks.obs_xy / 25)
+    camera = replace(model.cameras[0], width=64, height=48, params=(60.0, 32.0, 24.0, 0.01))
     kept = replace(model, points=model.points[old], rgb=model.rgb[old], error_px=model.error_px[old], tracks=tracks)
-    return replace(kept, cameras=tuple(replace(camera, width=64, height=48) for camera in model.cameras))
+    return replace(kept, cameras=(camera,))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +129,7 @@ def sound_poses(poses: PoseSet) -> str | None:
     if poses.names != tuple(NAMES):
         return None if len(set(poses.names)) == len(NAMES) else f"images {poses.names}"
     rotation = poses.cam_from_world[:, :, :3]
-    unit = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max() < 1e-6
+    unit = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max() < 1e-2
     return None if unit and np.isfinite(poses.cam_from_world).all() and (poses.focal_px > 0).all() else "not poses"
 
 
@@ -203,19 +208,18 @@ def test_pieces_of_text_and_duplicates(text_run: Path, run: Path, suffix: str) -
 
 
 def test_report_json(run: Path, tmp_path: Path) -> None:
-    outcomes, rendered = Outcomes("report.json"), 0
-    path = run / "report.json"
+    outcomes, accepted = Outcomes("report.json"), 0
+    path, often = run / "report.json", 1 if EVERYTHING else 20
     with restored(path) as content:
-        cases = [*damaged_json(json.loads(content)), *damaged_bytes(content, exact_cuts=False)]
-        for damage in cases:
+        for damage in [*damaged_json(json.loads(content)), *damaged_bytes(content, exact_cuts=False)]:
             damage.apply(path)
-            outcomes.add(f"view, {damage.name}", lambda: read_folder(run))
-            before = outcomes.refused
-            outcomes.add(f"report, {damage.name}", lambda: read_report(path))
-            if outcomes.refused == before and not outcomes.wrong:
-                rendered += 1
+            refused = outcomes.refused
+            outcomes.add(f"report, {damage.name}", lambda: read_report(path), exact=damage.exact)
+            accepted += outcomes.refused == refused
+            if outcomes.refused == refused and accepted % often == 0:
                 outcomes.add(f"page, {damage.name}", lambda: page(run))
-            if damage.place is None and rendered % 20 == 0:
+            if outcomes.cases % often == 0 or "image_root" in damage.name:
+                outcomes.add(f"view, {damage.name}", lambda: read_folder(run))
                 outcomes.add(f"export, {damage.name}", lambda: exported(run, tmp_path / "export"))
     outcomes.require_none()
 
@@ -225,7 +229,8 @@ def test_uncertainty_json(run: Path) -> None:
     with restored(path) as content:
         for damage in [*damaged_json(json.loads(content)), *damaged_bytes(content, exact_cuts=False)]:
             damage.apply(path)
-            outcomes.add(f"view, {damage.name}", lambda: view(run))
+            look = view if EVERYTHING or outcomes.cases % 10 == 0 else read_folder
+            outcomes.add(f"view, {damage.name}", lambda look=look: look(run))
     outcomes.require_none()
 
 

@@ -18,12 +18,13 @@ from rich.progress import Progress as RichProgress
 
 from anchorsfm.export import ExportConfig, ExportFormat
 from anchorsfm.pipeline import PipelineConfig
-from anchorsfm.scene.errors import AnchorSfMError, InputError
+from anchorsfm.scene.errors import AnchorSfMError, InputError, SettingError
 from anchorsfm.scene.progress import Advance, Progress
+from anchorsfm.scene.settings import Range, Seed, Settings, place_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct:
+class Reconstruct(Settings):
     """Reconstruct photographs: poses, intrinsics, sparse and dense points, as a COLMAP model.
 
     Running the same command again after an interruption continues where it stopped.
@@ -81,14 +82,14 @@ class Reconstruct:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo:
+class Demo(Settings):
     """Render photographs of a synthetic scene, reconstruct from the JPEGs alone, and compare with the truth."""
 
     output: tyro.conf.Positional[Path]
     """Folder for the photographs, the truth and the reconstruction."""
-    num_images: int = 8
+    num_images: Annotated[int, Range(2, 10_000)] = 8
     """Photographs to render."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed is another scene."""
     quiet: bool = False
     """No progress display, only warnings and the summary."""
@@ -103,7 +104,7 @@ class Demo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Settings):
     """Make report.html of a finished run again, from what lies in its output folder and the photographs."""
 
     output: tyro.conf.Positional[Path]
@@ -122,7 +123,7 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
+class Evaluate(Settings):
     """Compare the poses of a model with known ones: registered images, RRA, RTA, AUC, ATE, focal error."""
 
     model: tyro.conf.Positional[Path]
@@ -144,7 +145,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(Settings):
     """Write a model in the formats of other programs.
 
     Pictures that an interrupted export has finished are not made again.
@@ -168,7 +169,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class Weights(Settings):
     """List known weights with licence and size, or find, download and verify one of them."""
 
     source: tyro.conf.Positional[str | None] = None
@@ -191,18 +192,18 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(Settings):
     """Look at a reconstruction in the browser: cameras, points, residuals and matches. Ctrl-C ends it."""
 
     model: tyro.conf.Positional[Path]
     """An output folder of `reconstruct`, or a folder with COLMAP models."""
     images: Path | None = None
     """Folder of the photographs (default: where `reconstruct` found them, or `images` beside `sparse`)."""
-    port: int = 8080
+    port: Annotated[int, Range(1, 65535)] = 8080
     """Port to listen on; the next free one is taken if it is in use."""
     host: str = "localhost"
     """Address to listen on. 0.0.0.0: everyone who can reach this machine and knows the printed address can look."""
-    max_points: int = 500_000
+    max_points: Annotated[int, Range(1, 1_000_000_000)] = 500_000
     """Sparse and dense points sent to the browser, of each model; more are thinned."""
 
     def run(self, console: Console) -> None:
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         command.run(console)
     except AnchorSfMError as error:
-        errors.print(f"error: {error}", markup=False, highlight=False, style="red")
+        errors.print(f"error: {_in_words(error)}", markup=False, highlight=False, style="red")
         _leave(2)
     except KeyboardInterrupt:
         errors.print("interrupted: run the same command again and it continues", markup=False, highlight=False)
@@ -257,6 +258,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         errors.print(f"error: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
         _leave(2)
+
+
+def _in_words(error: AnchorSfMError) -> str:
+    """The message of an error, with the flag that a user gave for the setting that the library names."""
+    if not isinstance(error, SettingError):
+        return str(error)
+    places = (place_of(error.owner, root) for root in (PipelineConfig, ExportConfig))
+    place = next((place for place in places if place is not None), ())  # all other settings are a command's own
+    flag = ".".join([*place, error.setting]).replace("_", "-")
+    return f"--{flag} {error.value}: {error.problem}"
 
 
 def _export(

@@ -21,16 +21,16 @@ from anchorsfm.report import RunReport, UncertaintyReport
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.scene.errors import StorageError
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 
 
 class OutputFolder:
     """OUT/sparse, OUT/dense, OUT/alignment, OUT/cache and the files beside them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, progress: Progress = SILENT) -> None:
         self.root = root
-        self.store = Store(root / "cache")
+        self.store = Store(root / "cache", progress)
         self.report = root / "report.json"
         self.database = root / "database.db"
 

@@ -9,13 +9,13 @@ import numpy as np
 import tyro.conf
 from jaxtyping import Float
 
-from anchorsfm.align import AlignConfig, align
+from anchorsfm.align import AlignConfig, align_component
 from anchorsfm.align.archive import from_arrays, to_arrays
-from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
 from anchorsfm.dense.maps import DepthMaps
+from anchorsfm.frontend import FRONTENDS, FrontendName, RunSettings
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
@@ -26,13 +26,10 @@ from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
 from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
-from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
-from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
-from anchorsfm.observe.tree import build_tree
 from anchorsfm.output import OutputFolder, changed_settings
-from anchorsfm.pairing import make_pairs
+from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
@@ -43,6 +40,7 @@ from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
 from anchorsfm.tracks.adjust import AdjustConfig
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
@@ -52,22 +50,22 @@ from anchorsfm.tracks.uncertainty import estimate_uncertainty
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
+class PipelineConfig(Settings):
     """Settings of a run."""
 
-    max_image_size: int = 1024
+    max_image_size: Annotated[int, Range(64, 65536)] = 1024
     """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data."""
-    focal_px: float | None = None
+    focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
     """Focal length of all images in original pixels, instead of EXIF or an estimate."""
-    scene_graph: str = "auto"
+    scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
-    prefilter: str | None = None
+    prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
-    frontend: Literal["classical", "mast3r"] = "classical"
+    frontend: FrontendName = "classical"
     """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
     """The embedded front end: no weights, no GPU."""
@@ -80,7 +78,7 @@ class PipelineConfig:
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
-    camera_model: str = "auto"
+    camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
     """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
     camera the simplest one that predicts observations held out of the adjustment."""
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
@@ -99,7 +97,7 @@ class PipelineConfig:
     """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
-    seed: int = 0
+    seed: Seed = 0
     """Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
 
@@ -135,9 +133,9 @@ def reconstruct(
     config = config or PipelineConfig()
     _check_settings(config)
     changed = changed_settings(config, PipelineConfig())
-    folder, clock = OutputFolder(output), StageClock()
-    folder.prepare(config)
     progress = recorded = RecordingProgress(progress)
+    folder, clock = OutputFolder(output, progress), StageClock()
+    folder.prepare(config)
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         _require_two(images)
@@ -198,7 +196,7 @@ def reconstruct(
             uncertainties=tuple(uncertainties),
             alignments=tuple(alignments),
             dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
-            tree=kinematic_edges(_present(scene), config.align.kinematic_mode) if alignments else None,
+            tree=kinematic_edges(_present(scene), config.align) if alignments else None,
             depth=depth_log.finish(folder.store),
             weights=licence_of(predictor),
         )
@@ -212,20 +210,8 @@ def reconstruct(
 
 
 def _check_settings(config: PipelineConfig) -> None:
-    """Settings whose type does not say what is allowed."""
-    if config.max_image_size < 64:
-        raise InputError(f"--max-image-size {config.max_image_size} is too small: use at least 64 pixels")
-    config.cloud.check()
+    """What depends on the surroundings, or on settings of several parts."""
     check_mesh_method(config.cloud.mesh)
-    for option, value, allowed in (
-        ("--align.kinematic-mode", config.align.kinematic_mode, KINEMATIC_MODES),
-        ("--align.schedule", config.align.schedule, tuple(SCHEDULES)),
-        ("--camera-model", config.camera_model, ("auto", *CAMERA_MODELS)),
-    ):
-        if value not in allowed:
-            raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
-    if config.known.position_sigma is not None and config.known.freeze_poses:
-        raise InputError("--known.position-sigma says how far known positions may be off: add --known.no-freeze-poses")
     if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
@@ -250,16 +236,18 @@ def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
 
 
 def _frontend(config: PipelineConfig) -> Frontend:
-    if config.frontend == "mast3r":
-        return config.mast3r
-    classical = config.classical
-    features = replace(classical.features, max_image_size=config.max_image_size)
-    given = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
-    exactness = 0.0 if given else classical.intrinsics.recorded_focal_spread
-    intrinsics = replace(classical.intrinsics, recorded_focal_spread=exactness)
-    dense = replace(classical.dense, enabled=classical.dense.enabled and _needs_depth(config))
-    matching = replace(classical.matching, seed=config.seed)
-    return replace(classical, features=features, matching=matching, intrinsics=intrinsics, dense=dense)
+    """The chosen front end, with what the run decides."""
+    kind = FRONTENDS[config.frontend]
+    chosen = next(part for part in vars(config).values() if isinstance(part, kind))
+    exact = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
+    return chosen.for_run(
+        RunSettings(
+            max_image_size=config.max_image_size,
+            seed=config.seed,
+            focal_is_exact=exact,
+            needs_depth=_needs_depth(config),
+        )
+    )
 
 
 def _require_two(images: ImageSet) -> None:
@@ -325,11 +313,8 @@ def _align_components(
         key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
         arrays = store.load("alignment", key)
         if arrays is None:
-            anchors = build_anchors(part)
-            tree = build_tree(part.graph, anchors, config.align.kinematic_mode)
-            arrays = to_arrays(
-                align(part, anchors, tree, config.align, camera_index=cameras, known=given, progress=progress)
-            )
+            result = align_component(part, config.align, camera_index=cameras, known=given, progress=progress)
+            arrays = to_arrays(result)
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))
     return results
@@ -352,6 +337,7 @@ def _mapper_input(
         size_wh=images.size_wh,
         are_keypoints=not collector.from_grid,
         are_verified=not collector.from_grid,
+        scores="confidence",
     ).matches
     return MapperInput(
         images=images,
@@ -369,7 +355,8 @@ def _working_scale(
     """Original pixels per pixel of the image that keypoints were found on: the unit of their noise."""
     if from_grid:
         return 1 / grid.scale.mean(axis=1)
-    return np.maximum(1.0, images.size_wh.max(axis=1) / config.max_image_size)
+    detector_size = config.classical.features.max_image_size or config.max_image_size
+    return np.maximum(1.0, images.size_wh.max(axis=1) / detector_size)
 
 
 def _cameras(

@@ -498,7 +498,7 @@ def test_public_function_from_front_end_to_result(tmp_path):
     assert np.ptp(other.focal_px) > 0
     with pytest.raises(InputError, match="unknown alignment setting 'niter3'"):
         sparse_global_alignment(images, pairs, frontend, niter3=1)
-    with pytest.raises(InputError, match="depth_mode: 'sum'"):
+    with pytest.raises(InputError, match=r"AlignConfig\.depth_mode = sum"):
         sparse_global_alignment(images, pairs, frontend, canonical_mode="avg-angle", depth_mode="sum")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from command import COMMAND, QUICK, anchorsfm, assert_one_clear_line
+from unix import full_disk, unix_only
 
 FILES = ("cameras.bin", "images.bin", "points3D.bin")
 
@@ -61,6 +61,7 @@ def test_a_killed_run_continues_to_the_same_bytes(finished, rendered, tmp_path, 
     assert not list(output.rglob(".*")), "temporary files of the killed run must not pile up"
 
 
+@unix_only
 def test_interrupt_ends_with_one_line_and_continues(rendered, tmp_path):
     output = tmp_path / "out"
     arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--quiet", *QUICK]
@@ -114,14 +115,11 @@ def test_an_output_that_cannot_be_written_is_named_before_any_work(rendered, tmp
 
 @pytest.mark.parametrize("limit", [4_000, 60_000])
 def test_a_full_disk_loses_nothing(rendered, tmp_path, limit):
-    """A limit on the size of files stands for the disk: writes beyond it fail the same way, in COLMAP's writer too."""
     output = tmp_path / "out"
     arguments = ("reconstruct", rendered / "images", "--output", output, "--no-dense", "--quiet", *QUICK)
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    assert_one_clear_line(anchorsfm(*arguments, preexec_fn=limited), str(output))
+    with full_disk(limit):
+        result = anchorsfm(*arguments)
+    assert_one_clear_line(result, str(output))
     assert not (output / "sparse").exists()
     assert anchorsfm(*arguments).returncode == 0
     assert (output / "sparse" / "0" / "images.bin").exists()
@@ -134,3 +132,15 @@ def test_help_and_version():
     assert anchorsfm().returncode != 0
     assert anchorsfm("reconstruct").returncode == 2
     assert anchorsfm("reconstruct", os.devnull, "--output").returncode == 2
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_commands_options_and_values_complete_in_bash(tmp_path):
+    script = tmp_path / "completion"
+    assert anchorsfm("--tyro-write-completion", "bash", script).returncode == 0
+    typed = {"rec": "reconstruct", "reconstruct --scene": "--scene-graph", "reconstruct --mapper inc": "incremental"}
+    for words, expected in typed.items():
+        number = len(words.split())
+        line = f"COMP_WORDS=(anchorsfm {words}); COMP_CWORD={number}; _tyro_anchorsfm; echo ${{COMPREPLY[@]}}"
+        found = subprocess.run(["bash", "-c", f"source {script}; {line}"], capture_output=True, text=True)
+        assert found.stdout.split() == [expected], found.stderr

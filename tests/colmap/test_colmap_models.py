@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsfm.colmap.models import read_model, read_reconstruction
+from anchorsfm.colmap.models import read_cameras, read_model, read_reconstruction
 from anchorsfm.colmap.write import write_models
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -177,3 +177,15 @@ def test_nothing_that_is_not_finite_is_written(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{words}.* is not finite"):
             write_models(tmp_path / "sparse", [changed], names)
         assert not (tmp_path / "sparse").exists()
+
+
+def test_cameras_are_read_where_links_need_special_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(place: Path, target: Path) -> None:
+        raise OSError(1314, "a required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    scene = scene_with_points()
+    names = [f"{k}.jpg" for k in range(int(scene.image.max()) + 1)]
+    write_models(tmp_path, [scene], names)
+    found = read_cameras(tmp_path / "0")
+    assert set(found) == {names[image] for image in scene.image}

@@ -1,6 +1,5 @@
 """COLMAP databases: what is written can be read by COLMAP's own classes, and a file is complete or not there."""
 
-import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera
 from point_scene import make_point_scene
+from unix import full_disk
 
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))
 OTHER = Camera(model="OPENCV", width=1600, height=1200, params=(1450.0, 1460.0, 790.0, 610.0, 0.1, 0.0, 0.0, 0.0))
@@ -170,13 +170,8 @@ def test_a_database_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_st
     path = tmp_path / "database.db"
     write(path, few)
     before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-    try:
-        with pytest.raises(StorageError, match=r"database\.db could not be written") as caught:
-            write(path, matches)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(limit), pytest.raises(StorageError, match=r"database\.db could not be written") as caught:
+        write(path, matches)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["database.db"]

@@ -1,10 +1,7 @@
 """Exports from the command line, in processes of their own."""
 
 import json
-import resource
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from anchorsfm.scene.errors import AnchorSfMError, InputError, StorageError
 from command import QUICK, anchorsfm, assert_one_clear_line
 from dataset_readers import read_graphdeco, read_transforms
 from export_scene import ExportScene, write_export_scene
+from unix import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +67,6 @@ def test_faults_name_the_file_or_option(finished: ExportScene, tmp_path: Path) -
             export(folder, ["undistorted"], output, config)
     with pytest.raises(InputError, match="--to"):
         export(model, [], tmp_path)
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """A limit on the size of files stands for the disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_said_and_the_export_continues(

@@ -1,7 +1,10 @@
 """Finding, verifying and reading photographs."""
 
 import hashlib
+import itertools
 import math
+import os
+import struct
 import sys
 from pathlib import Path
 
@@ -12,10 +15,12 @@ from PIL import Image
 
 from anchorsfm.io import images as io_images
 from anchorsfm.io.exif import Exif, exif_focal_px
-from anchorsfm.io.images import load_grey, load_image_set, load_rgb, working_size_wh
+from anchorsfm.io.images import load_grey, load_image_set, load_rgb, photo_bytes, working_size_wh
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import SILENT, RecordingProgress
+from unix import unix_only
 
 EXIF_IFD = 0x8769
 ORIENTATION, MAKE, MODEL, FOCAL, FOCAL_35, PIXEL_X, PIXEL_Y = 274, 271, 272, 37386, 41989, 40962, 40963
@@ -272,14 +277,14 @@ def test_damaged_files_are_skipped_by_name(tmp_path: Path) -> None:
 def test_unreadable_file_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "a.jpg", picture())
     save(tmp_path / "b.jpg", picture())
-    read_bytes = Path.read_bytes
+    read = io_images.read_regular
 
     def refuse(path: Path) -> bytes:
         if path.name == "a.jpg":
             raise PermissionError(13, "Permission denied")
-        return read_bytes(path)
+        return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(io_images, "read_regular", refuse)
     images = load_image_set(tmp_path)
     assert images.names == ("b.jpg",)
     assert images.skipped[0].reason == "permission denied"
@@ -308,6 +313,157 @@ def test_file_lost_or_changed_after_verification(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").unlink()
     with pytest.raises(InputError, match=r"cannot read .*a\.jpg"):
         load_rgb(images, 0)
+
+
+@pytest.mark.parametrize("load", [load_rgb, load_grey, photo_bytes])
+def test_another_picture_of_the_same_size_is_never_taken_for_the_verified_one(tmp_path: Path, load) -> None:
+    path = save(tmp_path / "a.png", picture())
+    images, state = one(path), path.stat()
+    load(images, 0)
+    save(path, picture()[:, ::-1])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(InputError, match=r"a\.png has changed since"):
+        load(images, 0)
+
+
+@unix_only
+def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "good.jpg", picture())
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, target in (("zero.jpg", "/dev/zero"), ("loop.jpg", "loop.jpg"), ("lost.png", "nowhere")):
+        (tmp_path / name).symlink_to(target)
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(2**40)
+    (tmp_path / "secret.jpg").write_bytes((tmp_path / "good.jpg").read_bytes())
+    open_file = os.open
+
+    def refuse(path: Path, *flags: int) -> int:  # the tests may run as root, who may read everything
+        if Path(path).name == "secret.jpg":
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *flags)
+
+    monkeypatch.setattr("anchorsfm.io.files.os.open", refuse)
+    images = load_image_set(tmp_path)
+    assert images.names == ("good.jpg",)
+    assert {image.name: image.reason for image in images.skipped} == {
+        "pipe.jpg": "a named pipe, not a file",
+        "zero.jpg": "a device, not a file",
+        "loop.jpg": "too many levels of symbolic links",
+        "lost.png": "no such file or directory",
+        "huge.jpg": "larger than 2048 MiB",
+        "secret.jpg": "permission denied",
+    }
+    with pytest.raises(InputError, match="not a regular file"):
+        load_image_set([tmp_path / "pipe.jpg"])
+
+
+@unix_only
+def test_a_name_that_is_not_utf8_is_skipped_by_name(tmp_path: Path) -> None:
+    save(tmp_path / "ü\u202f1.jpg", picture())
+    odd = os.fsencode(tmp_path) + b"/caf\xe9\x1b[31m.jpg"
+    Path(os.fsdecode(odd)).write_bytes((tmp_path / "ü\u202f1.jpg").read_bytes())
+    images = load_image_set(tmp_path)
+    assert images.names == ("ü\u202f1.jpg",)
+    (skipped,) = images.skipped
+    assert skipped.name == r"caf\xe9\x1b[31m.jpg" and "not UTF-8" in skipped.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain.jpg", "plain.jpg"),
+        ("Bildschirmfoto 9.41\u202fUhr ü 写真.png", "Bildschirmfoto 9.41\u202fUhr ü 写真.png"),
+        ("a\x1b]0;title\x07\nb\tc\x9b2J\x7f", r"a\x1b]0;title\x07\nb\tc\x9b2J\x7f"),
+        ("\u202egpj.exe\u2028\U000e0041\udcff", r"\u202egpj.exe\u2028\U000e0041\xff"),
+    ],
+)
+def test_what_is_shown_cannot_control_a_terminal(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+# ------------------------------------------------------------------------------------------------------- odd EXIF
+
+
+def exif_block(values: dict[int, tuple[int, int, bytes]]) -> bytes:
+    """A little-endian EXIF block from (type, count, data) by tag; as `save` sorts tags."""
+
+    def directory(entries: list[tuple[int, int, int, bytes]], start: int) -> bytes:
+        body, extra = struct.pack("<H", len(entries)), b""
+        behind = start + 2 + 12 * len(entries) + 4
+        for tag, kind, count, data in sorted(entries):
+            if len(data) > 4:
+                body += struct.pack("<HHII", tag, kind, count, behind + len(extra))
+                extra += data
+            else:
+                body += struct.pack("<HHI", tag, kind, count) + data.ljust(4, b"\0")
+        return body + bytes(4) + extra
+
+    general = [(tag, *value) for tag, value in values.items() if tag in (ORIENTATION, MAKE, MODEL)]
+    details = [(tag, *value) for tag, value in values.items() if tag not in (ORIENTATION, MAKE, MODEL)]
+    pointer = (EXIF_IFD, 4, 1, bytes(4))
+    second = 8 + len(directory([*general, pointer], 8))
+    first = directory([*general, (EXIF_IFD, 4, 1, struct.pack("<I", second))], 8)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + directory(details, second)
+
+
+ODD_VALUES = {
+    "text": (2, 8, b"wide 24\0"),
+    "bytes": (7, 6, b"\xff\x00\x1b[2J"),
+    "zero": (3, 1, bytes(2)),
+    "zero / zero": (5, 1, bytes(8)),
+    "one / zero": (5, 1, struct.pack("<II", 1, 0)),
+    "tiny": (5, 1, struct.pack("<II", 1, 2**32 - 1)),
+    "half": (5, 1, struct.pack("<II", 1, 2)),
+    "huge": (5, 1, struct.pack("<II", 2**32 - 1, 1)),
+    "negative": (10, 1, struct.pack("<ii", -35, 1)),
+    "nan": (12, 1, struct.pack("<d", math.nan)),
+    "1e300": (12, 1, struct.pack("<d", 1e300)),
+    "5e-324": (12, 1, struct.pack("<d", 5e-324)),
+    "many": (3, 3, struct.pack("<HHH", 24, 35, 50)),
+    "none": (5, 0, b""),
+    "unknown type": (99, 1, b"\1\2\3\4"),
+    "beyond the end": (5, 2**31, struct.pack("<I", 2**31)),
+}
+TAGS = (ORIENTATION, MAKE, MODEL, FOCAL, FOCAL_35, PIXEL_X, PIXEL_Y, PLANE_X, PLANE_UNIT)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_an_odd_tag_costs_that_tag_only(tmp_path: Path) -> None:
+    good = {
+        MAKE: (2, 6, b"Maker\0"),
+        FOCAL: (5, 1, struct.pack("<II", 24, 1)),
+        FOCAL_35: (3, 1, struct.pack("<H", 36)),
+        PIXEL_X: (4, 1, struct.pack("<I", 96)),
+        PIXEL_Y: (4, 1, struct.pack("<I", 64)),
+        PLANE_X: (5, 1, struct.pack("<II", 100, 1)),
+        PLANE_UNIT: (3, 1, struct.pack("<H", 2)),
+    }
+    for tag, (name, odd) in itertools.product(TAGS, ODD_VALUES.items()):
+        path = tmp_path / f"{tag} {name.replace('/', 'by')}.jpg"
+        Image.fromarray(picture()).save(path, exif=exif_block(good | {tag: odd}))
+    images = load_image_set(tmp_path, camera_mode="per-image")
+    assert not images.skipped and images.num_images == len(TAGS) * len(ODD_VALUES)
+    by_35mm = 36 * 96 / 36
+    for name, focal in zip(images.names, images.focal_prior_px, strict=True):
+        assert not focal <= 0
+        if not name.startswith(f"{FOCAL_35} "):
+            assert focal == pytest.approx(by_35mm), name
+    for image in range(images.num_images):
+        assert load_grey(images, image).shape == (64, 96)
+
+
+def test_exif_with_zero_captured_size_falls_back_to_the_present_size(tmp_path: Path) -> None:
+    block = {FOCAL: (5, 1, struct.pack("<II", 24, 1)), PLANE_X: (5, 1, struct.pack("<II", 127, 1))}
+    block |= {PIXEL_X: ODD_VALUES["half"], PIXEL_Y: ODD_VALUES["half"]}
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif_block(block))
+    assert one(tmp_path / "a.jpg").focal_prior_px == pytest.approx([24 * 127 / 25.4])
+
+
+def test_directories_that_contain_themselves_end(tmp_path: Path) -> None:
+    block = bytearray(exif_block({MODEL: (2, 2, b"M\0")}))
+    struct.pack_into("<I", block, block.index(struct.pack("<HHI", EXIF_IFD, 4, 1)) + 8, 8)
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=bytes(block))
+    assert not one(tmp_path / "a.jpg").skipped
 
 
 # ---------------------------------------------------------------------------------------------------------- sources

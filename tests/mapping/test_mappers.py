@@ -17,11 +17,12 @@ from anchorsfm.mapping.initial_pair import PairConfig, initial_pairs
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
-from anchorsfm.tracks.adjust import remove_view
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
 from point_scene import make_point_scene, project_pinhole
+from unix import unix_only
 
 MAPPERS = ("incremental", "global", "tracks")
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))
@@ -263,6 +264,7 @@ def test_an_image_of_two_models_stays_in_the_larger_one():
     assert (np.bincount(kept[1].tracks.obs_point) >= 2).all()
 
 
+@unix_only
 def test_an_interrupt_cancels_and_passes_on():
     started, cancelled = threading.Event(), threading.Event()
 

@@ -1,5 +1,6 @@
 """Scene graphs of front ends that cannot keep their predictions: interrupted anywhere, continued to the same bits."""
 
+import shutil
 from dataclasses import fields, replace
 
 import numpy as np
@@ -9,9 +10,11 @@ from anchorsfm.io.store import Store
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, build_scene_graph
 from anchorsfm.pairing import make_pairs
+from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.pairs import PairStatus
-from anchorsfm.scene.progress import SILENT
+from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.synthetic import SceneConfig, SyntheticFrontend, image_set, make_scene
+from cache_damage import DAMAGE
 
 
 class Killed(Exception):
@@ -111,13 +114,33 @@ def test_a_run_killed_at_any_write_continues_to_the_same_bits(undisturbed, tmp_p
     assert len(list((tmp_path / "graph-sums").glob("*"))) <= 5  # one set of sums per image, and one left by the kill
 
 
-def test_a_damaged_entry_is_made_again(undisturbed, tmp_path):
+@pytest.mark.parametrize("way", ["cut", "flip_last_number", "swap", "not_a_number", "folder"])
+@pytest.mark.parametrize("kind", ["graph-pairs", "graph-pairs-unusable", "graph-sums"])
+def test_a_damaged_entry_is_made_again(undisturbed, tmp_path, kind, way):
     scene_of(Forgetful(), Store(tmp_path))
-    for path in sorted((tmp_path / "graph-pairs").glob("*"))[:2]:
-        path.write_bytes(path.read_bytes()[:100])
-    second = Forgetful()
-    assert_same(scene_of(second, Store(tmp_path)), undisturbed)
-    assert len(second.asked) == 2
+    paths = sorted((tmp_path / kind).glob("*"))
+    others = sorted((tmp_path / "graph-pairs").glob("*"))
+    for path in paths[:2]:
+        DAMAGE[way](path, others[-1] if others[-1] != path else others[0])
+    second, progress = Forgetful(), RecordingProgress(SILENT)
+    assert_same(scene_of(second, Store(tmp_path, progress)), undisturbed)
+    assert 1 <= len(second.asked) <= 5
+    assert sum("is damaged" in line for line in progress.warnings) == len(paths[:2])
+    third = Forgetful()
+    assert_same(scene_of(third, Store(tmp_path)), undisturbed)
+    assert third.asked == []
+
+
+def test_sums_that_vanish_during_a_run_end_it(tmp_path):
+    scene_of(Forgetful(), Store(tmp_path))
+
+    def watch(stream):
+        shutil.rmtree(tmp_path / "graph-sums")
+        return stream
+
+    predictor = Forgetful()
+    with pytest.raises(StorageError, match="run the same command again"):
+        observe(4, predictor, predictor.pairs, GraphConfig(), Store(tmp_path), watch)
 
 
 def test_what_is_kept_per_pair_is_small(tmp_path):

@@ -21,6 +21,7 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.viewer.browser import BACKGROUND
 from anchorsfm.viewer.server import Viewer, find_free_port, open_viewer
 from browser import Page, require_chromium
+from unix import unix_only
 from viewer_scene import coloured_model, names_of, without_points, write_output
 
 VIEW = [sys.executable, "-m", "anchorsfm.cli", "view"]
@@ -76,6 +77,7 @@ def address(lines: list[str]) -> str:
 # -------------------------------------------------------------------------------------------------------- the command
 
 
+@unix_only
 def test_the_command_serves_a_page_and_ends_cleanly(output: Path) -> None:
     pytest.importorskip("viser")
     require_chromium()
@@ -99,6 +101,7 @@ def test_the_command_serves_a_page_and_ends_cleanly(output: Path) -> None:
         assert rest.strip() == "stopped"
 
 
+@unix_only
 def test_a_busy_port_gives_a_line_and_the_next_one(output: Path) -> None:
     pytest.importorskip("viser")
     with socket.socket() as busy:

@@ -9,7 +9,7 @@ scene (docs/method.md, Unknowns, Initialisation, Losses, Result of the alignment
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.config import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, Solver
 from anchorsfm.align.run import align
-from anchorsfm.align.scene import align_scene, sparse_global_alignment
+from anchorsfm.align.scene import align_component, align_scene, sparse_global_alignment
 
 __all__ = [
     "AlignConfig",
@@ -18,6 +18,7 @@ __all__ = [
     "ReferenceCompat",
     "Solver",
     "align",
+    "align_component",
     "align_scene",
     "from_arrays",
     "sparse_global_alignment",

@@ -1,7 +1,30 @@
 """Settings of the alignment."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Annotated
+
+from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.settings import OneOf, Parsed, Range, Settings, Threads
+
+_OF_ADAM = ("lr1", "lr2", "gamma1", "schedule", "tolerance", "patience")
+_OF_SECOND_ORDER = ("compiled", "device")
+
+
+def check_device(name: str) -> None:
+    """Raise InputError for a torch device that does not exist, at all or here."""
+    found = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,4}))?", name)
+    if not found:
+        raise InputError("choose one of cpu, cuda, cuda:N, mps")
+    if name == "cpu":
+        return
+    import torch
+
+    there = torch.backends.mps.is_available() if name == "mps" else int(found[1] or 0) < torch.cuda.device_count()
+    if not there:
+        raise InputError(f"PyTorch {torch.__version__} finds no such device here; cpu is always there")
 
 
 class Solver(StrEnum):
@@ -39,7 +62,7 @@ class InitialPoses(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceCompat:
+class ReferenceCompat(Settings):
     """Peculiarities of the original implementation, each off by default; on only to compare with its outputs."""
 
     fallback_at_matches: bool = False
@@ -50,7 +73,7 @@ class ReferenceCompat:
     unmatched_tree_edges: bool = False
     """Let the kinematic tree chain images that share no match."""
     repeated_shared_steps: bool = False
-    """Step shared intrinsics once per image in every iteration, which multiplies their learning rate."""
+    """Adam: step shared intrinsics once per image in every iteration, which multiplies their learning rate."""
     fixed_pixel_clip: bool = False
     """Clip projected pixels to [-1000, 2000] whatever the image size."""
     last_state: bool = False
@@ -72,37 +95,37 @@ class ReferenceCompat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
+class AlignConfig(Settings):
     """Settings of the sparse global alignment. Block size and matching threshold are in `GraphConfig`."""
 
     solver: Solver = Solver.SECOND_ORDER
-    """How the losses are minimised. lr1, lr2, schedule, tolerance and patience are Adam's only; niter1 and niter2 limit
-    the iterations of either."""
+    """How the losses are minimised. lr1, lr2, gamma1, schedule, tolerance and patience are Adam's only; niter1 and
+    niter2 limit the iterations of either."""
     compiled: bool = True
     """Second order: use compiled kernels on the processor where numba is installed (`pip install anchorsfm[fast]`)."""
-    device: str = "cpu"
+    device: Annotated[str, Parsed(check_device)] = "cpu"
     """Second order: torch device that sums over matches. Anything but "cpu" uses no compiled kernels."""
-    pp_prior: float = 3.0
+    pp_prior: Annotated[float, Range(0, 1_000_000)] = 3.0
     """Loss per squared offset of a principal point from the middle, as a share of the longer side (halved); 0: none."""
-    depth_prior: float = 0.5
+    depth_prior: Annotated[float, Range(0, 100)] = 0.5
     """Standard deviation of the logarithm of depths that is expected of the front end; 0: no prior."""
-    kinematic_mode: str = "hclust-ward"
+    kinematic_mode: Annotated[str, OneOf(*KINEMATIC_MODES)] = "hclust-ward"
     """Tree along which poses are chained: mst or hclust-<linkage>."""
-    lr1: float = 0.07
-    """Learning rate at the start of the coarse stage (3D matching)."""
-    niter1: int = 300
+    lr1: Annotated[float, Range(1e-8, 10)] = 0.07
+    """Adam: learning rate at the start of the coarse stage (3D matching)."""
+    niter1: Annotated[int, Range(0, 1_000_000)] = 300
     """Iterations of the coarse stage at most."""
-    gamma1: float = 1.5
-    """Exponent of the robust loss on distances between matched 3D points."""
-    lr2: float = 0.01
-    """Learning rate at the start of the fine stage (2D reprojection)."""
-    niter2: int = 300
+    gamma1: Annotated[float, Range(0.1, 4)] = 1.5
+    """Adam: exponent of the robust loss on distances between matched 3D points."""
+    lr2: Annotated[float, Range(1e-8, 10)] = 0.01
+    """Adam: learning rate at the start of the fine stage (2D reprojection)."""
+    niter2: Annotated[int, Range(0, 1_000_000)] = 300
     """Iterations of the fine stage at most; 0 returns the coarse result."""
-    gamma2: float = 0.5
+    gamma2: Annotated[float, Range(0.1, 4)] = 0.5
     """Exponent of the robust loss on reprojection errors."""
-    loss_dust3r_w: float = 0.01
+    loss_dust3r_w: Annotated[float, Range(0, 1000)] = 0.01
     """Weight of the regression fallback."""
-    gamma_fallback: float = 1.1
+    gamma_fallback: Annotated[float, Range(0.1, 4)] = 1.1
     """Exponent of the robust loss of the regression fallback."""
     opt_pp: bool = True
     """Refine principal points in the fine stage."""
@@ -115,15 +138,26 @@ class AlignConfig:
     init_poses: InitialPoses = InitialPoses.PAIRS
     """Where cameras start."""
     schedule: Schedule = Schedule.COSINE
-    """How the learning rate falls to zero."""
-    tolerance: float = 1e-4
-    """A stage ends early when its loss varied by less than this share over `patience` iterations; 0: never."""
-    patience: int = 20
-    """Iterations over which the loss must stay put."""
+    """Adam: how the learning rate falls to zero."""
+    tolerance: Annotated[float, Range(0, 1, below=True)] = 1e-4
+    """Adam: a stage ends early when its loss varied by less than this share over `patience` iterations; 0: never."""
+    patience: Annotated[int, Range(1, 1_000_000)] = 20
+    """Adam: iterations over which the loss must stay put."""
     double_precision: bool = False
     """Compute in float64."""
-    num_threads: int = 1
+    num_threads: Threads = 1
     """Threads of the solver. One is nearly as fast as two, does not suffer from other work on the machine, and gives
     the same bits on machines with any number of cores."""
     reference: ReferenceCompat = field(default_factory=ReferenceCompat)
     """Peculiarities of the original implementation, for comparisons only."""
+
+    def check_together(self) -> None:
+        """A setting that the chosen solver does not have would be without effect."""
+        defaults = {field.name: field.default for field in fields(self)}
+        own = self.solver is Solver.SECOND_ORDER
+        foreign = [name for name in (_OF_ADAM if own else _OF_SECOND_ORDER) if getattr(self, name) != defaults[name]]
+        if own and self.reference.repeated_shared_steps:
+            foreign.append("reference.repeated_shared_steps")
+        for name in foreign:
+            other = Solver.ADAM if own else Solver.SECOND_ORDER
+            raise self.refused(name, f"the solver {self.solver} has no such setting: leave it out, or use {other}")

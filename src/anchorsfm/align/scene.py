@@ -1,9 +1,9 @@
 """From a front end, or a condensed scene, to one alignment per connected component."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from dataclasses import fields
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -92,18 +92,9 @@ def align_scene(
     results = []
     for component in range(int(scene.graph.component.max(initial=-1)) + 1):
         part = select_component(scene, component)
-        anchors = build_anchors(part)
-        tree = build_tree(
-            part.graph,
-            anchors,
-            config.kinematic_mode,
-            allow_unmatched_edges=config.reference.unmatched_tree_edges,
-        )
         results.append(
-            align(
+            align_component(
                 part,
-                anchors,
-                tree,
                 config,
                 camera_index=None if camera_index is None else camera_index[part.image],
                 known=[(known or {}).get(image) for image in part.image.tolist()],
@@ -113,26 +104,30 @@ def align_scene(
     return tuple(results)
 
 
+def align_component(
+    part: ObservedScene,
+    config: AlignConfig,
+    *,
+    camera_index: Int[np.ndarray, "view"] | None = None,
+    known: Sequence[KnownImage | None] | None = None,
+    progress: Progress = SILENT,
+) -> AlignmentResult:
+    """Align one connected component; `camera_index` and `known` are by its own views."""
+    anchors = build_anchors(part)
+    unmatched = config.reference.unmatched_tree_edges
+    tree = build_tree(part.graph, anchors, config.kinematic_mode, allow_unmatched_edges=unmatched)
+    return align(part, anchors, tree, config, camera_index=camera_index, known=known, progress=progress)
+
+
 def configs_of(settings: Mapping[str, Any]) -> tuple[GraphConfig, AlignConfig]:
-    """Both configurations from fields by name; enumerations may be given as strings."""
-    parts = []
-    left = dict(settings)
-    for kind in (GraphConfig, AlignConfig):
-        hints = get_type_hints(kind)
-        parts.append({name: _coerced(name, left.pop(name), hints[name]) for name in hints if name in left})
-    if left:
-        names = sorted([*get_type_hints(GraphConfig), *get_type_hints(AlignConfig)])
-        raise InputError(f"unknown alignment setting {min(left)!r}; there are {', '.join(names)}")
-    return GraphConfig(**parts[0]), AlignConfig(**parts[1])
-
-
-def _coerced(name: str, value: Any, kind: Any) -> Any:
-    if not (isinstance(kind, type) and issubclass(kind, StrEnum)):
-        return value
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise InputError(f"{name}: {value!r} is not one of {', '.join(kind)}") from error
+    """Both configurations from fields by name."""
+    names = [{field.name for field in fields(kind)} for kind in (GraphConfig, AlignConfig)]
+    unknown = settings.keys() - names[0] - names[1]
+    if unknown:
+        known = ", ".join(sorted(names[0] | names[1]))
+        raise InputError(f"unknown alignment setting {min(unknown)!r}; there are {known}")
+    graph, align = ({name: value for name, value in settings.items() if name in part} for part in names)
+    return GraphConfig(**graph), AlignConfig(**align)
 
 
 def _camera_index(images: ImageSet, shared: bool | None) -> Int[np.ndarray, "image"]:

@@ -16,18 +16,21 @@ from anchorsfm.scene.printable import printable
 FARTHEST = 1e15
 """Coordinates beyond are no places: their squares and differences lose all digits."""
 CAMERA_SENSOR = 0
+NO_POINT = np.uint64(2**64 - 1)
+"""What an observation of no point has in the place of its point."""
 POINT_HEAD = np.dtype([("id", "<u8"), ("xyz", "<f8", 3), ("rgb", "u1", 3), ("error", "<f8"), ("length", "<u8")])
 POINT2D = np.dtype([("xy", "<f8", 2), ("point", "<u8")])
 ELEMENT = np.dtype([("image", "<u4"), ("slot", "<u4")])
 _LARGEST_FILE = 64 * 2**30
 _LARGEST_SIDE = 10**6
 """Pixels of an image."""
-_UNIT = 1e-2
-"""How far the length of a quaternion may be from 1: some models are written with few digits."""
 
 
 class ModelFile:
     """A file of a model with all its content."""
+
+    unit_within = 1e-5
+    """How far the length of a quaternion may be from 1."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,7 +84,7 @@ def require_pose(file: ModelFile, what: str, pose: Sequence[float]) -> None:
     """Raise InputError unless a quaternion and translation are a pose; `what` names it."""
     if not all(abs(value) < FARTHEST for value in pose[4:]):  # also where it is not a number
         raise file.fault(f"{what} is not finite")
-    if not abs(math.hypot(*pose[:4]) - 1) < _UNIT:
+    if not abs(math.hypot(*pose[:4]) - 1) < file.unit_within:
         raise file.fault(f"{what} has a rotation that is no unit quaternion")
 
 

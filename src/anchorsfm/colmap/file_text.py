@@ -23,6 +23,8 @@ from anchorsfm.scene.errors import InputError
 class TextFile(ModelFile):
     """The lines of a text file; `# Number of ...: N` in its header is held against what follows."""
 
+    unit_within = 1e-3  # texts are written with few digits
+
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:

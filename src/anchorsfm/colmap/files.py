@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from anchorsfm.colmap.file_binary import BinaryFile
-from anchorsfm.colmap.file_records import FARTHEST, ModelFile, Points, StoredImage, require_pose
+from anchorsfm.colmap.file_records import FARTHEST, NO_POINT, ModelFile, Points, StoredImage, require_pose
 from anchorsfm.colmap.file_text import TextFile
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
@@ -71,6 +71,8 @@ def _check_points(file: ModelFile, points: Points, images: Mapping[int, StoredIm
         return file.fault(f"point {int(points.head['id'][row])} {problem}")
 
     head, elements = points.head, points.elements
+    if not len(head) and any((image.point != NO_POINT).any() for image in images.values()):
+        raise file.fault("it lists no points, and the images have observations of some")
     order = np.argsort(head["id"], kind="stable")
     repeated = np.flatnonzero(head["id"][order][1:] == head["id"][order][:-1])
     if len(repeated):

@@ -1,5 +1,6 @@
 """COLMAP models from disk: whole, or their poses and cameras alone."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from anchorsfm.colmap.convert import from_pycolmap_camera
+from anchorsfm.colmap.convert import UNKNOWN_ERROR, from_pycolmap_camera
 from anchorsfm.colmap.file_records import StoredImage, pose_of
 from anchorsfm.colmap.files import check_files
 from anchorsfm.scene.errors import InputError
@@ -113,8 +114,16 @@ def _link_without_points(folder: Path, suffix: str, copy: Path) -> None:
     """Make `copy` the same model with no 3D points."""
     for name in ("cameras", "images", "rigs", "frames"):
         if (folder / (name + suffix)).is_file():
-            (copy / (name + suffix)).symlink_to((folder / (name + suffix)).resolve())
+            _link(folder / (name + suffix), copy / (name + suffix))
     (copy / f"points3D{suffix}").write_bytes(bytes(8) if suffix == ".bin" else b"")
+
+
+def _link(file: Path, place: Path) -> None:
+    """The file under another name: a link, or a copy where links need special rights, as on Windows."""
+    try:
+        place.symlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:
@@ -167,7 +176,7 @@ def read_reconstruction(folder: Path) -> StoredModel:
         camera_index=np.array([camera_ids.index(entry.camera_id) for entry in entries], np.int64),
         points=np.array([points[k].xyz for k in kept], float).reshape(-1, 3),
         rgb=np.array([points[k].color for k in kept], np.uint8).reshape(-1, 3),
-        error_px=np.array([points[k].error for k in kept], float),
+        error_px=np.array([np.nan if points[k].error == UNKNOWN_ERROR else points[k].error for k in kept], float),
         tracks=Tracks(
             obs_point=np.array([n for n, _, _ in flat], np.int64),
             obs_image=np.array([image for _, image, _ in flat], np.int64),

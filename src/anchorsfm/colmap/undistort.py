@@ -15,6 +15,7 @@ picture again: a place counts only where the inverse of the distorted camera lea
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import pycolmap
@@ -24,6 +25,7 @@ from anchorsfm.colmap.cameras import normalised_from_pixels, project
 from anchorsfm.colmap.convert import from_pycolmap_camera, to_pycolmap_camera
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.settings import Range, Settings
 
 _BLOCK = 4
 """Places are computed for one pixel in so many by so many."""
@@ -39,16 +41,16 @@ _MIN_SIDE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class UndistortConfig:
+class UndistortConfig(Settings):
     """What the undistorted picture shows."""
 
     centre_principal_point: bool = True
     """Cut the wider side so that the principal point is the middle, which some trainers take for granted."""
-    blank_pixels: float = 0.0
+    blank_pixels: Annotated[float, Range(0, 1)] = 0.0
     """0: no pixel without a source; 1: all of the photograph, with black corners that the masks mark."""
-    max_fov_deg: float = 120.0
+    max_fov_deg: Annotated[float, Range(10, 170)] = 120.0
     """Largest horizontal and vertical angle of view."""
-    max_side: int | None = None
+    max_side: Annotated[int | None, Range(16, 1_000_000)] = None
     """Longest side of the undistorted pictures in pixels; they are never enlarged."""
 
 

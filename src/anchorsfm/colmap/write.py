@@ -76,7 +76,7 @@ def _require_finite(folder: Path, model: Reconstruction, names: Sequence[str]) -
     wild = (row for row, camera in enumerate(model.cameras) if not np.isfinite(camera.params).all())
     require("a parameter of camera", next(wild, None))
     require("point", first_wild(model.points))
-    require("the error of point", first_wild(model.error_px))
+    require("the error of point", first_wild(np.nan_to_num(model.error_px, nan=0.0, posinf=np.inf, neginf=-np.inf)))
     require("an observation of point", first_wild(model.tracks.obs_xy), lambda row: model.tracks.obs_point[row])
 
 
@@ -84,6 +84,8 @@ def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *,
     _require_finite(folder.parent.parent, model, names)
     folder.mkdir()
     entry = to_pycolmap(model, names)
+    if np.isnan(model.error_px).any():
+        entry.update_point_3d_errors()
     try:
         (entry.write_text if text else entry.write_binary)(str(folder))
         # sizes first: pycolmap's reader does not return from a points3D.bin that was cut short

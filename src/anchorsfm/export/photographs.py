@@ -1,5 +1,7 @@
 """The photographs and masks of a model, checked by their headers before any work is done."""
 
+import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anchorsfm.export.source import ExportModel
-from anchorsfm.io.images import PhotoHeader, load_rgb, read_header
+from anchorsfm.io.files import read_regular
+from anchorsfm.io.images import PhotoHeader, load_rgb, photo_bytes, read_header
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 
@@ -31,6 +34,10 @@ class Photographs:
         """Upright pixels in full size; raises InputError if the file cannot be read."""
         return load_rgb(self.images, view)
 
+    def original(self, view: int) -> bytes:
+        """The file of a photograph as it is; raises InputError if it cannot be read or has changed."""
+        return photo_bytes(self.images, view)
+
     def mask(self, view: int) -> UInt8[np.ndarray, "h w"] | None:
         """0: ignore, 255: use, in the pixels of the upright photograph; None if nothing is masked."""
         if self.masks is None:
@@ -39,9 +46,15 @@ class Photographs:
         return _load_mask(self.masks[view], wanted, invert=self.invert_masks)
 
     def state(self, view: int) -> list[str]:
-        """Name, size and time of change of the files of a view: what its copy depends on."""
-        paths = [self.images.path(view), *([self.masks[view]] if self.masks is not None else [])]
-        return [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
+        """Name and content of the files of a view: what its copy depends on.
+
+        Raises InputError if a mask cannot be read.
+        """
+        photograph = f"{self.images.path(view).name} {self.images.digests[view]}"
+        if self.masks is None:
+            return [photograph]
+        mask = self.masks[view]
+        return [photograph, f"{mask.name} {hashlib.sha256(_mask_bytes(mask)).hexdigest()}"]
 
 
 def open_photographs(
@@ -77,7 +90,7 @@ def open_photographs(
         size_wh=np.array(sizes, np.int64).reshape(-1, 2),
         camera_index=model.camera_index.astype(np.int64),
         focal_prior_px=np.full(len(names), np.nan),
-        digests=("",) * len(names),
+        digests=tuple(header.digest for header in headers),
     )
     found = None if masks is None else _find_masks(masks, names)
     return Photographs(images=images, headers=headers, masks=found, invert_masks=invert_masks)
@@ -116,9 +129,9 @@ def _load_mask(path: Path, size_wh: tuple[int, int], *, invert: bool) -> UInt8[n
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(_mask_bytes(path))) as image:
             values = np.asarray(image.convert("L"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the mask {path}: {error}") from error
     if (values.shape[1], values.shape[0]) != size_wh:
         raise InputError(
@@ -126,3 +139,10 @@ def _load_mask(path: Path, size_wh: tuple[int, int], *, invert: bool) -> UInt8[n
             f"{size_wh[0]}x{size_wh[1]}"
         )
     return np.where((values > 0) != invert, np.uint8(255), np.uint8(0))
+
+
+def _mask_bytes(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise InputError(f"cannot read the mask {path}: {error.strerror or error}") from error

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export.colmap import export_binary, export_text
@@ -18,6 +18,7 @@ from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import remove_leftovers, storage_error
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.settings import Range, Settings
 
 ExportFormat = Literal[
     "undistorted", "transforms", "colmap-binary", "colmap-text", "ply", "glb", "database", "tum", "kitti"
@@ -27,7 +28,7 @@ database: COLMAP's; tum and kitti: camera paths as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(Settings):
     """Settings of an export."""
 
     images: Path | None = None
@@ -38,7 +39,7 @@ class ExportConfig:
     """White instead of black is ignored."""
     undistort: UndistortConfig = field(default_factory=UndistortConfig)
     """The undistorted pictures."""
-    jpeg_quality: int = 95
+    jpeg_quality: Annotated[int, Range(1, 100)] = 95
     """Of pictures made from JPEG photographs, 1 .. 100; PNG, TIFF and BMP become PNG."""
 
 

@@ -120,7 +120,7 @@ def _copy(photographs: Photographs, folder: Path, jpeg_quality: int, progress: P
         header, original = photographs.headers[copy.view], photographs.images.path(copy.view)
         suffix = Path(copy.image).suffix
         if header.is_plain and original.suffix == suffix:
-            files = {copy.image: original.read_bytes()}
+            files = {copy.image: photographs.original(copy.view)}
         else:
             pixels = photographs.pixels(copy.view)
             files = {copy.image: encode_picture(pixels, suffix, quality=jpeg_quality, icc_profile=header.icc_profile)}

@@ -132,7 +132,7 @@ class _Workshop:
         original, suffix = self._photographs.images.path(copy.view), Path(copy.image).suffix
         files: dict[str, bytes] = {}
         if self._plans[camera].is_identity and header.is_plain and original.suffix == suffix:
-            files[copy.image] = original.read_bytes()
+            files[copy.image] = self._photographs.original(copy.view)
         else:
             picture = self._map(camera).resample(self._photographs.pixels(copy.view))
             quality = self._jpeg_quality

@@ -8,6 +8,7 @@ of the pair list, so that a caller may stream them and keep none.
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from anchorsfm.frontend.run_settings import RunSettings
 from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
@@ -38,6 +39,15 @@ class PairPredictor(Protocol):
 
 @runtime_checkable
 class Frontend(Protocol):
-    """Implemented by a frozen config dataclass; add a class to `anchorsfm.frontend.FRONTENDS` to offer it."""
+    """Implemented by a frozen config dataclass."""
 
     def open(self, images: ImageSet, pairs: PairList, store: Store, progress: Progress) -> PairPredictor: ...
+
+
+@runtime_checkable
+class RunFrontend(Frontend, Protocol):
+    """A front end that `reconstruct` offers: see `anchorsfm.frontend.FRONTENDS`."""
+
+    def for_run(self, run: RunSettings) -> "RunFrontend":
+        """The front end with what the run decides."""
+        ...

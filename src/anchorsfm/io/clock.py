@@ -1,6 +1,5 @@
 """Wall time, CPU time and peak memory of the stages of a run."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -57,5 +56,11 @@ def peak_memory_mib() -> float:
                 return int(line.split()[1]) / 1024
     except OSError:
         pass
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 2**20
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

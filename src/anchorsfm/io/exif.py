@@ -16,6 +16,7 @@ cropped or zoomed digitally, which only the first knows.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image
@@ -25,6 +26,9 @@ _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _AGREEMENT = 0.15
 _PLAUSIBLE_FOCAL_RANGE = (0.25, 20.0)
 """Focal length in units of the longer side; values beyond are typing errors of some software."""
+
+_SMALLEST, _LARGEST = 1 / 2**32, 2.0**32
+"""Numbers are quotients of 32-bit integers; others come from damage and would over- or underflow in products."""
 
 _ORIENTATION, _MAKE, _MODEL = 274, 271, 272
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
@@ -92,17 +96,16 @@ def read_exif(image: Image.Image) -> Exif:
         details = tags.get_ifd(_EXIF_IFD)
     except Exception:  # parsers of foreign blocks raise anything from struct.error to SyntaxError
         return Exif()
-    width, height = _number(details.get(_PIXEL_X)), _number(details.get(_PIXEL_Y))
-    unit = _MM_PER_RESOLUTION_UNIT.get(_integer(details.get(_FOCAL_PLANE_UNIT), 2), math.nan)
-    orientation = _integer(tags.get(_ORIENTATION), 1)
+    unit = _MM_PER_RESOLUTION_UNIT.get(_integer(_tag(details, _FOCAL_PLANE_UNIT), 2), math.nan)
+    orientation = _integer(_tag(tags, _ORIENTATION), 1)
     return Exif(
         orientation=orientation if 1 <= orientation <= 8 else 1,
-        make=_text(tags.get(_MAKE)),
-        model=_text(tags.get(_MODEL)),
-        focal_mm=_number(details.get(_FOCAL_LENGTH)),
-        focal_35mm=_number(details.get(_FOCAL_LENGTH_35)),
-        captured_wh=(int(width), int(height)) if math.isfinite(width + height) else None,
-        pixels_per_mm=_number(details.get(_FOCAL_PLANE_X)) / unit,
+        make=_text(_tag(tags, _MAKE)),
+        model=_text(_tag(tags, _MODEL)),
+        focal_mm=_number(_tag(details, _FOCAL_LENGTH)),
+        focal_35mm=_number(_tag(details, _FOCAL_LENGTH_35)),
+        captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
+        pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
     )
 
 
@@ -135,13 +138,26 @@ def _focal_from_sensor_width(exif: Exif, longer: int) -> float:
     return exif.focal_mm * longer / width_mm
 
 
+def _tag(block: Mapping[int, object], tag: int) -> object:
+    """The value of a tag, which Pillow decodes only now; None if it is missing or damaged."""
+    try:
+        return block.get(tag)
+    except Exception:
+        return None
+
+
 def _number(value: object) -> float:
-    """A positive finite number, else NaN; EXIF writes 0 (or 0/0) for unknown."""
+    """A positive number of a size that EXIF can say, else NaN; EXIF writes 0 (or 0/0) for unknown."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError):
         return math.nan
-    return number if math.isfinite(number) and number > 0 else math.nan
+    return number if _SMALLEST < number < _LARGEST else math.nan
+
+
+def _size(width: object, height: object) -> tuple[int, int] | None:
+    width_px, height_px = _integer(width, 0), _integer(height, 0)
+    return (width_px, height_px) if width_px > 0 and height_px > 0 else None
 
 
 def _integer(value: object, default: int) -> int:

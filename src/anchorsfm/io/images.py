@@ -1,7 +1,9 @@
 """Photographs from files: find, verify, describe, and read pixels again when a stage needs them.
 
 Every file is decoded once when the set is made, so that a damaged file is known by name before any computing starts.
-Pixels are not kept. Pictures are upright (EXIF orientation applied) everywhere behind this module.
+Pixels are not kept. Whenever they are needed again the file is read anew and must have the digest it had then: what is
+computed from a picture is cached under that digest. Pictures are upright (EXIF orientation applied) everywhere behind
+this module.
 
 Alpha is dropped, as COLMAP does: masks belong in mask files, and what lies under transparent pixels of a cut-out
 object is as a rule the true background, which helps to find the poses. 16-bit pictures map 0..65535 to 0..255.
@@ -25,8 +27,10 @@ from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from anchorsfm.io.exif import Exif, exif_focal_px, read_exif
+from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet, SkippedImage
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import SILENT, Progress
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
@@ -38,6 +42,7 @@ _NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
 _MIN_SIDE = 16
 _MAX_SIZES_WITHOUT_EXIF = 2
 _NUM_READERS = 4
+_MAX_LIST_BYTES = 16 * 2**20
 _OPEN_LOCK = threading.Lock()
 """Changing warning filters is not safe in threads."""
 
@@ -118,9 +123,27 @@ def load_grey(
     return np.array(_load(images, index, "L", size_wh))
 
 
+def photo_bytes(images: ImageSet, index: int) -> bytes:
+    """The file of one image, whose content is that which was verified when the set was made.
+
+    Raises InputError if it can no longer be read or has changed.
+    """
+    path = images.path(index)
+    try:
+        data = read_regular(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+    if images.digests[index] not in ("", _digest(data)):
+        raise InputError(f"{path} has changed since it was first read: run the same command again")
+    return data
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhotoHeader:
     """What a file says about itself without being decoded."""
+
+    digest: str
+    """SHA-256 of the file's bytes, as in `ImageSet.digests`."""
 
     size_wh: tuple[int, int]
     """Of the upright picture."""
@@ -143,7 +166,8 @@ def read_header(path: Path) -> PhotoHeader:
     Raises InputError if the file cannot be read or is no picture.
     """
     try:
-        with _open(path, path.name) as image:
+        data = read_regular(path)
+        with _open(data, path.name) as image:
             width, height = image.size
             tagged = read_exif(image).orientation
             if image.format == "TIFF":  # turned by Pillow itself, which then knows the turned size
@@ -151,6 +175,7 @@ def read_header(path: Path) -> PhotoHeader:
                 width, height = image.size
             turns = read_exif(image).orientation >= 5
             return PhotoHeader(
+                digest=_digest(data),
                 size_wh=(height, width) if turns else (width, height),
                 is_upright=tagged == 1,
                 mode=image.mode,
@@ -218,11 +243,11 @@ def _read_list(path: Path) -> list[Path]:
     if path.suffix.lower() in EXTENSIONS:
         raise InputError(f"{path} is a single image: give the folder it is in, or a text file listing images")
     try:
-        with path.open("rb") as file:
-            content = file.read(16 * 2**20)
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+        text = read_regular(path, _MAX_LIST_BYTES).decode("utf-8-sig")
+    except (UnicodeDecodeError, NotAFileError) as error:
         raise InputError(f"{path} is neither a folder nor a text file listing images") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
     if "\0" in text:
         raise InputError(f"{path} is neither a folder nor a text file listing images")
     listed = []
@@ -241,7 +266,8 @@ def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
         raise InputError("the list of images is empty")
     for path in paths:
         if not path.is_file():
-            raise InputError(f"{path}: {'is a folder, not an image' if path.is_dir() else 'no such file'}")
+            other = "is a folder, not an image" if path.is_dir() else "is not a regular file"
+            raise InputError(f"{path}: {other if path.exists() else 'no such file'}")
         if path.suffix.lower() not in EXTENSIONS:
             raise InputError(f"{path}: not a supported kind of image; supported are {' '.join(EXTENSIONS)}")
     plain = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - `resolve` would follow links to other names
@@ -276,11 +302,13 @@ def _read_all(root: Path, names: list[str], progress: Progress) -> tuple[list[_P
 
 
 def _verify(root: Path, name: str) -> _Photo | SkippedImage:
+    if not _is_utf8(name):
+        return SkippedImage(name=printable(name), reason="its name is not UTF-8, which models need: rename it")
     try:
-        data = (root / name).read_bytes()
+        data = read_regular(root / name)
         if not data:
             return SkippedImage(name=name, reason="empty file")
-        with _open(io.BytesIO(data), name) as image:
+        with _open(data, name) as image:
             # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
             full_wh = _draft(image, "RGB", at_least=0.0)
             image.load()
@@ -291,18 +319,32 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
         size_wh = (stored_wh[1], stored_wh[0]) if exif.orientation >= 5 else stored_wh
         if min(size_wh) < _MIN_SIDE:
             return SkippedImage(name=name, reason=f"too small ({size_wh[0]}x{size_wh[1]})")
-        return _Photo(name=name, size_wh=size_wh, exif=exif, digest=hashlib.sha256(data).hexdigest())
+        return _Photo(name=name, size_wh=size_wh, exif=exif, digest=_digest(data))
+    except MemoryError:
+        raise
     except Exception as error:  # decoders of damaged files raise almost anything
         return SkippedImage(name=name, reason=_reason(error))
 
 
-def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are none come as lone surrogates
+        return False
+    return True
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _open(data: bytes, name: str) -> Image.Image:
     if name.lower().endswith(_HEIC):
         _register_heic()
     with _OPEN_LOCK, warnings.catch_warnings():
         # Photographs of 100 megapixels are no attack; at twice that Pillow refuses, and the file is skipped.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(file)
+        return Image.open(io.BytesIO(data))
 
 
 def _register_heic() -> None:
@@ -330,6 +372,8 @@ def _reason(error: Exception) -> str:
         return "permission denied"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.replace("image file is truncated", "truncated")
 
@@ -397,8 +441,9 @@ def _load(images: ImageSet, index: int, mode: str, size_wh: np.ndarray | tuple[i
     path = images.path(index)
     full_wh = (int(images.size_wh[index, 0]), int(images.size_wh[index, 1]))
     target_wh = full_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
+    data = photo_bytes(images, index)
     try:
-        with _open(path, path.name) as image:
+        with _open(data, path.name) as image:
             return _decode(image, mode, full_wh, target_wh)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read {path}: {_reason(error)}") from error

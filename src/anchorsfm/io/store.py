@@ -3,6 +3,10 @@
 An entry is one safetensors file `<root>/<kind>/<key>.safetensors`. The key is a digest of everything the entry depends
 on (image contents, configuration, schema version), so an entry never goes stale; a file that a killed run left
 half-written is never seen, because entries are renamed into place when complete.
+
+An entry is believed only if it says, as metadata, the digest of its kind, its key and its arrays. Whatever else lies in
+its place (flipped bits, a copy of another entry, something rewritten by another program, a folder) is set aside, named
+in a warning, and counts as missing. So readers of an entry need not check its arrays: they are those that were saved.
 """
 
 import dataclasses
@@ -10,9 +14,13 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.progress import SILENT, Progress
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raise when the meaning of stored arrays changes: old entries are then ignored."""
 
 TEMPORARY_PREFIX = ".anchorsfm-"
@@ -39,7 +48,7 @@ def digest(*parts: object) -> str:
 def _feed(state: "hashlib._Hash", value: object) -> None:
     if isinstance(value, np.ndarray):
         state.update(f"<{value.dtype.str}{value.shape}".encode())
-        state.update(np.ascontiguousarray(value).tobytes())
+        state.update(np.ascontiguousarray(value))  # type: ignore[arg-type]  # an array is a buffer
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         state.update(f"<{type(value).__name__}".encode())
         for field in dataclasses.fields(value):
@@ -65,23 +74,26 @@ def _feed(state: "hashlib._Hash", value: object) -> None:
 class Store:
     """Arrays by kind and key under one folder. `root=None` stores nothing and finds nothing."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, progress: Progress = SILENT) -> None:
+        """`progress` is warned of every damaged entry."""
         self.root = root
+        self.progress = progress
+        self._lock = threading.Lock()
 
     def load(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
-        """The stored arrays, or None if there is no readable entry."""
+        """The arrays as they were saved, or None if there is no undamaged entry.
+
+        A damaged one is set aside first. May be called from several threads.
+        """
         if self.root is None:
             return None
         path = self._path(kind, key)
-        if not path.exists():
-            return None
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError):
-            path.unlink(missing_ok=True)  # damaged from outside: make it again
+            return _read_entry(path, kind, key)
+        except FileNotFoundError:
+            return None
+        except (_DamagedError, OSError) as error:
+            self._set_aside(path, str(error) if isinstance(error, _DamagedError) else error.strerror or str(error))
             return None
 
     def has(self, kind: str, key: str) -> bool:
@@ -91,7 +103,8 @@ class Store:
     def remove(self, kind: str, key: str) -> None:
         """Drop an entry if there is one."""
         if self.root is not None:
-            self._path(kind, key).unlink(missing_ok=True)
+            with suppress(OSError):  # a folder in its place: `save` sets it aside
+                self._path(kind, key).unlink(missing_ok=True)
 
     def save(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write an entry atomically.
@@ -102,11 +115,74 @@ class Store:
             return
         from safetensors.numpy import save
 
-        write_atomic(self._path(kind, key), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        path = self._path(kind, key)
+        if path.is_dir():
+            self._set_aside(path, "a folder in its place")
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        write_atomic(path, save(contiguous, metadata={_SEAL: _seal(kind, key, contiguous)}))
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        """Move what is no entry to `<root>/damaged`, so that its place is free and it can be looked at."""
+        assert self.root is not None
+        folder = self.root / "damaged"
+        target = folder / f"{path.parent.name}-{path.name}"
+        with self._lock:
+            try:
+                folder.mkdir(exist_ok=True)
+                if os.path.lexists(target):
+                    target = folder / f"{target.stem}-{secrets.token_hex(4)}{target.suffix}"
+                path.replace(target)
+                where = f"it lies in {target} now and is made anew"
+                _keep_newest(folder, _MAX_SET_ASIDE)
+            except OSError as error:
+                where = f"it could not be moved ({error.strerror or error}) and is made anew"
+        self.progress.warn(f"cache entry {path} is damaged ({reason}): {where}")
 
     def _path(self, kind: str, key: str) -> Path:
         assert self.root is not None
         return self.root / kind / f"{key}.safetensors"
+
+
+_SEAL = "anchorsfm"
+"""Name of the metadata that holds the digest of an entry."""
+_MAX_SET_ASIDE = 32
+"""Damaged files that are kept; folders are not counted and never removed."""
+
+
+class _DamagedError(Exception):
+    """What lies in the place of an entry is none; the message says why."""
+
+
+def _read_entry(path: Path, kind: str, key: str) -> dict[str, np.ndarray]:
+    """The arrays of an entry; raises FileNotFoundError, another OSError or _DamagedError."""
+    from safetensors import SafetensorError, safe_open
+
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise _DamagedError("a folder in its place" if stat.S_ISDIR(mode) else "not a regular file")
+    try:
+        with safe_open(path, framework="np") as file:
+            seal = (file.metadata() or {}).get(_SEAL)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _DamagedError("not a complete safetensors file") from error
+    if seal is None:
+        raise _DamagedError("not written by this program")
+    if seal != _seal(kind, key, arrays):
+        raise _DamagedError("its content is not what was saved")
+    return arrays
+
+
+def _seal(kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Digest of an entry: what and whose it is, and all bits of its arrays."""
+    return digest(kind, key, dict(arrays))
+
+
+def _keep_newest(folder: Path, limit: int) -> None:
+    """Remove the oldest files of a folder beyond a limit."""
+    files = sorted((path for path in folder.iterdir() if not path.is_dir()), key=lambda path: path.lstat().st_mtime_ns)
+    for path in files[: max(len(files) - limit, 0)]:
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -114,7 +190,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
     Raises StorageError, naming the file and the way out, if it cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # The bytes of a name that is not UTF-8 come as lone surrogates, which a file in UTF-8 cannot hold.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

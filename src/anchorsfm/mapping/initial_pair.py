@@ -10,6 +10,7 @@ model selection", CVPR 1997).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
 from anchorsfm.scene.reconstruction import Camera, Tracks
+from anchorsfm.scene.settings import Range, Settings
 
 MIN_RANSAC_ITERATIONS, MAX_RANSAC_ITERATIONS = 100, 3000
 _ZOOM_SPREAD = 0.1
@@ -27,20 +29,20 @@ _ROTATION_SAMPLE = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig:
+class PairConfig(Settings):
     """Choice of the first two views."""
 
-    min_tracks: int = 30
+    min_tracks: Annotated[int, Range(8, 1_000_000)] = 30
     """Pairs that share fewer tracks are not looked at."""
-    max_candidates: int = 150
+    max_candidates: Annotated[int, Range(1, 1_000_000)] = 150
     """Pairs that are looked at, spread evenly from those that share most tracks to those that share fewest."""
-    min_angles_deg: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0, 1.5)
+    min_angles_deg: tuple[Annotated[float, Range(0, 90)], ...] = (16.0, 8.0, 4.0, 2.0, 1.5)
     """Triangulation angles to be content with, one after the other."""
-    min_inliers: int = 30
+    min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
     """Inliers at the angle that a pair needs."""
-    max_epipolar_error_px: float = 4.0
+    max_epipolar_error_px: Annotated[float, Range(0.05, 100)] = 4.0
     """In working pixels."""
-    max_rotation_inlier_ratio: float = 0.8
+    max_rotation_inlier_ratio: Annotated[float, Range(0, 1)] = 0.8
     """A pair of which a rotation alone explains this share has no depth."""
 
 

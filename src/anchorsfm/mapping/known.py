@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,13 +16,14 @@ from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.settings import Range, Settings
 
 _SMALL = 0.01
 """Distortion below this share of the width does no harm to the front end, and is left to the adjustment."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnownConfig:
+class KnownConfig(Settings):
     """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
 
     model: Path | None = None
@@ -30,11 +32,16 @@ class KnownConfig:
     """Take its poses; without this only its intrinsics are used."""
     freeze_poses: bool = True
     """Keep its poses exactly; otherwise they only start the alignment."""
-    position_sigma: float | None = None
+    position_sigma: Annotated[float | None, Range(1e-9, 1e9)] = None
     """Standard deviation of its camera positions, in its own units: positions that are not kept exactly (see
     --known.no-freeze-poses) then draw the adjustment with this strength, and the result is in its frame and scale."""
     freeze_intrinsics: bool = True
     """Keep its intrinsics exactly; otherwise they only start the alignment."""
+
+    def check_together(self) -> None:
+        if self.position_sigma is not None and self.freeze_poses:
+            problem = "says how far known positions may be off, which are kept exactly unless freeze_poses is off"
+            raise self.refused("position_sigma", f"{problem} (--known.no-freeze-poses)")
 
 
 @dataclass(frozen=True, kw_only=True)

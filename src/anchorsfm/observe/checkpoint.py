@@ -4,10 +4,12 @@ Kept per pair are its matches and fallback targets, kept per image the running s
 pair the sums of its two images are written anew, under the number of pairs they contain, and the former ones removed;
 so a run that was killed at any moment finds for each image exactly which pairs its sums contain, asks the front end
 only for pairs that are missing in a sum, adds them in the same order, and ends with the same bits.
+
+Sums are checked before they count: damaged ones are as good as none, and their pairs are asked for again.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 from jaxtyping import Int
@@ -23,6 +25,7 @@ from anchorsfm.observe.graph import (
     empty_sums,
     is_usable,
 )
+from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus
 
@@ -38,32 +41,30 @@ def observe(
     """
     if predictor.keeps_predictions or store.root is None:
         return build_scene_graph(num_images, watch(iter(predictor)), predictor.grid, config, pairs)
-    checkpoint = _Checkpoint(predictor=predictor, pairs=pairs, config=config, store=store)
+    checkpoint = _Checkpoint(predictor, pairs, config, store)
     builder = SceneGraphBuilder(num_images, predictor.grid, config, pairs, checkpoint.stored_sums)
     for _ in watch(checkpoint.run(builder)):
         pass
     return builder.finish()
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Checkpoint:
-    predictor: PairPredictor
-    pairs: PairList
-    config: GraphConfig
-    store: Store
+    def __init__(self, predictor: PairPredictor, pairs: PairList, config: GraphConfig, store: Store) -> None:
+        self.predictor, self.pairs, self.config, self.store = predictor, pairs, config, store
+        self._included = {image: self._num_stored(image) for image in np.unique(pairs.index).tolist()}
+        """How many pairs the stored sums of every image contain."""
 
     def run(self, builder: SceneGraphBuilder) -> Iterator[PairPrediction]:
         """Bring every pair into the builder; yield what is known about it."""
         position = _positions(self.pairs.index)
-        included = {image: self._num_included(image) for image in np.unique(self.pairs.index).tolist()}
-        missing = [row for row in range(len(self.pairs)) if self._is_missing(row, position[row], included)]
+        missing = [row for row in range(len(self.pairs)) if self._is_missing(row, position[row])]
         fresh = self.predictor.predictions(missing)
         waiting = iter([*missing, -1])
         next_missing = next(waiting)
         for row in range(len(self.pairs)):
             if row == next_missing:
                 prediction = next(fresh)
-                self._take_in(builder, row, prediction, position[row], included)
+                self._take_in(builder, row, prediction, position[row])
                 next_missing = next(waiting)
             else:
                 prediction = self._restore(builder, row)
@@ -71,11 +72,19 @@ class _Checkpoint:
             yield prediction
 
     def stored_sums(self, image: int) -> CanonicalAccumulator | None:
-        """The sums an earlier run had of an image, if any."""
-        count = self._num_included(image)
-        arrays = self.store.load("graph-sums", self._sums_key(image, count)) if count else None
-        if arrays is None:
+        """The sums an earlier run had of an image, if any.
+
+        Raises StorageError if they were there when this run began and no longer are.
+        """
+        count = self._included.get(image, 0)
+        if not count:
             return None
+        arrays = self.store.load("graph-sums", self._sums_key(image, count))
+        if arrays is None:
+            raise StorageError(
+                f"something else changes {self.store.root} while it is in use: "
+                "leave it alone and run the same command again, it continues"
+            )
         sums = empty_sums(self.predictor.grid, image, self.config)
         sums.restore(arrays)
         return sums
@@ -86,22 +95,29 @@ class _Checkpoint:
         row: int,
         prediction: PairPrediction,
         position: Int[np.ndarray, "2"],
-        included: dict[int, int],
     ) -> None:
+        """A new prediction: keep it, and add it to those sums that do not contain it yet."""
+        if not is_usable(prediction):
+            self._keep(builder, row, prediction)
+            return
+        ends = zip((prediction.i, prediction.j), position.tolist(), strict=True)
+        lacking = {image: place for image, place in ends if self._included[image] < place}
+        builder.add_to_sums(prediction, lacking)
+        self._keep(builder, row, prediction)
+        for image, place in lacking.items():
+            self.store.save("graph-sums", self._sums_key(image, place), builder.sums_of(image).to_arrays())
+            if self._included[image]:
+                self.store.remove("graph-sums", self._sums_key(image, self._included[image]))
+            self._included[image] = place
+
+    def _keep(self, builder: SceneGraphBuilder, row: int, prediction: PairPrediction) -> None:
+        """Store a pair, and give the builder what it needs of it besides the sums."""
         if not is_usable(prediction):
             self.store.save("graph-pairs-unusable", self._pair_key(row), _to_arrays(prediction, []))
             return
         targets = builder.targets(prediction)
         builder.add_condensed(prediction, targets)
-        ends = zip((prediction.i, prediction.j), position.tolist(), strict=True)
-        lacking = {image: place for image, place in ends if included[image] < place}
-        builder.add_to_sums(prediction, lacking)
         self.store.save("graph-pairs", self._pair_key(row), _to_arrays(prediction, targets))
-        for image, place in lacking.items():
-            self.store.save("graph-sums", self._sums_key(image, place), builder.sums_of(image).to_arrays())
-            if included[image]:
-                self.store.remove("graph-sums", self._sums_key(image, included[image]))
-            included[image] = place
 
     def _restore(self, builder: SceneGraphBuilder, row: int) -> PairPrediction:
         key = self._pair_key(row)
@@ -114,20 +130,23 @@ class _Checkpoint:
         if arrays is not None:
             return _from_arrays(arrays)[0]
         prediction = next(self.predictor.predictions([row]))  # the entry was damaged; the sums contain the pair
-        if is_usable(prediction):
-            builder.add_condensed(prediction, builder.targets(prediction))
+        self._keep(builder, row, prediction)
         return prediction
 
-    def _is_missing(self, row: int, position: Int[np.ndarray, "2"], included: dict[int, int]) -> bool:
+    def _is_missing(self, row: int, position: Int[np.ndarray, "2"]) -> bool:
         key = self._pair_key(row)
         if self.store.has("graph-pairs-unusable", key):
             return False
         ends = zip(self.pairs.index[row].tolist(), position.tolist(), strict=True)
-        return not self.store.has("graph-pairs", key) or any(included[image] < place for image, place in ends)
+        return not self.store.has("graph-pairs", key) or any(self._included[image] < place for image, place in ends)
 
-    def _num_included(self, image: int) -> int:
+    def _num_stored(self, image: int) -> int:
+        """How many pairs the fullest undamaged sums of an image contain."""
         degree = int((self.pairs.index == image).sum())
-        stored = (n for n in range(degree, 0, -1) if self.store.has("graph-sums", self._sums_key(image, n)))
+        keys = ((n, self._sums_key(image, n)) for n in range(degree, 0, -1))
+        stored = (
+            n for n, key in keys if self.store.has("graph-sums", key) and self.store.load("graph-sums", key) is not None
+        )
         return next(stored, 0)
 
     def _pair_key(self, row: int) -> str:

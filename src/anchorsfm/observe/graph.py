@@ -6,6 +6,7 @@ place of them, where it predicts the anchors of both images to be (the fallback,
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,19 +17,20 @@ from anchorsfm.observe.canonical import CanonicalAccumulator, DepthMode, anchor_
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
+from anchorsfm.scene.settings import Range, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphConfig:
+class GraphConfig(Settings):
     """How predictions are condensed."""
 
-    subsample: int = 8
+    subsample: Annotated[int, Range(1, 64)] = 8
     """Side of a block in grid pixels; each block has one depth unknown."""
-    matching_conf_thr: float = 5.0
+    matching_conf_thr: Annotated[float, Range(0, 1_000_000)] = 5.0
     """A pair whose best match confidence does not exceed this is used through the regression fallback."""
     canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
     """How depth within a block is averaged over pairs."""
-    pixel_centre: float = 0.5
+    pixel_centre: Annotated[float, Range(0, 1)] = 0.5
     """Coordinate of the centre of the pixel with index 0: 0.5 as in COLMAP."""
     double_precision: bool = False
     """Keep the running sums in float64."""

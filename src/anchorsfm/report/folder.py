@@ -43,7 +43,7 @@ def make_page(
         StorageError: the page cannot be written.
     """
     report = read_report(output / "report.json")
-    store = Store(output / "cache")
+    store = Store(output / "cache", progress)
     given = (
         None
         if models is None
@@ -60,7 +60,7 @@ def make_page(
         depth_pictures=stored_pictures(store, report["depth"]["entry"]) if report["depth"] else {},
     )
     path = output / PAGE
-    write_atomic(path, render(page))
+    write_atomic(path, render(page).encode("utf-8", "backslashreplace"))  # names may hold bytes that are no UTF-8
     return path
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Int
 
+from anchorsfm.align import AlignConfig
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.observe.graph import ObservedScene, score_matrix, select_component
@@ -71,13 +72,18 @@ def licence_of(predictor: PairPredictor) -> dict[str, str] | None:
     return asdict(licence) if licence else None
 
 
-def kinematic_edges(scene: ObservedScene, mode: str) -> Int[np.ndarray, "edge 2"]:
+def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray, "edge 2"]:
     """Pairs of images that the alignments of all components chained poses along."""
     edges = [np.zeros((0, 2), np.int64)]
     for component in range(int(scene.graph.component.max()) + 1):
         part = select_component(scene, component)
         blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
-        parent = tree_of_scores(score_matrix(part.graph), blocks, mode).parent
+        parent = tree_of_scores(
+            score_matrix(part.graph),
+            blocks,
+            config.kinematic_mode,
+            allow_unmatched_edges=config.reference.unmatched_tree_edges,
+        ).parent
         child = np.flatnonzero(parent >= 0)
         edges.append(np.stack([part.image[child], part.image[parent[child]]], axis=1))
     return np.concatenate(edges)

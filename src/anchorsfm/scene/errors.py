@@ -15,3 +15,19 @@ class NoReconstructionError(AnchorSfMError):
 
 class StorageError(AnchorSfMError):
     """The output cannot be written (permissions, full disk)."""
+
+
+class SettingError(InputError):
+    """A setting whose value cannot be used: `owner`, the configuration class, does not allow it.
+
+    A caller that offers settings under other names, as the command line does, makes its message of the parts.
+    """
+
+    def __init__(self, owner: type, setting: str, value: str, problem: str) -> None:
+        super().__init__(f"{owner.__name__}.{setting} = {value}: {problem}")
+        self.owner = owner
+        self.setting = setting
+        """Name of the field; dotted where it belongs to a field's own settings."""
+        self.value = value
+        """As text, cut where it is long."""
+        self.problem = problem

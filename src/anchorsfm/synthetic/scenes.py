@@ -8,6 +8,7 @@ of that name says, for fields of view of less than 180 degrees (a ray has depth 
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,45 +16,48 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap import cameras as colmap
 from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.settings import OneOf, Range, Seed, Settings
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
 
+_Side = Annotated[int, Range(16, 20_000)]
+_Offset = Annotated[float, Range(-10_000, 10_000)]
 _ROOM_HALF = np.array([4.6, 1.7, 4.6])
 _ROUND_TRIP_PX = 0.1
 """Points whose pixel leads back to another ray by more than this are outside the field of view of their lens."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LensConfig:
+class LensConfig(Settings):
     """A lens that is not a pinhole."""
 
-    camera_model: str = "OPENCV"
+    camera_model: Annotated[str, OneOf(*colmap.CAMERA_MODELS)] = "OPENCV"
     """COLMAP camera model; the focal length (both, if it has two) and the principal point are the scene's."""
-    params: tuple[float, ...] = ()
+    params: tuple[Annotated[float, Range(-1000, 1000)], ...] = ()
     """Its distortion parameters, in COLMAP's order, without focal lengths and principal point."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneConfig:
+class SceneConfig(Settings):
     """What to make."""
 
-    num_images: int = 8
-    size_wh: tuple[int, int] = (800, 600)
-    arc_deg: float = 70.0
+    num_images: Annotated[int, Range(1, 10000)] = 8
+    size_wh: tuple[_Side, _Side] = (800, 600)
+    arc_deg: Annotated[float, Range(0, 360)] = 70.0
     """Angle that the cameras span around the middle; 360 is a closed loop."""
-    radius_m: float = 3.0
+    radius_m: Annotated[float, Range(0.1, 100)] = 3.0
     """Mean distance of the cameras from the middle; below 3.4 they keep clear of the furniture."""
-    focal: float = 0.9
+    focal: Annotated[float, Range(0.1, 100)] = 0.9
     """Focal length in units of the longer side."""
-    focal_spread: float = 0.0
+    focal_spread: Annotated[float, Range(0, 10)] = 0.0
     """0: all images share the focal length; else each has its own, log-uniform within this factor minus one."""
-    principal_point_offset_px: tuple[float, float] = (0.0, 0.0)
+    principal_point_offset_px: tuple[_Offset, _Offset] = (0.0, 0.0)
     """Principal point minus image centre, the same for all images."""
     lens: LensConfig | None = None
     """How the photographs are distorted; None: pinhole cameras."""
-    jitter: float = 1.0
+    jitter: Annotated[float, Range(0, 10)] = 1.0
     """Irregularity of the camera positions and directions; 0: exactly on the arc, level, looking at the middle."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)

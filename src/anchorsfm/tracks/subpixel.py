@@ -12,7 +12,7 @@ it. Tracks are worked on in portions whose windows fit a fixed memory.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from anchorsfm.io.images import load_grey
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.scene.settings import Range, Settings
 from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.patches import StepLimits, Templates, Warps, align_patches, cut_templates, grey_pyramid
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
@@ -34,26 +35,26 @@ _MIN_COARSE_SCORE = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubpixelConfig:
+class SubpixelConfig(Settings):
     """Refinement of observations."""
 
-    radius: int = 6
+    radius: Annotated[int, Range(2, 32)] = 6
     """Windows are 2 radius + 1 pixels wide."""
-    max_iterations: int = 10
+    max_iterations: Annotated[int, Range(1, 1000)] = 10
     """Steps on each level."""
-    min_score: float = 0.8
+    min_score: Annotated[float, Range(-1, 1)] = 0.8
     """Least zero-mean normalised cross-correlation of an observation with its reference at full resolution."""
-    max_sigma_px: float = 0.25
+    max_sigma_px: Annotated[float, Range(0.001, 100)] = 0.25
     """Largest standard deviation of a position, as residual and texture of its window predict it."""
-    max_shift: float = 3.0
+    max_shift: Annotated[float, Range(0, 1000)] = 3.0
     """An observation moves at most this many times its uncertainty, plus one pixel."""
     on_failure: Literal["drop", "keep"] = "drop"
     """What becomes of observations that do not fit: dropped, or kept where they were."""
-    model_error: float = 0.012
+    model_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Reprojection error up to which a track is triangulated with the model given, as a share of the long side."""
-    window_memory_mib: int = 512
+    window_memory_mib: Annotated[int, Range(0, 1_000_000)] = 512
     """Memory for the windows of references."""
-    batch_size: int = 1024
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 1024
     """Windows aligned at a time."""
 
 

@@ -181,13 +181,17 @@ def _precision(entry: dict[str, Any]) -> dict[str, PosePrecision]:
     """Of the images of one model, from its part of uncertainty.json."""
     return {
         image["name"]: PosePrecision(
-            position_share=image["position_share"],
-            position_m=image["position_m"],
-            rotation_deg=image["rotation_deg"],
+            position_share=_float(image["position_share"]),
+            position_m=_float(image["position_m"]),
+            rotation_deg=_float(image["rotation_deg"]),
             weak=image["weak"],
         )
         for image in entry["images"]
     }
+
+
+def _float(value: float | int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _photo_root(images: Path | None, report: Any, root: Path | None, names: list[str], notes: list[str]) -> Path | None:

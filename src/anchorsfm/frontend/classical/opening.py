@@ -20,6 +20,7 @@ from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeomet
 from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, Verified, relate, verify
+from anchorsfm.frontend.run_settings import RunSettings
 from anchorsfm.io.images import load_grey, working_size_wh
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import ordered_map, single_threaded_libraries
@@ -197,7 +198,7 @@ class _Run:
                 verified.fundamental,
                 same_device,
                 matching.max_epipolar_error_px * (pair_lens.stretch if pair_lens else 1.0),
-                matching.seed,
+                matching.seed or 0,
             )
             arrays = cache.encode_verified(verified, evidence)
             self.store.save("classical-matches", key, arrays)
@@ -248,7 +249,8 @@ class _Run:
         if stored is not None:
             return cache.decode_features(stored)
         size_wh = self.images.size_wh[image]
-        grey = load_grey(self.images, image, working_size_wh(size_wh, self.config.features.max_image_size))
+        long_side = self.config.features.max_image_size or RunSettings.max_image_size
+        grey = load_grey(self.images, image, working_size_wh(size_wh, long_side))
         features = detect(grey, size_wh, self.config.features)
         self.store.save("classical-features", key, cache.encode_features(features))
         return features

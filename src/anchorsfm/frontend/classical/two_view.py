@@ -77,7 +77,7 @@ def verify(
     if len(keypoint) < max(config.min_inliers, 8):
         return _unverified()
     tolerance = config.max_epipolar_error_px * (lens.stretch if lens else 1.0)
-    ransac = {"max_epipolar_error": tolerance, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": config.seed}
+    ransac = {"max_epipolar_error": tolerance, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": config.seed or 0}
     fundamental, info = poselib.estimate_fundamental(xy_i, xy_j, ransac, {})
     inlier = np.array(info["inliers"], bool)
     if lens is not None:
@@ -104,7 +104,9 @@ def relate(
         return _unrelated()
     rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
     stretch = lens.stretch if lens else 1.0
-    j_from_i, inlier = _essential_pose(xy_i, xy_j, focal_ij, matching.max_epipolar_error_px * stretch, matching.seed)
+    j_from_i, inlier = _essential_pose(
+        xy_i, xy_j, focal_ij, matching.max_epipolar_error_px * stretch, matching.seed or 0
+    )
     error_px = _sampson_px(rays_i, rays_j, j_from_i, focal_ij)
     if lens is not None:
         error_px = sampson_px(_fundamental(j_from_i, focal_ij), lens.i, lens.j)

@@ -56,14 +56,12 @@ from anchorsfm.scene.progress import Progress
 
 _GROUPS_PER_WINDOW = 4
 """Pairs of equal sizes are looked for within this many groups' worth of rows: bounds what waits for its turn."""
-_MIN_IMAGE_SIZE = 32
 
 
 def open_predictor(
     config: Mast3rFrontend, images: ImageSet, pairs: PairList, store: Store, progress: Progress
 ) -> "Mast3rPredictor":
     """Raises InputError if weights, device or images cannot be used."""
-    _check_settings(config)
     device = resolve_device(config.device)
     dtype = trunk_dtype(device, config.half_precision)
     weights = resolve_weights(config.weights, accept_license=config.accept_weights_license)
@@ -81,17 +79,6 @@ def open_predictor(
         store=store,
         progress=progress,
     )
-
-
-def _check_settings(config: Mast3rFrontend) -> None:
-    for option, value, least in (
-        ("batch-size", config.batch_size, 0),
-        ("token-memory-mib", config.token_memory_mib, 0),
-        ("match-stride", config.match_stride, 1),
-        ("image-size", config.image_size or _MIN_IMAGE_SIZE, _MIN_IMAGE_SIZE),
-    ):
-        if value < least:
-            raise InputError(f"--mast3r.{option} {value} is too small: use at least {least}")
 
 
 class Mast3rPredictor:

@@ -292,11 +292,15 @@ def _file_sha256(path: Path) -> str:
     record = user_cache() / "weights-digests.json"
     remembered = read_json(record)
     entry = remembered.get(str(target))
-    if isinstance(entry, dict) and entry.get("stamp") == stamp:
+    if isinstance(entry, dict) and entry.get("stamp") == stamp and _is_sha256(entry.get("sha256")):
         return str(entry["sha256"])
     with target.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
-    if re.fullmatch(r"[0-9a-f]{64}", target.name) and target.name != value:
+    if _is_sha256(target.name) and target.name != value:
         raise InputError(f"{path} is damaged: delete {target} and download it again")
     write_json(record, {**remembered, str(target): {"stamp": stamp, "sha256": value}})
     return value
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
