@@ -25,6 +25,7 @@ WRONG_VALUES: tuple[Any, ...] = (
     None, "text", "\ud800", "../../x", -1, 10**30, 1.5, 1e308, float("nan"), float("inf"), True, [], {}, [None], [[[]]],
 )  # fmt: skip
 """Put in the place of every value of a JSON file."""
+_MISSING = object()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +81,20 @@ def not_files() -> Iterator[Damage]:
     yield Damage(name="a device", content=None, place=lambda path: path.symlink_to("/dev/zero"), exact=True)
 
 
-def damaged_json(value: Any, *, keys: int | None = None, seed: int = 0) -> Iterator[Damage]:
-    """Every key missing, and with every wrong value; of lists the first entry. `keys`: of so many, drawn at random."""
+def damaged_json(value: Any, *, keys: int | None = None, wrongs: int | None = None, seed: int = 0) -> Iterator[Damage]:
+    """Every key missing, and with wrong values; of lists the first entry.
+
+    `keys`: of so many keys, drawn at random. `wrongs`: with so many of the wrong values, other ones for each key.
+    """
     paths = list(_paths(value, ()))
     if keys is not None and len(paths) > keys:
         paths = [paths[k] for k in np.sort(np.random.default_rng(seed).permutation(len(paths))[:keys])]
-    for path in paths:
+    for k, path in enumerate(paths):
         shown = ".".join(map(str, path))
-        yield Damage(name=f"{shown} missing", content=_dump(_without(value, path)))
-        for wrong in WRONG_VALUES:
-            if wrong != _at(value, path):
-                yield Damage(name=f"{shown} is {wrong!r}", content=_dump(_with(value, path, wrong)))
+        yield Damage(name=f"{shown} missing", content=_dump(_changed(value, path, _MISSING)))
+        count = len(WRONG_VALUES) if wrongs is None else wrongs
+        for wrong in (WRONG_VALUES[(k * count + step) % len(WRONG_VALUES)] for step in range(count)):
+            yield Damage(name=f"{shown} is {wrong!r}", content=_dump(_changed(value, path, wrong)))
     yield Damage(name="nested deeply", content=b"[" * 100_000, exact=True)
     yield Damage(name="nested and closed", content=b'{"a":' * 2000 + b"1" + b"}" * 2000, exact=True)
     yield Damage(name="digits", content=b"9" * 10_000, exact=True)
@@ -107,21 +111,15 @@ def _paths(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield from _paths(item, (*path, key))
 
 
-def _at(value: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        value = value[key]
-    return value
-
-
-def _with(value: Any, path: tuple[Any, ...], wrong: Any) -> Any:
-    changed = copy.deepcopy(value)
-    _at(changed, path[:-1])[path[-1]] = wrong
-    return changed
-
-
-def _without(value: Any, path: tuple[Any, ...]) -> Any:
-    changed = copy.deepcopy(value)
-    del _at(changed, path[:-1])[path[-1]]
+def _changed(value: Any, path: tuple[Any, ...], wrong: Any) -> Any:
+    """The value with something else at a place; the rest is shared."""
+    if not path:
+        return wrong
+    changed = copy.copy(value)
+    if len(path) == 1 and wrong is _MISSING:
+        del changed[path[0]]
+    else:
+        changed[path[0]] = _changed(value[path[0]], path[1:], wrong)
     return changed
 
 

@@ -131,10 +131,12 @@ def _head_type(name: str) -> HeadType:
     return cast(HeadType, name)
 
 
-def _dpt_widths(overrides: Mapping[str, Any] | None) -> DptWidths:
+def _dpt_widths(overrides: Any) -> DptWidths:
     """Published networks all have the same widths; small test networks state theirs."""
     if not overrides:
         return DptWidths()
+    if not isinstance(overrides, Mapping):
+        raise InputError(f"dpt_overrides={str(overrides)[:40]!r} is not supported")
     a, b, c, d = (int(width) for width in overrides["layer_dims"])
     return DptWidths(levels=(a, b, c, d), fused=int(overrides["feature_dim"]), last=int(overrides["last_dim"]))
 
