@@ -30,7 +30,10 @@ def read_json(path: Path) -> Any:
     than anything useful.
     """
     try:
-        value = json.loads(read_regular(path).decode("utf-8"), object_pairs_hook=_unique)
+        content = read_regular(path)
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+        if b"\\ud" in content.lower():  # half a character can be written in JSON, but is neither text nor a file name
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except OSError as error:
