@@ -24,7 +24,7 @@ from browser import Page, require_chromium
 from unix import unix_only
 from viewer_scene import coloured_model, names_of, without_points, write_output
 
-VIEW = [sys.executable, "-m", "anchorsfm.cli", "view"]
+VIEW = [sys.executable, "-m", "anchorsfm", "view"]
 
 
 @pytest.fixture(scope="module")
