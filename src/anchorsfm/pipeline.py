@@ -337,6 +337,7 @@ def _mapper_input(
         size_wh=images.size_wh,
         are_keypoints=not collector.from_grid,
         are_verified=not collector.from_grid,
+        scores="confidence",
     ).matches
     return MapperInput(
         images=images,

@@ -15,8 +15,9 @@ from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model, remove_view
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from point_scene import PointScene, make_point_scene, perturb
 

@@ -11,8 +11,9 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model, remove_view
+from anchorsfm.tracks.adjust import AdjustConfig, refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.edit import remove_view
 from point_scene import make_point_scene, perturb
 from unix import full_disk
 

@@ -9,7 +9,7 @@ widest threshold while intrinsics may be wrong, and the final one in the end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated
 
@@ -17,15 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
-from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
-from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.points import filter_observations, triangulate_model
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
-from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.views import observations_per_view
 
 _VIEWS_THAT_SHOW_INTRINSICS = 3
@@ -128,7 +127,7 @@ def map_tracks(
             if model is None:
                 break
             reasons |= refused
-            models.append(model)
+            models.append(with_errors(model))
             left = np.setdiff1d(left, model.image)
     for model in models:
         for image in model.image.tolist():
@@ -270,11 +269,7 @@ def _adjusted(
     )
     held = Held(pose=np.zeros(len(model.image), bool), camera=setting.known_camera[rows] | few)
     adjusted, _ = adjust(model, options, held)
-    cameras = tuple(
-        before if has_absurd_params(after) else after
-        for after, before in zip(adjusted.cameras, model.cameras, strict=True)
-    )
-    return replace(adjusted, cameras=cameras)
+    return with_plausible_cameras(adjusted, model)
 
 
 def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconstruction:
@@ -284,18 +279,5 @@ def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconst
         weakest = int(count.argmin())
         if count[weakest] >= min_observations:
             break
-        stay = np.arange(len(model.image)) != weakest
-        tracks, old_point = select_observations(model.tracks, model.tracks.obs_image != model.image[weakest])
-        used, camera_index = np.unique(model.camera_index[stay], return_inverse=True)
-        model = replace(
-            model,
-            image=model.image[stay],
-            cam_from_world=model.cam_from_world[stay],
-            cameras=tuple(model.cameras[c] for c in used),
-            camera_index=camera_index.reshape(-1).astype(np.int64),
-            points=model.points[old_point],
-            rgb=model.rgb[old_point],
-            error_px=model.error_px[old_point],
-            tracks=tracks,
-        )
-    return model
+        model = remove_view(model, weakest)
+    return with_cameras_of_views(model)

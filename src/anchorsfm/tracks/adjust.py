@@ -18,11 +18,12 @@ from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
 from anchorsfm.tracks.build import KeypointMatches, select_observations
 from anchorsfm.tracks.complete import complete_and_merge
+from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
 from anchorsfm.tracks.points import filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
-from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.triangulate import triangulate
 from anchorsfm.tracks.views import observations_per_view, view_of_image
 
@@ -170,7 +171,7 @@ def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Rec
     if not len(model.points):
         return model
     adjusted, _ = adjust(model, setting.options(model, _LOOSE), setting.held_in(model))
-    return _with_plausible_cameras(adjusted, model)
+    return with_plausible_cameras(adjusted, model)
 
 
 def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
@@ -203,7 +204,7 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
         held = setting.held_in(model)
     used = np.unique(model.camera_index)
     return AdjustResult(
-        model=_with_cameras(model, used),
+        model=with_errors(with_cameras_of_views(model)),
         dropped=dropped,
         options=options,
         held=replace(held, camera=held.camera[used]),
@@ -234,20 +235,6 @@ def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: flo
     return triangulate_model(resected, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
 
 
-def _with_plausible_cameras(adjusted: Reconstruction, before: Reconstruction) -> Reconstruction:
-    """Cameras whose parameters left the plausible range get their former ones back, and their views the former poses.
-
-    Their observations will not fit well then, so the next round gives these views new poses.
-    """
-    absurd = np.array([has_absurd_params(camera) for camera in adjusted.cameras], bool)
-    if not absurd.any():
-        return adjusted
-    cameras = tuple(b if bad else a for a, b, bad in zip(adjusted.cameras, before.cameras, absurd, strict=True))
-    former = absurd[adjusted.camera_index]
-    poses = np.where(former[:, None, None], before.cam_from_world, adjusted.cam_from_world)
-    return replace(adjusted, cameras=cameras, cam_from_world=poses)
-
-
 def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int, str]]:
     dropped: dict[int, str] = {}
     for row, camera in enumerate(model.cameras):
@@ -271,28 +258,3 @@ def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Recon
         dropped[image] = f"only {count[weakest]} observations of triangulated points"
         model = remove_view(model, weakest)
     return model, dropped
-
-
-def remove_view(model: Reconstruction, view: int) -> Reconstruction:
-    """The model without one view, its observations, and points that it alone held."""
-    keep_view = np.arange(len(model.image)) != view
-    tracks, old_point = select_observations(model.tracks, model.tracks.obs_image != model.image[view])
-    return replace(
-        model,
-        image=model.image[keep_view],
-        cam_from_world=model.cam_from_world[keep_view],
-        camera_index=model.camera_index[keep_view],
-        points=model.points[old_point],
-        rgb=model.rgb[old_point],
-        error_px=model.error_px[old_point],
-        tracks=tracks,
-    )
-
-
-def _with_cameras(model: Reconstruction, used: Int[np.ndarray, "used"]) -> Reconstruction:
-    """The model with only some of its cameras, those that its views use."""
-    return replace(
-        model,
-        cameras=tuple(model.cameras[c] for c in used),
-        camera_index=np.searchsorted(used, model.camera_index),
-    )
