@@ -7,9 +7,16 @@ from anchorsfm import process
 
 def main() -> None:
     """Run the command line in this process."""
-    process.prepare()
-    from anchorsfm.cli import main as run
+    try:
+        process.prepare()
+        from anchorsfm.cli import main as run
+    except Exception as error:
+        from anchorsfm.io.memory import is_out_of_memory
 
+        if not is_out_of_memory(error):
+            raise
+        print("error: too little memory to load the program's libraries: close other programs", file=sys.stderr)
+        process.leave(2)
     run(sys.argv[1:])
 
 

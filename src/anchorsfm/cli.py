@@ -1,4 +1,4 @@
-"""The commands. Errors are one line and exit code 2; a signal ends with 128 + its number, as shells count."""
+"""Photographs in, COLMAP models out. Errors are one line and exit code 2; a signal ends with 128 and its number."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from anchorsfm import process
 from anchorsfm.export import ExportConfig, ExportFormat
 from anchorsfm.io.memory import amount_asked, is_out_of_memory
 from anchorsfm.pipeline import PipelineConfig
-from anchorsfm.scene.errors import AnchorSfMError, InputError, SettingError
+from anchorsfm.scene.errors import AnchorSfMError, InputError, OutOfMemoryError, SettingError
 from anchorsfm.scene.settings import Range, Seed, Settings, place_of
 from anchorsfm.terminal import Terminal, show_progress
 
@@ -278,6 +278,8 @@ def _fail(message: str) -> NoReturn:
 
 def _in_words(error: AnchorSfMError) -> str:
     """The message of an error, with the flag that a user gave for the setting that the library names."""
+    if isinstance(error, OutOfMemoryError):
+        return error.text([f"--{setting.replace('_', '-')}" for setting in error.settings])
     if not isinstance(error, SettingError):
         return str(error)
     places = (place_of(error.owner, root) for root in (PipelineConfig, ExportConfig))
