@@ -71,7 +71,6 @@ def prepare() -> None:
     handle_signals()
     require_utf8()
     prepare_streams()
-    _load_pycolmap()
 
 
 def handle_signals() -> None:
@@ -86,22 +85,6 @@ def handle_signals() -> None:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     with suppress(RuntimeError):  # too little memory for a thread
         threading.Thread(target=_signals.watch, args=(reading,), daemon=True, name="anchorsfm-signals").start()
-
-
-def _load_pycolmap() -> None:
-    """Import PyCOLMAP, whose logging library takes SIGTERM for a crash report, and take the signal back.
-
-    It waits meanwhile: that library's handler allocates memory and may hang in the middle of an import.
-    """
-    handler, can_wait = signal.getsignal(signal.SIGTERM), hasattr(signal, "pthread_sigmask")
-    if can_wait:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    from anchorsfm.colmap import quiet
-
-    assert quiet
-    signal.signal(signal.SIGTERM, handler)
-    if can_wait:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def test_a_busy_port_gives_a_line_and_the_next_one(output: Path) -> None:
             assert lines[1].startswith(f"note: port {port} is in use: taking ")
             assert urlsplit(address(lines)).port != port
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(20) == 143
 
 
 def test_faults_are_one_clear_line(output: Path, tmp_path: Path) -> None:
