@@ -43,7 +43,8 @@ class FromScratchConfig(Settings):
     min_inliers: Annotated[int, Range(6, 1_000_000)] = 30
     """Observations of the points that must agree with the pose of an image for it to be registered."""
     min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.25
-    """The same as a share of its observations of the points."""
+    """Smallest share of its observations of the points that must agree with the pose of an image for it to be
+    registered."""
     batch_ratio: Annotated[float, Range(0, 1)] = 0.5
     """In a round those images are registered that see at least this share of the points that the best one sees."""
     min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
@@ -51,13 +52,13 @@ class FromScratchConfig(Settings):
     first_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Largest reprojection error while a model is small, as a share of the long side of the image."""
     second_error: Annotated[float, Range(1e-5, 1)] = 0.004
-    """The same once it has grown."""
+    """Largest reprojection error once a model has grown, as a share of the long side of the image."""
     final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
-    """The same in the end, in working pixels."""
+    """Largest reprojection error in the end, in working pixels."""
     max_iterations: Annotated[int, Range(1, 10_000)] = 30
-    """Of each call of the solver."""
+    """Most iterations of each call of the bundle adjustment."""
     num_threads: Threads = 1
-    """Threads of the solver. With one, equal input gives equal bits."""
+    """Threads of the bundle adjustment. With one, equal input gives equal bits."""
 
 
 @dataclass(frozen=True, kw_only=True)

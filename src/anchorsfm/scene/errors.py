@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class AnchorSfMError(Exception):
-    """A fault in the input or the surroundings; the message names the file or number and the way out."""
+    """A fault in the input or the surroundings; the message names the file or number and says how to fix it."""
 
 
 class InputError(AnchorSfMError):
@@ -13,6 +13,10 @@ class InputError(AnchorSfMError):
 
 class NoReconstructionError(AnchorSfMError):
     """The photographs were read, but no model could be made from them; the message says why."""
+
+
+class NonFiniteError(AnchorSfMError):
+    """A stage came to numbers that are not finite; the message names it."""
 
 
 class StorageError(AnchorSfMError):

@@ -42,25 +42,27 @@ class SparsifyConfig(Settings):
     """Which matches become keypoints."""
 
     confidence_percentile: Annotated[float, Range(0, 100)] = 20.0
-    """Matches below this percentile of their pair are dropped (matches of a grid only)."""
+    """Percentile of the confidences of a pair below which its matches are dropped (matches on a network's grid
+    only)."""
     min_confidence: Annotated[float, Range(0, 1_000_000)] = 1.5
-    """Matches below this are dropped."""
+    """Smallest confidence of a match that may become part of a track."""
     max_error: Annotated[float, Range(0.05, 100)] = 1.5
-    """Largest distance from the epipolar geometry, grid pixels."""
+    """Largest distance of a match from the epipolar geometry of its pair, in pixels of the front end's grid."""
     max_iterations: Annotated[int, Range(10, 1_000_000)] = 3000
-    """Of the robust estimation."""
+    """Most iterations of the robust estimation of a pair's epipolar geometry."""
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 15
-    """Pairs with fewer verified matches are dropped."""
+    """Fewest verified matches of a pair; pairs with fewer are dropped."""
     degenerate_ratio: Annotated[float, Range(0, 1)] = 0.95
-    """A pair is degenerate if a homography explains this share of the matches its epipolar geometry explains."""
+    """Share of the verified matches of a pair from which, if a homography explains them too, the pair is degenerate (a
+    plane or a rotation)."""
     merge_radius: Annotated[float, Range(0, 100)] = 1.5
-    """Coordinates closer than this are one keypoint, grid pixels."""
+    """Distance below which coordinates in an image are one keypoint, in pixels of the front end's grid."""
     suppress_radius: Annotated[float, Range(0, 1000)] = 4.0
-    """Least distance of two keypoints, grid pixels."""
+    """Smallest distance of two keypoints of an image, in pixels of the front end's grid."""
     max_keypoints: Annotated[int, Range(8, 10_000_000)] = 4096
-    """Of an image, made from matches on a grid."""
+    """Most keypoints of an image where they are made from matches on a grid."""
     max_detected_keypoints: Annotated[int, Range(8, 10_000_000)] = 12288
-    """Of an image, where the front end's detector found them: they are exact, and more of them are more points."""
+    """Most keypoints of an image where a detector found them: they are exact, and more of them are more points."""
 
 
 class PairGeometry(IntEnum):
