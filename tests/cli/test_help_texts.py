@@ -13,7 +13,7 @@ from anchorsfm.export import ExportConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
 from anchorsfm.pipeline import PipelineConfig
 
-LEANS_ON_OTHERS = re.compile(r"(Of|The same|It|Its|They|Their|Every how)\b|\.\.\.")
+LEANS_ON_OTHERS = re.compile(r"(Of|The same|It|Its|They|Their|Every how)\b|\.\.\.|.*\bthe (above|below)\b")
 
 
 def texts(config: type, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -37,12 +37,13 @@ class GraphConfig(Settings):
     double_precision: bool = False
     """Keep the running sums of canonical views in float64."""
     robust_focal: bool = True
-    """Leave points that no focal length explains out of the focal estimate."""
+    """Leave points that no focal length explains out of the estimate of a canonical view's focal length."""
     focal_range: FocalRange = FOCAL_RANGE
-    """Shortest and longest focal length that is believed, over the longer side of the picture: of the estimate from
-    the predicted points, and in the alignment."""
+    """Shortest and longest focal length that is believed, as multiples of the longer side of the picture, in canonical
+    views and in the alignment."""
     corner_targets: bool = False
-    """Sample fallback targets at block corners rather than at anchors. For comparisons only: it is half a block off."""
+    """Sample targets of the regression fallback at block corners instead of anchors, half a block off. For comparisons
+    only."""
 
 
 @dataclass(frozen=True, kw_only=True)

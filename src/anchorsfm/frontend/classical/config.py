@@ -41,13 +41,13 @@ class IntrinsicsConfig(Settings):
     """Focal lengths, one per camera, from the photographs' own record or from the pairs."""
 
     typical_focal: Annotated[float, Range(0.2, 20)] = 1.1
-    """Focal length over long side that is assumed where nothing else is known."""
+    """Focal length assumed where nothing is known, as a multiple of the long side."""
     typical_focal_spread: Annotated[float, Range(0.01, 5)] = 0.5
-    """Standard deviation of the logarithm of the above over all cameras."""
+    """Standard deviation of the logarithm of focal lengths about `typical_focal`, over all cameras."""
     focal_range: FocalRange = (0.2, 20.0)
-    """Shortest and longest focal length over long side that pairs can show."""
+    """Shortest and longest focal length that pairs can show, as multiples of the long side."""
     recorded_focal_spread: Annotated[float, Range(0, 5)] = 0.1
-    """Standard deviation of the logarithm of the error of recorded focal lengths; 0 takes them as exact."""
+    """Standard deviation of the error of recorded focal lengths (logarithm); 0 takes them as exact."""
     max_recorded_error: Annotated[float, Range(0, 5)] = 0.25
     """Disagreement (logarithm of the ratio) from which a recorded focal length is ignored, if many pairs agree on
     another."""
