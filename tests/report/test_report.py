@@ -305,7 +305,7 @@ def test_the_command_makes_the_page_again(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
     (copy / "report.html").unlink()
-    command = [sys.executable, "-m", "anchorsfm.cli", "report"]
+    command = [sys.executable, "-m", "anchorsfm", "report"]
     result = subprocess.run([*command, copy, "--quiet"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert str(copy / "report.html") in result.stdout
