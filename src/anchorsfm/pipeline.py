@@ -155,7 +155,7 @@ def reconstruct(
     _check_settings(config)
     changed = changed_settings(config, PipelineConfig())
     progress = recorded = RecordingProgress(progress)
-    folder, clock = OutputFolder(output, progress), StageClock()
+    folder, clock = OutputFolder(output, progress), StageClock(_lowers_memory(config))
     folder.prepare(config)
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
@@ -239,6 +239,19 @@ def reconstruct(
         depth_maps=maps,
         report=report,
     )
+
+
+def _lowers_memory(config: PipelineConfig) -> dict[str, tuple[str, ...]]:
+    """The settings, by stage, that lower how much memory it needs."""
+    grid = "mast3r.image_size" if config.frontend == "mast3r" else "classical.dense.size"
+    return {
+        "features, matches": ("max_image_size", "classical.workers.num_workers"),
+        "dense depth": (grid, "classical.workers.num_workers"),
+        "tracks": ("sparsify.max_keypoints", "sparsify.max_detected_keypoints"),
+        "alignment": (grid,),
+        "adjustment": ("sparsify.max_keypoints", "sparsify.max_detected_keypoints"),
+        "dense cloud": (grid, "cloud.max_points"),
+    }
 
 
 def _check_settings(config: PipelineConfig) -> None:
