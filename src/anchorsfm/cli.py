@@ -1,22 +1,23 @@
-"""The command line: the only module that prints. Errors are one line and exit code 2."""
+"""Photographs in, COLMAP models out. Errors are one line and exit code 2; a signal ends with 128 and its number."""
 
 import json
-import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import tyro
-from rich.console import Console
 
+from anchorsfm import process
 from anchorsfm.export import ExportConfig, ExportFormat
+from anchorsfm.io.memory import amount_asked, is_out_of_memory
 from anchorsfm.pipeline import PipelineConfig
-from anchorsfm.run.display import shown_progress
-from anchorsfm.scene.errors import AnchorSfMError, InputError, SettingError
+from anchorsfm.scene.errors import AnchorSfMError, InputError, OutOfMemoryError, SettingError
 from anchorsfm.scene.settings import NotEmpty, Range, Seed, Settings, place_of
+from anchorsfm.terminal import Terminal, show_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +49,18 @@ class Reconstruct(Settings):
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.pipeline import reconstruct
         from anchorsfm.report import summary_lines
 
         source = self.photos[0] if len(self.photos) == 1 else list(self.photos)
-        with shown_progress(console, quiet=self.quiet) as progress:
+        with show_progress(console, quiet=self.quiet) as progress:
             result = reconstruct(source, self.output, self._settings(), progress)
         for line in summary_lines(result.report):
-            console.print(line, markup=False, highlight=False)
-        console.print(f"model: {self.output / 'sparse' / '0'}", markup=False, highlight=False)
+            console.print(line)
+        console.print(f"model: {self.output / 'sparse' / '0'}")
         if (self.output / "report.html").exists():
-            console.print(f"report: {self.output / 'report.html'}", markup=False, highlight=False)
+            console.print(f"report: {self.output / 'report.html'}")
         if self.export:
             _export(console, self.output, self.export, quiet=self.quiet)
 
@@ -92,13 +93,13 @@ class Demo(Settings):
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.demo import run_demo
 
-        with shown_progress(console, quiet=self.quiet) as progress:
+        with show_progress(console, quiet=self.quiet) as progress:
             _, lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
         for line in lines:
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +113,12 @@ class Report(Settings):
     quiet: bool = False
     """No progress display, only warnings and the path."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.report.folder import make_page
 
-        with shown_progress(console, quiet=self.quiet) as progress:
+        with show_progress(console, quiet=self.quiet) as progress:
             page = make_page(self.output, photos=self.images, progress=progress)
-        console.print(f"report: {page}", markup=False, highlight=False)
+        console.print(f"report: {page}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ class Evaluate(Settings):
     json: bool = False
     """Print JSON instead of a table."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.evaluation import evaluate_poses, format_table, read_poses, to_dict
 
         evaluation = evaluate_poses(read_poses(self.model), read_poses(self.truth))
@@ -139,7 +140,7 @@ class Evaluate(Settings):
             print(json.dumps(to_dict(evaluation)))
             return
         for line in format_table(evaluation):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ class Export(Settings):
     quiet: bool = False
     """No progress display, only warnings and the folders written."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         _export(console, self.model, self.to, self.output, self.config, every_model=self.all_models, quiet=self.quiet)
 
 
@@ -175,18 +176,18 @@ class Weights(Settings):
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.frontend.mast3r.weights import KNOWN_WEIGHTS, resolve_weights
 
         if self.source is None:
             for known in KNOWN_WEIGHTS:
-                console.print(f"{known.name}  ({known.size_bytes / 2**30:.1f} GiB)", markup=False, highlight=False)
-                console.print(f"    {known.description}", markup=False, highlight=False)
-                console.print(f"    licence: {known.terms}", markup=False, highlight=False)
+                console.print(f"{known.name}  ({known.size_bytes / 2**30:.1f} GiB)")
+                console.print(f"    {known.description}")
+                console.print(f"    licence: {known.terms}")
             return
         found = resolve_weights(self.source, accept_license=self.accept_weights_license)
         for line in (f"file:    {found.path}", f"digest:  {found.digest}", f"licence: {found.licence.terms}"):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,20 +205,22 @@ class View(Settings):
     max_points: Annotated[int, Range(1, 1_000_000_000)] = 500_000
     """Sparse and dense points sent to the browser, of each model; more are thinned."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.viewer.server import open_viewer
 
-        console.print(f"reading {self.model}", markup=False, highlight=False)
+        console.print(f"reading {self.model}")
         try:
             viewer = open_viewer(
                 self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points
             )
             for line in viewer.lines():
-                console.print(line, markup=False, highlight=False)
+                console.print(line)
             viewer.wait()
-        except KeyboardInterrupt:
-            console.print("stopped", markup=False, highlight=False)
-            _leave(0)
+        except KeyboardInterrupt as error:
+            if getattr(error, "number", signal.SIGINT) != signal.SIGINT:
+                raise
+            console.print("stopped")
+            process.leave(0)
 
 
 Command = (
@@ -232,34 +235,53 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `anchorsfm` command."""
-    console = Console(stderr=False, soft_wrap=True)
-    errors = Console(stderr=True, soft_wrap=True)
+    """Run a command. In a process of its own, `anchorsfm.__main__` prepares signals and standard streams first."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         from anchorsfm import __version__
 
         print(f"anchorsfm {__version__}")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with process.tidy_ending():
+            _run(arguments)
+    except KeyboardInterrupt as error:
+        process.end_interrupted(getattr(error, "number", signal.SIGINT))
+    lost = getattr(sys.stdout, "error", None)
+    if lost is not None:
+        _fail(f"cannot write to the standard output: {lost.strerror}")
+
+
+def _run(arguments: list[str]) -> None:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks about damaged EXIF
     try:
         command = tyro.cli(
             Command, prog="anchorsfm", description=__doc__, args=arguments, config=(tyro.conf.EnumChoicesFromValues,)
         )
-        command.run(console)
+        command.run(Terminal())
     except AnchorSfMError as error:
-        errors.print(f"error: {_in_words(error)}", markup=False, highlight=False, style="red")
-        _leave(2)
-    except KeyboardInterrupt:
-        errors.print("interrupted: run the same command again and it continues", markup=False, highlight=False)
-        _leave(2)
-    except OSError as error:
-        errors.print(f"error: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
-        _leave(2)
+        _fail(_in_words(error))
+    except Exception as error:
+        if is_out_of_memory(error):
+            asked = amount_asked(error)
+            _fail(
+                f"too little memory{f' ({asked} more were asked for)' if asked else ''}: "
+                "close other programs, or use fewer or smaller photographs"
+            )
+        if not isinstance(error, OSError):
+            raise
+        _fail(f"{error.strerror or error}: {error.filename or ''}")
+
+
+def _fail(message: str) -> NoReturn:
+    Terminal(stderr=True).print(f"error: {message}", style="red")
+    process.leave(2)
 
 
 def _in_words(error: AnchorSfMError) -> str:
     """The message of an error, with the flag that a user gave for the setting that the library names."""
+    if isinstance(error, OutOfMemoryError):
+        return error.text([f"--{setting.replace('_', '-')}" for setting in error.settings])
     if not isinstance(error, SettingError):
         return str(error)
     places = (place_of(error.owner, root) for root in (PipelineConfig, ExportConfig))
@@ -269,7 +291,7 @@ def _in_words(error: AnchorSfMError) -> str:
 
 
 def _export(
-    console: Console,
+    console: Terminal,
     model: Path,
     formats: Sequence[ExportFormat],
     output: Path | None = None,
@@ -281,18 +303,12 @@ def _export(
     """Export a model and say where the results are."""
     from anchorsfm.export import export
 
-    with shown_progress(console, quiet=quiet) as progress:
+    with show_progress(console, quiet=quiet) as progress:
         folders = export(model, formats, output, config, every_model=every_model, progress=progress)
     for folder in folders:
-        console.print(f"{folder.name}: {folder}", markup=False, highlight=False)
-
-
-def _leave(code: int) -> None:
-    """Exit at once: worker threads that are still busy must not hold the terminal."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        console.print(f"{folder.name}: {folder}")
 
 
 if __name__ == "__main__":
+    process.prepare()
     main()

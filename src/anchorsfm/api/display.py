@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from anchorsfm.api.arguments import describe
-from anchorsfm.run.display import shown_progress
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
 
@@ -22,12 +21,13 @@ def progress_of(value: object) -> Iterator[Progress]:
     elif isinstance(value, Progress):
         yield value
     elif value is True:
-        from rich.console import Console
+        from anchorsfm.terminal import Terminal, show_progress
 
         # rich's bars need ipywidgets in a notebook; lines do without
-        bars = _in_notebook() and find_spec("ipywidgets") is not None
-        with shown_progress(Console(file=sys.stdout, soft_wrap=True, force_jupyter=bars or None)) as progress:
-            yield progress
+        with show_progress(
+            Terminal(notebook=_in_notebook() and find_spec("ipywidgets") is not None), quiet=False
+        ) as bars:
+            yield bars
     else:
         raise InputError(f"progress: expected True, False or an anchorsfm.Progress, not {describe(value)}")
 
