@@ -1,6 +1,6 @@
 """Bundle adjustment by PyCOLMAP (Ceres)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
 from anchorsfm.colmap.quiet import silent
 from anchorsfm.scene.reconstruction import Reconstruction
 
+_USUAL_SIZE = 1000.0
 _MIN_PRIORS = 3
 """Positions that a frame needs."""
 _ANY_DISTANCE = 1e12
@@ -57,6 +58,13 @@ class Held:
         known = 0 if self.positions is None else int(np.isfinite(self.positions.position).all(axis=1).sum())
         return bool(self.pose.sum() >= 2 or known >= _MIN_PRIORS)
 
+    def scaled(self, factor: float) -> "Held":
+        """For a model that is larger by a factor."""
+        priors = self.positions
+        if priors is None or factor == 1:
+            return self
+        return replace(self, positions=PositionPriors(position=factor * priors.position, sigma=factor * priors.sigma))
+
     @staticmethod
     def nothing(model: Reconstruction) -> "Held":
         return Held(pose=np.zeros(len(model.image), bool), camera=np.zeros(len(model.cameras), bool))
@@ -90,8 +98,10 @@ def adjust(
     The gauge is fixed by two cameras unless two poses or position priors of `held` fix it. A solve that fails returns
     the input.
     """
+    unit = _unit(reconstruction)
     with silent():  # a line for every step that could not be computed
-        problem = bundle_problem(reconstruction, options, held)
+        held = held or Held.nothing(reconstruction)
+        problem = bundle_problem(_scaled(reconstruction, 1 / unit), options, held.scaled(1 / unit))
         summary = problem.adjuster.solve()
     ceres = getattr(summary, "ceres_summary", None)
     report = BundleReport(
@@ -100,9 +110,29 @@ def adjust(
         final_cost=float(getattr(ceres, "final_cost", 0.0) or 0.0),
         failed_steps=_failed_steps(ceres),
     )
-    adjusted = from_pycolmap(problem.model, reconstruction)
+    adjusted = _scaled(from_pycolmap(problem.model, reconstruction), unit)
     finite = np.isfinite(adjusted.cam_from_world).all() and np.isfinite(adjusted.points).all()
     return (adjusted if report.usable and finite else reconstruction), report
+
+
+def _unit(model: Reconstruction) -> float:
+    """Length, a power of two, in which a model is adjusted: 1, unless it is very small or large.
+
+    The solver compares gradients with an absolute limit, and those by points and positions depend on the scale.
+    """
+    if not len(model.points):
+        return 1.0
+    size = float(np.median(np.abs(model.points - np.median(model.points, axis=0))))
+    is_usual = not np.isfinite(size) or size == 0 or 1 / _USUAL_SIZE <= size <= _USUAL_SIZE
+    return 1.0 if is_usual else float(2.0 ** np.round(np.log2(size)))
+
+
+def _scaled(model: Reconstruction, factor: float) -> Reconstruction:
+    if factor == 1:
+        return model
+    pose = model.cam_from_world.copy()
+    pose[:, :, 3] *= factor
+    return replace(model, cam_from_world=pose, points=factor * model.points)
 
 
 def _failed_steps(ceres: Any) -> int:
