@@ -22,6 +22,7 @@ from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
+from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
 from anchorsfm.io.store import Store, digest
 from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save_database
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
@@ -47,6 +48,7 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
 from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
+from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import SubpixelConfig
@@ -157,6 +159,7 @@ def reconstruct(
     folder.prepare(config)
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
+        images = _without_repeats(images, progress)
         _require_two(images)
         _require_plausible_focal(config, images)
         known = read_known(config.known, images)
@@ -171,6 +174,7 @@ def reconstruct(
         scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
     with clock.stage("tracks"):
         given = _mapper_input(collector, predictor, scene, images, known, config)
+        _name_still_pairs(given, progress)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
             nothing = Outcome(images=images, log=log, weights=licence_of(predictor))
             folder.write_report(nothing.report(config, changed, config.seed, clock, recorded), (), progress)
@@ -287,6 +291,32 @@ def _frontend(config: PipelineConfig) -> Frontend:
             needs_depth=_needs_depth(config),
         )
     )
+
+
+def _without_repeats(images: ImageSet, progress: Progress) -> ImageSet:
+    """Every file once; mirrored copies are named, for nobody knows which of them shows the place."""
+    once = without_repeated_files(images)
+    for skipped in once.skipped[len(images.skipped) :]:
+        progress.warn(f"skipped {skipped.name}: {skipped.reason}")
+    mirrored = mirrored_copies(once)
+    if mirrored:
+        i, j = mirrored[0]
+        more = "" if len(mirrored) == 1 else f" (and {len(mirrored) - 1} more such pairs)"
+        progress.warn(
+            f"{once.names[j]} is {once.names[i]} mirrored{more}: no place looks like both, models that hold them are "
+            "wrong; remove the mirrored copies"
+        )
+    return once
+
+
+def _name_still_pairs(given: MapperInput, progress: Progress) -> None:
+    """Pictures that are the same but for their encoding, or taken from one place, are no evidence of depth."""
+    still = pairs_without_motion(given.matches, given.working_scale, given.images.size_wh)
+    if still:
+        i, j = still[0]
+        more = "" if len(still) == 1 else f" (and {len(still) - 1} more such pairs)"
+        names = given.images.names
+        progress.warn(f"{names[i]} and {names[j]} are the same picture{more}: together they say nothing about depth")
 
 
 def _require_two(images: ImageSet) -> None:
