@@ -23,6 +23,7 @@ from anchorsfm.export import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.ply import PointCloud, read_ply
+from anchorsfm.io.store import Store
 from anchorsfm.mapping.known import KnownConfig, read_known
 from anchorsfm.pairing.pairs_file import read_pairs
 from anchorsfm.report.folder import make_page, read_report
@@ -305,6 +306,24 @@ def test_ply(run: Path) -> None:
             outcomes.add(f"view, {old!r} is {new!r}", lambda: view(run))
         path.write_bytes(head)
         outcomes.add("header without end", lambda: read_ply(path), exact=True)
+    outcomes.require_none()
+
+
+def test_cache_entries(tmp_path: Path) -> None:
+    """A damaged entry is as good as none."""
+    outcomes, store = Outcomes("cache"), Store(tmp_path / "cache")
+    arrays = {"depth": np.linspace(1, 2, 60, dtype=np.float32).reshape(6, 10), "count": np.arange(5)}
+    store.save("kind", "key", arrays)
+    path = tmp_path / "cache" / "kind" / "key.safetensors"
+
+    def sound(found: dict[str, np.ndarray] | None) -> str | None:
+        same = found is None or (found.keys() == arrays.keys() and all((found[k] == arrays[k]).all() for k in arrays))
+        return None if same else "other arrays"
+
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=False):
+            damage.apply(path)
+            outcomes.add(damage.name, lambda: store.load("kind", "key"), check=sound)
     outcomes.require_none()
 
 

@@ -9,6 +9,7 @@ import faulthandler
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -154,6 +155,7 @@ class Outcomes:
     cases: int = 0
     refused: int = 0
     wrong: list[str] = field(default_factory=list)
+    watched_until: float = 0.0
 
     def add(
         self,
@@ -165,7 +167,9 @@ class Outcomes:
     ) -> None:
         """Run one case. `check` says what is wrong with a result; None: nothing."""
         self.cases += 1
-        faulthandler.dump_traceback_later(PATIENCE_S, exit=True)  # also where the interpreter is not asked
+        if time.monotonic() > self.watched_until - PATIENCE_S:  # setting the watchdog takes longer than most cases
+            faulthandler.dump_traceback_later(1.2 * PATIENCE_S, exit=True)  # also where the interpreter is not asked
+            self.watched_until = time.monotonic() + 1.2 * PATIENCE_S
         try:
             result = call()
         except AnchorSfMError as error:
@@ -176,13 +180,12 @@ class Outcomes:
         except Exception as error:
             self.wrong.append(f"{case}: {type(error).__name__}: {str(error)[:200]}")
             return
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         problem = "it was accepted" if exact else check(result) if check is not None else None
         if problem:
             self.wrong.append(f"{case}: {problem}")
 
     def require_none(self) -> None:
         """Fail with what is wrong; say how many cases there were."""
+        faulthandler.cancel_dump_traceback_later()
         print(f"damage: {self.kind}: {self.cases} cases, {self.refused} refused, {len(self.wrong)} wrong")
         assert self.cases and not self.wrong, f"{len(self.wrong)} of {self.cases}:\n" + "\n".join(self.wrong[:20])

@@ -9,6 +9,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -129,13 +130,16 @@ def _array(value: Any, kinds: tuple[Any, ...], where: str) -> list[Any]:
 
 def _object(value: Any, kind: Any, where: str) -> dict[str, Any]:
     _plain(value, isinstance(value, dict), "an object", where)
-    hints, result = get_type_hints(kind), dict(value)
+    hints, result = _hints(kind), dict(value)
     for field in fields(kind):
         if field.name in value:
             result[field.name] = checked(value[field.name], hints[field.name], _key(where, field.name))
         else:
             result[field.name] = _default(field, _key(where, field.name))
     return result
+
+
+_hints = cache(get_type_hints)
 
 
 def _default(field: Field[Any], where: str) -> Any:

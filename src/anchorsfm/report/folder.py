@@ -60,7 +60,7 @@ def make_page(
         depth_pictures=stored_pictures(store, report["depth"]["entry"]) if report["depth"] else {},
     )
     path = output / PAGE
-    write_atomic(path, render(page).encode("utf-8", "backslashreplace"))  # names may hold bytes that are no UTF-8
+    write_atomic(path, render(page))
     return path
 
 
