@@ -6,11 +6,10 @@ or not at all: so a copy that is there and listed is finished.
 """
 
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import UInt8
 
 from anchorsfm.export.names import flat_names
 from anchorsfm.export.photographs import Photographs, copy_suffix
+from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.io.workers import ordered_map, single_threaded_libraries
 from anchorsfm.scene.errors import InputError
@@ -135,7 +135,27 @@ def _read_record(folder: Path) -> dict[str, str]:
             raise InputError(f"{folder} holds images that were not exported by anchorsfm: choose another --output")
         return {}
     try:
-        entries = json.loads(record.read_text(encoding="utf-8"))
-        return {e[kind]: e["key"] for e in entries for kind in ("image", "mask") if e[kind] is not None}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        entries = checked(read_json(record), tuple[_Entry, ...])
+        made = {e[kind]: e["key"] for e in entries for kind in ("image", "mask") if e[kind] is not None}
+        for path in made:
+            _require_inside(path)
+    except (InputError, ValueError) as error:
         raise InputError(f"{record} is damaged: delete the folder {folder} and export again") from error
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One entry of the record, as `_entry` makes it."""
+
+    image: str
+    mask: str | None
+    photograph: str
+    key: str
+
+
+def _require_inside(path: str) -> None:
+    """Raise ValueError unless a path is one of those that copies are made at: what the record names may be removed."""
+    parts = PurePosixPath(path).parts
+    if len(parts) != 2 or parts[0] not in ("images", "masks") or parts[1] in ("..", "") or "\\" in path:
+        raise ValueError(f"{path} is no place of a copy")
