@@ -33,7 +33,8 @@ class Reconstruct(Settings):
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """A folder (searched recursively), a text file that lists images, or image files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml."""
+    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml: new,
+    empty, or of an earlier run."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
@@ -245,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        _refuse_empty(arguments)
         command = tyro.cli(
             Command, prog="anchorsfm", description=__doc__, args=arguments, config=(tyro.conf.EnumChoicesFromValues,)
         )
@@ -258,6 +260,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         errors.print(f"error: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
         _leave(2)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise InputError for an empty argument, as a shell makes of an unset variable: as a path it is this folder."""
+    for number, argument in enumerate(arguments):
+        if argument.startswith("--") and argument.endswith("="):
+            raise InputError(f"{argument[:-1]} has no value: is a variable of the shell not set?")
+        if not argument.strip():
+            place = f"after {arguments[number - 1]}" if number else "at the beginning"
+            raise InputError(f"there is an empty argument {place}: is a variable of the shell not set?")
 
 
 def _in_words(error: AnchorSfMError) -> str:

@@ -28,12 +28,13 @@ from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
-from anchorsfm.output import OutputFolder, changed_settings
 from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
+from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
+from anchorsfm.run.settings import changed_settings
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -119,25 +120,37 @@ def reconstruct(
 ) -> RunResult:
     """Photographs in, COLMAP models out; a run that was interrupted continues from `output`/cache.
 
+    The result appears as a whole when it is complete. A run that fails or is stopped leaves an earlier result as it is;
+    report and settings of one that makes no model go to `output`/failed.
+
     Args:
         source: folder, list file or image files.
-        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml.
+        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml;
+            new, empty, or of an earlier run.
         config: settings.
         progress: receives stages and warnings.
 
     Raises:
         InputError: the photographs or options cannot be used.
         NoReconstructionError: no two photographs could be related.
-        StorageError: the output cannot be written.
+        StorageError: the output cannot be written, or something in it was not written by a run and would be lost.
     """
     config = config or PipelineConfig()
     _check_settings(config)
-    changed = changed_settings(config, PipelineConfig())
-    progress = recorded = RecordingProgress(progress)
-    folder, clock = OutputFolder(output, progress), StageClock()
-    folder.prepare(config)
+    recorded = RecordingProgress(progress)
+    folder = RunFolder(output, recorded)
+    folder.require_outside([source] if isinstance(source, Path) else source)
+    with folder.begin(config, dense=config.dense is not False, database=config.keep_database):
+        return _reconstruct(source, folder, config, recorded)
+
+
+def _reconstruct(
+    source: Path | list[Path], folder: RunFolder, config: PipelineConfig, recorded: RecordingProgress
+) -> RunResult:
+    changed, clock, progress = changed_settings(config, PipelineConfig()), StageClock(), recorded
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
+        folder.require_outside(images.path(k) for k in range(images.num_images))
         _require_two(images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
@@ -153,7 +166,7 @@ def reconstruct(
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
             nothing = Outcome(images=images, log=log, weights=licence_of(predictor))
             folder.write_report(nothing.report(config, changed, config.seed, clock, recorded), (), progress)
-            raise _unrelated(images, log)
+            raise _unrelated(images, log, folder.publish_failure())
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
     alignments: list[AlignmentResult] = []
@@ -179,7 +192,6 @@ def reconstruct(
         if models:
             folder.write_models(models, images.names)
     with clock.stage("dense cloud"):
-        folder.clear_dense()
         maps = (
             depth_maps(models, alignments, _present(scene), images, predictor.grid, config.cloud, folder)
             if config.dense
@@ -197,15 +209,19 @@ def reconstruct(
             alignments=tuple(alignments),
             dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
             tree=kinematic_edges(_present(scene), config.align) if alignments else None,
-            depth=depth_log.finish(folder.store),
+            depth=depth_log.finish(folder.depth_pictures),
             weights=licence_of(predictor),
         )
         report = outcome.report(config, changed, config.seed, clock, recorded)
     report = replace(report, stages=tuple(clock.timings))
     folder.write_report(report, models, progress)
     if not models:
+        failed = folder.publish_failure()
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
-        raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
+        raise NoReconstructionError(
+            f"no model could be made from {images.root} ({reasons}); see {failed / 'report.html'}"
+        )
+    folder.publish()
     return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
 
 
@@ -255,10 +271,10 @@ def _require_two(images: ImageSet) -> None:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
 
 
-def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
+def _unrelated(images: ImageSet, log: PairLog, failed: Path) -> NoReconstructionError:
     return NoReconstructionError(
         f"the {images.num_images} images in {images.root} cannot be related: {log.best_reason()}; "
-        "take photographs that overlap and from different places"
+        f"take photographs that overlap and from different places; see {failed / 'report.html'}"
     )
 
 

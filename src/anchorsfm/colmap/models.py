@@ -9,6 +9,7 @@ import numpy as np
 import pycolmap
 
 from anchorsfm.colmap.convert import from_pycolmap_camera
+from anchorsfm.io.owned import complete_publication
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
@@ -28,6 +29,7 @@ def find_models(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; give a COLMAP model")
+    complete_publication(folder)
     for candidate in (folder, folder / "sparse"):
         if is_model(candidate):
             return [candidate]
