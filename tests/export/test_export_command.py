@@ -9,6 +9,7 @@ from PIL import Image
 
 from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export import ExportConfig, ExportFormat, export
+from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import to_json
 from anchorsfm.scene.errors import AnchorSfMError, InputError, StorageError
 from command import QUICK, anchorsfm, assert_one_clear_line
@@ -79,6 +80,7 @@ def test_a_full_disk_is_said_and_the_export_continues(
     assert capfd.readouterr().err == "", "nothing but our own message"
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".bin", ".db", ".glb")]
     assert not (tmp_path / "transforms" / "transforms.json").exists()
+    assert list(tmp_path.rglob("*.png"))
     for picture in tmp_path.rglob("*.png"):
         Image.open(picture).load()  # those that found room are complete
     export(finished.folder, kinds, tmp_path)
@@ -90,7 +92,8 @@ def test_reconstruct_exports_and_keeps_the_model_when_that_fails(rendered: Path,
     images.mkdir()
     for name in ("0001.jpg", "0002.jpg", "0003.jpg"):
         shutil.copy(rendered / "images" / name, images)
-    (output / "export").mkdir(parents=True)
+    OwnedFolder(output).claim()
+    (output / "export").mkdir()
     (output / "export" / "glb").write_text("in the way")
     arguments = ("reconstruct", images, "-o", output, "--no-dense", "--quiet", *QUICK, "--export", "undistorted", "glb")
     failed = anchorsfm(*arguments)
