@@ -339,6 +339,7 @@ def test_cameras_that_cannot_be_undistorted_are_named(tmp_path: Path) -> None:
     panorama = replace(
         scene.model, cameras=(Camera(model="EQUIRECTANGULAR", width=240, height=180, params=(240.0, 180.0)),)
     )
+    shutil.rmtree(tmp_path / "sparse")
     write_models(tmp_path / "sparse", [panorama], scene.names)
     with pytest.raises(InputError, match=r"EQUIRECTANGULAR camera of a\.png .*no pinhole"):
         export(tmp_path, ["undistorted"], tmp_path / "out", config)
