@@ -32,6 +32,8 @@ def _default(setting: str) -> str:
     for name in setting.split("."):
         assert dataclasses.is_dataclass(value), setting
         value = getattr(value, name)
+    if isinstance(value, tuple):
+        return " ".join(f"{part:g}" for part in value)
     return str(value.value if isinstance(value, Enum) else value)
 
 

@@ -20,7 +20,7 @@ from anchorsfm.export import ExportConfig, ExportFormat
 from anchorsfm.pipeline import PipelineConfig
 from anchorsfm.scene.errors import AnchorSfMError, InputError, SettingError
 from anchorsfm.scene.progress import Advance, Progress
-from anchorsfm.scene.settings import Range, Seed, Settings, place_of
+from anchorsfm.scene.settings import NotEmpty, Range, Seed, Settings, place_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Reconstruct(Settings):
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
     no_dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write no dense cloud."""
-    weights: str | None = None
+    weights: Annotated[str | None, NotEmpty()] = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
@@ -173,7 +173,7 @@ class Export(Settings):
 class Weights(Settings):
     """List known weights with licence and size, or find, download and verify one of them."""
 
-    source: tyro.conf.Positional[str | None] = None
+    source: Annotated[tyro.conf.Positional[str | None], NotEmpty()] = None
     """A Hugging Face id or a local file; nothing lists what is known."""
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
@@ -202,7 +202,7 @@ class View(Settings):
     """Folder of the photographs (default: where `reconstruct` found them, or `images` beside `sparse`)."""
     port: Annotated[int, Range(1, 65535)] = 8080
     """Port to listen on; the next free one is taken if it is in use."""
-    host: str = "localhost"
+    host: Annotated[str, NotEmpty()] = "localhost"
     """Address to listen on. 0.0.0.0: everyone who can reach this machine and knows the printed address can look."""
     max_points: Annotated[int, Range(1, 1_000_000_000)] = 500_000
     """Sparse and dense points sent to the browser, of each model; more are thinned."""

@@ -1,6 +1,6 @@
 """The whole reconstruction, about one statement per stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from anchorsfm.align import AlignConfig, align_component
 from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.scene import long_side_px
 from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
@@ -28,13 +29,16 @@ from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
-from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.observe.sanitise import LeftOut, sanitised
+from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
 from anchorsfm.run.settings import changed_settings
+from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -42,12 +46,15 @@ from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
-from anchorsfm.tracks.adjust import AdjustConfig
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
+
+_FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
+"""Between a fisheye and a telescope."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +66,8 @@ class PipelineConfig(Settings):
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data."""
     focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
-    """Focal length of all images in original pixels, instead of EXIF or an estimate."""
+    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
+    principal points and distortions are adjusted."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
@@ -73,9 +81,9 @@ class PipelineConfig(Settings):
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions are condensed."""
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
     align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment."""
+    """Global alignment of all images."""
     mapper: Mapper = "align"
     """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
     incremental or global mapper on our matches."""
@@ -85,9 +93,10 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: those of a network's grid, not a detector's."""
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations."""
+    """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
     keep_database: bool = False
@@ -99,7 +108,15 @@ class PipelineConfig(Settings):
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
     seed: Seed = 0
-    """Equal seeds and equal input give equal output, bit for bit, on one machine."""
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +126,8 @@ class RunResult:
     images: ImageSet
     models: tuple[Reconstruction, ...]
     """Largest first."""
+    adjusted: tuple[AdjustResult, ...]
+    """How each model came out of its adjustment."""
     alignments: tuple[AlignmentResult, ...]
     depth_maps: tuple[DepthMaps, ...]
     """Of each model, if dense output was asked for; iterating over one gives its views one at a time."""
@@ -152,9 +171,11 @@ def _reconstruct(
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         folder.require_outside(images.path(k) for k in range(images.num_images))
         _require_two(images)
+        _require_plausible_focal(config, images)
         known = read_known(config.known, images)
         images = known.with_priors(images)
         config = replace(config, dense=_is_dense(config, images, progress))
+        _warn_of_unused(config, changed, progress)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = _frontend(config).open(images, pairs, folder.store, progress)
@@ -222,12 +243,22 @@ def _reconstruct(
             f"no model could be made from {images.root} ({reasons}); see {failed / 'report.html'}"
         )
     folder.publish()
-    return RunResult(images=images, models=tuple(models), alignments=tuple(alignments), depth_maps=maps, report=report)
+    return RunResult(
+        images=images,
+        models=tuple(models),
+        adjusted=tuple(finished),
+        alignments=tuple(alignments),
+        depth_maps=maps,
+        report=report,
+    )
 
 
 def _check_settings(config: PipelineConfig) -> None:
     """What depends on the surroundings, or on settings of several parts."""
     check_mesh_method(config.cloud.mesh)
+    check_scene_graph(config.scene_graph, has_similarity=config.similarity is not None)
+    if config.similarity is not None:
+        open_similarity(config.similarity)
     if config.mapper != "align" and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
@@ -235,12 +266,7 @@ def _check_settings(config: PipelineConfig) -> None:
 
 
 def _pairs(config: PipelineConfig, images: ImageSet) -> PairList:
-    similarity = None
-    if config.similarity is not None:
-        try:
-            similarity = np.load(config.similarity, allow_pickle=False).astype(np.float64)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the similarities in {config.similarity}: {error}") from error
+    similarity = None if config.similarity is None else read_similarity(config.similarity, images.num_images)
     return make_pairs(
         images.num_images,
         config.scene_graph,
@@ -271,6 +297,16 @@ def _require_two(images: ImageSet) -> None:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
 
 
+def _require_plausible_focal(config: PipelineConfig, images: ImageSet) -> None:
+    """A focal length in other units than pixels ends here, not in a model that makes no sense."""
+    low, high = _FOCAL_OVER_LONG_SIDE
+    for name, size_wh in zip(images.names, images.size_wh, strict=True) if config.focal_px is not None else ():
+        ratio = config.focal_px / size_wh.max()
+        if not low <= ratio <= high:
+            problem = f"is {ratio:.3g} times the long side of {name} ({size_wh.max()} px)"
+            raise config.refused("focal_px", f"{problem}; focal lengths are {low:g} to {high:g} times as long")
+
+
 def _unrelated(images: ImageSet, log: PairLog, failed: Path) -> NoReconstructionError:
     return NoReconstructionError(
         f"the {images.num_images} images in {images.root} cannot be related: {log.best_reason()}; "
@@ -283,6 +319,22 @@ def _is_dense(config: PipelineConfig, images: ImageSet, progress: Progress) -> b
         progress.warn(f"no dense cloud of more than {MAX_IMAGES_BY_DEFAULT} images unless asked for: add --dense")
         return False
     return config.dense is not False
+
+
+def _warn_of_unused(config: PipelineConfig, changed: Sequence[str], progress: Progress) -> None:
+    for line in without_effect(
+        changed,
+        frontend=config.frontend,
+        mapper=config.mapper,
+        dense=bool(config.dense),
+        refines_keypoints=_refines_keypoints(config, from_grid=config.frontend != "classical"),
+        has_known_model=config.known.model is not None,
+    ):
+        progress.warn(line)
+
+
+def _refines_keypoints(config: PipelineConfig, *, from_grid: bool) -> bool:
+    return config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
 
 
 def _needs_depth(config: PipelineConfig) -> bool:
@@ -306,9 +358,12 @@ def _observe(
             return counted(log.watch(collector.watch(stream)), advance)
 
         if _needs_depth(config):
-            return observe(images.num_images, predictor, pairs, config.graph, store, watch)
-        for _ in watch(iter(predictor)):
+            return observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
+        left_out = LeftOut()
+        for _ in watch(sanitised(iter(predictor), left_out)):
             pass
+        if left_out.pairs:
+            progress.warn(str(left_out))
         return None
 
 
@@ -324,12 +379,15 @@ def _align_components(
     results = []
     for component in range(int(scene.graph.component.max()) + 1):
         part = select_component(scene, component)
-        given = known.for_alignment(part.image, predictor.grid)
+        given = known.for_alignment(part.image, predictor.grid, config.focal_px)
         cameras = images.camera_index[part.image]
-        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, given)
+        side = long_side_px(images, predictor.grid)[part.image]
+        key = digest("alignment", predictor.digest, config.graph, config.align, part.image, cameras, side, given)
         arrays = store.load("alignment", key)
         if arrays is None:
-            result = align_component(part, config.align, camera_index=cameras, known=given, progress=progress)
+            result = align_component(
+                part, config.align, camera_index=cameras, long_side_px=side, known=given, progress=progress
+            )
             arrays = to_arrays(result)
             store.save("alignment", key, arrays)
         results.append(from_arrays(arrays))
@@ -353,10 +411,11 @@ def _mapper_input(
         size_wh=images.size_wh,
         are_keypoints=not collector.from_grid,
         are_verified=not collector.from_grid,
+        scores="confidence",
     ).matches
     return MapperInput(
         images=images,
-        cameras=_cameras(predictor, scene, images, known, config.camera_model),
+        cameras=_cameras(predictor, scene, images, known, config),
         given=known.frozen_cameras(np.arange(images.num_cameras)),
         matches=matches,
         tracks=build_tracks(matches, images.num_images),
@@ -375,23 +434,29 @@ def _working_scale(
 
 
 def _cameras(
-    predictor: PairPredictor, scene: ObservedScene | None, images: ImageSet, known: KnownCameras, camera_model: str
+    predictor: PairPredictor,
+    scene: ObservedScene | None,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
     focal_px = getattr(predictor, "focal_px", None)
-    if focal_px is None:
+    if focal_px is None and config.focal_px is not None:
+        focal_px = np.full(images.num_images, config.focal_px)
+    elif focal_px is None:
         views = [None] * images.num_images if scene is None else list(scene.views)
         focal = [np.nan if view is None else view.focal_px for view in views]
         focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
-    return start_cameras(images, focal_px, camera_model, known=known.cameras, grid=predictor.grid)
+    return start_cameras(images, focal_px, config.camera_model, known=known.cameras, grid=predictor.grid)
 
 
 def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> ModellingSettings:
-    refine = config.refine_keypoints == "on" or (config.refine_keypoints == "auto" and from_grid)
     return ModellingSettings(
         adjust=config.adjust,
-        subpixel=config.subpixel if refine else None,
+        subpixel=config.subpixel if _refines_keypoints(config, from_grid=from_grid) else None,
         choose_camera_model=config.camera_model == "auto",
+        focal_px=config.focal_px,
         from_grid=from_grid,
     )
 

@@ -577,6 +577,7 @@ def test_an_image_joined_by_one_weak_pair():
         image=result.image[:4],
         cam_from_world=result.cam_from_world[:4],
         focal_px=result.focal_px[:4],
+        base_focal_px=result.base_focal_px[:4],
         principal_point_px=result.principal_point_px[:4],
         pose_known=result.pose_known[:4],
     )

@@ -45,11 +45,12 @@ NOTHING = np.zeros(0)
 SKIPPED = StageHistory(loss=NOTHING, fallback_loss=NOTHING, total=NOTHING, status=SolverStatus.SKIPPED, method="none")
 
 
-def recorded_result(data):
+def recorded_result(data, views):
     return AlignmentResult(
         image=np.arange(6),
         cam_from_world=invert(data["cam2w"][:, :3].astype(float)),
         focal_px=data["K"][:, 0, 0].astype(float),
+        base_focal_px=np.array([view.focal_px for view in views]),
         principal_point_px=data["K"][:, :2, 2].astype(float),
         anchor_start=np.arange(7) * 192,
         anchor_depth=data["anchor_depthmaps"].ravel().astype(float),
@@ -65,8 +66,9 @@ def recorded_result(data):
 
 def test_depth_of_an_alignment_agrees_with_recorded(golden):
     data = np.load(golden / "sparse_scene_dense.npz")
-    result = recorded_result(data)
-    for k, canonical in enumerate(golden_scene(golden, double=False).views):
+    views = golden_scene(golden, double=False).views
+    result = recorded_result(data, views)
+    for k, canonical in enumerate(views):
         view = dense_view(result, k, canonical)
         np.testing.assert_allclose(view.depth[::4, ::4], data["depthmaps"][k], rtol=2e-4)
         np.testing.assert_allclose(view.points(0.0)[::4, ::4], data["pts3d"][k], atol=5e-4)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export import ExportConfig, ExportFormat, export
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import to_json
@@ -58,10 +57,8 @@ def test_faults_name_the_file_or_option(finished: ExportScene, tmp_path: Path) -
     for words, folder, output, config in (
         (str(tmp_path), tmp_path / "empty", tmp_path / "out", ExportConfig()),
         ("file", model, tmp_path / "file", ExportConfig()),
-        ("--jpeg-quality 0", model, tmp_path, ExportConfig(jpeg_quality=0)),
         ("--images .*none", model, tmp_path, ExportConfig(images=tmp_path / "none")),
         ("--masks .*none", model, tmp_path, ExportConfig(masks=tmp_path / "none")),
-        ("--undistort.max-side 3", model, tmp_path, ExportConfig(undistort=UndistortConfig(max_side=3))),
         ("report.json.*--images", tmp_path / "broken", tmp_path, ExportConfig()),
     ):
         with pytest.raises(AnchorSfMError, match=words):

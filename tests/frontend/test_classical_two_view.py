@@ -205,17 +205,17 @@ def test_a_plane_seen_from_two_places_is_no_rotation():
 # ------------------------------------------------------------------------------------------------------ focal lengths
 
 
-def _ring(num, rng):
+def _ring(num, rng, distance=6.0):
     """Cameras on an arc that look at the middle, as cam_from_world."""
     poses = []
     for angle in np.linspace(-25, 25, num):
         rotation = Rotation.from_rotvec([rng.uniform(-6, 6), angle, rng.uniform(-6, 6)], degrees=True).as_matrix()
-        poses.append(np.column_stack([rotation, [rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3), 6.0]]))
+        poses.append(np.column_stack([rotation, [rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3), distance]]))
     return poses
 
 
 def _evidence(focals, device, rng, noise_px=0.3):
-    poses = _ring(len(focals), rng)
+    poses = _ring(len(focals), rng, distance=6.0 * max(np.median(focals) / 1000, 1))
     world = rng.uniform(-1.5, 1.5, (250, 3))
     seen = []
     for pose, f in zip(poses, focals, strict=True):
@@ -238,6 +238,27 @@ def test_focal_of_a_shared_camera():
     found = focal.estimate_focals_px(images, pairs, evidence, IntrinsicsConfig())
     assert len(set(found)) == 1
     assert found[0] == pytest.approx(1900, rel=0.02)
+
+
+def test_focal_of_a_long_lens():
+    """More than four times the long side used to be taken for an error."""
+    rng = np.random.default_rng(0)
+    images = _images([(1024, 768)] * 6, [0] * 6, [np.nan] * 6)
+    pairs, evidence = _evidence([6000.0] * 6, [0] * 6, rng, noise_px=0.05)
+    found = focal.estimate_focals_px(images, pairs, evidence, IntrinsicsConfig())
+    assert found[0] == pytest.approx(6000, rel=0.15)
+
+
+def test_single_unusual_focals_are_errors():
+    def evidence(shared):
+        return focal.FocalEvidence(num_inliers=200, fundamental=np.eye(3), homography_ratio=0.3, shared_focal=shared)
+
+    images = _images([(1024, 768)] * 5, [0] * 5, [np.nan] * 5)
+    pairs = np.array([(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)])
+    usual = [evidence(f) for f in (950.0, 1000.0, 1050.0)]
+    found = focal.estimate_focals_px(images, pairs, [*usual, evidence(9000.0), evidence(np.nan)], IntrinsicsConfig())
+    plain = focal.estimate_focals_px(images, pairs, [*usual, evidence(np.nan), evidence(np.nan)], IntrinsicsConfig())
+    assert (found == plain).all()
 
 
 def test_focals_of_different_cameras():

@@ -19,6 +19,7 @@ from anchorsfm.io.store import Store
 from anchorsfm.mapping.known import KnownCameras, KnownConfig
 from anchorsfm.mapping.start_cameras import start_camera, start_cameras
 from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import Distortion, ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairStatus
 from anchorsfm.scene.progress import SILENT
@@ -293,9 +294,8 @@ def test_a_fisheye_shows_what_a_pinhole_shows():
 
 
 def test_lens_parameters_are_checked_and_the_oracle_stays_pinhole():
-    scene = make_scene(SceneConfig(num_images=2, lens=LensConfig(camera_model="OPENCV", params=(0.1,))))
-    with pytest.raises(ValueError, match="4 distortion parameters"):
-        scene.camera(0)
+    with pytest.raises(InputError, match=r"LensConfig\.params = \(0\.1,\): OPENCV has 4 distortion parameters"):
+        LensConfig(camera_model="OPENCV", params=(0.1,))
     fisheye = make_scene(SceneConfig(num_images=2, lens=FISHEYE))
     pairs = PairList(index=np.array([[0, 1]]))
     with pytest.raises(ValueError, match="pinhole"):

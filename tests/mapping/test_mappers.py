@@ -17,8 +17,8 @@ from anchorsfm.mapping.initial_pair import PairConfig, initial_pairs
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
-from anchorsfm.tracks.adjust import remove_view
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
 from point_scene import make_point_scene, project_pinhole

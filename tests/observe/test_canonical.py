@@ -54,7 +54,9 @@ CASES = ["exact", "noisy", "outliers", "mild_outliers", "noclip", "clip_min", "c
 def test_focal_agrees_with_recorded(golden, case):
     data = np.load(golden / "estimate_focal.npz")
     bounds = json.loads(str(data[f"{case}_kw"]))
-    focal_range = bounds.get("min_focal", 0.0), bounds.get("max_focal", np.inf)
+    # the original's bounds are multiples of the focal length of a view of 60 degrees
+    in_sides = 1 / (2 * np.tan(np.radians(30)))
+    focal_range = bounds.get("min_focal", 0.0) * in_sides, bounds.get("max_focal", np.inf) * in_sides
     centres = np.broadcast_to(data[f"{case}_pp"], (len(data[f"{case}_pts3d"]), 2)).astype(float)
     for points, centre, expected in zip(data[f"{case}_pts3d"], centres, data[f"{case}_focal_f64"], strict=True):
         focal = estimate_focal(points, centre, pixel_centre=0.0, focal_range=focal_range, drop_impossible=False)
@@ -67,7 +69,7 @@ def test_points_of_almost_zero_depth_do_not_collapse_the_focal(golden, case):
     data = np.load(golden / "estimate_focal.npz")
     truth = float(data["true_focal_exact"])
     assert data[f"{case}_focal_f64"][0] < 0.5 * truth
-    focal = estimate_focal(data[f"{case}_pts3d"][0], pixel_centre=0.0, focal_range=(0.0, np.inf))
+    focal = estimate_focal(data[f"{case}_pts3d"][0], pixel_centre=0.0)
     assert focal == pytest.approx(truth, rel=0.05)
 
 
@@ -82,6 +84,25 @@ def ramp(size_wh, focal, pixel_centre):
 def test_focal_of_exact_points_in_both_pixel_conventions(pixel_centre):
     points = ramp((64, 48), 70.0, pixel_centre)
     assert estimate_focal(points, pixel_centre=pixel_centre) == pytest.approx(70.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("focal", [0.25, 4.0, 10.0])
+def test_focal_of_short_and_long_lenses(focal):
+    """The estimate used to be clipped to 0.43 .. 3.03 x the longer side."""
+    assert estimate_focal(ramp((64, 48), focal * 64, 0.5)) == pytest.approx(focal * 64, rel=1e-5)
+    assert estimate_focal(ramp((64, 48), focal * 64, 0.5), focal_range=(1.0, 3.0)) in (64, 192)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e6])
+@pytest.mark.parametrize("mode", MODES.values())
+def test_relief_does_not_depend_on_the_unit(mode, scale):
+    points = ramp((32, 24), 40.0, 0.5)
+    views = [
+        accumulate((s * points)[None].astype(np.float32), np.full((1, 24, 32), 5.0, np.float32), mode=mode).finish()
+        for s in (1.0, scale)
+    ]
+    np.testing.assert_allclose(views[1].relative_depth, views[0].relative_depth, rtol=1e-5)
+    assert views[1].focal_px == pytest.approx(views[0].focal_px, rel=1e-5)
 
 
 def test_focal_of_nothing_is_plausible():

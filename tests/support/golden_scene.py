@@ -52,5 +52,12 @@ def golden_predictions(golden: Path, confidence: str = "corr_conf"):
 def golden_scene(golden: Path, confidence: str = "corr_conf", *, double: bool = True) -> ObservedScene:
     """Condensed as the original does it: pixel centres at integers, targets at block corners."""
     grid = ImageGrid(size_wh=np.tile([128, 96], (6, 1)), scale=np.ones((6, 2)), offset=np.zeros((6, 2)))
-    config = GraphConfig(pixel_centre=0.0, corner_targets=True, robust_focal=False, double_precision=double)
+    side = 1 / (2 * np.tan(np.radians(30)))  # the focal length of a view of 60 degrees over the longer side
+    config = GraphConfig(
+        pixel_centre=0.0,
+        corner_targets=True,
+        robust_focal=False,
+        double_precision=double,
+        focal_range=(0.5 * side, 3.5 * side),
+    )
     return build_scene_graph(6, golden_predictions(golden, confidence), grid, config)

@@ -19,7 +19,7 @@ from anchorsfm.report.record import AlignmentReport, SolverReport
 from anchorsfm.scene.images import ImageSet, SkippedImage
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
-from anchorsfm.tracks.uncertainty import ModelUncertainty
+from anchorsfm.tracks.uncertainty import Deviations, ModelUncertainty
 
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.01))
 
@@ -143,6 +143,7 @@ def write_synthetic_run(
         camera_params=((0.4, 0.8, 0.9, 1e-4),),
         weak=np.arange(registered) == 2,
         metric=False,
+        noise=Deviations(position=position / 3, rotation_deg=7 * position, camera_params=((0.1, 0.2, 0.2, 5e-5),)),
     )
     depths = DepthLog(registered)
     depths.begin_model(model)

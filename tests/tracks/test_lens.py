@@ -233,7 +233,10 @@ def test_field_of_view():
     [
         *((camera, False) for camera in LENSES),
         (lens("SIMPLE_PINHOLE", 90.0, 512.0, 384.0), True),
-        (lens("SIMPLE_PINHOLE", 11000.0, 512.0, 384.0), True),
+        (lens("SIMPLE_PINHOLE", 15000.0, 512.0, 384.0), False),
+        (lens("SIMPLE_PINHOLE", 30000.0, 512.0, 384.0), True),
+        (lens("SIMPLE_RADIAL", 10000.0, 512.0, 384.0, -5.0), False),
+        (lens("SIMPLE_RADIAL", 10000.0, 512.0, 384.0, -50.0), True),
         (lens("SIMPLE_RADIAL", 800.0, 512.0, 384.0, -1.2), True),
         (lens("SIMPLE_PINHOLE", 800.0, -5.0, 384.0), True),
         (lens("FULL_OPENCV", 800.0, 800.0, 512.0, 384.0, 2.0, 0.1, 0.0, 0.0, 0.0, 2.1, 0.1, 0.0), False),

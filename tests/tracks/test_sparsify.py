@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from anchorsfm.scene.errors import InputError
 from anchorsfm.synthetic import SceneConfig, make_scene
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.sparsify import PairGeometry, SparsifyConfig, _suppressors, sparsify
@@ -179,3 +180,54 @@ def test_suppression_is_the_greedy_one():
     nearest = np.array(sorted(kept))[cKDTree(xy[sorted(kept)]).query(xy)[1]]
     assert np.array_equal(found, nearest)
     assert np.hypot(*(xy - xy[found]).T).max() <= 4
+
+
+# --------------------------------------------------------------------------------------------- matches of one's own
+
+
+OWN = {"pixel_px": np.ones(5), "size_wh": np.array([[1600, 1200]] * 5), "are_keypoints": True}
+
+
+def own_matches():
+    return make_point_scene(num_views=5, num_points=300, noise_px=0.3).matches
+
+
+def test_probabilities_are_taken_as_such():
+    made = own_matches()
+    chance = np.random.default_rng(0).uniform(0, 1, len(made.confidence))
+    kept = sparsify(replace(made, confidence=chance), SparsifyConfig(), **OWN, scores="probability").matches
+    likely = chance >= 0.5 / 9
+    assert len(kept.confidence) > 0.95 * likely.sum() and kept.confidence.min() >= 1.5
+    assert kept.confidence.max() <= 10 and likely.mean() < 1
+    with pytest.raises(InputError, match=r'confidences are 0\.\d+ to 0\.\d+: .*scores="probability"'):
+        sparsify(replace(made, confidence=chance), SparsifyConfig(), **OWN)
+    nothing = sparsify(replace(made, confidence=chance), SparsifyConfig(), **OWN, scores="confidence")
+    assert len(nothing.matches.confidence) == 0, "a front end may say that it knows nothing"
+    with pytest.raises(InputError, match=r"said to be probabilities, but one of them is 1\.5"):
+        sparsify(replace(made, confidence=np.full(len(chance), 1.5)), SparsifyConfig(), **OWN, scores="probability")
+
+
+def test_coordinates_that_are_no_numbers_are_left_out_and_counted():
+    made = own_matches()
+    bad = np.random.default_rng(1).uniform(size=len(made.confidence)) < 0.02
+    spoilt = replace(made, xy_i=np.where(bad[:, None], np.nan, made.xy_i))
+    clean = sparsify(made.select(~bad), SparsifyConfig(), **OWN)
+    result = sparsify(spoilt, SparsifyConfig(), **OWN)
+    assert result.num_unusable == bad.sum() > 0 and clean.num_unusable == 0
+    assert all(np.array_equal(getattr(result.matches, n), getattr(clean.matches, n)) for n in FIELDS)
+    assert np.array_equal(build_tracks(spoilt, 5).obs_xy, build_tracks(made.select(~bad), 5).obs_xy)
+    other = replace(made, confidence=np.where(bad, np.inf, made.confidence))
+    assert sparsify(other, SparsifyConfig(), **OWN).num_unusable == bad.sum()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: replace(m, image_j=m.image_j + 4), "names image [5-8], but there are 5 images"),
+        (lambda m: replace(m, image_i=m.image_i - 1), "names image -1"),
+        (lambda m: replace(m, image_j=m.image_i), r"match 0 joins image \d with itself"),
+    ],
+)
+def test_matches_that_make_no_sense_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        sparsify(change(own_matches()), SparsifyConfig(), **OWN)

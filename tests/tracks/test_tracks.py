@@ -11,8 +11,9 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model, remove_view
+from anchorsfm.tracks.adjust import AdjustConfig, refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.edit import remove_view
 from point_scene import make_point_scene, perturb
 from unix import full_disk
 
@@ -140,6 +141,23 @@ def test_known_poses_and_cameras_do_not_move():
     assert np.abs(result.model.cam_from_world[:3] - start.cam_from_world[:3]).max() < 1e-12
     assert np.abs(result.model.cam_from_world[3:] - start.cam_from_world[3:]).max() > 1e-9
     assert result.model.cameras == start.cameras
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 1e-6, 1e6])
+def test_triangulation_and_adjustment_do_not_depend_on_the_unit(scale):
+    """With all cameras held the solver used to stop early in large units: its limit of gradients is absolute."""
+    scene = make_point_scene(num_points=200, outliers=0.05)
+    tracks = build_tracks(scene.matches, 8)
+    results = []
+    for factor in (1.0, scale):
+        poses = scene.model.cam_from_world.copy()
+        poses[:, :, 3] *= factor
+        start = replace(scene.model, cam_from_world=poses)
+        held = Held(pose=np.ones(8, bool), camera=np.ones(1, bool))
+        results.append(refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held).model)
+    plain, other = results
+    np.testing.assert_allclose(other.points / scale, plain.points, rtol=1e-5, atol=1e-5)
+    assert len(other.tracks.obs_image) == len(plain.tracks.obs_image)
 
 
 def test_adjustment_gives_the_same_bits_twice():

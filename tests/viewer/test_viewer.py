@@ -38,6 +38,7 @@ from anchorsfm.viewer.sources import ViewedModel, read_folder
 from point_scene import project_pinhole
 from viewer_scene import coloured_model, moved, names_of, without_points, write_output
 
+NO_POINTS = np.zeros((0, 3))
 TURN = Rotation.from_euler("xyz", [130, 40, -70], degrees=True).as_matrix()
 
 
@@ -87,13 +88,29 @@ def test_up_is_found_however_the_photographs_were_taken(way: str) -> None:
     roll = np.where(np.arange(count) % 2, 180.0, 0.0) if "air" in way else rng.normal(0, 2, count)
     poses = poses_of(centres, forward, towards, roll)
     turned = np.concatenate([poses[:, :, :3] @ TURN.T, poses[:, :, 3:]], axis=2)
-    assert angle_deg(up_direction(turned), up) < 6
+    assert angle_deg(up_direction(turned, NO_POINTS), up) < 6
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_up_of_a_flight_that_keeps_its_heading_is_where_the_cameras_come_from(lines: int) -> None:
+    """Not what is up in the pictures; people along a wall move along their x axes."""
+    rng = np.random.default_rng(1)
+    across, along = (axis.ravel() for axis in np.meshgrid(np.arange(lines) - lines // 2, np.linspace(-3, 3, 6)))
+    count, high = len(along), np.full(len(along), 5.0)
+    ground = np.column_stack([rng.uniform(-5, 5, (300, 2)), rng.uniform(0, 0.3, 300)])
+    forward = np.array([0, 0, -1.0]) + rng.normal(0, 0.02, (count, 3))
+    forth = np.array([0.0, 1.0, 0.0])
+    flight = poses_of(np.column_stack([across, along, high]), forward, forth, np.zeros(count))
+    assert angle_deg(up_direction(flight, ground), np.array([0, 0, 1.0])) < 6
+    if lines == 1:
+        walk = poses_of(np.column_stack([along, across, high]), forward, forth, np.zeros(count))
+        assert angle_deg(up_direction(walk, ground), forth) < 6
 
 
 def test_up_of_no_camera_and_of_one() -> None:
-    assert np.isclose(np.linalg.norm(up_direction(np.zeros((0, 3, 4)))), 1)
+    assert np.isclose(np.linalg.norm(up_direction(np.zeros((0, 3, 4)), NO_POINTS)), 1)
     one = np.concatenate([TURN.T, np.zeros((3, 1))], axis=1)[None]
-    np.testing.assert_allclose(up_direction(one), -TURN[:, 1], atol=1e-9)
+    np.testing.assert_allclose(up_direction(one, NO_POINTS), -TURN[:, 1], atol=1e-9)
 
 
 def test_the_shown_frame_does_not_depend_on_the_unit_or_on_points_at_infinity() -> None:

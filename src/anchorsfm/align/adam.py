@@ -92,7 +92,7 @@ def minimise(
             kept = current.detached()
         advance(1)
         if trace.has_converged():
-            status = SolverStatus.CONVERGED
+            status = SolverStatus.CONVERGED if trace.has_improved else SolverStatus.STALLED
             break
         rate = settings.schedule(iteration / settings.num_iterations, settings.learning_rate)
         with torch.no_grad():
@@ -134,6 +134,11 @@ class _Trace:
             return False
         recent = [total for _, _, total in self.rows[-1 - patience :]]
         return max(recent) - min(recent) <= tolerance * max(recent)
+
+    @property
+    def has_improved(self) -> bool:
+        """Any state was better than the start."""
+        return self.best < self.rows[0][2]
 
     def history(self, status: SolverStatus) -> StageHistory:
         loss, fallback, total = np.array(self.rows, np.float64).reshape(-1, 3).T.copy()

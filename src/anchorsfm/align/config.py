@@ -69,7 +69,8 @@ class ReferenceCompat(Settings):
     """Regress every matched pixel of an image on the target of its block, instead of each anchor once. The original
     also samples targets at block corners: `GraphConfig.corner_targets`."""
     fallback_unscaled: bool = False
-    """Use predicted points at their own scale although the image they are expressed in has been resized."""
+    """Use the predicted points of the regression fallback at their own scale, although the image they are expressed in
+    has been resized."""
     unmatched_tree_edges: bool = False
     """Let the kinematic tree chain images that share no match."""
     repeated_shared_steps: bool = False
@@ -78,6 +79,8 @@ class ReferenceCompat(Settings):
     """Clip projected pixels to [-1000, 2000] whatever the image size."""
     last_state: bool = False
     """Return the state of the last iteration, hand on the one after its step, and never stop early."""
+    no_units: bool = False
+    """Work in the units of the front end and of known poses, on which losses and limits then depend."""
     no_priors: bool = False
     """Leave out the priors on principal points and depths."""
 
@@ -90,6 +93,7 @@ class ReferenceCompat(Settings):
             repeated_shared_steps=True,
             fixed_pixel_clip=True,
             last_state=True,
+            no_units=True,
             no_priors=True,
         )
 
@@ -102,52 +106,54 @@ class AlignConfig(Settings):
     """How the losses are minimised. lr1, lr2, gamma1, schedule, tolerance and patience are Adam's only; niter1 and
     niter2 limit the iterations of either."""
     compiled: bool = True
-    """Second order: use compiled kernels on the processor where numba is installed (`pip install anchorsfm[fast]`)."""
+    """Use compiled kernels in the second-order solver where numba is installed (`pip install anchorsfm[fast]`)."""
     device: Annotated[str, Parsed(check_device)] = "cpu"
-    """Second order: torch device that sums over matches. Anything but "cpu" uses no compiled kernels."""
+    """Torch device on which the second-order solver sums over matches; compiled kernels are used on "cpu" only."""
     pp_prior: Annotated[float, Range(0, 1_000_000)] = 3.0
-    """Loss per squared offset of a principal point from the middle, as a share of the longer side (halved); 0: none."""
+    """Strength k of the prior on principal points: an offset of x longer sides from the image centre costs k x^2 / 2;
+    0: none."""
     depth_prior: Annotated[float, Range(0, 100)] = 0.5
-    """Standard deviation of the logarithm of depths that is expected of the front end; 0: no prior."""
+    """Expected standard deviation of the front end's depths (logarithm), which keeps depths near them; 0: no prior."""
     kinematic_mode: Annotated[str, OneOf(*KINEMATIC_MODES)] = "hclust-ward"
     """Tree along which poses are chained: mst or hclust-<linkage>."""
     lr1: Annotated[float, Range(1e-8, 10)] = 0.07
     """Adam: learning rate at the start of the coarse stage (3D matching)."""
     niter1: Annotated[int, Range(0, 1_000_000)] = 300
-    """Iterations of the coarse stage at most."""
+    """Most iterations of the coarse stage of the alignment (3D matching)."""
     gamma1: Annotated[float, Range(0.1, 4)] = 1.5
     """Adam: exponent of the robust loss on distances between matched 3D points."""
     lr2: Annotated[float, Range(1e-8, 10)] = 0.01
     """Adam: learning rate at the start of the fine stage (2D reprojection)."""
     niter2: Annotated[int, Range(0, 1_000_000)] = 300
-    """Iterations of the fine stage at most; 0 returns the coarse result."""
+    """Most iterations of the fine stage of the alignment (2D reprojection); 0 returns the coarse result."""
     gamma2: Annotated[float, Range(0.1, 4)] = 0.5
-    """Exponent of the robust loss on reprojection errors."""
+    """Exponent of the robust loss on reprojection errors: a smaller one is more robust."""
     loss_dust3r_w: Annotated[float, Range(0, 1000)] = 0.01
-    """Weight of the regression fallback."""
+    """Weight of the regression fallback, through which pairs without confident matches are used."""
     gamma_fallback: Annotated[float, Range(0.1, 4)] = 1.1
     """Exponent of the robust loss of the regression fallback."""
     opt_pp: bool = True
-    """Refine principal points in the fine stage."""
+    """Refine principal points in the fine stage of the alignment."""
     opt_depth: bool = True
-    """Refine anchor depths in the fine stage."""
+    """Refine depths of anchors in the fine stage of the alignment."""
     depth_mode: AnchorDepthMode = AnchorDepthMode.ADD
-    """How the relief follows the distance of the focal plane."""
+    """How the relief of an image follows a change of its focal length: add keeps it, mul stretches it with the
+    distance."""
     exp_depth: bool = False
-    """Optimise the logarithm of anchor depths."""
+    """Take logarithms of anchor depths, instead of depths, as unknowns."""
     init_poses: InitialPoses = InitialPoses.PAIRS
-    """Where cameras start."""
+    """Where cameras without a known pose start: pairs chains matching images, identity puts all at one place."""
     schedule: Schedule = Schedule.COSINE
     """Adam: how the learning rate falls to zero."""
     tolerance: Annotated[float, Range(0, 1, below=True)] = 1e-4
     """Adam: a stage ends early when its loss varied by less than this share over `patience` iterations; 0: never."""
     patience: Annotated[int, Range(1, 1_000_000)] = 20
-    """Adam: iterations over which the loss must stay put."""
+    """Adam: iterations over which the loss must stay put for a stage to end early."""
     double_precision: bool = False
-    """Compute in float64."""
+    """Compute the alignment in float64 instead of float32."""
     num_threads: Threads = 1
-    """Threads of the solver. One is nearly as fast as two, does not suffer from other work on the machine, and gives
-    the same bits on machines with any number of cores."""
+    """Threads of the alignment's solver. One is nearly as fast as two, does not suffer from other work on the machine,
+    and gives the same bits on machines with any number of cores."""
     reference: ReferenceCompat = field(default_factory=ReferenceCompat)
     """Peculiarities of the original implementation, for comparisons only."""
 

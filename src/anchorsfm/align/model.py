@@ -2,7 +2,8 @@
 
 Per view: quaternion q (x, y, z, w) and translation t of a pivot frame T relative to the pivot of the parent in the
 kinematic tree, log size s, log focal length f, principal point pp as a fraction of the image size, core depths (anchor
-depth divided by its median m in the image). With f0 the front end's focal length, phi = f / f0 and e^s the size,
+depth divided by its median m in the image). A view's focal length f is that of its camera times what its picture was
+resized by. With f0 the known focal length, or else the front end's, phi = f / f0, and e^s the size,
 
     z_cam = e^s m phi                                distance from the camera to its focal plane
     C = T(-z_cam ((0.5 - pp) size / f, 1))           camera centre: a longer focal length moves the camera back
@@ -55,6 +56,8 @@ class Layout:
     base_focal: Float[Tensor, "view"]
     median_depth: Float[Tensor, "view"]
     camera: Int[Tensor, "view"]
+    resized: Float[Tensor, "view"]
+    """Focal length of each view over that of its camera, which is the one of its largest picture."""
     anchor_view: Int[Tensor, "anchor"]
     ancestors: tuple[Int[Tensor, "view_plus_1"], ...]
     """Composition rounds of the pose chain; index `view` is the world."""
@@ -75,7 +78,7 @@ class Layout:
 
     def to(self, dtype: torch.dtype) -> "Layout":
         """The same constants in another precision."""
-        names = ("size", "base_focal", "median_depth", "fixed_rotation", "fixed_centre", "scale_origin")
+        names = ("size", "base_focal", "median_depth", "resized", "fixed_rotation", "fixed_centre", "scale_origin")
         return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
 
 
@@ -146,7 +149,7 @@ def pivot_offset(
 def cameras_of(variables: Variables, layout: Layout) -> Cameras:
     """Poses, intrinsics and scales."""
     size = variables.log_size.exp()
-    focal = variables.log_focal.exp().index_select(0, layout.camera)
+    focal = variables.log_focal.exp().index_select(0, layout.camera) * layout.resized
     pp = variables.principal_point.index_select(0, layout.camera)
     rotation, origin = chained_pivots(variables, layout)
     distance = size * layout.median_depth * focal_ratio(focal, layout)

@@ -15,12 +15,15 @@ from anchorsfm.align.observations import DirectedObservations
 from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem
 from anchorsfm.align.schedules import SCHEDULES
 from anchorsfm.align.second_order import minimise_fine
-from anchorsfm.align.setup import build_problem
+from anchorsfm.align.setup import build_problem, check_knowledge
 from anchorsfm.align.sim3 import minimise_coarse
 from anchorsfm.align.sums import sums_of
+from anchorsfm.align.units import Units, find_units
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.observe.graph import ObservedScene
-from anchorsfm.scene.alignment import AlignmentResult, KnownImage
+from anchorsfm.scene.alignment import AlignmentResult, KnownImage, SolverStatus
+from anchorsfm.scene.errors import NonFiniteError
+from anchorsfm.scene.finite import require_finite
 from anchorsfm.scene.graph import Anchors, KinematicTree
 from anchorsfm.scene.progress import SILENT, Progress
 
@@ -32,17 +35,23 @@ def align(
     config: AlignConfig | None = None,
     *,
     camera_index: Int[np.ndarray, "view"] | None = None,
+    long_side_px: Float[np.ndarray, "view"] | None = None,
     known: Sequence[KnownImage | None] | None = None,
     progress: Progress = SILENT,
 ) -> AlignmentResult:
     """Poses, intrinsics and anchor depths of one connected component.
 
     camera_index: views with the same value share focal length and principal point; by default each has its own.
+    long_side_px: longer side of each photograph in grid pixels, of which views of one camera share the focal length as
+        a multiple: photographs of several sizes are taken for resized ones. By default the longer side of the grid.
     known: what is known about each view, as initial value or frozen.
+
+    Raises InputError for known quantities that cannot be used, NonFiniteError if a stage comes to a loss that is not
+    finite.
     """
     config = config or AlignConfig()
     with _threads(config.num_threads):
-        return _align(scene, anchors, tree, config, camera_index, known, progress)
+        return _align(scene, anchors, tree, config, camera_index, long_side_px, known, progress)
 
 
 @contextmanager
@@ -61,16 +70,37 @@ def _align(
     tree: KinematicTree,
     config: AlignConfig,
     camera_index: Int[np.ndarray, "view"] | None,
+    long_side_px: Float[np.ndarray, "view"] | None,
     known: Sequence[KnownImage | None] | None,
     progress: Progress,
 ) -> AlignmentResult:
-    problem = build_problem(scene, anchors, tree, config, camera_index, known)
-    coarse = _coarse_stage(problem, config, progress)
+    check_knowledge(known, scene)
+    graph = scene.graph
+    require_finite("alignment", "what it starts from", graph.xy_i, graph.xy_j, graph.confidence)
+    require_finite("alignment", "what it starts from", graph.fallback.xyz, graph.fallback.confidence)
+    require_finite("alignment", "what it starts from", anchors.depth, anchors.depth_ratio_i, anchors.depth_ratio_j)
+    units = Units.none() if config.reference.no_units else find_units(anchors, known)
+    scaled = replace(scene, graph=units.of_graph(scene.graph))
+    problem = build_problem(
+        scaled, units.of_anchors(anchors), tree, config, camera_index, units.of_known(known), long_side_px
+    )
+    coarse = _checked("coarse alignment", _coarse_stage(problem, config, progress))
     start = coarse.stepped if config.reference.last_state else coarse.state
-    fine = _fine_stage(problem, start, config, progress)
+    fine = _checked("fine alignment", _fine_stage(problem, start, config, progress))
     state = fine.state if config.niter2 > 0 else coarse.state
     result = _result(scene, anchors, problem, state, coarse, fine)
+    require_finite(
+        "alignment", "its result", result.cam_from_world, result.focal_px, result.anchor_depth, result.points
+    )
+    result = units.restored(result, scale_is_known=not problem.layout.normalise)
     return _onto_known_poses(result, known, problem)
+
+
+def _checked(stage: str, result: SolverResult) -> SolverResult:
+    if result.history.status == SolverStatus.NON_FINITE:
+        iteration = len(result.history.total)
+        raise NonFiniteError(f"{stage}: the loss is not finite at iteration {iteration}; please report this")
+    return result
 
 
 def _coarse_stage(problem: Problem, config: AlignConfig, progress: Progress) -> SolverResult:
@@ -150,6 +180,7 @@ def _result(
         image=scene.image,
         cam_from_world=invert(world_from_cam),
         focal_px=cameras.focal.numpy(),
+        base_focal_px=layout.base_focal.numpy(),
         principal_point_px=cameras.principal_point.numpy(),
         anchor_start=anchors.start,
         anchor_depth=depth,

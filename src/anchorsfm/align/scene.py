@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from anchorsfm.align.archive import from_arrays, to_arrays
 from anchorsfm.align.config import AlignConfig
@@ -19,7 +19,7 @@ from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import SILENT, Progress, counted
 
@@ -38,6 +38,7 @@ def sparse_global_alignment(
     """Align all images: one result per connected component, the largest first.
 
     shared_intrinsics: True: one camera for all images, False: one for each, None: as `images.camera_index` says.
+        Images of one camera that differ in size are taken for resized, not for cropped ones.
     known: what is known about some images, by index in `images`; intrinsics and depths are on the front end's grid.
     store: where predictions and the result are kept, so that the same call returns at once; None: nowhere.
     settings: fields of `GraphConfig` and `AlignConfig` by name (subsample, matching_conf_thr, kinematic_mode, lr1,
@@ -58,10 +59,16 @@ def sparse_global_alignment(
         return _unpacked(stored)
     with progress.stage("pair predictions", len(predictor)) as advance:
         watch = partial(counted, advance=advance)
-        scene = observe(images.num_images, predictor, pairs, graph_config, store, watch)
-    results = align_scene(scene, config, camera_index=camera_index, known=known, progress=progress)
+        scene = observe(images.num_images, predictor, pairs, graph_config, store, watch, progress)
+    side = long_side_px(images, predictor.grid)
+    results = align_scene(scene, config, camera_index=camera_index, long_side_px=side, known=known, progress=progress)
     store.save("alignment", key, _packed(results))
     return results
+
+
+def long_side_px(images: ImageSet, grid: ImageGrid) -> Float[np.ndarray, "image"]:
+    """Longer side of every photograph in pixels of the grid, which may show less of it."""
+    return np.asarray(images.size_wh.max(axis=1) * grid.scale.mean(axis=1))
 
 
 def _packed(results: Sequence[AlignmentResult]) -> dict[str, np.ndarray]:
@@ -83,10 +90,11 @@ def align_scene(
     config: AlignConfig | None = None,
     *,
     camera_index: Int[np.ndarray, "image"] | None = None,
+    long_side_px: Float[np.ndarray, "image"] | None = None,
     known: Mapping[int, KnownImage] | None = None,
     progress: Progress = SILENT,
 ) -> tuple[AlignmentResult, ...]:
-    """Align every connected component of a condensed scene, the largest first."""
+    """Align every connected component of a condensed scene, the largest first; arguments as for `align`."""
     config = config or AlignConfig()
     _check_indices(known or {}, scene.graph.num_images)
     results = []
@@ -97,6 +105,7 @@ def align_scene(
                 part,
                 config,
                 camera_index=None if camera_index is None else camera_index[part.image],
+                long_side_px=None if long_side_px is None else long_side_px[part.image],
                 known=[(known or {}).get(image) for image in part.image.tolist()],
                 progress=progress,
             )
@@ -109,14 +118,24 @@ def align_component(
     config: AlignConfig,
     *,
     camera_index: Int[np.ndarray, "view"] | None = None,
+    long_side_px: Float[np.ndarray, "view"] | None = None,
     known: Sequence[KnownImage | None] | None = None,
     progress: Progress = SILENT,
 ) -> AlignmentResult:
-    """Align one connected component; `camera_index` and `known` are by its own views."""
+    """Align one connected component; the other arguments are by its own views, as for `align`."""
     anchors = build_anchors(part)
     unmatched = config.reference.unmatched_tree_edges
     tree = build_tree(part.graph, anchors, config.kinematic_mode, allow_unmatched_edges=unmatched)
-    return align(part, anchors, tree, config, camera_index=camera_index, known=known, progress=progress)
+    return align(
+        part,
+        anchors,
+        tree,
+        config,
+        camera_index=camera_index,
+        long_side_px=long_side_px,
+        known=known,
+        progress=progress,
+    )
 
 
 def configs_of(settings: Mapping[str, Any]) -> tuple[GraphConfig, AlignConfig]:

@@ -162,7 +162,9 @@ def minimise_fine(
         if trace.is_over:
             break
     final = _evaluate(fine, state, _priors(problem, config, STAGES[-1]))
-    trace.add(*final)
+    trace.add(final.loss, final.total, final.cost)
+    if not final.says_something:
+        trace.status = SolverStatus.STALLED
     result = variables_of(state, fine.constants, problem.layout, parents_of(problem.layout))
     return SolverResult(state=result, stepped=result, history=trace.history(method))
 
@@ -336,12 +338,27 @@ def _smoothed(term: Term, stage: Stage) -> Term:
     return replace(term, smoothing=stage.smoothing_px if term.projected else 1e-3 * stage.smoothing_px)
 
 
-def _evaluate(fine: FineProblem, state: State, priors: Priors) -> tuple[tuple[float, ...], float, float]:
+@dataclass(frozen=True, kw_only=True)
+class _Evaluation:
     """Plain losses of all observations at a state, total confidence, and plain cost."""
+
+    loss: tuple[float, ...]
+    total: float
+    cost: float
+    says_something: bool
+    """False: every observation lies behind its target or far outside, where losses are constant."""
+
+
+def _evaluate(fine: FineProblem, state: State, priors: Priors) -> _Evaluation:
     _, sums = fine.selection(1)
     point = evaluation_point(state, fine.terms, fine.constants, fine.dtype, fine.config.reference.fixed_pixel_clip)
-    loss = sums.depth_sums(point, False).cost  # terms of the problem are not smoothed
-    return loss, priors.total, sum(loss) + priors.cost(state.principal_point, state.correction)
+    found = sums.depth_sums(point, False)  # terms of the problem are not smoothed
+    return _Evaluation(
+        loss=found.cost,
+        total=priors.total,
+        cost=sum(found.cost) + priors.cost(state.principal_point, state.correction),
+        says_something=bool((found.curvature > 0).any()),
+    )
 
 
 class _Trace:

@@ -23,9 +23,8 @@ from anchorsfm.observe.anchors import require_views
 from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import KnownImage
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.graph import Anchors, KinematicTree
+from anchorsfm.scene.graph import Anchors, CanonicalView, KinematicTree
 
-FOCAL_RANGE_DIAGONALS = (0.25, 10.0)
 MIN_CORE_DEPTH = 1e-3
 """Depths, as a share of the median, below which a canonical depth is not believed."""
 
@@ -66,14 +65,18 @@ def check_knowledge(known: Sequence[KnownImage | None] | None, scene: ObservedSc
             raise InputError(f"image {image}: its intrinsics are to be frozen but no focal length was given")
         if k.freeze_depth and k.anchor_depth is None:
             raise InputError(f"image {image}: its depth is to be frozen but none was given")
-        if k.focal_px is not None and not k.focal_px > 0:
-            raise InputError(f"image {image}: focal length {k.focal_px} is not positive")
+        if k.cam_from_world is not None and not np.isfinite(k.cam_from_world).all():
+            raise InputError(f"image {image}: its known pose has numbers that are not finite")
+        if k.principal_point_px is not None and not np.isfinite(k.principal_point_px).all():
+            raise InputError(f"image {image}: its known principal point has numbers that are not finite")
+        if k.focal_px is not None and not 0 < k.focal_px < np.inf:
+            raise InputError(f"image {image}: focal length {k.focal_px} is not positive and finite")
         if k.anchor_depth is not None and k.anchor_depth.shape != view.anchor_depth.shape:
             raise InputError(
                 f"image {image}: known depth has {k.anchor_depth.shape} anchors, expected {view.anchor_depth.shape}"
             )
-        if k.anchor_depth is not None and not (k.anchor_depth > 0).all():
-            raise InputError(f"image {image}: known depths must be positive")
+        if k.anchor_depth is not None and not ((k.anchor_depth > 0) & (k.anchor_depth < np.inf)).all():
+            raise InputError(f"image {image}: known depths must be positive and finite")
     return Knowledge(images=images)
 
 
@@ -84,14 +87,16 @@ def build_problem(
     config: AlignConfig,
     camera_index: Int[np.ndarray, "view"] | None = None,
     known: Sequence[KnownImage | None] | None = None,
+    long_side_px: Float[np.ndarray, "view"] | None = None,
 ) -> Problem:
-    """Everything a solver needs for one connected component."""
+    """Everything a solver needs for one connected component; arguments as for `run.align`."""
     knowledge = check_knowledge(known, scene)
     num_views = scene.graph.num_images
     camera = np.arange(num_views) if camera_index is None else np.unique(camera_index, return_inverse=True)[1]
     dtype = torch.float64 if config.double_precision else torch.float32
     depth, median = _median_and_core(scene, anchors, knowledge)
-    layout = _layout(scene, anchors, tree, config, camera, knowledge, median).to(dtype)
+    resized = _resized(scene, camera, long_side_px)
+    layout = _layout(scene, anchors, tree, config, camera, resized, knowledge, median).to(dtype)
     observations = collect_observations(scene, anchors, config)
     start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
     initial = _initial_similarities(observations, start, layout, tree, config, knowledge)
@@ -103,7 +108,7 @@ def build_problem(
         start=start,
         coarse_freedom=replace(freedom, size=freedom.size & torch.from_numpy(~initial.scale_known)),
         fine_freedom=freedom,
-        log_focal_range=_log_focal_range(layout, camera),
+        log_focal_range=_log_focal_range(layout, camera, scene.config.focal_range),
         fixed_pose=knowledge.pose_frozen,
     )
 
@@ -129,6 +134,7 @@ def _layout(
     tree: KinematicTree,
     config: AlignConfig,
     camera: Int[np.ndarray, "view"],
+    resized: Float[np.ndarray, "view"],
     knowledge: Knowledge,
     median: Float[np.ndarray, "view"],
 ) -> Layout:
@@ -146,9 +152,10 @@ def _layout(
     parent = np.where(frozen, -1, tree.parent)
     return Layout(
         size=torch.tensor([view.relative_depth.shape[::-1] for view in views], dtype=torch.float64),
-        base_focal=torch.tensor([view.focal_px for view in views], dtype=torch.float64),
+        base_focal=torch.from_numpy(_base_focal(views, knowledge)),
         median_depth=torch.from_numpy(median),
         camera=torch.from_numpy(camera),
+        resized=torch.from_numpy(resized),
         anchor_view=torch.from_numpy(np.repeat(np.arange(num_views), np.diff(anchors.start))),
         ancestors=ancestor_rounds(torch.from_numpy(parent)),
         pose_fixed=torch.from_numpy(frozen),
@@ -160,6 +167,23 @@ def _layout(
         depth_mode=config.depth_mode,
         exp_depth=config.exp_depth,
     )
+
+
+def _resized(
+    scene: ObservedScene, camera: Int[np.ndarray, "view"], long_side_px: Float[np.ndarray, "view"] | None
+) -> Float[np.ndarray, "view"]:
+    """Longer side of each picture over that of the largest one of its camera."""
+    if long_side_px is None:
+        long_side_px = np.array([max(view.relative_depth.shape) for view in require_views(scene.views)])
+    largest = np.zeros(int(camera.max()) + 1)
+    np.maximum.at(largest, camera, long_side_px)
+    return np.asarray(long_side_px / largest[camera], np.float64)
+
+
+def _base_focal(views: Sequence[CanonicalView], knowledge: Knowledge) -> Float[np.ndarray, "view"]:
+    """f0: what is known, or else what the predicted points imply. They are taken to be wrong sideways, not in depth."""
+    known = [k.focal_px for k in knowledge.images]
+    return np.array([view.focal_px if f is None else f for view, f in zip(views, known, strict=True)], np.float64)
 
 
 def _intrinsics_and_depths(
@@ -176,14 +200,14 @@ def _intrinsics_and_depths(
     confidence = np.array([view.confidence.mean(dtype=np.float64) for view in require_views(scene.views)])
     size = layout.size.double().numpy()
     focal, pp = np.ones(num_cameras), np.full((num_cameras, 2), 0.5)
-    base_focal = np.array([view.focal_px for view in require_views(scene.views)])
+    resized = layout.resized.double().numpy()
+    base_focal = _base_focal(require_views(scene.views), knowledge) / resized
     for row in range(num_cameras):
         members = np.flatnonzero(camera == row)
         frozen = [v for v in members if knowledge.intrinsics_frozen[v]]
         given = frozen or [v for v in members if knowledge.images[v].focal_px is not None]
         weight = confidence[members] / confidence[members].sum()
-        focals = [knowledge.images[v].focal_px for v in given]
-        focal[row] = np.mean(np.array(focals, float)) if given else weight @ base_focal[members]
+        focal[row] = base_focal[given].mean() if given else weight @ base_focal[members]
         centres = [
             np.asarray(point) / size[v]
             for v in (frozen or members)
@@ -288,11 +312,11 @@ def _freedom(layout: Layout, camera: Int[np.ndarray, "view"], knowledge: Knowled
     )
 
 
-def _log_focal_range(layout: Layout, camera: Int[np.ndarray, "view"]) -> tuple[torch.Tensor, torch.Tensor]:
+def _log_focal_range(
+    layout: Layout, camera: Int[np.ndarray, "view"], focal_range: tuple[float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Bounds of the focal length of every camera, from its largest image."""
-    diagonal = np.zeros(int(camera.max()) + 1)
-    np.maximum.at(diagonal, camera, np.hypot(*layout.size.double().numpy().T))
-    lowest, highest = (
-        torch.tensor(np.log(bound * diagonal), dtype=layout.size.dtype) for bound in FOCAL_RANGE_DIAGONALS
-    )
+    side = np.zeros(int(camera.max()) + 1)
+    np.maximum.at(side, camera, layout.size.double().numpy().max(axis=1))
+    lowest, highest = (torch.tensor(np.log(bound * side), dtype=layout.size.dtype) for bound in focal_range)
     return lowest, highest

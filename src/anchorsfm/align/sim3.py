@@ -42,7 +42,7 @@ MIN_DECREASE = 1e-3
 ROWS_PER_PAIR = 256
 MAX_TRIES = 8
 NEAR = 1e-3
-"""Depths, as a share of the median, nearer than which a point says nothing."""
+"""Depths, as a share of the median, nearer than which a point is uninformative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def minimise_coarse(
                 return _result(start, costs[:-1], SolverStatus.NON_FINITE, pattern)
             found = _step(pairs, similarity, moments, tolerance, free, pattern, damping)
             if found is None:
-                status = SolverStatus.CONVERGED
+                status = SolverStatus.CONVERGED if len(costs) > 1 else SolverStatus.STALLED
                 break
             decrease = 1 - found.moments.cost / max(moments.cost, 1e-300)
             similarity, moments, damping = found.similarity, found.moments, max(found.damping / 10, 1e-9)

@@ -48,6 +48,8 @@ class Constants:
     base_focal: Float[np.ndarray, "view"]
     median_depth: Float[np.ndarray, "view"]
     camera: Int[np.ndarray, "view"]
+    resized: Float[np.ndarray, "view"]
+    """Focal length of each view over that of its camera."""
     anchor_start: Int[np.ndarray, "view_plus_1"]
     core: Float[np.ndarray, "anchor"]
     depth_fixed: Bool[np.ndarray, "view"]
@@ -60,7 +62,10 @@ class Constants:
         return len(self.base_focal)
 
     def focal(self, state: State) -> Float[np.ndarray, "view"]:
-        return np.exp(state.log_focal)[self.camera]
+        return self.focal_of(state.log_focal)
+
+    def focal_of(self, log_focal: Float[np.ndarray, "camera"]) -> Float[np.ndarray, "view"]:
+        return np.exp(log_focal)[self.camera] * self.resized
 
     def principal_point_px(self, state: State) -> Float[np.ndarray, "view 2"]:
         return state.principal_point[self.camera] * self.size
@@ -95,6 +100,7 @@ def constants_of(problem: Problem) -> Constants:
         base_focal=layout.base_focal.double().numpy(),
         median_depth=layout.median_depth.double().numpy(),
         camera=layout.camera.numpy().astype(np.int64),
+        resized=layout.resized.double().numpy(),
         anchor_start=np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
         core=np.exp(core) if layout.exp_depth else core,
         depth_fixed=layout.depth_fixed.numpy(),
@@ -179,7 +185,7 @@ def _pivots(
     constants: Constants,
 ) -> Float[np.ndarray, "view 3"]:
     """Pivots in the camera frames (`model.pivot_offset`)."""
-    focal = np.exp(log_focal)[constants.camera]
+    focal = constants.focal_of(log_focal)
     phi = np.where(constants.depth_fixed, 1.0, focal / constants.base_focal)
     distance = np.exp(log_size) * constants.median_depth * phi
     lateral = (0.5 - principal_point[constants.camera]) * constants.size / focal[:, None]

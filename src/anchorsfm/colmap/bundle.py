@@ -1,14 +1,17 @@
 """Bundle adjustment by PyCOLMAP (Ceres)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
+from anchorsfm.colmap.quiet import silent
 from anchorsfm.scene.reconstruction import Reconstruction
 
+_USUAL_SIZE = 1000.0
 _MIN_PRIORS = 3
 """Positions that a frame needs."""
 _ANY_DISTANCE = 1e12
@@ -42,7 +45,7 @@ class PositionPriors:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """What the adjustment must not change, and what draws it."""
+    """What the adjustment must not change, and what constrains it."""
 
     pose: Bool[np.ndarray, "view"]
     camera: Bool[np.ndarray, "camera"]
@@ -54,6 +57,13 @@ class Held:
         """Whether it determines the frame and the scale of the model."""
         known = 0 if self.positions is None else int(np.isfinite(self.positions.position).all(axis=1).sum())
         return bool(self.pose.sum() >= 2 or known >= _MIN_PRIORS)
+
+    def scaled(self, factor: float) -> "Held":
+        """For a model that is larger by a factor."""
+        priors = self.positions
+        if priors is None or factor == 1:
+            return self
+        return replace(self, positions=PositionPriors(position=factor * priors.position, sigma=factor * priors.sigma))
 
     @staticmethod
     def nothing(model: Reconstruction) -> "Held":
@@ -67,6 +77,8 @@ class BundleReport:
     usable: bool
     num_iterations: int
     final_cost: float
+    failed_steps: int
+    """Steps that could not be computed: normal equations that are singular, as where cameras stand in one place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,22 +98,50 @@ def adjust(
     The gauge is fixed by two cameras unless two poses or position priors of `held` fix it. A solve that fails returns
     the input.
     """
-    problem = bundle_problem(reconstruction, options, held)
-    summary = problem.adjuster.solve()
+    unit = _unit(reconstruction)
+    with silent():  # a line for every step that could not be computed
+        held = held or Held.nothing(reconstruction)
+        problem = bundle_problem(_scaled(reconstruction, 1 / unit), options, held.scaled(1 / unit))
+        summary = problem.adjuster.solve()
     ceres = getattr(summary, "ceres_summary", None)
     report = BundleReport(
         usable=bool(summary.is_solution_usable()),
         num_iterations=int(getattr(ceres, "num_successful_steps", 0) or 0),
         final_cost=float(getattr(ceres, "final_cost", 0.0) or 0.0),
+        failed_steps=_failed_steps(ceres),
     )
-    adjusted = from_pycolmap(problem.model, reconstruction)
+    adjusted = _scaled(from_pycolmap(problem.model, reconstruction), unit)
     finite = np.isfinite(adjusted.cam_from_world).all() and np.isfinite(adjusted.points).all()
     return (adjusted if report.usable and finite else reconstruction), report
 
 
-def bundle_problem(
-    reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None, *, fix_gauge: bool = True
-) -> BundleProblem:
+def _unit(model: Reconstruction) -> float:
+    """Length, a power of two, in which a model is adjusted: 1, unless it is very small or large.
+
+    The solver compares gradients with an absolute limit, and those by points and positions depend on the scale.
+    """
+    if not len(model.points):
+        return 1.0
+    size = float(np.median(np.abs(model.points - np.median(model.points, axis=0))))
+    is_usual = not np.isfinite(size) or size == 0 or 1 / _USUAL_SIZE <= size <= _USUAL_SIZE
+    return 1.0 if is_usual else float(2.0 ** np.round(np.log2(size)))
+
+
+def _scaled(model: Reconstruction, factor: float) -> Reconstruction:
+    if factor == 1:
+        return model
+    pose = model.cam_from_world.copy()
+    pose[:, :, 3] *= factor
+    return replace(model, cam_from_world=pose, points=factor * model.points)
+
+
+def _failed_steps(ceres: Any) -> int:
+    """Linear problems whose solution was not even tried, from the solver's summary."""
+    solves, tried = (int(getattr(ceres, f"num_{kind}", 0) or 0) for kind in ("linear_solves", "residual_evaluations"))
+    return max(solves - tried, 0)
+
+
+def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None) -> BundleProblem:
     """The adjustment as PyCOLMAP's problem, not solved yet."""
     held = held or Held.nothing(reconstruction)
     names = [f"{k}" for k in range(int(reconstruction.image.max()) + 1)]
@@ -125,7 +165,7 @@ def bundle_problem(
             _ceres_options(options), prior_options, config, priors, model
         )
     else:
-        if fix_gauge and held.pose.sum() < 2:
+        if held.pose.sum() < 2:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)

@@ -23,6 +23,10 @@ CAMERA_MODELS = (
     "THIN_PRISM_FISHEYE",
 )
 """Camera models offered to users."""
+FOCAL_RANGE = (0.1, 25.0)
+"""Focal lengths over the long side that an adjustment may end with."""
+_USUAL_FOCAL = 2.0
+"""Over the long side, up to which COLMAP's limit of distortion holds."""
 _SAME_PIXEL_PX = 0.1
 """A ray whose projection is further from its pixel is not the ray of that pixel."""
 _WIDEST = 4.0
@@ -57,6 +61,18 @@ def principal_point_rows(camera: Camera) -> list[int]:
     return [int(k) for k in to_pycolmap_camera(camera).principal_point_idxs()]
 
 
+def focal_rows(camera: Camera) -> list[int]:
+    """Where the focal length, or both, stand among the parameters."""
+    return [int(k) for k in to_pycolmap_camera(camera).focal_length_idxs()]
+
+
+def with_focal_length(camera: Camera, focal_px: float) -> Camera:
+    """The camera with another focal length, in both directions."""
+    params = np.array(camera.params)
+    params[focal_rows(camera)] = focal_px
+    return replace(camera, params=tuple(params.tolist()))
+
+
 def with_principal_point(camera: Camera, xy_px: Float[np.ndarray, "2"]) -> Camera:
     """The camera with another principal point."""
     params = np.array(camera.params)
@@ -65,11 +81,15 @@ def with_principal_point(camera: Camera, xy_px: Float[np.ndarray, "2"]) -> Camer
 
 
 def has_absurd_params(camera: Camera) -> bool:
-    """Focal length outside 0.1 .. 10 x the long side, or distortion above 1 (COLMAP's own limits).
+    """Focal length outside `FOCAL_RANGE` x the long side, or distortion above 1, COLMAP's own limit.
 
-    The rational model may have larger coefficients: numerator and denominator nearly cancel.
+    The rational model may have larger coefficients: numerator and denominator nearly cancel. So may long lenses: what
+    bends their picture by as many pixels is a coefficient that grows with the square of the focal length.
     """
-    return bool(to_pycolmap_camera(camera).has_bogus_params(0.1, 10.0, 10.0 if camera.model == "FULL_OPENCV" else 1.0))
+    largest = 10.0 if camera.model == "FULL_OPENCV" else 1.0
+    stretched = focal_length_px(camera) / (_USUAL_FOCAL * max(camera.width, camera.height))
+    largest *= max(1.0, stretched) ** 2
+    return bool(to_pycolmap_camera(camera).has_bogus_params(*FOCAL_RANGE, largest))
 
 
 def normalised_from_pixels(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
@@ -104,7 +124,7 @@ def project(
     camera: Camera, points_in_cam: Float[np.ndarray, "point 3"]
 ) -> tuple[Float[np.ndarray, "point 2"], Bool[np.ndarray, "point"]]:
     """Pixels of points in the camera frame, and which of them lie in front of the camera."""
-    in_front = points_in_cam[:, 2] > 1e-9
+    in_front = points_in_cam[:, 2] > 0
     xy = np.full((len(points_in_cam), 2), np.nan)
     if in_front.any():
         xy[in_front] = to_pycolmap_camera(camera).img_from_cam(np.asarray(points_in_cam[in_front], np.float64))
@@ -151,12 +171,12 @@ def fit_camera(start: Camera, xy_px: Float[np.ndarray, "point 2"], plane: Float[
         plane: undistorted coordinates of their rays on the plane z = 1.
     """
     entry = to_pycolmap_camera(start)
-    focal_rows, distortion_rows = list(entry.focal_length_idxs()), list(entry.extra_params_idxs())
-    free = np.array(sorted({*focal_rows, *distortion_rows}))
+    of_focal, distortion_rows = focal_rows(start), list(entry.extra_params_idxs())
+    free = np.array(sorted({*of_focal, *distortion_rows}))
     near = np.linalg.norm(np.nan_to_num(plane, nan=np.inf), axis=1) < _WIDEST
     rays, xy = np.concatenate([plane[near], np.ones((int(near.sum()), 1))], axis=1), xy_px[near]
     focal = focal_length_px(start)
-    scale = np.where(np.isin(free, focal_rows), focal, 1.0)
+    scale = np.where(np.isin(free, of_focal), focal, 1.0)
     pull = np.where(np.isin(free, distortion_rows), _PULL * focal, 0.0)
 
     def candidate(values: Float[np.ndarray, "free"]) -> Camera:

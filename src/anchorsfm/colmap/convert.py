@@ -57,7 +57,7 @@ def from_pycolmap(model: pycolmap.Reconstruction, reconstruction: Reconstruction
         camera_index=reconstruction.camera_index,
         points=points,
         rgb=reconstruction.rgb,
-        error_px=reconstruction.error_px,
+        error_px=np.full(len(points), np.nan),
         tracks=reconstruction.tracks,
     )
 
@@ -82,7 +82,7 @@ def from_mapper(model: pycolmap.Reconstruction, keypoints: Sequence[Float[np.nda
         camera_index=camera_index.reshape(-1).astype(np.int64),
         points=points,
         rgb=np.zeros((len(points), 3), np.uint8),
-        error_px=np.zeros(len(points)),
+        error_px=np.full(len(points), np.nan),
         tracks=tracks,
     )
 

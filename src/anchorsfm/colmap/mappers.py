@@ -23,6 +23,7 @@ import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float
 
+from anchorsfm.colmap.cameras import FOCAL_RANGE
 from anchorsfm.colmap.convert import from_mapper
 from anchorsfm.colmap.quiet import silent
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
@@ -146,6 +147,8 @@ def _incremental_options(
         setattr(settings.mapper, name, getattr(settings.mapper, name) * scale)
     for name in ("merge_max_reproj_error", "complete_max_reproj_error"):
         setattr(settings.triangulation, name, getattr(settings.triangulation, name) * scale)
+    for limits in (settings, settings.mapper):
+        limits.min_focal_length_ratio, limits.max_focal_length_ratio = FOCAL_RANGE
     if constant_camera is not None:
         settings.constant_cameras = {int(row) + 1 for row in np.flatnonzero(constant_camera)}
     return settings

@@ -45,12 +45,14 @@ class UndistortConfig(Settings):
     """What the undistorted picture shows."""
 
     centre_principal_point: bool = True
-    """Cut the wider side so that the principal point is the middle, which some trainers take for granted."""
+    """Cut the wider side of undistorted pictures so that the principal point is the middle, which some trainers take
+    for granted."""
     blank_pixels: Annotated[float, Range(0, 1)] = 0.0
-    """0: no pixel without a source; 1: all of the photograph, with black corners that the masks mark."""
+    """How much of an undistorted picture may lack a source. 0: no pixel; 1: all of the photograph is shown, with black
+    corners that the masks mark."""
     max_fov_deg: Annotated[float, Range(10, 170)] = 120.0
-    """Largest horizontal and vertical angle of view."""
-    max_side: Annotated[int | None, Range(16, 1_000_000)] = None
+    """Largest horizontal and vertical angle of view of undistorted pictures, in degrees."""
+    max_side: Annotated[int | None, Range(64, 1_000_000)] = None
     """Longest side of the undistorted pictures in pixels; they are never enlarged."""
 
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pycolmap
 
 from anchorsfm.colmap.convert import to_pycolmap
@@ -59,6 +60,8 @@ def write_model(folder: Path, model: Reconstruction, names: Sequence[str], *, te
 def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool) -> None:
     folder.mkdir()
     entry = to_pycolmap(model, names)
+    if np.isnan(model.error_px).any():
+        entry.update_point_3d_errors()
     try:
         (entry.write_text if text else entry.write_binary)(str(folder))
         # sizes first: pycolmap's reader does not return from a points3D.bin that was cut short

@@ -2,7 +2,7 @@
 
 A point of the view is projected into a neighbour and its depth there compared with the neighbour's. The neighbour
 agrees if the two differ little, both as a share of depth and in pixels; it contradicts if its own, trusted surface lies
-well behind the point: it looks through it. A surface in front of the point hides it and says nothing.
+well behind the point: it looks through it. A surface in front of the point hides it and is uninformative.
 
 With x' ~ A x + r b (see `frontend.classical.sweep`) depths along a ray are related by z' = a z + b_3, a = (A x)_3: what
 an agreeing neighbour takes for the depth of the point is (z' - b_3) / a. The mean over all of them, weighted by their

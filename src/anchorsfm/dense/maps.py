@@ -37,7 +37,7 @@ KNOWN_CONFIDENCE, SURE_CONFIDENCE = 0.5, 4.0
 """Canonical confidence from which a depth is a place to start from, and from which it is certain."""
 SURE_CORRELATION = 0.7
 MIN_TEXTURE = 0.5
-"""Below, correlation says nothing; depth is believed where the front end is certain, with this weight."""
+"""Below, correlation is uninformative; depth is believed where the front end is certain, with this weight."""
 MIN_FACING = 0.1
 """Cosine between normal and ray of the most slanted surface that is kept."""
 MIN_REGION_PX = 60

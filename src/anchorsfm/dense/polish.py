@@ -50,7 +50,7 @@ WORTH_FITTING = 0.3
 CALM_LOSS = 0.05
 """A plane may correlate by this much worse than the pixel's own depth."""
 LARGEST_STEP = 0.05
-"""Of inverse depth, relative: beyond, a pixel of the neighbour says nothing about depth."""
+"""Of inverse depth, relative: beyond, a pixel of the neighbour is uninformative about depth."""
 
 
 @dataclass(frozen=True, kw_only=True)

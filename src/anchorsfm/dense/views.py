@@ -56,7 +56,7 @@ def dense_view(result: AlignmentResult, view: int, canonical: CanonicalView, sub
     rows = slice(result.anchor_start[view], result.anchor_start[view + 1])
     anchor_depth = result.anchor_depth[rows].reshape(canonical.anchor_depth.shape).astype(np.float32)
     focal = float(result.focal_px[view])
-    ratio = 1 + (dense_depth_ratio(canonical, subsample) - 1) * np.float32(canonical.focal_px / focal)
+    ratio = 1 + (dense_depth_ratio(canonical, subsample) - 1) * np.float32(float(result.base_focal_px[view]) / focal)
     return DenseView(
         depth=(spread(anchor_depth, (width, height), subsample) * ratio).astype(np.float32),
         confidence=canonical.confidence.astype(np.float32),

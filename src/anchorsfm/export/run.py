@@ -36,11 +36,11 @@ class ExportConfig(Settings):
     masks: Path | None = None
     """Folder with a mask <image name>.png (or <name without extension>.png) for every image: black is ignored."""
     invert_masks: bool = False
-    """White instead of black is ignored."""
+    """Ignore the white parts of masks instead of the black ones."""
     undistort: UndistortConfig = field(default_factory=UndistortConfig)
-    """The undistorted pictures."""
+    """How the pictures of the format `undistorted` are made."""
     jpeg_quality: Annotated[int, Range(1, 100)] = 95
-    """Of pictures made from JPEG photographs, 1 .. 100; PNG, TIFF and BMP become PNG."""
+    """JPEG quality, 1 .. 100, of pictures made from JPEG photographs; PNG, TIFF and BMP become PNG."""
 
 
 def export(
@@ -71,7 +71,8 @@ def export(
             made of that format is then still there.
     """
     config = config or ExportConfig()
-    _check(config, formats)
+    if not formats:
+        raise InputError(f"--to: name at least one format of {', '.join(get_args(ExportFormat))}")
     models = read_models(folder, every=every_model)
     output = output or default_output(folder)
     targets = list(dict.fromkeys(output / name for name in formats))
@@ -134,17 +135,3 @@ def _photographs_if_known(
         "folder with --images"
     )
     return None
-
-
-def _check(config: ExportConfig, formats: Sequence[ExportFormat]) -> None:
-    undistort = config.undistort
-    if not formats:
-        raise InputError(f"--to: name at least one format of {', '.join(get_args(ExportFormat))}")
-    if not 1 <= config.jpeg_quality <= 100:
-        raise InputError(f"--jpeg-quality {config.jpeg_quality}: choose 1 to 100")
-    if not 0 <= undistort.blank_pixels <= 1:
-        raise InputError(f"--undistort.blank-pixels {undistort.blank_pixels}: choose 0 to 1")
-    if not 10 <= undistort.max_fov_deg <= 170:
-        raise InputError(f"--undistort.max-fov-deg {undistort.max_fov_deg}: choose 10 to 170 degrees")
-    if undistort.max_side is not None and undistort.max_side < 64:
-        raise InputError(f"--undistort.max-side {undistort.max_side}: choose at least 64 pixels")

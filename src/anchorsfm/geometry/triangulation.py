@@ -17,8 +17,6 @@ from torch import Tensor
 
 from anchorsfm.geometry.small_systems import inverse_3x3, solve_3x3
 
-_MIN_DEPTH = 1e-9
-
 
 def refine_points(
     start: Float[Tensor, "point 3"],
@@ -93,7 +91,7 @@ def _normal_equations(
     With J the Jacobian of u: u'' = -(J^T c + c^T J) / depth for either coordinate.
     """
     camera = (terms.pose[:, :, :3] @ points[terms.point][:, :, None])[:, :, 0] + terms.pose[:, :, 3]
-    used = (camera[:, 2] > _MIN_DEPTH) & torch.isfinite(terms.xy).all(1)
+    used = (camera[:, 2] > 0) & torch.isfinite(terms.xy).all(1)
     depth = torch.where(used, camera[:, 2], 1.0)
     weight = torch.where(used, terms.weight, 0.0)
     projected = camera[:, :2] / depth[:, None]

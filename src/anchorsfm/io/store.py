@@ -188,7 +188,7 @@ def _keep_newest(folder: Path, limit: int) -> None:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file so that it appears complete or not at all.
 
-    Raises StorageError, naming the file and the way out, if it cannot be written.
+    Raises StorageError, naming the file and saying how to fix it, if it cannot be written.
     """
     # The bytes of a name that is not UTF-8 come as lone surrogates, which a file in UTF-8 cannot hold.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_model
@@ -32,6 +33,8 @@ class ModellingSettings:
     """Refinement of the observations; None: they stay as they are."""
     choose_camera_model: bool
     """Choose the camera model of each camera; otherwise those of the start stay."""
+    focal_px: float | None = None
+    """Focal length of all cameras that are not held, original pixels: it is kept. None: focal lengths are adjusted."""
     from_grid: bool
     """Matches lie on the front end's grid: they are less exact than a detector's keypoints."""
 
@@ -100,10 +103,15 @@ def _adjust(
     *,
     complete: bool = True,
 ) -> AdjustResult:
+    model, config = start.model, settings.adjust
+    if settings.focal_px is not None:
+        cameras = zip(model.cameras, start.held.camera, strict=True)
+        kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
+        model, config = replace(model, cameras=kept), replace(config, refine_focal=False)
     return refine_model(
-        start.model,
+        model,
         given.tracks,
-        settings.adjust,
+        config,
         working_scale=working_scale,
         matches=given.matches if complete else None,
         held=start.held,

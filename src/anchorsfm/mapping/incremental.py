@@ -9,7 +9,7 @@ widest threshold while intrinsics may be wrong, and the final one in the end.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated
 
@@ -17,15 +17,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
-from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
-from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.points import filter_observations, triangulate_model
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
-from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.views import observations_per_view
 
 _VIEWS_THAT_SHOW_INTRINSICS = 3
@@ -44,7 +43,8 @@ class FromScratchConfig(Settings):
     min_inliers: Annotated[int, Range(6, 1_000_000)] = 30
     """Observations of the points that must agree with the pose of an image for it to be registered."""
     min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.25
-    """The same as a share of its observations of the points."""
+    """Smallest share of its observations of the points that must agree with the pose of an image for it to be
+    registered."""
     batch_ratio: Annotated[float, Range(0, 1)] = 0.5
     """In a round those images are registered that see at least this share of the points that the best one sees."""
     min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
@@ -52,13 +52,13 @@ class FromScratchConfig(Settings):
     first_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Largest reprojection error while a model is small, as a share of the long side of the image."""
     second_error: Annotated[float, Range(1e-5, 1)] = 0.004
-    """The same once it has grown."""
+    """Largest reprojection error once a model has grown, as a share of the long side of the image."""
     final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
-    """The same in the end, in working pixels."""
+    """Largest reprojection error in the end, in working pixels."""
     max_iterations: Annotated[int, Range(1, 10_000)] = 30
-    """Of each call of the solver."""
+    """Most iterations of each call of the bundle adjustment."""
     num_threads: Threads = 1
-    """Threads of the solver. With one, equal input gives equal bits."""
+    """Threads of the bundle adjustment. With one, equal input gives equal bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def map_tracks(
             if model is None:
                 break
             reasons |= refused
-            models.append(model)
+            models.append(with_errors(model))
             left = np.setdiff1d(left, model.image)
     for model in models:
         for image in model.image.tolist():
@@ -270,11 +270,7 @@ def _adjusted(
     )
     held = Held(pose=np.zeros(len(model.image), bool), camera=setting.known_camera[rows] | few)
     adjusted, _ = adjust(model, options, held)
-    cameras = tuple(
-        before if has_absurd_params(after) else after
-        for after, before in zip(adjusted.cameras, model.cameras, strict=True)
-    )
-    return replace(adjusted, cameras=cameras)
+    return with_plausible_cameras(adjusted, model)
 
 
 def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconstruction:
@@ -284,18 +280,5 @@ def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconst
         weakest = int(count.argmin())
         if count[weakest] >= min_observations:
             break
-        stay = np.arange(len(model.image)) != weakest
-        tracks, old_point = select_observations(model.tracks, model.tracks.obs_image != model.image[weakest])
-        used, camera_index = np.unique(model.camera_index[stay], return_inverse=True)
-        model = replace(
-            model,
-            image=model.image[stay],
-            cam_from_world=model.cam_from_world[stay],
-            cameras=tuple(model.cameras[c] for c in used),
-            camera_index=camera_index.reshape(-1).astype(np.int64),
-            points=model.points[old_point],
-            rgb=model.rgb[old_point],
-            error_px=model.error_px[old_point],
-            tracks=tracks,
-        )
-    return model
+        model = remove_view(model, weakest)
+    return with_cameras_of_views(model)

@@ -41,7 +41,7 @@ class PairConfig(Settings):
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
     """Inliers at the angle that a pair needs."""
     max_epipolar_error_px: Annotated[float, Range(0.05, 100)] = 4.0
-    """In working pixels."""
+    """Largest distance of an inlier from the epipolar geometry of its pair, in working pixels."""
     max_rotation_inlier_ratio: Annotated[float, Range(0, 1)] = 0.8
     """A pair of which a rotation alone explains this share has no depth."""
 

@@ -27,16 +27,18 @@ class KnownConfig(Settings):
     """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
 
     model: Path | None = None
-    """Folder of the model; its images are matched by name. Cameras of other photographs are found as usual."""
+    """Folder of a COLMAP model with known cameras; its images are matched by name. Cameras of other photographs are
+    found as usual."""
     use_poses: bool = True
-    """Take its poses; without this only its intrinsics are used."""
+    """Take the poses of the known model; without this only its intrinsics are used."""
     freeze_poses: bool = True
-    """Keep its poses exactly; otherwise they only start the alignment."""
+    """Keep the poses of the known model exactly; otherwise they only start the alignment."""
     position_sigma: Annotated[float | None, Range(1e-9, 1e9)] = None
-    """Standard deviation of its camera positions, in its own units: positions that are not kept exactly (see
-    --known.no-freeze-poses) then draw the adjustment with this strength, and the result is in its frame and scale."""
+    """Standard deviation of the known model's camera positions, in its own units: positions that are not kept exactly
+    (see --known.no-freeze-poses) then constrain the adjustment with this strength, and the result is in the known frame
+    and scale."""
     freeze_intrinsics: bool = True
-    """Keep its intrinsics exactly; otherwise they only start the alignment."""
+    """Keep the intrinsics of the known model exactly; otherwise they only start the alignment."""
 
     def check_together(self) -> None:
         if self.position_sigma is not None and self.freeze_poses:
@@ -63,12 +65,24 @@ class KnownCameras:
             distortion[images.camera_index == row] = _division_model(camera)
         return replace(images, focal_prior_px=focal_px, distortion_prior=distortion)
 
-    def for_alignment(self, image: Int[np.ndarray, "image"], grid: ImageGrid) -> list[KnownImage | None]:
-        """Known quantities of some images, in grid pixels; None where nothing is known."""
-        return [self._known_image(int(index), grid) for index in image]
+    def for_alignment(
+        self, image: Int[np.ndarray, "image"], grid: ImageGrid, focal_px: float | None = None
+    ) -> list[KnownImage | None]:
+        """Known quantities of some images, in grid pixels; None where nothing is known.
 
-    def _known_image(self, index: int, grid: ImageGrid) -> KnownImage | None:
+        `focal_px`: focal length in original pixels, kept, of the images whose camera is not known.
+        """
+        return [self._known_image(int(index), grid, focal_px) for index in image]
+
+    def _known_image(self, index: int, grid: ImageGrid, given_px: float | None) -> KnownImage | None:
         camera, pose = self.cameras.get(int(self.camera_index[index])), self.poses.get(index)
+        if camera is None and given_px is not None:
+            return KnownImage(
+                cam_from_world=pose,
+                focal_px=float(given_px * grid.scale[index].mean()),
+                freeze_pose=pose is not None and self.config.freeze_poses,
+                freeze_intrinsics=True,
+            )
         if camera is None and pose is None:
             return None
         centre = None if camera is None else grid.to_grid(index, principal_point_px(camera)[None])[0]
@@ -88,7 +102,7 @@ class KnownCameras:
         return poses
 
     def position_priors(self, image: Int[np.ndarray, "view"]) -> PositionPriors | None:
-        """Positions of the images of a model that draw the adjustment; None unless they are asked for."""
+        """Positions of the images of a model that constrain the adjustment; None unless they are asked for."""
         sigma = self.config.position_sigma
         if sigma is None or self.config.freeze_poses or not any(int(k) in self.poses for k in image):
             return None

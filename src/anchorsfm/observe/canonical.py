@@ -24,8 +24,12 @@ from anchorsfm.scene.graph import CanonicalView
 
 CONFIDENCE_OF_NOTHING = 0.999
 """Subtracted from confidences: "know nothing" (1) keeps a weight of 0.001, so that sums never vanish."""
-MIN_DEPTH = float(np.finfo(np.float32).eps)
+FOCAL_RANGE = (0.2, 20.0)
+"""Focal lengths that are believed, over the longer side: 136 to 2.9 degrees."""
+SMALLEST = float(np.finfo(np.float32).tiny)
+"""Stands for zero in denominators."""
 MIN_RADIUS = 1e-8
+"""Of the depth of the anchor, or of a typical one."""
 
 
 class DepthMode(StrEnum):
@@ -102,10 +106,10 @@ class CanonicalAccumulator:
         self._weight_squared += weight * weight
         self._point += weight[..., None] * points
         anchor = spread(at_anchors(points, self.subsample), self.size_wh, self.subsample)
-        anchor_z = np.maximum(anchor[..., 2], MIN_DEPTH)
+        anchor_z = np.maximum(anchor[..., 2], SMALLEST)
         if self.mode == DepthMode.AVERAGE_ANGLE:
             radius = np.hypot(points[..., 0] - anchor[..., 0], points[..., 1] - anchor[..., 1])
-            np.maximum(radius, MIN_RADIUS, out=radius)
+            np.maximum(radius, np.maximum(MIN_RADIUS * anchor_z, SMALLEST), out=radius)
             self._radius += radius
             self._relief += weight * np.arctan((points[..., 2] - anchor_z) / radius)
         else:
@@ -130,15 +134,24 @@ class CanonicalAccumulator:
         """The canonical pointmap: weighted mean of the predictions so far."""
         return self._point / self._weight[..., None]
 
-    def finish(self, pixel_centre: float = 0.5, *, robust_focal: bool = True) -> CanonicalView:
+    def finish(
+        self,
+        pixel_centre: float = 0.5,
+        *,
+        robust_focal: bool = True,
+        focal_range: tuple[float, float] = FOCAL_RANGE,
+    ) -> CanonicalView:
         """The canonical view, in float32 unless sums were kept in another type.
 
-        `pixel_centre`: coordinate of the centre of the pixel with index 0 (0.5 in COLMAP's convention).
+        `pixel_centre`: coordinate of the centre of the pixel with index 0 (0.5 in COLMAP's convention); the others as
+        for `estimate_focal`.
         """
         assert self.num_predictions, "no prediction about this image"
         points = self.pointmap
         return CanonicalView(
-            focal_px=estimate_focal(points, pixel_centre=pixel_centre, drop_impossible=robust_focal),
+            focal_px=estimate_focal(
+                points, pixel_centre=pixel_centre, focal_range=focal_range, drop_impossible=robust_focal
+            ),
             anchor_depth=at_anchors(points[..., 2], self.subsample),
             relative_depth=self._relative_depth(points[..., 2]),
             confidence=self._weight_squared / self._weight,
@@ -150,7 +163,9 @@ class CanonicalAccumulator:
             return relief
         anchor_depth = at_anchors(depth, self.subsample)
         # a canonical depth of exactly zero would spread NaN into the block; any tiny number of either sign is as good
-        anchor_depth = np.where(np.abs(anchor_depth) < MIN_RADIUS, MIN_RADIUS, anchor_depth).astype(depth.dtype)
+        size = np.abs(anchor_depth)
+        smallest = MIN_RADIUS * float(np.median(size[size > 0])) if (size > 0).any() else MIN_RADIUS
+        anchor_depth = np.where(size < smallest, smallest, anchor_depth).astype(depth.dtype)
         rise = self._radius / self.num_predictions * np.tan(relief)
         return 1 + rise / spread(anchor_depth, self.size_wh, self.subsample)
 
@@ -160,19 +175,18 @@ def estimate_focal(
     principal_point_px: Float[np.ndarray, "2"] | None = None,
     *,
     pixel_centre: float = 0.5,
-    focal_range: tuple[float, float] = (0.5, 3.5),
+    focal_range: tuple[float, float] = FOCAL_RANGE,
     drop_impossible: bool = True,
     num_rounds: int = 10,
 ) -> float:
     """Focal length in pixels such that f (x/z, y/z) fits the pixel grid: Weiszfeld's algorithm for sum |u - f q|.
 
     Pixels u are relative to the principal point (the middle of the image by default). Least squares first, then rounds
-    of reweighting by the inverse distance. The result is clipped to `focal_range` x the focal length of a 60 degree
-    field of view over the longer side.
+    of reweighting by the inverse distance. The result is clipped to `focal_range` x the longer side.
 
-    drop_impossible: leave out points that lie behind the camera or at an angle no focal length in [0.5, 3.5] explains.
-        Without it a few points of almost zero depth have so much leverage that the estimate collapses to zero and the
-        clip hides it.
+    drop_impossible: leave out points that lie behind the camera or at an angle no focal length in `focal_range`
+        explains. Without it a few points of almost zero depth have so much leverage that the estimate collapses to zero
+        and the clip hides it.
     """
     height, width = pointmap.shape[:2]
     centre = np.array([width / 2, height / 2]) if principal_point_px is None else principal_point_px
@@ -183,15 +197,13 @@ def estimate_focal(
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = points[:, :2] / points[:, 2:]
     slope[~np.isfinite(slope).all(axis=1)] = 0.0
-    focal_60deg = max(width, height) / (2 * np.tan(np.pi / 6))
-    if drop_impossible:
-        steepest = 2 * np.hypot(width, height) / (0.5 * focal_60deg)
-        possible = (points[:, 2] > 0) & (np.square(slope).sum(axis=1) < steepest**2)
+    lowest, highest = (bound * max(width, height) for bound in focal_range)
+    if drop_impossible:  # twice as far out as the corner of a picture with the shortest focal length
+        possible = (points[:, 2] > 0) & (np.hypot(*slope.T) * lowest < np.hypot(width, height))
         pixel, slope = pixel[possible], slope[possible]
-    lowest, highest = focal_range[0] * focal_60deg, focal_range[1] * focal_60deg
     dot, square = (pixel * slope).sum(axis=1), np.square(slope).sum(axis=1)
     if square.sum() == 0:  # nothing known about the viewing angles
-        return float(np.clip(focal_60deg, lowest, highest))
+        return float(np.clip(max(width, height) / (2 * np.tan(np.pi / 6)), lowest, highest))
     focal = dot.sum() / square.sum()
     pixel_square = np.square(pixel).sum(axis=1)
     for _ in range(num_rounds):

@@ -9,7 +9,7 @@ Sums are checked before they count: damaged ones are as good as none, and their 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from jaxtyping import Int
@@ -25,32 +25,50 @@ from anchorsfm.observe.graph import (
     empty_sums,
     is_usable,
 )
+from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus
+from anchorsfm.scene.progress import SILENT, Progress
 
 Watch = Callable[[Iterator[PairPrediction]], Iterator[PairPrediction]]
 
 
 def observe(
-    num_images: int, predictor: PairPredictor, pairs: PairList, config: GraphConfig, store: Store, watch: Watch
+    num_images: int,
+    predictor: PairPredictor,
+    pairs: PairList,
+    config: GraphConfig,
+    store: Store,
+    watch: Watch,
+    progress: Progress = SILENT,
 ) -> ObservedScene:
     """Condense all predictions of a front end, continuing from the store where it does not keep them itself.
 
-    `watch` sees every prediction once, in order; those of an earlier run come without pointmaps.
+    `watch` sees every prediction once, in order, without what is not finite in it; those of an earlier run come without
+    pointmaps. `progress` is warned of what was left out.
     """
+    left_out = LeftOut()
     if predictor.keeps_predictions or store.root is None:
-        return build_scene_graph(num_images, watch(iter(predictor)), predictor.grid, config, pairs)
-    checkpoint = _Checkpoint(predictor, pairs, config, store)
-    builder = SceneGraphBuilder(num_images, predictor.grid, config, pairs, checkpoint.stored_sums)
-    for _ in watch(checkpoint.run(builder)):
-        pass
-    return builder.finish()
+        stream = watch(sanitised(iter(predictor), left_out))
+        scene = build_scene_graph(num_images, stream, predictor.grid, config, pairs)
+    else:
+        checkpoint = _Checkpoint(predictor, pairs, config, store, left_out)
+        builder = SceneGraphBuilder(num_images, predictor.grid, config, pairs, checkpoint.stored_sums)
+        for _ in watch(checkpoint.run(builder)):
+            pass
+        scene = builder.finish()
+    if left_out.pairs:
+        progress.warn(str(left_out))
+    return replace(scene, left_out=left_out)
 
 
 class _Checkpoint:
-    def __init__(self, predictor: PairPredictor, pairs: PairList, config: GraphConfig, store: Store) -> None:
+    def __init__(
+        self, predictor: PairPredictor, pairs: PairList, config: GraphConfig, store: Store, left_out: LeftOut
+    ) -> None:
         self.predictor, self.pairs, self.config, self.store = predictor, pairs, config, store
+        self.left_out = left_out
         self._included = {image: self._num_stored(image) for image in np.unique(pairs.index).tolist()}
         """How many pairs the stored sums of every image contain."""
 
@@ -58,7 +76,7 @@ class _Checkpoint:
         """Bring every pair into the builder; yield what is known about it."""
         position = _positions(self.pairs.index)
         missing = [row for row in range(len(self.pairs)) if self._is_missing(row, position[row])]
-        fresh = self.predictor.predictions(missing)
+        fresh = sanitised(self.predictor.predictions(missing), self.left_out)
         waiting = iter([*missing, -1])
         next_missing = next(waiting)
         for row in range(len(self.pairs)):
@@ -129,7 +147,8 @@ class _Checkpoint:
         arrays = self.store.load("graph-pairs-unusable", key)
         if arrays is not None:
             return _from_arrays(arrays)[0]
-        prediction = next(self.predictor.predictions([row]))  # the entry was damaged; the sums contain the pair
+        # the entry was damaged; the sums contain the pair
+        prediction = next(sanitised(self.predictor.predictions([row]), self.left_out))
         self._keep(builder, row, prediction)
         return prediction
 
@@ -157,7 +176,7 @@ class _Checkpoint:
 
 
 def _positions(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "pair 2"]:
-    """For both ends of every pair: the how-many-th pair of that image it is, counted from 1."""
+    """For both ends of every pair: the number of the pair among those of that image, from 1."""
     flat = pairs.ravel()
     order = np.argsort(flat, kind="stable")
     ranked = flat[order]

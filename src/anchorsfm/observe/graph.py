@@ -5,7 +5,7 @@ place of them, where it predicts the anchors of both images to be (the fallback,
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -13,11 +13,13 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from anchorsfm.observe.canonical import CanonicalAccumulator, DepthMode, anchor_coordinate
+from anchorsfm.observe.canonical import FOCAL_RANGE, CanonicalAccumulator, DepthMode, anchor_coordinate
+from anchorsfm.observe.sanitise import LeftOut, sanitise
+from anchorsfm.scene.finite import require_finite
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
-from anchorsfm.scene.settings import Range, Settings
+from anchorsfm.scene.settings import FocalRange, Range, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +27,23 @@ class GraphConfig(Settings):
     """How predictions are condensed."""
 
     subsample: Annotated[int, Range(1, 64)] = 8
-    """Side of a block in grid pixels; each block has one depth unknown."""
+    """Side of the blocks that share one unknown depth, in pixels of the front end's grid."""
     matching_conf_thr: Annotated[float, Range(0, 1_000_000)] = 5.0
-    """A pair whose best match confidence does not exceed this is used through the regression fallback."""
+    """Confidence that the best match of a pair must exceed; other pairs are used through the regression fallback."""
     canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
-    """How depth within a block is averaged over pairs."""
+    """How depth within a block is averaged over the pairs of an image: avg-angle, or the simpler avg-reldepth."""
     pixel_centre: Annotated[float, Range(0, 1)] = 0.5
-    """Coordinate of the centre of the pixel with index 0: 0.5 as in COLMAP."""
+    """Coordinate of the centre of the first pixel: 0.5 as in COLMAP. Others are for comparisons only."""
     double_precision: bool = False
-    """Keep the running sums in float64."""
+    """Keep the running sums of canonical views in float64."""
     robust_focal: bool = True
-    """Leave points that no focal length explains out of the focal estimate."""
+    """Leave points that no focal length explains out of the estimate of a canonical view's focal length."""
+    focal_range: FocalRange = FOCAL_RANGE
+    """Shortest and longest focal length that is believed, as multiples of the longer side of the picture, in canonical
+    views and in the alignment."""
     corner_targets: bool = False
-    """Sample fallback targets at block corners rather than at anchors. For comparisons only: it is half a block off."""
+    """Sample targets of the regression fallback at block corners instead of anchors, half a block off. For comparisons
+    only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,8 @@ class ObservedScene:
     graph: SceneGraph
     views: tuple[CanonicalView | None, ...]
     """One per image; None for an image that no usable pair reaches."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What was not finite in the predictions."""
     config: GraphConfig
 
 
@@ -142,10 +150,12 @@ class SceneGraphBuilder:
         self.matches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.fallback: list[FallbackTargets] = []
         self.pending = None if pairs is None else np.bincount(pairs.index.ravel(), minlength=num_images)
+        self.left_out = LeftOut()
         self._stored_sums = stored_sums
 
     def add(self, prediction: PairPrediction) -> None:
-        """Take in a prediction."""
+        """Take in a prediction; what is not finite in it is left out."""
+        prediction = sanitise(prediction, self.left_out)
         if is_usable(prediction):
             self.add_condensed(prediction, self.targets(prediction))
             self.add_to_sums(prediction)
@@ -219,7 +229,9 @@ class SceneGraphBuilder:
         sums = self.sums.pop(image, None) or self._stored_sums(image)
         if sums is not None:
             assert self.views[image] is None, f"image {image} appears in more pairs than announced"
-            self.views[image] = sums.finish(self.config.pixel_centre, robust_focal=self.config.robust_focal)
+            self.views[image] = sums.finish(
+                self.config.pixel_centre, robust_focal=self.config.robust_focal, focal_range=self.config.focal_range
+            )
 
     def finish(self) -> ObservedScene:
         for image in sorted(self.sums):
@@ -246,7 +258,18 @@ class SceneGraphBuilder:
             component=_components(self.num_images, pair[order], counts),
         )
         every = np.arange(self.num_images)
-        return ObservedScene(image=every, graph=graph, views=tuple(self.views), config=self.config)
+        views = tuple(self.views)
+        for view, number in zip(views, every.tolist(), strict=True):
+            if view is not None:
+                require_finite(
+                    "canonical views",
+                    f"image {number}",
+                    view.focal_px,
+                    view.anchor_depth,
+                    view.relative_depth,
+                    view.confidence,
+                )
+        return ObservedScene(image=every, graph=graph, views=views, config=self.config, left_out=self.left_out)
 
 
 def empty_sums(grid: ImageGrid, image: int, config: GraphConfig) -> CanonicalAccumulator:

@@ -13,60 +13,64 @@ auto                 complete for few images, a number of pairs linear in the nu
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.settings import Range, Settings
+
+_Count = Annotated[int, Range(0, 999_999_999)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complete:
+class Complete(Settings):
     """Every pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class Window(Settings):
     """Each image with its successors in order."""
 
-    size: int = 3
+    size: Annotated[int, Range(1, 999_999_999)] = 3
     """How many successors."""
     cyclic: bool = True
     """Whether the first image follows the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogWindow:
+class LogWindow(Settings):
     """Each image with those 1, 2, 4 ... places further on."""
 
-    num_offsets: int = 3
+    num_offsets: Annotated[int, Range(1, 30)] = 3
     cyclic: bool = True
     """Whether the first image follows the last."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneReference:
+class OneReference(Settings):
     """One image with all others."""
 
-    reference: int = 0
+    reference: _Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Retrieval(Settings):
     """Pairs of similar images."""
 
-    num_key: int = 20
+    num_key: _Count = 20
     """Key images, spread over the set by farthest-point sampling, all paired with each other."""
-    num_neighbours: int = 10
+    num_neighbours: _Count = 10
     """Most similar images each image is paired with, itself counted (its own similarity is the largest)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromFile:
+class FromFile(Settings):
     """The pairs that a file lists."""
 
     path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto:
+class Auto(Settings):
     """Every pair of a small set. Of a large one, with nothing known but an order that may mean nothing:
 
     - pairs 1, 2, 3, 4, 8, 16 and 32 places apart, for pictures taken one after the other;
@@ -76,19 +80,21 @@ class Auto:
     With a similarity matrix, `Retrieval` with its defaults instead.
     """
 
-    max_complete: int = 30
+    max_complete: _Count = 30
     """Largest set of which every pair is looked at (435 pairs)."""
-    num_random_cycles: int = 5
+    num_random_cycles: Annotated[int, Range(0, 1000)] = 5
 
 
+_DIGITS = 9
+"""Of a number in a scene graph's name."""
 SceneGraphConfig = Complete | Window | LogWindow | OneReference | Retrieval | FromFile | Auto
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prefilter:
+class Prefilter(Settings):
     """Drops pairs more than `max_distance` apart in order: `seqN`, or `cycN` where the first follows the last."""
 
-    max_distance: int
+    max_distance: _Count
     cyclic: bool
 
 
@@ -103,7 +109,7 @@ def parse_scene_graph(text: str) -> SceneGraphConfig:
     cyclic = True
     if kind in ("swin", "logwin") and rest and rest[-1] in ("noncyclic", "cyclic"):
         cyclic = rest.pop() == "cyclic"
-    if all(number.isdecimal() for number in rest):
+    if all(number.isdecimal() and len(number) <= _DIGITS for number in rest):
         match kind, [int(number) for number in rest]:
             case "complete", []:
                 return Complete()
@@ -130,7 +136,7 @@ def parse_prefilter(text: str) -> Prefilter:
 
     Raises InputError for others.
     """
-    found = re.fullmatch(r"(seq|cyc)-?(\d+)", text.lower())
+    found = re.fullmatch(rf"(seq|cyc)-?(\d{{1,{_DIGITS}}})", text.lower())
     if not found:
         raise InputError(f"unknown prefilter {text!r}: use seqN or cycN with a number N")
     return Prefilter(max_distance=int(found[2]), cyclic=found[1] == "cyc")

@@ -19,7 +19,7 @@ def window_edges(num_images: int, window: Window | LogWindow) -> Int[np.ndarray,
     A cyclic window as large as the set leads back to the image itself; such pairs (i, i) are part of the result.
     """
     if isinstance(window, Window):
-        offsets = tuple(range(1, window.size + 1))
+        offsets = tuple(range(1, min(window.size, num_images) + 1))  # further ones lead nowhere, or around again
     else:
         offsets = tuple(2**exponent for exponent in range(window.num_offsets))
     return _offset_edges(num_images, offsets, window.cyclic)

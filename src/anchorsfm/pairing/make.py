@@ -30,6 +30,8 @@ from anchorsfm.pairing.pairs_file import read_pairs
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.pairs import PairList
 
+_NO_SIMILARITY = "retrieval needs the similarity of all images; use auto, complete, swin-K or pairs:FILE"
+
 
 def make_pairs(
     num_images: int,
@@ -50,6 +52,15 @@ def make_pairs(
     edges = make_edges(num_images, scene_graph, names=names, prefilter=prefilter, similarity=similarity, seed=seed)
     ordered = np.sort(edges[edges[:, 0] != edges[:, 1]], axis=1)
     return PairList(index=np.unique(ordered, axis=0).reshape(-1, 2))
+
+
+def check_scene_graph(text: str, *, has_similarity: bool) -> None:
+    """Raise InputError where a scene graph needs what is not there, before any image is read."""
+    config = parse_scene_graph(text)
+    if isinstance(config, Retrieval) and not has_similarity:
+        raise InputError(_NO_SIMILARITY)
+    if isinstance(config, FromFile) and not config.path.is_file():
+        raise InputError(f"cannot read the list of pairs {config.path}: there is no such file")
 
 
 def make_edges(
@@ -86,9 +97,7 @@ def _edges(
             return one_reference_edges(num_images, reference)
         case Retrieval():
             if similarity is None or similarity.shape != (num_images, num_images):
-                raise InputError(
-                    "retrieval needs the similarity of all images; use auto, complete, swin-K or pairs:FILE"
-                )
+                raise InputError(_NO_SIMILARITY)
             return retrieval_edges(similarity, config, int(np.random.default_rng(seed).integers(num_images)))
         case FromFile(path=path):
             return read_pairs(path, num_images, names)

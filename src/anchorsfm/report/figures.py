@@ -161,7 +161,7 @@ def _spanning_tree(model: Reconstruction, shared: csr_array) -> Int[np.ndarray, 
 
 def upright_from_world(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
     """Rotation to axes with z up and, as far as that allows, y where the cameras look on average."""
-    up = up_direction(model.cam_from_world)
+    up = up_direction(model.cam_from_world, model.points)
     looks = model.cam_from_world[:, 2, :3].sum(axis=0)
     ahead = looks - (looks @ up) * up
     if np.linalg.norm(ahead) < 0.05 * len(model.image):  # all round: any direction does

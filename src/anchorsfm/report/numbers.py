@@ -84,6 +84,8 @@ def report_model(
     uncertainty: ModelUncertainty,
     names: Sequence[str],
     tree: Int[np.ndarray, "edge 2"] | None = None,
+    *,
+    remarks: tuple[str, ...] = (),
 ) -> ModelReport:
     """Figures of a finished model; `tree` holds pairs of images that poses were chained along, if they were."""
     observations, points = len(model.tracks.obs_point), len(model.points)
@@ -102,6 +104,7 @@ def report_model(
         lenses=lenses,
         uncertainty=report_uncertainty(model, uncertainty, names),
         figures=model_figures(model, tree),
+        remarks=remarks,
     )
 
 

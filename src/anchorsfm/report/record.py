@@ -46,7 +46,7 @@ class PoseDeviation:
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyReport:
-    """What the adjustment says about its own precision: a lower bound, it knows no systematic errors."""
+    """How far the model may be off: noise, what the photographs disagree about, and what the lenses may do besides."""
 
     scene_size: float
     """Radius of points and cameras together, in world units."""
@@ -153,6 +153,8 @@ class ModelReport:
     """How the camera model of each camera was chosen; empty if it was given."""
     uncertainty: UncertaintyReport
     figures: ModelFigures
+    remarks: tuple[str, ...] = ()
+    """What a reader should know before relying on the model: what is undetermined, or contradicts a record."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ def summary_lines(report: RunReport) -> list[str]:
         lines += [f"    {camera}" for camera in model.cameras[:_MAX_CAMERAS]]
         if len(model.cameras) > _MAX_CAMERAS:
             lines.append(f"    and {len(model.cameras) - _MAX_CAMERAS} more cameras")
+        lines += [f"    note: {remark}" for remark in model.remarks]
         if model.uncertainty.weak_images:
             lines.append(f"    weakly held: {', '.join(model.uncertainty.weak_images)}")
     for image in report.images:

@@ -13,6 +13,7 @@ from anchorsfm.observe.graph import ObservedScene, score_matrix, select_componen
 from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
 from anchorsfm.report.record import DepthFigures
+from anchorsfm.report.remarks import model_remarks
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
@@ -56,7 +57,15 @@ class Outcome:
             pair_list=self.log.columns(),
             alignments=tuple(report_alignment(a) for a in self.alignments),
             models=tuple(
-                report_model(number, model, result.lenses, uncertainty, self.images.names, self.tree)
+                report_model(
+                    number,
+                    model,
+                    result.lenses,
+                    uncertainty,
+                    self.images.names,
+                    self.tree,
+                    remarks=model_remarks(result, uncertainty, self.images),
+                )
                 for number, (model, result, uncertainty) in enumerate(results)
             ),
             depth=self.depth,

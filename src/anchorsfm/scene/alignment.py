@@ -51,6 +51,8 @@ class AlignmentResult:
     """Index in the ImageSet of each aligned view."""
     cam_from_world: Float[np.ndarray, "view 3 4"]
     focal_px: Float[np.ndarray, "view"]
+    base_focal_px: Float[np.ndarray, "view"]
+    """Focal length that the relative depths of each view belong to: the known one, or that of the predicted points."""
     principal_point_px: Float[np.ndarray, "view 2"]
     anchor_start: Int[np.ndarray, "view_plus_1"]
     anchor_depth: Float[np.ndarray, "anchor"]

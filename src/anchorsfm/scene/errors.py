@@ -2,7 +2,7 @@
 
 
 class AnchorSfMError(Exception):
-    """A fault in the input or the surroundings; the message names the file or number and the way out."""
+    """A fault in the input or the surroundings; the message names the file or number and says how to fix it."""
 
 
 class InputError(AnchorSfMError):
@@ -11,6 +11,10 @@ class InputError(AnchorSfMError):
 
 class NoReconstructionError(AnchorSfMError):
     """The photographs were read, but no model could be made from them; the message says why."""
+
+
+class NonFiniteError(AnchorSfMError):
+    """A stage came to numbers that are not finite; the message names it."""
 
 
 class StorageError(AnchorSfMError):

@@ -49,5 +49,5 @@ class Reconstruction:
     points: Float[np.ndarray, "point 3"]
     rgb: UInt8[np.ndarray, "point 3"]
     error_px: Float[np.ndarray, "point"]
-    """Mean reprojection error of each point in original pixels."""
+    """Mean reprojection error of each point in original pixels; NaN where it has not been computed."""
     tracks: Tracks

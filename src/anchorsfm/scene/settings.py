@@ -77,6 +77,13 @@ class OneOf:
         return None if value in self.allowed else _choose(value, self.allowed)
 
 
+class NotEmpty:
+    """Any text but none."""
+
+    def problem(self, value: str) -> str | None:
+        return None if value.strip() else "is empty"
+
+
 class Parsed:
     """A string in a notation of its own: the parser raises InputError for others."""
 
@@ -91,6 +98,15 @@ class Parsed:
         return None
 
 
+class Ascending:
+    """Two numbers, the first below the second."""
+
+    def problem(self, value: tuple[float, float]) -> str | None:
+        return None if value[0] < value[1] else "must ascend: the shortest first"
+
+
+FocalRange = Annotated[tuple[Annotated[float, Range(0.01, 1000)], Annotated[float, Range(0.01, 1000)]], Ascending()]
+"""Shortest and longest focal length over the longer side of the picture."""
 Threads = Annotated[int, Range(1, 256)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
 """What all random generators take: those of COLMAP have 31 bits."""

@@ -79,6 +79,8 @@ class SyntheticFrontend:
     noise: OracleNoise = field(default_factory=OracleNoise)
     grid_long_side: int = 160
     """Grid pixels along the longer side; sides are multiples of 8, the rest is cropped."""
+    halved: tuple[int, ...] = ()
+    """Images whose grid has half as many pixels a side, as of pictures that were made smaller."""
     min_matches: int = 30
     """Pairs with fewer are unmatched."""
     num_keypoints: int = 100
@@ -111,16 +113,16 @@ def image_set(scene: SyntheticScene, root: Path = Path("synthetic")) -> ImageSet
     )
 
 
-def make_grid(scene: SyntheticScene, long_side: int) -> ImageGrid:
+def make_grid(scene: SyntheticScene, long_side: int, halved: tuple[int, ...] = ()) -> ImageGrid:
     """Uniformly scaled and cropped centrally to multiples of 8."""
     size_wh = np.array(scene.config.size_wh)
-    scale = long_side / size_wh.max()
+    scale = np.full((scene.num_images, 1), long_side / size_wh.max())
+    scale[list(halved)] /= 2
     grid_wh = np.maximum((size_wh * scale + 1e-6) // _CELL_PX, 1).astype(np.int64) * _CELL_PX
-    count = scene.num_images
     return ImageGrid(
-        size_wh=np.tile(grid_wh, (count, 1)),
-        scale=np.full((count, 2), scale),
-        offset=np.tile((grid_wh - scale * size_wh) / 2, (count, 1)),
+        size_wh=grid_wh,
+        scale=np.tile(scale, (1, 2)),
+        offset=(grid_wh - scale * size_wh) / 2,
     )
 
 
@@ -130,7 +132,7 @@ class SyntheticPredictor:
     keeps_predictions = True  # making one again is as quick as reading it
 
     def __init__(self, frontend: SyntheticFrontend, pairs: PairList) -> None:
-        self.grid = make_grid(frontend.scene, frontend.grid_long_side)
+        self.grid = make_grid(frontend.scene, frontend.grid_long_side, frontend.halved)
         self.digest = digest("synthetic predictions", frontend, pairs)
         self._frontend, self._pairs = frontend, pairs
         scene = frontend.scene

@@ -38,7 +38,7 @@ def render_image(scene: SyntheticScene, image: int, *, noise: float = 1.0) -> UI
     steps = ((np.arange(_SUBSAMPLES) + 0.5) / _SUBSAMPLES - 0.5).astype(np.float32)
     offsets = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     finer, _ = _shade(scene, image, (xy[edge, None] + offsets).reshape(-1, 2))
-    rgb[edge] = finer.reshape(len(edge), -1, 3).mean(axis=1)
+    rgb[edge] = finer.reshape(len(edge), len(offsets), 3).mean(axis=1)
     encoded = 255 * np.clip(rgb, 0, 1) ** np.float32(1 / 2.2)
     rng = np.random.default_rng([scene.config.seed, 2, image])
     encoded += noise * rng.standard_normal(encoded.shape, dtype=np.float32)

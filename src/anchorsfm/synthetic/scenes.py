@@ -1,7 +1,8 @@
 """Scenes with known surfaces, textures and cameras.
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
-full circle) around the middle and look inwards. Everything is a function of the configuration, seed included.
+full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`). Everything is a
+function of the configuration, seed included.
 
 Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
 of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
@@ -17,12 +18,15 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap import cameras as colmap
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.scene.settings import OneOf, Range, Seed, Settings
+from anchorsfm.synthetic.ground import GroundConfig, cameras_above, ground_solids
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
 
 _Side = Annotated[int, Range(16, 20_000)]
 _Offset = Annotated[float, Range(-10_000, 10_000)]
 _ROOM_HALF = np.array([4.6, 1.7, 4.6])
+_RADIUS_OF_LARGE_ROOM_M = 4.4
+_BOXES_IN_THE_MIDDLE = 8
 _ROUND_TRIP_PX = 0.1
 """Points whose pixel leads back to another ray by more than this are outside the field of view of their lens."""
 
@@ -33,8 +37,18 @@ class LensConfig(Settings):
 
     camera_model: Annotated[str, OneOf(*colmap.CAMERA_MODELS)] = "OPENCV"
     """COLMAP camera model; the focal length (both, if it has two) and the principal point are the scene's."""
-    params: tuple[Annotated[float, Range(-1000, 1000)], ...] = ()
+    params: tuple[Annotated[float, Range(-1000, 1000)], ...] = (0.0, 0.0, 0.0, 0.0)
     """Its distortion parameters, in COLMAP's order, without focal lengths and principal point."""
+
+    @property
+    def first_param(self) -> int:
+        """Where the distortion parameters begin among those of the camera model."""
+        return colmap.make_camera(self.camera_model, 1.0, 8, 8).params[:2].count(1.0) + 2
+
+    def check_together(self) -> None:
+        count = len(colmap.make_camera(self.camera_model, 1.0, 8, 8).params) - self.first_param
+        if len(self.params) != count:
+            raise self.refused("params", f"{self.camera_model} has {count} distortion parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +60,8 @@ class SceneConfig(Settings):
     arc_deg: Annotated[float, Range(0, 360)] = 70.0
     """Angle that the cameras span around the middle; 360 is a closed loop."""
     radius_m: Annotated[float, Range(0.1, 100)] = 3.0
-    """Mean distance of the cameras from the middle; below 3.4 they keep clear of the furniture."""
+    """Mean distance of the cameras from the middle; below 3.4 they keep clear of the furniture, and from 4.4 on (long
+    lenses) the room grows with it and has nothing along its walls."""
     focal: Annotated[float, Range(0.1, 100)] = 0.9
     """Focal length in units of the longer side."""
     focal_spread: Annotated[float, Range(0, 10)] = 0.0
@@ -57,6 +72,8 @@ class SceneConfig(Settings):
     """How the photographs are distorted; None: pinhole cameras."""
     jitter: Annotated[float, Range(0, 10)] = 1.0
     """Irregularity of the camera positions and directions; 0: exactly on the arc, level, looking at the middle."""
+    ground: GroundConfig | None = None
+    """Photographs from above an open ground instead of the room; `radius_m` then has no effect."""
     seed: Seed = 0
 
 
@@ -87,21 +104,22 @@ class SyntheticScene:
         return np.array([[f, 0, cx], [0, f, cy], [0, 0, 1]])
 
     def camera(self, image: int) -> Camera:
-        """Camera of an image with its distortion; raises ValueError if the lens has too few or too many parameters."""
-        lens, (width, height) = self.config.lens or LensConfig(camera_model="SIMPLE_PINHOLE"), self.config.size_wh
+        """Camera of an image with its distortion."""
+        lens, (width, height) = (
+            self.config.lens or LensConfig(camera_model="SIMPLE_PINHOLE", params=()),
+            self.config.size_wh,
+        )
         focal_px = float(self.focal_px[image])
         camera = colmap.make_camera(lens.camera_model, focal_px, width, height, self.principal_point_px)
-        num_focals = colmap.make_camera(lens.camera_model, 1.0, 8, 8).params[:2].count(1.0)
-        first = num_focals + 2
-        if len(lens.params) != len(camera.params) - first:
-            raise ValueError(f"{lens.camera_model} has {len(camera.params) - first} distortion parameters")
-        return replace(camera, params=(*camera.params[:first], *map(float, lens.params)))
+        return replace(camera, params=(*camera.params[: lens.first_param], *lens.params))
 
 
 def make_scene(config: SceneConfig) -> SyntheticScene:
     """The scene a configuration describes."""
     rng = np.random.default_rng([config.seed, 0])
-    solids = _furnish(rng)
+    solids = _furnish(rng) if config.ground is None else ground_solids(config.ground, rng)
+    if config.ground is None and config.radius_m > _RADIUS_OF_LARGE_ROOM_M:
+        solids = _in_large_room(solids, config.radius_m)
     longer = max(config.size_wh)
     spread = np.log1p(config.focal_spread) * rng.uniform(-1, 1, config.num_images)
     return SyntheticScene(
@@ -109,7 +127,7 @@ def make_scene(config: SceneConfig) -> SyntheticScene:
         solids=solids,
         texture=make_texture(3, solids.count - 1, rng),
         light=np.array([1.2, -1.5, -0.8]),
-        cam_from_world=_cameras_on_arc(config, np.random.default_rng([config.seed, 1])),
+        cam_from_world=_cameras(config, np.random.default_rng([config.seed, 1])),
         focal_px=config.focal * longer * np.exp(spread),
         principal_point_px=np.array(config.size_wh) / 2 + config.principal_point_offset_px,
     )
@@ -169,8 +187,8 @@ def _project_through(camera: Camera, in_cam: Float[np.ndarray, "point 3"]) -> Fl
 def _furnish(rng: np.random.Generator) -> Solids:
     """Solids in the middle and along the walls, all standing on the floor or on a box."""
     floor = _ROOM_HALF[1]
-    half = rng.uniform([0.18, 0.2, 0.18], [0.42, 0.6, 0.42], (8, 3))
-    place = _spread_out(rng, 8, 1.7)
+    half = rng.uniform([0.18, 0.2, 0.18], [0.42, 0.6, 0.42], (_BOXES_IN_THE_MIDDLE, 3))
+    place = _spread_out(rng, _BOXES_IN_THE_MIDDLE, 1.7)
     centre = np.stack([place[:, 0], floor - half[:, 1], place[:, 1]], axis=1)
     yaw = rng.uniform(0, np.pi, 8)
     radius = rng.uniform(0.16, 0.34, 6)
@@ -185,6 +203,18 @@ def _furnish(rng: np.random.Generator) -> Solids:
         box_yaw_rad=np.concatenate([yaw, wall_yaw]),
         sphere_centre=np.concatenate([on_box, sphere_floor]),
         sphere_radius=radius,
+    )
+
+
+def _in_large_room(solids: Solids, radius_m: float) -> Solids:
+    """What stands in the middle, with walls behind the cameras."""
+    middle, larger = slice(_BOXES_IN_THE_MIDDLE), radius_m * _ROOM_HALF[0] / 3
+    return replace(
+        solids,
+        room_half=np.array([larger, solids.room_half[1], larger]),
+        box_centre=solids.box_centre[middle],
+        box_half=solids.box_half[middle],
+        box_yaw_rad=solids.box_yaw_rad[middle],
     )
 
 
@@ -207,6 +237,15 @@ def _along_walls(rng: np.random.Generator, half: np.ndarray) -> tuple[np.ndarray
     back = _ROOM_HALF[0] - half[:, 2] - 0.01
     x, z = slot * np.cos(yaw) + back * np.sin(yaw), -slot * np.sin(yaw) + back * np.cos(yaw)
     return np.stack([x, _ROOM_HALF[1] - half[:, 1], z], axis=1), yaw
+
+
+def _cameras(config: SceneConfig, rng: np.random.Generator) -> Float[np.ndarray, "image 3 4"]:
+    if config.ground is None:
+        return _cameras_on_arc(config, rng)
+    field = np.array(config.size_wh) / (config.focal * max(config.size_wh))
+    return cameras_above(
+        config.ground, config.num_images, field=field, arc_deg=config.arc_deg, jitter=config.jitter, rng=rng
+    )
 
 
 def _cameras_on_arc(config: SceneConfig, rng: np.random.Generator) -> Float[np.ndarray, "image 3 4"]:

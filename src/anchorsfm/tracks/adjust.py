@@ -5,7 +5,7 @@ error thresholds. Before the last round the camera models are chosen (see `lens`
 (see `principal_point`), tracks are completed and merged, and an adjustment to its optimum ends it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -18,11 +18,12 @@ from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
 from anchorsfm.tracks.build import KeypointMatches, select_observations
 from anchorsfm.tracks.complete import complete_and_merge
+from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
 from anchorsfm.tracks.points import filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
-from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.triangulate import triangulate
 from anchorsfm.tracks.views import observations_per_view, view_of_image
 
@@ -35,26 +36,30 @@ class AdjustConfig(Settings):
     """Triangulation and bundle adjustment."""
 
     min_observations: Annotated[int, Range(6, 1_000_000)] = 30
-    """An image with fewer observations of triangulated points is not registered."""
+    """Fewest observations of triangulated points of an image; images with fewer are not registered."""
     min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
-    """Smallest triangulation angle of a point."""
+    """Smallest triangulation angle of a point in degrees."""
     first_error: Annotated[float, Range(1e-5, 1)] = 0.012
-    """Largest reprojection error of the first round, as a share of the long side of the image."""
+    """Largest reprojection error in the first round of the adjustment, as a share of the long side of the image."""
     second_error: Annotated[float, Range(1e-5, 1)] = 0.004
-    """The same in the second round."""
+    """Largest reprojection error in the second round of the adjustment, as a share of the long side of the image."""
     final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
-    """The same in the last rounds, in pixels of the working size (see --max-image-size)."""
+    """Largest reprojection error in the last rounds of the adjustment, in pixels of the working size (see
+    --max-image-size)."""
+    refine_focal: bool = True
+    """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
     refine_principal_point: bool = True
-    """Move the principal point of cameras that at least `principal_point_min_images` images share."""
+    """Adjust the principal points of cameras that enough images share (see `principal_point_min_images`)."""
     principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
-    """Fewer images do not show where the principal point is at all."""
+    """Fewest images of a camera with which its principal point is adjusted: fewer do not show where it is."""
     principal_point_prior: Annotated[float, Range(1e-9, 10)] = 0.0075
-    """Standard deviation of the principal point about the image centre (or its given place), as a share of the long
-    side: how much the photographs must show before they are believed."""
+    """Standard deviation of principal points about the image centre (or a given place), as a share of the long side:
+    the smaller it is, the more the photographs must show before they are believed."""
     max_iterations: Annotated[int, Range(1, 10_000)] = 50
-    """Of each call of the solver."""
+    """Most iterations of each call of the bundle adjustment."""
     num_threads: Threads = 1
-    """Threads of the solver. With one, equal input gives equal bits; with more, sums change order between runs."""
+    """Threads of the bundle adjustment. With one, equal input gives equal bits; with more, sums change order between
+    runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    failed_steps: int = 0
+    """Steps of the rounds' adjustments that could not be computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +88,8 @@ class _Setting:
     start: Reconstruction
     working_scale: Float[np.ndarray, "view"]
     held: Held
+    failed_steps: list[int] = field(default_factory=list)
+    """Of each adjustment so far."""
 
     def rows(self, model: Reconstruction) -> Int[np.ndarray, "view"]:
         """Rows of the start model that the views of a later model come from."""
@@ -104,10 +113,17 @@ class _Setting:
     def options(self, model: Reconstruction, tolerance: float) -> BundleOptions:
         return BundleOptions(
             loss_scale_px=loss_scale_px(model, float(np.median(self.working_scale))),
+            refine_focal=self.config.refine_focal,
             max_iterations=self.config.max_iterations,
             function_tolerance=tolerance,
             num_threads=self.config.num_threads,
         )
+
+    def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
+        """The model at the optimum of what is not held."""
+        result, report = adjust(model, options, self.held_in(model))
+        self.failed_steps.append(report.failed_steps)
+        return result
 
     def may_move_centre(self, model: Reconstruction) -> Bool[np.ndarray, "camera"]:
         """Cameras that enough images share."""
@@ -159,9 +175,9 @@ def refine_model(
         if matches is not None:
             model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
         model, dropped = _drop_weak_views(model, config)
-        result = _finish(model, setting, dropped)
+        result = _finish(model, setting, dropped, lenses)
         advance(1)
-    return replace(result, lenses=lenses)
+    return result
 
 
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
@@ -169,8 +185,8 @@ def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Rec
     model = _triangulate_and_resect(model, setting, share)
     if not len(model.points):
         return model
-    adjusted, _ = adjust(model, setting.options(model, _LOOSE), setting.held_in(model))
-    return _with_plausible_cameras(adjusted, model)
+    adjusted = setting.adjusted(model, setting.options(model, _LOOSE))
+    return with_plausible_cameras(adjusted, model)
 
 
 def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
@@ -187,7 +203,9 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
     )
 
 
-def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -> AdjustResult:
+def _finish(
+    model: Reconstruction, setting: _Setting, dropped: dict[int, str], lenses: tuple[LensChoice, ...]
+) -> AdjustResult:
     """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
     options, held = setting.options(model, _TIGHT), setting.held_in(model)
     if len(model.points):
@@ -197,17 +215,18 @@ def _finish(model: Reconstruction, setting: _Setting, dropped: dict[int, str]) -
         threshold = setting.max_error_px(model, None)
         model = filter_observations(model, max_error_px=threshold, min_angle_deg=setting.config.min_angle_deg)
         options = replace(options, refine_principal_point=free_centre, max_iterations=2 * options.max_iterations)
-        model, _ = adjust(model, options, held)
+        model = setting.adjusted(model, options)
         model, absurd = _drop_absurd_views(model)
         dropped = dropped | absurd
         held = setting.held_in(model)
     used = np.unique(model.camera_index)
     return AdjustResult(
-        model=_with_cameras(model, used),
+        model=with_errors(with_cameras_of_views(model)),
         dropped=dropped,
         options=options,
         held=replace(held, camera=held.camera[used]),
-        lenses=(),
+        lenses=tuple(lenses[c] for c in used) if lenses else (),
+        failed_steps=sum(setting.failed_steps),
     )
 
 
@@ -234,20 +253,6 @@ def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: flo
     return triangulate_model(resected, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
 
 
-def _with_plausible_cameras(adjusted: Reconstruction, before: Reconstruction) -> Reconstruction:
-    """Cameras whose parameters left the plausible range get their former ones back, and their views the former poses.
-
-    Their observations will not fit well then, so the next round gives these views new poses.
-    """
-    absurd = np.array([has_absurd_params(camera) for camera in adjusted.cameras], bool)
-    if not absurd.any():
-        return adjusted
-    cameras = tuple(b if bad else a for a, b, bad in zip(adjusted.cameras, before.cameras, absurd, strict=True))
-    former = absurd[adjusted.camera_index]
-    poses = np.where(former[:, None, None], before.cam_from_world, adjusted.cam_from_world)
-    return replace(adjusted, cameras=cameras, cam_from_world=poses)
-
-
 def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int, str]]:
     dropped: dict[int, str] = {}
     for row, camera in enumerate(model.cameras):
@@ -271,28 +276,3 @@ def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Recon
         dropped[image] = f"only {count[weakest]} observations of triangulated points"
         model = remove_view(model, weakest)
     return model, dropped
-
-
-def remove_view(model: Reconstruction, view: int) -> Reconstruction:
-    """The model without one view, its observations, and points that it alone held."""
-    keep_view = np.arange(len(model.image)) != view
-    tracks, old_point = select_observations(model.tracks, model.tracks.obs_image != model.image[view])
-    return replace(
-        model,
-        image=model.image[keep_view],
-        cam_from_world=model.cam_from_world[keep_view],
-        camera_index=model.camera_index[keep_view],
-        points=model.points[old_point],
-        rgb=model.rgb[old_point],
-        error_px=model.error_px[old_point],
-        tracks=tracks,
-    )
-
-
-def _with_cameras(model: Reconstruction, used: Int[np.ndarray, "used"]) -> Reconstruction:
-    """The model with only some of its cameras, those that its views use."""
-    return replace(
-        model,
-        cameras=tuple(model.cameras[c] for c in used),
-        camera_index=np.searchsorted(used, model.camera_index),
-    )

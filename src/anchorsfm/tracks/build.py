@@ -27,6 +27,23 @@ class KeypointMatches:
     xy_i: Float[np.ndarray, "match 2"]
     xy_j: Float[np.ndarray, "match 2"]
     confidence: Float[np.ndarray, "match"]
+    """On the scale of `scene.pairs.Matches`: 1 and below say nothing, 5 is doubtful, 10 and more certain. `sparsify`
+    takes probabilities too."""
+
+    def select(self, keep: np.ndarray) -> "KeypointMatches":
+        """Those of a mask or of rows."""
+        return KeypointMatches(
+            image_i=self.image_i[keep],
+            image_j=self.image_j[keep],
+            xy_i=self.xy_i[keep],
+            xy_j=self.xy_j[keep],
+            confidence=self.confidence[keep],
+        )
+
+    def finite(self) -> "KeypointMatches":
+        """Those whose coordinates and confidence are numbers."""
+        known = np.isfinite(self.xy_i).all(axis=1) & np.isfinite(self.xy_j).all(axis=1) & np.isfinite(self.confidence)
+        return self if known.all() else self.select(known)
 
 
 class KeypointMatchCollector:
@@ -68,7 +85,11 @@ class KeypointMatchCollector:
 
 
 def build_tracks(matches: KeypointMatches, num_images: int) -> Tracks:
-    """Tracks of at least two observations, at most one per image, in a fixed order."""
+    """Tracks of at least two observations, at most one per image, in a fixed order.
+
+    Matches whose coordinates are no numbers are left out.
+    """
+    matches = matches.finite()
     if not len(matches.confidence):
         return Tracks.empty()
     image = np.concatenate([matches.image_i, matches.image_j])

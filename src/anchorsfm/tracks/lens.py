@@ -14,7 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
-from anchorsfm.colmap.cameras import convert_camera, field_of_view_deg, has_absurd_params
+from anchorsfm.colmap.cameras import (
+    convert_camera,
+    field_of_view_deg,
+    focal_length_px,
+    has_absurd_params,
+    with_focal_length,
+)
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.points import with_points
@@ -49,6 +55,8 @@ class LensTrial:
     score: float
     """Mean of log(1 + (e / s)^2) over the held-out observations."""
     median_error_px: float
+    focal_px: float | None = None
+    """Mean of what both halves came to; None where a half came to something absurd."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +83,8 @@ class _Scores:
     cost: Float[np.ndarray, "obs"]
     error_px: Float[np.ndarray, "obs"]
     cameras: tuple[Camera, ...]
+    focal_px: Float[np.ndarray, "camera"]
+    """Mean of both halves; NaN where one came to something absurd."""
 
 
 def choose_lenses(
@@ -115,13 +125,13 @@ def choose_lenses(
             cameras[row] = scores(chosen[row]).cameras[row]
         elif not held.camera[row]:
             chosen[row] = FEW_OBSERVATIONS_MODEL
-            cameras[row] = convert_camera(entry, FEW_OBSERVATIONS_MODEL)
+            cameras[row] = _converted(entry, FEW_OBSERVATIONS_MODEL, options)
         else:
             chosen[row] = entry.model
     choices = tuple(
         LensChoice(
             camera_model=chosen[row],
-            trials=tuple(_trial(name, trials[name], camera == row) for name in trials if open_[row]),
+            trials=tuple(_trial(name, trials[name], row, camera == row) for name in trials if open_[row]),
         )
         for row in range(len(cameras))
     )
@@ -158,14 +168,17 @@ def _held_out_scores(
     free_centre: Bool[np.ndarray, "camera"],
 ) -> _Scores:
     start = replace(
-        sample, cameras=tuple(convert_camera(c, name) if o else c for c, o in zip(sample.cameras, open_, strict=True))
+        sample,
+        cameras=tuple(_converted(c, name, options) if o else c for c, o in zip(sample.cameras, open_, strict=True)),
     )
     error = np.full(len(sample.tracks.obs_point), np.inf)
     camera_of_obs = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
-    cameras = start.cameras
+    cameras, focal_px = start.cameras, np.zeros(len(start.cameras))
     for half in halves:
         fitted = _fit(_part(start, half), options, held, free_centre & open_)
         sane = np.array([not has_absurd_params(camera) for camera in fitted.cameras])
+        found = np.array([focal_length_px(camera) for camera in fitted.cameras])
+        focal_px += np.where(sane, found, np.nan) / len(halves)
         rest = ~half
         test = replace(_part(start, rest), cameras=fitted.cameras, cam_from_world=fitted.cam_from_world)
         everything = Held(pose=np.ones(len(test.image), bool), camera=np.ones(len(test.cameras), bool))
@@ -173,8 +186,17 @@ def _held_out_scores(
         error[rest] = np.where(sane[camera_of_obs[rest]], predicted, np.inf)
         cameras = fitted.cameras
     return _Scores(
-        cost=np.log1p((np.minimum(error, 1e6) / options.loss_scale_px) ** 2), error_px=error, cameras=cameras
+        cost=np.log1p((np.minimum(error, 1e6) / options.loss_scale_px) ** 2),
+        error_px=error,
+        cameras=cameras,
+        focal_px=focal_px,
     )
+
+
+def _converted(camera: Camera, name: str, options: BundleOptions) -> Camera:
+    """The camera of another model that looks most alike; a focal length that is not adjusted stays as it is."""
+    converted = convert_camera(camera, name)
+    return converted if options.refine_focal else with_focal_length(converted, focal_length_px(camera))
 
 
 def _part(model: Reconstruction, observations: Bool[np.ndarray, "obs"]) -> Reconstruction:
@@ -203,9 +225,11 @@ def _is_better(
     return bool(total > 3 * deviation and total > MIN_GAIN * more_parameters * old.cost[mine].sum())
 
 
-def _trial(name: str, scores: _Scores, mine: Bool[np.ndarray, "obs"]) -> LensTrial:
+def _trial(name: str, scores: _Scores, row: int, mine: Bool[np.ndarray, "obs"]) -> LensTrial:
+    focal_px = float(scores.focal_px[row])
     return LensTrial(
         camera_model=name,
         score=round(float(scores.cost[mine].mean()), 5),
         median_error_px=round(float(np.median(scores.error_px[mine])), 4),
+        focal_px=round(focal_px, 3) if np.isfinite(focal_px) else None,
     )

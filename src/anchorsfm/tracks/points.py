@@ -10,7 +10,7 @@ from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import select_observations
-from anchorsfm.tracks.residuals import pixel_errors
+from anchorsfm.tracks.residuals import with_errors
 from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
 from anchorsfm.tracks.views import view_of_image
 
@@ -45,12 +45,12 @@ def filter_observations(
 
 
 def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray, "point 3"]) -> Reconstruction:
-    """The cameras of `model` with other points, uncoloured."""
+    """The cameras of `model` with other points, uncoloured and with errors that are not known yet."""
     return replace(
         model,
         points=points,
         rgb=np.zeros((len(points), 3), np.uint8),
-        error_px=np.zeros(len(points)),
+        error_px=np.full(len(points), np.nan),
         tracks=tracks,
     )
 
@@ -101,5 +101,4 @@ def colour(model: Reconstruction, images: ImageSet, *, max_size: int = 1024) -> 
         xy = np.floor(tracks.obs_xy[rows] * (size_wh / images.size_wh[image])).astype(int)
         xy = np.clip(xy, 0, size_wh - 1)
         np.add.at(total, tracks.obs_point[rows], rgb[xy[:, 1], xy[:, 0]])
-    error = np.bincount(tracks.obs_point, weights=pixel_errors(model), minlength=len(model.points))
-    return replace(model, rgb=np.round(total / count[:, None]).astype(np.uint8), error_px=error / count)
+    return replace(with_errors(model), rgb=np.round(total / count[:, None]).astype(np.uint8))

@@ -1,5 +1,7 @@
 """Reprojection errors of a model in original pixels, and the noise they show."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 
@@ -12,6 +14,14 @@ def pixel_errors(model: Reconstruction) -> Float[np.ndarray, "obs"]:
     """Distance in original pixels between every observation and the projection of its point; infinite behind."""
     error = np.linalg.norm(residual_vectors(model), axis=1)
     return np.where(np.isnan(error), np.inf, error)
+
+
+def with_errors(model: Reconstruction) -> Reconstruction:
+    """The model with the mean reprojection error of each point over its observations."""
+    num_points = len(model.points)
+    count = np.maximum(np.bincount(model.tracks.obs_point, minlength=num_points), 1)
+    total = np.bincount(model.tracks.obs_point, weights=pixel_errors(model), minlength=num_points)
+    return replace(model, error_px=total / count)
 
 
 def residual_vectors(model: Reconstruction) -> Float[np.ndarray, "obs 2"]:

@@ -16,7 +16,7 @@ All distances are in pixels of the grid that the front end looked at, `pixel_px`
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,12 +24,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import Range, Settings
 from anchorsfm.tracks.build import KeypointMatches
 
 _MIN_MATCHES = 8
 """Of a fundamental matrix; seven and less fit any."""
 _HOMOGRAPHY_ITERATIONS = 100
+_CERTAIN = 10.0
+"""Confidence of a match that is right with probability 1; one that is not right at all has 1."""
+
+Scores = Literal["confidence", "probability"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,25 +42,27 @@ class SparsifyConfig(Settings):
     """Which matches become keypoints."""
 
     confidence_percentile: Annotated[float, Range(0, 100)] = 20.0
-    """Matches below this percentile of their pair are dropped (matches of a grid only)."""
+    """Percentile of the confidences of a pair below which its matches are dropped (matches on a network's grid
+    only)."""
     min_confidence: Annotated[float, Range(0, 1_000_000)] = 1.5
-    """Matches below this are dropped."""
+    """Smallest confidence of a match that may become part of a track."""
     max_error: Annotated[float, Range(0.05, 100)] = 1.5
-    """Largest distance from the epipolar geometry, grid pixels."""
+    """Largest distance of a match from the epipolar geometry of its pair, in pixels of the front end's grid."""
     max_iterations: Annotated[int, Range(10, 1_000_000)] = 3000
-    """Of the robust estimation."""
+    """Most iterations of the robust estimation of a pair's epipolar geometry."""
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 15
-    """Pairs with fewer verified matches are dropped."""
+    """Fewest verified matches of a pair; pairs with fewer are dropped."""
     degenerate_ratio: Annotated[float, Range(0, 1)] = 0.95
-    """A pair is degenerate if a homography explains this share of the matches its epipolar geometry explains."""
+    """Share of the verified matches of a pair from which, if a homography explains them too, the pair is degenerate (a
+    plane or a rotation)."""
     merge_radius: Annotated[float, Range(0, 100)] = 1.5
-    """Coordinates closer than this are one keypoint, grid pixels."""
+    """Distance below which coordinates in an image are one keypoint, in pixels of the front end's grid."""
     suppress_radius: Annotated[float, Range(0, 1000)] = 4.0
-    """Least distance of two keypoints, grid pixels."""
+    """Smallest distance of two keypoints of an image, in pixels of the front end's grid."""
     max_keypoints: Annotated[int, Range(8, 10_000_000)] = 4096
-    """Of an image, made from matches on a grid."""
+    """Most keypoints of an image where they are made from matches on a grid."""
     max_detected_keypoints: Annotated[int, Range(8, 10_000_000)] = 12288
-    """Of an image, where the front end's detector found them: they are exact, and more of them are more points."""
+    """Most keypoints of an image where a detector found them: they are exact, and more of them are more points."""
 
 
 class PairGeometry(IntEnum):
@@ -91,6 +98,8 @@ class SparsifyResult:
 
     matches: KeypointMatches
     pairs: PairReport
+    num_unusable: int
+    """Given matches that were left out because a coordinate or the confidence is no number."""
 
 
 def sparsify(
@@ -102,6 +111,7 @@ def sparsify(
     are_keypoints: bool = False,
     are_verified: bool = False,
     focal_px: Float[np.ndarray, "image"] | None = None,
+    scores: Scores | None = None,
 ) -> SparsifyResult:
     """Verified matches between keypoints that are the same in all pairs; the order of the input is kept.
 
@@ -115,7 +125,16 @@ def sparsify(
         are_verified: the front end has checked the geometry of each pair.
         focal_px: focal lengths in original pixels (NaN where unknown); pairs that have both are verified with an
             essential matrix, principal points in the middle.
+        scores: what the matches' confidences are. "confidence": on the scale of `KeypointMatches`; "probability": of
+            being right, 0 .. 1; None: confidences, unless they look like probabilities.
+
+    Raises:
+        InputError: the matches cannot be used: arrays of different lengths, images that do not exist, a match of an
+            image with itself, probabilities outside 0 .. 1, or none above 1 with nothing said about the scale.
     """
+    num_given = len(matches.confidence)
+    matches = _usable(matches, scores, len(size_wh))
+    num_unusable = num_given - len(matches.confidence)
     pair, index = _number_pairs(matches)
     count = _Counter(len(index))
     given = count(pair)
@@ -128,12 +147,13 @@ def sparsify(
     else:
         keep, geometry = _verify_pairs(matches, pair, keep, len(index), config, pixel_px, size_wh, focal_px)
     verified = count(pair[keep])
-    matches = _select(matches, keep)
+    matches = matches.select(keep)
     if not are_keypoints:
         matches = _suppress(_merge(matches, pixel_px, config.merge_radius), pixel_px, config.suppress_radius)
     matches = _cap(matches, size_wh, config.max_detected_keypoints if are_keypoints else config.max_keypoints)
     return SparsifyResult(
         matches=matches,
+        num_unusable=num_unusable,
         pairs=PairReport(
             index=index,
             given=given,
@@ -143,6 +163,34 @@ def sparsify(
             geometry=geometry,
         ),
     )
+
+
+def _usable(matches: KeypointMatches, scores: Scores | None, num_images: int) -> KeypointMatches:
+    """Matches that are numbers throughout, with confidences on our scale."""
+    arrays = (matches.image_i, matches.image_j, matches.xy_i, matches.xy_j, matches.confidence)
+    lengths = {len(array) for array in arrays}
+    if len(lengths) > 1:
+        raise InputError(f"the arrays of the matches have different lengths: {', '.join(map(str, sorted(lengths)))}")
+    for images in (matches.image_i, matches.image_j):
+        outside = images[(images < 0) | (images >= num_images)]
+        if len(outside):
+            raise InputError(f"a match names image {outside[0]}, but there are {num_images} images, counted from 0")
+    own = np.flatnonzero(matches.image_i == matches.image_j)
+    if len(own):
+        raise InputError(f"match {own[0]} joins image {matches.image_i[own[0]]} with itself")
+    matches = matches.finite()
+    score = matches.confidence
+    if scores == "probability":
+        wrong = score[(score < 0) | (score > 1)]
+        if len(wrong):
+            raise InputError(f"the matches' scores are said to be probabilities, but one of them is {wrong[0]:g}")
+        return replace(matches, confidence=1 + (_CERTAIN - 1) * score)
+    if scores is None and len(score) and score.min() >= 0 and score.max() <= 1:
+        raise InputError(
+            f"the matches' confidences are {score.min():g} to {score.max():g}: if they are probabilities pass "
+            'scores="probability", else scores="confidence" (1 and below say nothing, 10 is certain)'
+        )
+    return matches
 
 
 class _Counter:
@@ -178,17 +226,6 @@ def _rows_of_pairs(matches: KeypointMatches, index: Int[np.ndarray, "pair 2"]) -
         return np.zeros(0, np.int64)
     base = int(index.max()) + 1
     return np.searchsorted(index[:, 0] * base + index[:, 1], matches.image_i * base + matches.image_j)
-
-
-def _select(matches: KeypointMatches, keep: np.ndarray) -> KeypointMatches:
-    """Matches of a mask or of rows."""
-    return KeypointMatches(
-        image_i=matches.image_i[keep],
-        image_j=matches.image_j[keep],
-        xy_i=matches.xy_i[keep],
-        xy_j=matches.xy_j[keep],
-        confidence=matches.confidence[keep],
-    )
 
 
 def _percentile_of_pair(
@@ -303,7 +340,7 @@ def _merge(matches: KeypointMatches, pixel_px: Float[np.ndarray, "image"], radiu
     disagreement = np.linalg.norm(moved[nodes.of_match[:, 0]] - moved[nodes.of_match[:, 1]], axis=1)
     ends = keypoint[nodes.of_match]
     merged = replace(matches, xy_i=nodes.xy[ends[:, 0]], xy_j=nodes.xy[ends[:, 1]])
-    return _one_to_one(_select(merged, disagreement <= radius), disagreement[disagreement <= radius])
+    return _one_to_one(merged.select(disagreement <= radius), disagreement[disagreement <= radius])
 
 
 def _support(matches: KeypointMatches, nodes: _Nodes) -> Float[np.ndarray, "node"]:
@@ -359,7 +396,7 @@ def _one_to_one(matches: KeypointMatches, disagreement: Float[np.ndarray, "match
     for end in (0, 1):
         key = pair[order] * len(nodes.image) + nodes.of_match[order, end]
         order = order[np.sort(np.unique(key, return_index=True)[1])]
-    return _select(matches, np.sort(order))
+    return matches.select(np.sort(order))
 
 
 def _suppress(matches: KeypointMatches, pixel_px: Float[np.ndarray, "image"], radius: float) -> KeypointMatches:
@@ -372,7 +409,7 @@ def _suppress(matches: KeypointMatches, pixel_px: Float[np.ndarray, "image"], ra
     for rows in _rows_by_image(nodes.image):
         kept = _suppressors(nodes.xy[rows] / pixel_px[nodes.image[rows[0]]], priority[rows], radius)
         stays[rows] = kept == np.arange(len(rows))
-    return _select(matches, stays[nodes.of_match].all(axis=1))
+    return matches.select(stays[nodes.of_match].all(axis=1))
 
 
 def _track_support(matches: KeypointMatches, nodes: _Nodes) -> Float[np.ndarray, "node"]:
@@ -406,7 +443,7 @@ def _cap(matches: KeypointMatches, size_wh: Int[np.ndarray, "image 2"], max_keyp
             kept = _spread(nodes.xy[rows], priority[rows], size_wh[nodes.image[rows[0]]], max_keypoints)
             stays[rows] = False
             stays[rows[kept]] = True
-    return _select(matches, stays[nodes.of_match].all(axis=1))
+    return matches.select(stays[nodes.of_match].all(axis=1))
 
 
 def _spread(

@@ -39,23 +39,24 @@ class SubpixelConfig(Settings):
     """Refinement of observations."""
 
     radius: Annotated[int, Range(2, 32)] = 6
-    """Windows are 2 radius + 1 pixels wide."""
+    """Radius in pixels of the windows that are aligned: they are 2 radius + 1 pixels wide."""
     max_iterations: Annotated[int, Range(1, 1000)] = 10
-    """Steps on each level."""
+    """Most steps of the alignment of a window on each level of the image pyramid."""
     min_score: Annotated[float, Range(-1, 1)] = 0.8
-    """Least zero-mean normalised cross-correlation of an observation with its reference at full resolution."""
+    """Smallest zero-mean normalised cross-correlation of a refined observation with the reference of its track."""
     max_sigma_px: Annotated[float, Range(0.001, 100)] = 0.25
-    """Largest standard deviation of a position, as residual and texture of its window predict it."""
+    """Largest standard deviation in pixels of a refined position, as residual and texture of its window predict it."""
     max_shift: Annotated[float, Range(0, 1000)] = 3.0
-    """An observation moves at most this many times its uncertainty, plus one pixel."""
+    """Farthest that an observation may move, in multiples of its uncertainty; one pixel is added."""
     on_failure: Literal["drop", "keep"] = "drop"
-    """What becomes of observations that do not fit: dropped, or kept where they were."""
+    """What becomes of observations whose windows do not fit: they are dropped, or kept where they were."""
     model_error: Annotated[float, Range(1e-5, 1)] = 0.012
-    """Reprojection error up to which a track is triangulated with the model given, as a share of the long side."""
+    """Largest reprojection error with which a track is triangulated to predict its windows, as a share of the long
+    side."""
     window_memory_mib: Annotated[int, Range(0, 1_000_000)] = 512
-    """Memory for the windows of references."""
+    """Memory in MiB for the windows of reference observations."""
     batch_size: Annotated[int, Range(1, 1_000_000)] = 1024
-    """Windows aligned at a time."""
+    """Windows that are aligned at a time; more need more memory."""
 
 
 class ObservationStatus(IntEnum):

@@ -40,7 +40,6 @@ _BLOCK = 16
 _MISS_PROBABILITY = 1e-4
 """Sampling of pairs stops when all-inlier pairs have been missed with at most this probability."""
 _COARSE_ANGLE_DEG = 2.0
-_MIN_DEPTH = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,7 @@ def reprojection_errors(bundle: RayBundle, points: Float[np.ndarray, "point 3"])
     camera = np.einsum("nij,nj->ni", pose[:, :, :3], world) + pose[:, :, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.hypot(*(camera[:, :2] / camera[:, 2:] - bundle.xy).T)
-    bad = ~(camera[:, 2] > _MIN_DEPTH) | ~np.isfinite(error)
+    bad = ~(camera[:, 2] > 0) | ~np.isfinite(error)
     return np.where(bad, np.inf, error)
 
 
@@ -371,7 +370,7 @@ def _two_view_points(
     wide = (sine_squared >= min_sine_squared) & (sine_squared > 1e-14)
     s = (along_r - cosine * along_q) / sine_squared
     t = (cosine * along_r - along_q) / sine_squared
-    in_front = wide & (s > _MIN_DEPTH) & (t > _MIN_DEPTH)
+    in_front = wide & (s > 0) & (t > 0)
     share = t * t / (s * s + t * t)  # 1/s^2 over 1/s^2 + 1/t^2
     points = torch.lerp(p.addcmul_(q, t), o.addcmul_(r, s), share)
     return points, wide, in_front
@@ -435,7 +434,7 @@ def _squared_errors(chunk: _Chunk, points: Float[Tensor, "3 track"]) -> Float[Te
     depth = _affine(chunk.c, chunk.d, points)
     numerator = _affine(chunk.a, chunk.b, points)
     error = torch.addcmul(numerator[0] * numerator[0], numerator[1], numerator[1]) / depth.square()
-    return torch.where((depth > _MIN_DEPTH) & (error >= 0), error, torch.inf)
+    return torch.where((depth > 0) & (error >= 0), error, torch.inf)
 
 
 def _step(

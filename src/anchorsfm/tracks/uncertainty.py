@@ -1,64 +1,329 @@
-"""How well an adjusted model holds its cameras: standard deviations of poses and intrinsics, and who is held weakly."""
+"""How well an adjusted model holds its cameras: standard deviations of poses and intrinsics, and who is held weakly.
 
-from dataclasses import dataclass
+The residuals show the noise of the observations, but errors of a model are not noise alone: matches of one image err
+together, and no lens is exactly its camera model. On a flat ground seen from straight above, such errors move the focal
+length by many times what noise would. So several parts are estimated at the optimum (see `linearised`) and summed:
+
+* noise: the covariance that the points' own parts of the gradient show, whatever the distribution of the residuals;
+* what the model's photographs disagree about: the delete-a-group jackknife (Quenouille 1949, Tukey 1958) over groups of
+  photographs, with the bias that it finds; it contains noise, so the larger of both counts;
+* what the lens may do beyond its camera model, as far as expectation and observations allow ("consider" parameters,
+  Schmidt 1966): the step that the estimates would take with these terms, and the spread that they add; and how far the
+  focal length of other camera models that predict held-out observations nearly as well is from the chosen one's.
+
+Gauge: where neither poses nor positions are given, deviations are those against the cameras as a whole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from anchorsfm.colmap.covariance import intrinsics_covariances, pose_uncertainty
+from anchorsfm.colmap.bundle import BundleOptions, Held
+from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.residuals import residual_variance_px2
+from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.lens import LensChoice
+from anchorsfm.tracks.linearised import (
+    NUM_FURTHER,
+    Linearised,
+    NormalEquations,
+    gauge_directions,
+    linearise,
+    normal_equations,
+    solve,
+    with_further_distortion,
+)
+from anchorsfm.tracks.points import with_points
 
+MAX_UNKNOWNS = 3200
+"""Of one joint estimate, whose cost grows with their cube: about 500 views. Of larger models the intrinsics are judged
+from the first views that fit, with which they are less well determined, and the poses not at all."""
 WEAK_POSITION = 0.01
-"""An image is weakly held if its position is uncertain by more than this share of the scene size ..."""
+"""An image is weakly held if its position is uncertain by more than this share of the scene size, or ..."""
 WEAK_ROTATION_DEG = 0.5
-"""... or its rotation by more than this ..."""
-WEAK_FACTOR = 5.0
-"""... or if either is this many times the median of all images and above a tenth of those limits."""
+"""... its rotation by more than this, ..."""
+WEAK_FACTORS = (2.0, 5.0)
+"""... and by more than the first times the median of all images; or by the second times and a tenth of those limits.
+What all images share says that the model is uncertain, not which images are."""
+_NUM_GROUPS = 8
+"""Of the jackknife: views that follow each other, which are neighbours as a rule."""
+_MIN_VIEWS = 4
+"""Fewer are not left out in turn; groups of points are."""
+_WORSE = 0.04
+"""Camera models whose held-out score is larger by this share still count, three times this hardly: exp(-x^2 / 2)."""
+_RADIAL, _OTHER, _CENTRE = 0.01, 0.001, 0.0075
+"""What is expected of a lens beyond its camera model; see `with_further_distortion`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelUncertainty:
-    """Standard deviations of one model; NaN where unknown, 0 where a value was given and held."""
+class Deviations:
+    """Standard deviations; NaN where unknown, 0 where a value was given and held."""
 
-    scene_size: float
-    """Radius of points and cameras together, in world units: what positions are compared with."""
     position: Float[np.ndarray, "view"]
-    """World units."""
+    """World units; root of the summed variances of the coordinates."""
     rotation_deg: Float[np.ndarray, "view"]
+    """The same of the rotation vector."""
     camera_params: tuple[tuple[float, ...] | None, ...]
     """Of every camera in COLMAP's parameter order; None where nothing was estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelUncertainty(Deviations):
+    """How far one model may be off, errors of the model included."""
+
+    noise: Deviations
+    """What the noise of the observations alone makes."""
+    scene_size: float
+    """Radius of points and cameras together, in world units: what positions are compared with."""
     weak: Bool[np.ndarray, "view"]
     """Images that are weakly held."""
     metric: bool
     """Whether the world unit is that of given poses (metres, as a rule)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """A linearised model and what the adjustment was free to change."""
+
+    model: Reconstruction
+    lin: Linearised
+    unknowns: Int[np.ndarray, "free"]
+    """Columns: poses, then camera parameters."""
+    held: Held
+
+    def of_views(self, columns: Int[np.ndarray, "free"]) -> Bool[np.ndarray, "free"]:
+        """Which columns belong to poses."""
+        return columns < 6 * len(self.model.image)
+
+
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
-    """Uncertainty of a model at its optimum, from the noise that its own residuals show."""
+    """Uncertainty of a model at its optimum."""
     model, held = result.model, result.held
-    variance = residual_variance_px2(model)
-    poses = pose_uncertainty(model, result.options, held, variance)
-    position = np.where(held.pose, 0.0, poses.position)
-    rotation_deg = np.where(held.pose, 0.0, poses.rotation_deg)
-    covariances = intrinsics_covariances(model, result.options, held, variance)
-    centred = model.points - np.median(model.points, axis=0)
-    centres = camera_centres(model.cam_from_world)
-    spread = np.median((centred**2).sum(1)) + ((centres - centres.mean(0)) ** 2).sum(1).mean()
-    size = float(np.sqrt(spread))
+    size = _scene_size(model)
+    part = _part_that_fits(result)
+    variance, noise = _variances(part)
+    total = _deviations(result, part, variance)
+    weak = _stands_out(total.position / max(size, 1e-12), WEAK_POSITION)
     return ModelUncertainty(
+        position=total.position,
+        rotation_deg=total.rotation_deg,
+        camera_params=total.camera_params,
+        noise=_deviations(result, part, noise),
         scene_size=size,
-        position=position,
-        rotation_deg=rotation_deg,
-        camera_params=tuple(None if c is None else tuple(np.sqrt(np.diag(c)).tolist()) for c in covariances),
-        weak=_stands_out(position / max(size, 1e-12), WEAK_POSITION) | _stands_out(rotation_deg, WEAK_ROTATION_DEG),
+        weak=weak | _stands_out(total.rotation_deg, WEAK_ROTATION_DEG),
         metric=held.sets_frame,
     )
+
+
+def _deviations(result: AdjustResult, part: AdjustResult, variance: Float[np.ndarray, "unknown"]) -> Deviations:
+    """Of a model from the variances of the part of it that was looked at."""
+    num, held = len(part.model.image), result.held
+    poses = variance[: 6 * num].reshape(-1, 6)
+    if num < len(result.model.image):
+        poses = np.full((len(result.model.image), 6), np.nan)
+    seen, first, params = set(part.model.camera_index.tolist()), 6 * num, []
+    for row, camera in enumerate(result.model.cameras):
+        deviation = np.sqrt(variance[first : first + len(camera.params)])
+        first += len(camera.params)
+        estimated = row in seen and not held.camera[row] and bool(_free_params(camera, result.options))
+        params.append(tuple(deviation.tolist()) if estimated else None)
+    return Deviations(
+        position=np.where(held.pose, 0.0, np.sqrt(poses[:, 3:].sum(axis=1))),
+        rotation_deg=np.where(held.pose, 0.0, np.degrees(np.sqrt(poses[:, :3].sum(axis=1)))),
+        camera_params=tuple(params),
+    )
+
+
+def _scene_size(model: Reconstruction) -> float:
+    centred = model.points - np.median(model.points, axis=0)
+    centres = camera_centres(model.cam_from_world)
+    return float(np.sqrt(np.median((centred**2).sum(1)) + ((centres - centres.mean(0)) ** 2).sum(1).mean()))
+
+
+def _free_params(camera: Camera, options: BundleOptions) -> list[int]:
+    focal, centre = set(focal_rows(camera)), set(principal_point_rows(camera))
+    free = {
+        *(focal if options.refine_focal else ()),
+        *(centre if options.refine_principal_point else ()),
+        *(set(range(len(camera.params))) - focal - centre if options.refine_distortion else ()),
+    }
+    return sorted(free)
+
+
+def _part_that_fits(result: AdjustResult) -> AdjustResult:
+    """The model, or of a large one its first views."""
+    model = result.model
+    params = np.array([len(camera.params) for camera in model.cameras])
+    met = [len(set(model.camera_index[: k + 1].tolist())) for k in range(len(model.image))]
+    unknowns = 6 * np.arange(1, len(met) + 1) + np.array(met) * int(params.max())
+    count = max(int((unknowns <= MAX_UNKNOWNS).sum()), 2)
+    if count >= len(model.image):
+        return result
+    tracks, points = select_observations(model.tracks, np.isin(model.tracks.obs_image, model.image[:count]))
+    first = replace(
+        with_points(model, tracks, model.points[points]),
+        image=model.image[:count],
+        cam_from_world=model.cam_from_world[:count],
+        camera_index=model.camera_index[:count],
+    )
+    held, priors = result.held, result.held.positions
+    if priors is not None:
+        priors = replace(priors, position=priors.position[:count])
+    return replace(result, model=first, held=replace(held, pose=held.pose[:count], positions=priors))
+
+
+def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Float[np.ndarray, "unknown"]]:
+    """Of all columns of the linearised model, and those by noise alone; 0 where nothing was free."""
+    model, held = result.model, result.held
+    lin = linearise(model, result.options.loss_scale_px)
+    frozen = held.pose & held.sets_frame
+    free = [6 * view + k for view in np.flatnonzero(~frozen).tolist() for k in range(6)]
+    for row, camera in enumerate(model.cameras):
+        if not held.camera[row] and (model.camera_index == row).any():
+            free += [lin.first_param[row] + k for k in _free_params(camera, result.options)]
+    variance, by_noise = np.zeros((2, lin.by_unknown.shape[1]))
+    problem = _Problem(model=model, lin=lin, unknowns=np.array(free, np.int64), held=held)
+    if len(free) and len(lin.point):
+        noise, extra = _noise_and_lens(problem)
+        by_noise[free] = noise
+        variance[free] = np.maximum(noise, _jackknife(problem)) + extra + _other_lenses(problem, result.lenses)
+    return variance, by_noise
+
+
+def _noise_and_lens(problem: _Problem) -> tuple[Float[np.ndarray, "free"], Float[np.ndarray, "free"]]:
+    """Variances by noise alone, and what further distortion of the lenses adds to them."""
+    model, held, num = problem.model, problem.held, len(problem.unknowns)
+    lin = with_further_distortion(problem.lin, model, radial=_RADIAL, other=_OTHER, centre=_CENTRE)
+    further = problem.lin.by_unknown.shape[1] + np.flatnonzero(np.repeat(~held.camera, NUM_FURTHER))
+    if num + len(further) > MAX_UNKNOWNS:  # a camera for every image: there is no telling what each of them does
+        further = further[:0]
+    columns = np.concatenate([problem.unknowns, further])
+    equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
+    hessian, outer = equations.hessian, equations.outer
+    noise = _sandwich(hessian[:num, :num], outer[:num, :num])
+    unit = float(np.median(np.diag(outer)[:num] / np.maximum(np.diag(hessian)[:num], 1e-300)))
+    expected = np.arange(num, len(columns))
+    hessian[expected, expected] += unit
+    step = solve(hessian, equations.gradient[:, None])[:num, 0]
+    return noise, np.maximum(_sandwich(hessian, outer)[:num] - noise, 0) + step**2
+
+
+def _other_lenses(problem: _Problem, lenses: Sequence[LensChoice]) -> Float[np.ndarray, "free"]:
+    """Variances by the focal lengths of other camera models, and by what moves along with the focal length."""
+    lin, columns = problem.lin, problem.unknowns
+    variance = np.zeros(len(columns))
+    spreads = [(row, _focal_spread_px(choice)) for row, choice in enumerate(lenses)]
+    wanted = [(row, spread) for row, spread in spreads if spread > 0]
+    if not wanted:
+        return variance
+    equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
+    for row, spread in wanted:
+        focal = np.isin(columns, lin.first_param[row] + np.array(focal_rows(problem.model.cameras[row])))
+        if focal.any():
+            response = solve(equations.hessian, focal[:, None].astype(np.float64))[:, 0]
+            variance += (spread * response / response[focal].mean()) ** 2
+    return variance
+
+
+def _focal_spread_px(choice: LensChoice) -> float:
+    """Largest difference of another model's focal length, the less weighed the worse that model predicts."""
+    trials = {trial.camera_model: trial for trial in choice.trials}
+    chosen = trials.get(choice.camera_model)
+    if chosen is None or chosen.focal_px is None:
+        return 0.0
+    return max(
+        abs(trial.focal_px - chosen.focal_px)
+        * float(np.exp(-((max(trial.score / chosen.score - 1, 0.0) / _WORSE) ** 2) / 2))
+        for trial in trials.values()
+        if trial.focal_px is not None
+    )
+
+
+def _jackknife(problem: _Problem) -> Float[np.ndarray, "free"]:
+    """Mean square errors that estimates without groups of views show, for what is left of them."""
+    lin, columns = problem.lin, problem.unknowns
+    steps = np.full((_NUM_GROUPS, len(columns)), np.nan)
+    for group, keep in enumerate(_groups(problem)):
+        keep = _connected(lin, keep)
+        views = np.unique(lin.view[keep])
+        if len(views) < 2:
+            continue
+        rest = np.flatnonzero(~problem.of_views(columns) | np.isin(columns // 6, views))
+        equations = _equations(problem, lin, columns[rest], keep)
+        steps[group, rest] = -solve(equations.hessian, equations.gradient[:, None])[:, 0]
+    num = int(np.isfinite(steps).any(axis=1).sum())
+    if num < 2:
+        return np.zeros(len(columns))
+    known = np.isfinite(steps)
+    count = np.maximum(known.sum(axis=0), 1)
+    steps = np.where(known, steps, 0.0)
+    mean = steps.sum(axis=0) / count
+    spread = np.where(known, (steps - mean) ** 2, 0.0).sum(axis=0) / count
+    return np.asarray((num - 1) * spread + ((num - 1) * mean) ** 2)
+
+
+def _groups(problem: _Problem) -> list[Bool[np.ndarray, "obs"]]:
+    """Observations that are kept when each of the groups is left out."""
+    num, lin = len(problem.model.image), problem.lin
+    if num >= _MIN_VIEWS:
+        count = min(num, _NUM_GROUPS)
+        return [lin.view * count // num != group for group in range(count)]
+    points = problem.model.points
+    _, _, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    rank = np.argsort(np.argsort(points @ axes[0]))  # slices of the scene across its longest extent
+    return [(rank * _NUM_GROUPS // len(points))[lin.point] != group for group in range(_NUM_GROUPS)]
+
+
+def _connected(lin: Linearised, keep: Bool[np.ndarray, "obs"]) -> Bool[np.ndarray, "obs"]:
+    """Those observations that belong to the largest set of views which points hold together."""
+    num = int(lin.view.max()) + 1
+    size = num + int(lin.point.max()) + 1
+    links = coo_array((np.ones(int(keep.sum())), (lin.view[keep], num + lin.point[keep])), shape=(size, size))
+    label = connected_components(links, directed=False)[1][:num]
+    seen = np.bincount(lin.view[keep], minlength=num) > 0
+    return keep & (label == np.bincount(label[seen]).argmax())[lin.view]
+
+
+def _equations(
+    problem: _Problem, lin: Linearised, columns: Int[np.ndarray, "free"], keep: Bool[np.ndarray, "obs"]
+) -> NormalEquations:
+    """Normal equations with position priors, or with a gauge where nothing sets the frame."""
+    equations = normal_equations(lin, columns, keep)
+    hessian, gradient, outer = equations.hessian, equations.gradient, equations.outer
+    poses = columns[problem.of_views(columns)]
+    priors, own = problem.held.positions, problem.model.cam_from_world
+    if not problem.held.sets_frame:
+        directions = gauge_directions(own[np.unique(poses // 6)])
+        weight = np.maximum(np.diag(hessian)[: len(poses)], 1e-300)
+        directions = directions / np.sqrt((directions**2 / weight[:, None]).sum(axis=0))
+        hessian[: len(poses), : len(poses)] += directions @ directions.T
+    elif priors is not None and not problem.held.pose.any():
+        # their variance is known, unlike that of the observations
+        away = (camera_centres(own) - priors.position)[poses // 6, np.maximum(poses % 6 - 3, 0)]
+        rows = np.flatnonzero((poses % 6 >= 3) & np.isfinite(away))
+        hessian[rows, rows] += 1 / priors.sigma**2
+        gradient[rows] += away[rows] / priors.sigma**2
+        outer[rows, rows] += 1 / priors.sigma**2
+    return equations
+
+
+def _sandwich(
+    hessian: Float[np.ndarray, "free free"], outer: Float[np.ndarray, "free free"]
+) -> Float[np.ndarray, "free"]:
+    """Diagonal of H^-1 G H^-1."""
+    half = solve(hessian, outer)
+    return np.maximum(np.diag(solve(hessian, half.T)), 0)
 
 
 def _stands_out(deviation: Float[np.ndarray, "view"], limit: float) -> Bool[np.ndarray, "view"]:
     known = deviation[np.isfinite(deviation)]
     typical = float(np.median(known)) if len(known) else 0.0
+    clear, much = (factor * typical for factor in WEAK_FACTORS)
     with np.errstate(invalid="ignore"):
-        return (deviation > limit) | (deviation > max(WEAK_FACTOR * typical, limit / 10))
+        return (deviation > max(limit, clear)) | (deviation > max(limit / 10, much))

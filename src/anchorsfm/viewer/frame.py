@@ -41,7 +41,7 @@ class ShownFrame:
 
 def shown_frame(cam_from_world: Float[np.ndarray, "view 3 4"], points: Float[np.ndarray, "point 3"]) -> ShownFrame:
     """The frame for a model: up is z, most points and cameras lie within SCENE_RADIUS of the origin."""
-    up = up_direction(cam_from_world)
+    up = up_direction(cam_from_world, points)
     aside = np.eye(3)[np.argmin(np.abs(up))]
     x = np.cross(up, aside)
     x /= np.linalg.norm(x)

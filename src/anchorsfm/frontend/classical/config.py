@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Annotated
 
-from anchorsfm.scene.settings import Range, Seed, Settings
+from anchorsfm.scene.settings import FocalRange, Range, Seed, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +27,11 @@ class MatchingConfig(Settings):
     max_ratio: Annotated[float, Range(0.1, 1)] = 0.85
     """Largest ratio of the distances to the best and the second best descriptor."""
     max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = 1.5
-    """Largest distance to the epipolar line, in pixels of an image with a long side of 1024."""
+    """Largest distance of a verified match from its epipolar line, in pixels of an image with a long side of 1024."""
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
-    """A pair with fewer verified matches is unmatched."""
+    """Fewest verified matches of a pair; a pair with fewer counts as unmatched."""
     min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.15
-    """A pair whose verified matches are a smaller share of all its matches is unmatched (chance agreement)."""
+    """Smallest share of its matches that a pair must verify; below, they count as agreeing by chance."""
     seed: Seed | None = None
     """Seed of the random samples, where it is not that of the run (--seed)."""
 
@@ -41,13 +41,16 @@ class IntrinsicsConfig(Settings):
     """Focal lengths, one per camera, from the photographs' own record or from the pairs."""
 
     typical_focal: Annotated[float, Range(0.2, 20)] = 1.1
-    """Focal length over long side that is assumed where nothing else is known."""
+    """Focal length assumed where nothing is known, as a multiple of the long side."""
     typical_focal_spread: Annotated[float, Range(0.01, 5)] = 0.5
-    """Standard deviation of the logarithm of the above over all cameras."""
+    """Standard deviation of the logarithm of focal lengths about `typical_focal`, over all cameras."""
+    focal_range: FocalRange = (0.2, 20.0)
+    """Shortest and longest focal length that pairs can show, as multiples of the long side."""
     recorded_focal_spread: Annotated[float, Range(0, 5)] = 0.1
-    """Standard deviation of the logarithm of the error of recorded focal lengths; 0 takes them as exact."""
+    """Standard deviation of the error of recorded focal lengths (logarithm); 0 takes them as exact."""
     max_recorded_error: Annotated[float, Range(0, 5)] = 0.25
-    """A recorded focal length is ignored when many pairs agree on one that differs by more (log ratio)."""
+    """Disagreement (logarithm of the ratio) from which a recorded focal length is ignored, if many pairs agree on
+    another."""
     estimate_distortion: bool = True
     """Look for strong lens distortion (action cameras, fisheyes) and work on undistorted pictures where it is found."""
     min_distortion_gain: Annotated[float, Range(0, 10)] = 0.05
@@ -59,9 +62,11 @@ class TwoViewConfig(Settings):
     """Relative pose of each pair and what it says about the pair."""
 
     min_parallax_deg: Annotated[float, Range(0, 90)] = 0.3
-    """Pairs whose rays meet at a smaller median angle count as pure rotation: their depth is unknown."""
+    """Smallest median angle in degrees between the rays of a pair; pairs below count as pure rotation, without
+    depth."""
     max_rotation_inlier_ratio: Annotated[float, Range(0, 1)] = 0.95
-    """Pairs of which a rotation alone explains a larger share of the matches count as pure rotation."""
+    """Largest share of the matches that a rotation alone may explain; pairs above count as pure rotation, without
+    depth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,27 +74,29 @@ class DenseConfig(Settings):
     """Dense depth of both images of a pair: plane sweep with semi-global aggregation."""
 
     enabled: bool = True
-    """Off: only matches. The mappers beside the alignment need no more."""
+    """Compute dense depth of pairs. Off leaves only matches, which are all that mappers other than the alignment
+    need where no dense cloud is made either."""
     size: Annotated[int, Range(64, 8192)] = 512
-    """Long side of the grid in pixels; the sides may be up to 3 % less so that both are scaled alike."""
+    """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
+    scaled alike."""
     plane_step_px: Annotated[float, Range(0.01, 16)] = 1.0
     """Distance between neighbouring depth planes in pixels of the other image: 1 for quality, 2 for speed."""
     min_planes: Annotated[int, Range(2, 1024)] = 24
-    """Fewest depth planes."""
+    """Smallest number of depth planes that are swept for a pair."""
     max_planes: Annotated[int, Range(2, 1024)] = 160
-    """Most depth planes; bounds memory and time of a pair with a wide range of depths."""
+    """Largest number of depth planes that are swept for a pair; bounds memory and time where depths vary widely."""
     window_radius: Annotated[int, Range(1, 15)] = 3
-    """Radius of the correlation window: 3 compares 7x7 pixels."""
+    """Radius of the correlation window in pixels: 3 compares 7x7 pixels."""
     refine: bool = True
-    """Refine the depth below the plane distance by local alignment of the windows."""
+    """Refine depth below the distance of the planes, by local alignment of the windows."""
     match_stride: Annotated[int, Range(0, 256)] = 8
-    """Every how many pixels a dense correspondence is offered; 0 offers keypoint matches only."""
+    """Stride in pixels of the dense correspondences of a pair; 0 takes matches of keypoints only."""
     match_weight: Annotated[float, Range(0, 1)] = 0.4
-    """Share of a pixel's confidence (above 1) that its dense correspondence gets. It was searched for along the
-    epipolar line, so it says how far away a point is, which ties the scales of few, wide views together; but all of a
-    pair's repeat the relative pose they were found with, errors included, and would outweigh the keypoint matches."""
+    """Share of a pixel's confidence (above 1) that its dense correspondence gets. Dense correspondences tie the scales
+    of few, wide views together; but all of a pair's repeat the relative pose they were found with, errors included, and
+    would outweigh the matches of keypoints."""
     min_region_px: Annotated[int, Range(0, 1_000_000)] = 150
-    """Connected regions of consistent depth with fewer pixels are not trusted (at a long side of 512)."""
+    """Smallest connected region of consistent depth that is trusted, in pixels of a picture of 512x384."""
 
     def check_together(self) -> None:
         if self.min_planes > self.max_planes:

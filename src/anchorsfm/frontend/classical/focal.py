@@ -25,8 +25,8 @@ from anchorsfm.scene.images import ImageSet
 
 MIN_INLIERS = 50
 """Pairs with fewer verified matches do not determine a focal length."""
-FOCAL_RANGE = (0.3, 4.0)
-"""Sensible focal lengths over the long side."""
+USUAL_RANGE = (0.3, 4.0)
+"""Focal lengths over the long side that most lenses have: others are errors unless most pairs agree on them."""
 MAX_HOMOGRAPHY_RATIO = 0.8
 """Pairs of which a homography explains a larger share (plane, rotation) do not determine a focal length."""
 MIN_CONTRADICTING_PAIRS = 5
@@ -40,6 +40,8 @@ DEGENERATE_BIAS = 0.4
 """The same where nearly all pairs are degenerate, as over flat ground seen from the air."""
 MAX_CONTRADICTING_SCATTER = 0.2
 """Pairs overrule a recorded focal length only if they agree this well among themselves (log)."""
+AT_BOUND = 0.02
+"""A fit that ends so close to the usual range (log) wanted to leave it."""
 RESIDUAL_SIGMA = 0.01
 """Typical relative difference of the singular values of K_j^T F K_i at the true focal lengths, for 100 inliers."""
 
@@ -90,8 +92,6 @@ def gather_evidence(
         epipolar = {**ransac, "max_epipolar_error": max_error_px}
         pair, _ = poselib.estimate_shared_focal_relative_pose(xy_i, xy_j, np.zeros(2), epipolar, {})
         shared = float(pair.camera1.focal())
-        if not FOCAL_RANGE[0] < shared / REFERENCE_SIZE < FOCAL_RANGE[1]:
-            shared = np.nan
     return FocalEvidence(num_inliers=num, fundamental=scaled, homography_ratio=ratio, shared_focal=shared)
 
 
@@ -137,7 +137,7 @@ def estimate_focals_px(
 def _device_focal(recorded: Float[np.ndarray, "view"], own: list[FocalEvidence], config: IntrinsicsConfig) -> float:
     """Log focal length of one device from its record and its own pairs; NaN if neither says anything."""
     recorded = recorded[np.isfinite(recorded)]
-    measured = _measure(own)
+    measured = _measure(own, config.focal_range)
     if len(recorded) == 0:
         if measured is None:
             return np.nan
@@ -161,14 +161,14 @@ class _Measured:
     is_reliable: bool
 
 
-def _measure(own: list[FocalEvidence]) -> _Measured | None:
+def _measure(own: list[FocalEvidence], focal_range: tuple[float, float]) -> _Measured | None:
     """Weighted median over the pairs of one device; None if they are too few."""
     tried = [e for e in own if e.num_inliers >= MIN_INLIERS]
-    usable = [e for e in tried if np.isfinite(e.shared_focal)]
+    usable = _believable(tried, focal_range)
     if len(usable) < MIN_OWN_PAIRS:
         return None
     log_focal = np.log([e.shared_focal for e in usable])
-    weight = np.array([e.weight for e in usable])
+    weight = _weights(usable)
     low, median, high = (_weighted_quantile(log_focal, weight, q) for q in (0.25, 0.5, 0.75))
     scatter = (high - low) / 1.35
     # where most pairs are degenerate the others are nearly so, and all err in the same direction
@@ -176,6 +176,25 @@ def _measure(own: list[FocalEvidence]) -> _Measured | None:
     spread = float(np.hypot(scatter, SINGLE_PAIR_SPREAD) / np.sqrt(len(usable)) + bias)
     is_reliable = len(usable) >= max(MIN_CONTRADICTING_PAIRS, len(tried) / 3) and scatter < MAX_CONTRADICTING_SCATTER
     return _Measured(log_focal=median, spread=spread, is_reliable=is_reliable)
+
+
+def _believable(tried: list[FocalEvidence], focal_range: tuple[float, float]) -> list[FocalEvidence]:
+    """Pairs with a usual focal length, or, where the median over pairs is unusual, all with one in the range."""
+    possible = [e for e in tried if _lies_in(e.shared_focal, focal_range)]
+    if possible:
+        median = _weighted_quantile(np.array([e.shared_focal for e in possible]), _weights(possible), 0.5)
+        if not _lies_in(median, USUAL_RANGE):
+            return possible
+    return [e for e in possible if _lies_in(e.shared_focal, USUAL_RANGE)]
+
+
+def _lies_in(focal: float, focal_range: tuple[float, float]) -> bool:
+    """False for NaN."""
+    return focal_range[0] < focal / REFERENCE_SIZE < focal_range[1]
+
+
+def _weights(evidence: list[FocalEvidence]) -> Float[np.ndarray, "pair"]:
+    return np.array([e.weight for e in evidence])
 
 
 def _weighted_quantile(value: Float[np.ndarray, "sample"], weight: Float[np.ndarray, "sample"], share: float) -> float:
@@ -208,10 +227,12 @@ def _joint_fit(
         prior = (log_free - typical) / config.typical_focal_spread
         return np.concatenate([weight * essential_residual(fundamental, np.exp(value[ends])), prior])
 
-    low, high = np.log(np.array(FOCAL_RANGE) * REFERENCE_SIZE)
-    start = np.full(len(free), float(np.clip(typical, low + 1e-3, high - 1e-3)))
-    fit = least_squares(residual, start, bounds=(low, high), loss="cauchy", f_scale=1.0)
-    filled[free] = fit.x
+    for bounds in (USUAL_RANGE, config.focal_range):
+        low, high = np.log(np.array(bounds) * REFERENCE_SIZE)
+        start = np.clip(filled[free], low + 1e-3, high - 1e-3)
+        filled[free] = least_squares(residual, start, bounds=(low, high), loss="cauchy", f_scale=1.0).x
+        if (np.minimum(filled[free] - low, high - filled[free]) > AT_BOUND).all():
+            break
     return filled
 
 

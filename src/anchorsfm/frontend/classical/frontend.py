@@ -27,17 +27,17 @@ class ClassicalFrontend(Settings):
     """Predictions from classical two-view geometry and stereo: needs neither a GPU nor downloaded weights."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
-    """Keypoints of every image."""
+    """Keypoints and descriptors of every image."""
     matching: MatchingConfig = field(default_factory=MatchingConfig)
-    """Matches of every pair and their verification."""
+    """Matching of keypoints, and verification of the matches of every pair."""
     intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
-    """Focal lengths."""
+    """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
     """Relative pose of every pair."""
     dense: DenseConfig = field(default_factory=DenseConfig)
-    """Dense depth of every pair."""
+    """Dense depth of every pair, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
-    """Threads."""
+    """Threads of the front end; results do not depend on them."""
 
     def for_run(self, run: RunSettings) -> "ClassicalFrontend":
         """With what the run says where these settings leave it open."""

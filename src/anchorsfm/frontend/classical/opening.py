@@ -31,7 +31,7 @@ from anchorsfm.stereo.grid import make_grid
 
 Output = TypeVar("Output")
 
-VERSION = 4
+VERSION = 5
 """Raise when the algorithm changes its results: cached results of older versions are then ignored."""
 MATCH_CONFIDENCE = 11.0
 """Confidence above 1 of a keypoint match that fits the geometry of its pair exactly."""

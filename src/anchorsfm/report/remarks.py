@@ -1,0 +1,94 @@
+"""What a reader of a model should know before relying on it, in one line each."""
+
+import numpy as np
+
+from anchorsfm.colmap.cameras import focal_length_px, focal_rows
+from anchorsfm.report.figures import short
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.degeneracy import FEW_POINTS, describe_degeneracy
+from anchorsfm.tracks.uncertainty import WEAK_POSITION, ModelUncertainty
+
+UNDETERMINED = 0.05
+"""A focal length is undetermined if its standard deviation is larger than this share of it."""
+CONTRADICTION = 0.1
+"""A recorded focal length is contradicted by an estimate that differs by more than this share of it."""
+_MAX_CAMERAS = 3
+"""Remarks of a kind about single cameras."""
+
+
+def model_remarks(result: AdjustResult, uncertainty: ModelUncertainty, images: ImageSet) -> tuple[str, ...]:
+    """Remarks about one model; none if nothing is unusual.
+
+    `images` knows the recorded focal lengths.
+    """
+    model = result.model
+    return (
+        *_shape(model),
+        *_positions(uncertainty),
+        *_focal_lengths(model, uncertainty, images),
+        *_failures(result.failed_steps),
+    )
+
+
+def _failures(steps: int) -> list[str]:
+    if not steps:
+        return []
+    return [f"{steps} steps of the adjustment could not be computed: cameras in one place, or hardly any points"]
+
+
+def _shape(model: Reconstruction) -> list[str]:
+    found, remarks = describe_degeneracy(model), []
+    if found.views == 2:
+        remarks.append(
+            f"two views and {found.points} points: no third view checks them; focal length and distortion are a guess "
+            "unless they were given"
+        )
+    elif found.points < FEW_POINTS:
+        remarks.append(f"only {found.points} points hold {found.views} views together: poses may be wrong")
+    if found.is_narrow:
+        remarks.append(
+            f"the cameras hardly moved (median angle between rays {found.angle_deg:.1f} degrees): directions are "
+            "determined, positions and depths hardly"
+        )
+    if found.is_flat:
+        remarks.append(
+            f"the points lie in a plane (within {_percent(found.thickness)} of their distance): focal length, "
+            "distortion and distance of the cameras are determined only as far as views are tilted against each other"
+        )
+    return remarks
+
+
+def _positions(uncertainty: ModelUncertainty) -> list[str]:
+    known = uncertainty.position[np.isfinite(uncertainty.position)]
+    share = float(np.median(known)) / max(uncertainty.scene_size, 1e-12) if len(known) else 0.0
+    if share <= WEAK_POSITION:
+        return []
+    return [f"positions are uncertain by {_percent(share)} of the scene size (median of the images)"]
+
+
+def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images: ImageSet) -> list[str]:
+    undetermined, contradicted = [], []
+    for row, camera in enumerate(model.cameras):
+        deviations = uncertainty.camera_params[row]
+        if deviations is None:
+            continue
+        focal_px, sigma_px = focal_length_px(camera), float(np.mean(np.array(deviations)[focal_rows(camera)]))
+        if sigma_px == 0:
+            continue
+        claim = f"camera {row}: focal length {focal_px:.0f} px +- {short(sigma_px, 2):g} estimated"
+        recorded = images.focal_prior_px[model.image[model.camera_index == row]]
+        recorded_px = float(np.median(recorded)) if len(recorded) and np.isfinite(recorded).all() else np.nan
+        if abs(focal_px - recorded_px) > CONTRADICTION * recorded_px:
+            contradicted.append(
+                f"{claim}, {recorded_px:.0f} px recorded (EXIF): they contradict each other; if the record is right, "
+                f"--focal-px {recorded_px:.0f} keeps it"
+            )
+        elif sigma_px > UNDETERMINED * focal_px:
+            undetermined.append(f"{claim}: undetermined; give --focal-px or add tilted views")
+    return contradicted[:_MAX_CAMERAS] + undetermined[:_MAX_CAMERAS]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"

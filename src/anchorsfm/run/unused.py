@@ -1,0 +1,44 @@
+"""Settings that were changed and have no effect in a run, because of other settings."""
+
+from collections.abc import Iterator, Sequence
+
+_OF_GRID_MATCHES = tuple(
+    f"sparsify.{name}"
+    for name in (
+        "confidence_percentile",
+        "max_error",
+        "max_iterations",
+        "min_inliers",
+        "degenerate_ratio",
+        "merge_radius",
+        "suppress_radius",
+        "max_keypoints",
+    )
+)
+
+
+def without_effect(
+    changed: Sequence[str],
+    *,
+    frontend: str,
+    mapper: str,
+    dense: bool,
+    refines_keypoints: bool,
+    has_known_model: bool,
+) -> Iterator[str]:
+    """One line for each reason why some of the changed settings (dotted names) are not used."""
+    classical, aligned = frontend == "classical", mapper == "align"
+    for unused, names, reason in (
+        (not aligned, ("align.",), f"the mapper is {mapper}"),
+        (not (aligned or dense), ("graph.",), "neither an alignment nor a dense cloud is made"),
+        (not classical, ("classical.",), f"the front end is {frontend}"),
+        (frontend != "mast3r", ("mast3r.",), f"the front end is {frontend}"),
+        (classical, _OF_GRID_MATCHES, "the front end classical verifies its matches and finds exact keypoints itself"),
+        (not classical, ("sparsify.max_detected_keypoints",), f"the front end {frontend} has no detector"),
+        (not refines_keypoints, ("subpixel.",), "keypoints are not refined"),
+        (not has_known_model, ("known.",), "no known model is given"),
+        (not dense, ("cloud.",), "no dense cloud is made"),
+    ):
+        found = [name for name in changed if name.startswith(names)] if unused else []
+        if found:
+            yield f"without effect, because {reason}: {', '.join(found)}"

@@ -1,0 +1,34 @@
+"""Settings that other settings leave without effect are said."""
+
+import pytest
+
+from anchorsfm.run.unused import without_effect
+
+USED = {"frontend": "classical", "mapper": "align", "dense": True, "refines_keypoints": True, "has_known_model": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "otherwise", "reason"),
+    [
+        ("align.niter1", {"mapper": "tracks"}, "the mapper is tracks"),
+        ("graph.subsample", {"mapper": "global", "dense": False}, "neither an alignment nor"),
+        ("classical.dense.size", {"frontend": "mast3r"}, "the front end is mast3r"),
+        ("subpixel.radius", {"refines_keypoints": False}, "keypoints are not refined"),
+        ("known.use_poses", {"has_known_model": False}, "no known model"),
+        ("cloud.mesh", {"dense": False}, "no dense cloud"),
+        ("sparsify.max_detected_keypoints", {"frontend": "mast3r"}, "has no detector"),
+    ],
+)
+def test_each_group_has_its_reason(name: str, otherwise: dict, reason: str) -> None:
+    assert not list(without_effect([name, "adjust.min_angle_deg", "seed"], **USED))
+    (line,) = without_effect([name, "adjust.min_angle_deg", "seed"], **{**USED, **otherwise})
+    assert line.startswith(f"without effect, because {reason}") or reason in line
+    assert line.endswith(f": {name}")
+
+
+def test_settings_of_a_network_are_said_with_the_classical_front_end() -> None:
+    changed = ["mast3r.device", "sparsify.merge_radius", "sparsify.max_error", "sparsify.min_confidence"]
+    first, second = without_effect(changed, **USED)
+    assert first.endswith("the front end is classical: mast3r.device")
+    assert second.endswith(": sparsify.merge_radius, sparsify.max_error")
+    assert len(list(without_effect(changed, **{**USED, "frontend": "mast3r"}))) == 0
