@@ -131,7 +131,7 @@ def few(photos: Path, seeds: list[int]) -> dict[str, list[dict]]:
 
 def ours(photos: Path, name: str, options: list[str]) -> dict:
     output = photos / f"anchorsfm-{name}"
-    command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(photos / "images"), "--output", str(output)]
+    command = [sys.executable, "-m", "anchorsfm", "reconstruct", str(photos / "images"), "--output", str(output)]
     result = subprocess.run([*command, "--quiet", *options], capture_output=True, text=True)
     if result.returncode:
         return {"registered": 0, "note": result.stderr.strip().splitlines()[-1]}
@@ -193,7 +193,7 @@ def evaluate(model: Path, photos: Path) -> dict:
     command = [
         sys.executable,
         "-m",
-        "anchorsfm.cli",
+        "anchorsfm",
         "evaluate",
         str(model),
         "--truth",

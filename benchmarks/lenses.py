@@ -61,7 +61,7 @@ def main() -> None:
 def reconstruct(folder: Path, model: str) -> dict:
     output = folder / f"out-{model}"
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(folder / "images"), "--output", str(output)]
+    command = [sys.executable, "-m", "anchorsfm", "reconstruct", str(folder / "images"), "--output", str(output)]
     result = subprocess.run(
         [*command, "--quiet", "--no-dense", "--camera-model", model], capture_output=True, text=True
     )
@@ -82,7 +82,7 @@ def reconstruct(folder: Path, model: str) -> dict:
 
 
 def evaluate(model: Path, folder: Path) -> dict:
-    command = [sys.executable, "-m", "anchorsfm.cli", "evaluate", str(model), "--truth", str(folder / "truth.json")]
+    command = [sys.executable, "-m", "anchorsfm", "evaluate", str(model), "--truth", str(folder / "truth.json")]
     figures = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout)
     return {key: figures[key] for key in ("auc_1", "auc_5")}
 

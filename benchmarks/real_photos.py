@@ -39,7 +39,7 @@ def main() -> None:
 
 def run_ours(folder: Path, output: Path, max_image_size: int) -> dict:
     shutil.rmtree(output, ignore_errors=True)
-    command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(folder / "images"), "--output", str(output)]
+    command = [sys.executable, "-m", "anchorsfm", "reconstruct", str(folder / "images"), "--output", str(output)]
     subprocess.run([*command, "--max-image-size", str(max_image_size), "--quiet"], check=True, stdout=subprocess.PIPE)
     report = json.loads((output / "report.json").read_text())
     stages = {stage["stage"]: stage for stage in report["stages"]}
@@ -76,7 +76,7 @@ def run_colmap(folder: Path, output: Path, max_image_size: int) -> dict:
 
 
 def evaluate(model: Path, truth: Path) -> dict:
-    command = [sys.executable, "-m", "anchorsfm.cli", "evaluate", str(model), "--truth", str(truth), "--json"]
+    command = [sys.executable, "-m", "anchorsfm", "evaluate", str(model), "--truth", str(truth), "--json"]
     figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {key: figures[key] for key in ("auc_1", "auc_3", "auc_5", "ate_rmse")}
 

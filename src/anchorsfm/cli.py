@@ -1,26 +1,23 @@
-"""The command line: the only module that prints. Errors are one line and exit code 2."""
+"""Photographs in, COLMAP models out. Errors are one line and exit code 2; a signal ends with 128 and its number."""
 
 import json
-import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
+from anchorsfm import process
 from anchorsfm.export import ExportConfig, ExportFormat
+from anchorsfm.io.memory import amount_asked, is_out_of_memory
 from anchorsfm.pipeline import PipelineConfig
-from anchorsfm.scene.errors import AnchorSfMError, InputError, SettingError
-from anchorsfm.scene.progress import Advance, Progress
+from anchorsfm.scene.errors import AnchorSfMError, InputError, OutOfMemoryError, SettingError
 from anchorsfm.scene.settings import NotEmpty, Range, Seed, Settings, place_of
+from anchorsfm.terminal import Terminal, show_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +37,8 @@ class Reconstruct(Settings):
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
     no_dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write no dense cloud."""
+    no_adjust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave the poses as the mapper found them: points are triangulated, nothing is adjusted."""
     weights: Annotated[str | None, NotEmpty()] = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
     accept_weights_license: bool = False
@@ -51,18 +50,18 @@ class Reconstruct(Settings):
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.pipeline import reconstruct
         from anchorsfm.report import summary_lines
 
         source = self.photos[0] if len(self.photos) == 1 else list(self.photos)
-        with _progress(console, self.quiet) as progress:
+        with show_progress(console, quiet=self.quiet) as progress:
             result = reconstruct(source, self.output, self._settings(), progress)
         for line in summary_lines(result.report):
-            console.print(line, markup=False, highlight=False)
-        console.print(f"model: {self.output / 'sparse' / '0'}", markup=False, highlight=False)
+            console.print(line)
+        console.print(f"model: {self.output / 'sparse' / '0'}")
         if (self.output / "report.html").exists():
-            console.print(f"report: {self.output / 'report.html'}", markup=False, highlight=False)
+            console.print(f"report: {self.output / 'report.html'}")
         if self.export:
             _export(console, self.output, self.export, quiet=self.quiet)
 
@@ -79,7 +78,7 @@ class Reconstruct(Settings):
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
         dense = True if self.dense else False if self.no_dense else self.config.dense
-        return replace(self.config, mast3r=network, dense=dense)
+        return replace(self.config, mast3r=network, dense=dense, bundle_adjustment=not self.no_adjust)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +94,13 @@ class Demo(Settings):
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.demo import run_demo
 
-        with _progress(console, self.quiet) as progress:
+        with show_progress(console, quiet=self.quiet) as progress:
             _, lines = run_demo(self.output, num_images=self.num_images, seed=self.seed, progress=progress)
         for line in lines:
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +114,12 @@ class Report(Settings):
     quiet: bool = False
     """No progress display, only warnings and the path."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.report.folder import make_page
 
-        with _progress(console, self.quiet) as progress:
+        with show_progress(console, quiet=self.quiet) as progress:
             page = make_page(self.output, photos=self.images, progress=progress)
-        console.print(f"report: {page}", markup=False, highlight=False)
+        console.print(f"report: {page}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +133,7 @@ class Evaluate(Settings):
     json: bool = False
     """Print JSON instead of a table."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.evaluation import evaluate_poses, format_table, read_poses, to_dict
 
         evaluation = evaluate_poses(read_poses(self.model), read_poses(self.truth))
@@ -142,7 +141,7 @@ class Evaluate(Settings):
             print(json.dumps(to_dict(evaluation)))
             return
         for line in format_table(evaluation):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ class Export(Settings):
     quiet: bool = False
     """No progress display, only warnings and the folders written."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         _export(console, self.model, self.to, self.output, self.config, every_model=self.all_models, quiet=self.quiet)
 
 
@@ -178,18 +177,18 @@ class Weights(Settings):
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.frontend.mast3r.weights import KNOWN_WEIGHTS, resolve_weights
 
         if self.source is None:
             for known in KNOWN_WEIGHTS:
-                console.print(f"{known.name}  ({known.size_bytes / 2**30:.1f} GiB)", markup=False, highlight=False)
-                console.print(f"    {known.description}", markup=False, highlight=False)
-                console.print(f"    licence: {known.terms}", markup=False, highlight=False)
+                console.print(f"{known.name}  ({known.size_bytes / 2**30:.1f} GiB)")
+                console.print(f"    {known.description}")
+                console.print(f"    licence: {known.terms}")
             return
         found = resolve_weights(self.source, accept_license=self.accept_weights_license)
         for line in (f"file:    {found.path}", f"digest:  {found.digest}", f"licence: {found.licence.terms}"):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,20 +206,22 @@ class View(Settings):
     max_points: Annotated[int, Range(1, 1_000_000_000)] = 500_000
     """Sparse and dense points sent to the browser, of each model; more are thinned."""
 
-    def run(self, console: Console) -> None:
+    def run(self, console: Terminal) -> None:
         from anchorsfm.viewer.server import open_viewer
 
-        console.print(f"reading {self.model}", markup=False, highlight=False)
+        console.print(f"reading {self.model}")
         try:
             viewer = open_viewer(
                 self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points
             )
             for line in viewer.lines():
-                console.print(line, markup=False, highlight=False)
+                console.print(line)
             viewer.wait()
-        except KeyboardInterrupt:
-            console.print("stopped", markup=False, highlight=False)
-            _leave(0)
+        except KeyboardInterrupt as error:
+            if getattr(error, "number", signal.SIGINT) != signal.SIGINT:
+                raise
+            console.print("stopped")
+            process.leave(0)
 
 
 Command = (
@@ -235,31 +236,48 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `anchorsfm` command."""
-    console = Console(stderr=False, soft_wrap=True)
-    errors = Console(stderr=True, soft_wrap=True)
+    """Run a command. In a process of its own, `anchorsfm.__main__` prepares signals and standard streams first."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
         from anchorsfm import __version__
 
         print(f"anchorsfm {__version__}")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with process.tidy_ending():
+            _run(arguments)
+    except KeyboardInterrupt as error:
+        process.end_interrupted(getattr(error, "number", signal.SIGINT))
+    lost = getattr(sys.stdout, "error", None)
+    if lost is not None:
+        _fail(f"cannot write to the standard output: {lost.strerror}")
+
+
+def _run(arguments: list[str]) -> None:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks about damaged EXIF
     try:
         _refuse_empty(arguments)
         command = tyro.cli(
             Command, prog="anchorsfm", description=__doc__, args=arguments, config=(tyro.conf.EnumChoicesFromValues,)
         )
-        command.run(console)
+        command.run(Terminal())
     except AnchorSfMError as error:
-        errors.print(f"error: {_in_words(error)}", markup=False, highlight=False, style="red")
-        _leave(2)
-    except KeyboardInterrupt:
-        errors.print("interrupted: run the same command again and it continues", markup=False, highlight=False)
-        _leave(2)
-    except OSError as error:
-        errors.print(f"error: {error.strerror or error}: {error.filename or ''}", markup=False, highlight=False)
-        _leave(2)
+        _fail(_in_words(error))
+    except Exception as error:
+        if is_out_of_memory(error):
+            asked = amount_asked(error)
+            _fail(
+                f"too little memory{f' ({asked} more were asked for)' if asked else ''}: "
+                "close other programs, or use fewer or smaller photographs"
+            )
+        if not isinstance(error, OSError):
+            raise
+        _fail(f"{error.strerror or error}: {error.filename or ''}")
+
+
+def _fail(message: str) -> NoReturn:
+    Terminal(stderr=True).print(f"error: {message}", style="red")
+    process.leave(2)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
@@ -274,6 +292,8 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 def _in_words(error: AnchorSfMError) -> str:
     """The message of an error, with the flag that a user gave for the setting that the library names."""
+    if isinstance(error, OutOfMemoryError):
+        return error.text([f"--{setting.replace('_', '-')}" for setting in error.settings])
     if not isinstance(error, SettingError):
         return str(error)
     places = (place_of(error.owner, root) for root in (PipelineConfig, ExportConfig))
@@ -283,7 +303,7 @@ def _in_words(error: AnchorSfMError) -> str:
 
 
 def _export(
-    console: Console,
+    console: Terminal,
     model: Path,
     formats: Sequence[ExportFormat],
     output: Path | None = None,
@@ -295,83 +315,12 @@ def _export(
     """Export a model and say where the results are."""
     from anchorsfm.export import export
 
-    with _progress(console, quiet) as progress:
+    with show_progress(console, quiet=quiet) as progress:
         folders = export(model, formats, output, config, every_model=every_model, progress=progress)
     for folder in folders:
-        console.print(f"{folder.name}: {folder}", markup=False, highlight=False)
-
-
-def _leave(code: int) -> None:
-    """Exit at once: worker threads that are still busy must not hold the terminal."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-class _RichProgressAdapter(Progress):
-    def __init__(self, bars: RichProgress) -> None:
-        self._bars = bars
-
-    @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        task = self._bars.add_task(description, total=total)
-        yield lambda steps: self._bars.update(task, advance=steps)
-        if total is None:
-            self._bars.update(task, total=1, completed=1)
-        self._bars.stop_task(task)
-
-    def warn(self, message: str) -> None:
-        self._bars.console.print(f"warning: {message}", markup=False, highlight=False, style="yellow")
-
-
-class _PlainLines(Progress):
-    """For logs and pipes: a line when a stage begins, and one every ten seconds of a long one."""
-
-    def __init__(self, console: Console, *, quiet: bool) -> None:
-        self._console = console
-        self._quiet = quiet
-
-    @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        start = last = time.monotonic()
-        done = 0
-
-        def advance(steps: int) -> None:
-            nonlocal done, last
-            done += steps
-            now = time.monotonic()
-            if total and now - last >= 10:
-                last = now
-                left = (now - start) / done * (total - done)
-                self._line(f"{description}: {done} of {total}, about {left:.0f} s left")
-
-        self._line(description + (f" ({total})" if total else ""))
-        yield advance
-
-    def _line(self, text: str) -> None:
-        if not self._quiet:
-            self._console.print(text, markup=False, highlight=False)
-
-    def warn(self, message: str) -> None:
-        self._console.print(f"warning: {message}", markup=False, highlight=False)
-
-
-@contextmanager
-def _progress(console: Console, quiet: bool) -> Iterator[Progress]:
-    if quiet or not console.is_terminal:
-        yield _PlainLines(console, quiet=quiet)
-        return
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with RichProgress(*columns, console=console) as bars:
-        yield _RichProgressAdapter(bars)
+        console.print(f"{folder.name}: {folder}")
 
 
 if __name__ == "__main__":
+    process.prepare()
     main()

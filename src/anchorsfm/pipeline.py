@@ -22,6 +22,7 @@ from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import CameraMode, load_image_set
+from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
 from anchorsfm.io.store import Store, digest
 from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save_database
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
@@ -37,7 +38,7 @@ from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
-from anchorsfm.run.settings import changed_settings
+from anchorsfm.run.settings import changed_settings, plain
 from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
@@ -48,6 +49,7 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
 from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
+from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import SubpixelConfig
@@ -99,6 +101,8 @@ class PipelineConfig(Settings):
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
+    bundle_adjustment: Annotated[bool, tyro.conf.Suppress] = True
+    """Adjust poses, intrinsics and points. False: points are triangulated with the poses that the mapper found."""
     keep_database: bool = False
     """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
     known: KnownConfig = field(default_factory=KnownConfig)
@@ -135,7 +139,12 @@ class RunResult:
 
 
 def reconstruct(
-    source: Path | list[Path], output: Path, config: PipelineConfig | None = None, progress: Progress = SILENT
+    source: Path | list[Path],
+    output: Path,
+    config: PipelineConfig | None = None,
+    progress: Progress = SILENT,
+    *,
+    frontend: Frontend | None = None,
 ) -> RunResult:
     """Photographs in, COLMAP models out; a run that was interrupted continues from `output`/cache.
 
@@ -148,6 +157,7 @@ def reconstruct(
             new, empty, or of an earlier run.
         config: settings.
         progress: receives stages and warnings.
+        frontend: one's own, in place of the one that `config.frontend` names.
 
     Raises:
         InputError: the photographs or options cannot be used.
@@ -159,17 +169,23 @@ def reconstruct(
     recorded = RecordingProgress(progress)
     folder = RunFolder(output, recorded)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    with folder.begin(config, dense=config.dense is not False, database=config.keep_database):
-        return _reconstruct(source, folder, config, recorded)
+    with folder.begin(_recorded(config, frontend), dense=config.dense is not False, database=config.keep_database):
+        return _reconstruct(source, folder, config, frontend, recorded)
 
 
 def _reconstruct(
-    source: Path | list[Path], folder: RunFolder, config: PipelineConfig, recorded: RecordingProgress
+    source: Path | list[Path],
+    folder: RunFolder,
+    config: PipelineConfig,
+    frontend: Frontend | None,
+    recorded: RecordingProgress,
 ) -> RunResult:
-    changed, clock, progress = changed_settings(config, PipelineConfig()), StageClock(), recorded
+    changed, clock = changed_settings(config, PipelineConfig()), StageClock(_lowers_memory(config))
+    progress = recorded
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
         folder.require_outside(images.path(k) for k in range(images.num_images))
+        images = _without_repeats(images, progress)
         _require_two(images)
         _require_plausible_focal(config, images)
         known = read_known(config.known, images)
@@ -178,15 +194,18 @@ def _reconstruct(
         _warn_of_unused(config, changed, progress)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
-        predictor = _frontend(config).open(images, pairs, folder.store, progress)
+        predictor = (frontend or _frontend(config)).open(images, pairs, folder.store, progress)
     collector, log = KeypointMatchCollector(predictor.grid), PairLog()
     with clock.stage("dense depth"):
         scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
     with clock.stage("tracks"):
         given = _mapper_input(collector, predictor, scene, images, known, config)
+        _name_still_pairs(given, progress)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
             nothing = Outcome(images=images, log=log, weights=licence_of(predictor))
-            folder.write_report(nothing.report(config, changed, config.seed, clock, recorded), (), progress)
+            folder.write_report(
+                nothing.report(_recorded(config, frontend), changed, config.seed, clock, recorded), (), progress
+            )
             raise _unrelated(images, log, folder.publish_failure())
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
@@ -233,7 +252,7 @@ def _reconstruct(
             depth=depth_log.finish(folder.depth_pictures),
             weights=licence_of(predictor),
         )
-        report = outcome.report(config, changed, config.seed, clock, recorded)
+        report = outcome.report(_recorded(config, frontend), changed, config.seed, clock, recorded)
     report = replace(report, stages=tuple(clock.timings))
     folder.write_report(report, models, progress)
     if not models:
@@ -251,6 +270,24 @@ def _reconstruct(
         depth_maps=maps,
         report=report,
     )
+
+
+def _recorded(config: PipelineConfig, frontend: Frontend | None) -> object:
+    """The settings as the record of the run has them: a front end of one's own is no value of `config.frontend`."""
+    return config if frontend is None else plain(config) | {"frontend": str(getattr(frontend, "name", "one's own"))}
+
+
+def _lowers_memory(config: PipelineConfig) -> dict[str, tuple[str, ...]]:
+    """The settings, by stage, that lower how much memory it needs."""
+    grid = "mast3r.image_size" if config.frontend == "mast3r" else "classical.dense.size"
+    return {
+        "features, matches": ("max_image_size", "classical.workers.num_workers"),
+        "dense depth": (grid, "classical.workers.num_workers"),
+        "tracks": ("sparsify.max_keypoints", "sparsify.max_detected_keypoints"),
+        "alignment": (grid,),
+        "adjustment": ("sparsify.max_keypoints", "sparsify.max_detected_keypoints"),
+        "dense cloud": (grid, "cloud.max_points"),
+    }
 
 
 def _check_settings(config: PipelineConfig) -> None:
@@ -290,6 +327,32 @@ def _frontend(config: PipelineConfig) -> Frontend:
             needs_depth=_needs_depth(config),
         )
     )
+
+
+def _without_repeats(images: ImageSet, progress: Progress) -> ImageSet:
+    """Every file once; mirrored copies are named, for nobody knows which of them shows the place."""
+    once = without_repeated_files(images)
+    for skipped in once.skipped[len(images.skipped) :]:
+        progress.warn(f"skipped {skipped.name}: {skipped.reason}")
+    mirrored = mirrored_copies(once)
+    if mirrored:
+        i, j = mirrored[0]
+        more = "" if len(mirrored) == 1 else f" (and {len(mirrored) - 1} more such pairs)"
+        progress.warn(
+            f"{once.names[j]} is {once.names[i]} mirrored{more}: no place looks like both, models that hold them are "
+            "wrong; remove the mirrored copies"
+        )
+    return once
+
+
+def _name_still_pairs(given: MapperInput, progress: Progress) -> None:
+    """Pictures that are the same but for their encoding, or taken from one place, are no evidence of depth."""
+    still = pairs_without_motion(given.matches, given.working_scale, given.images.size_wh)
+    if still:
+        i, j = still[0]
+        more = "" if len(still) == 1 else f" (and {len(still) - 1} more such pairs)"
+        names = given.images.names
+        progress.warn(f"{names[i]} and {names[j]} are the same picture{more}: together they say nothing about depth")
 
 
 def _require_two(images: ImageSet) -> None:
@@ -458,6 +521,7 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         choose_camera_model=config.camera_model == "auto",
         focal_px=config.focal_px,
         from_grid=from_grid,
+        adjusts=config.bundle_adjustment,
     )
 
 

@@ -38,7 +38,7 @@ def test_exact_pointmaps_and_descriptors_become_an_exact_model(tmp_path, monkeyp
 def command(rendered, tmp_path_factory):
     """`reconstruct` with a tiny random network: the model is meaningless, the way there is not."""
     weights = write_weights(tmp_path_factory.mktemp("weights") / "tiny", MAST3R)
-    arguments = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(rendered / "images"), "--frontend", "mast3r"]
+    arguments = [sys.executable, "-m", "anchorsfm", "reconstruct", str(rendered / "images"), "--frontend", "mast3r"]
     options = ["--weights", weights, "--quiet", "--align.niter1", "20", "--align.niter2", "20"]
     options += ["--sparsify.max-error", "1000", "--sparsify.min-confidence", "0"]  # its matches agree on nothing
     environment = {**os.environ, "ANCHORSFM_CACHE": str(tmp_path_factory.mktemp("user")), "OMP_NUM_THREADS": "1"}

@@ -27,6 +27,7 @@ from anchorsfm.networks.mast3r import (
 )
 from anchorsfm.networks.mast3r.loading import aliases
 from anchorsfm.scene.errors import InputError
+from tiny_network import DUST3R, MAST3R, write_weights
 
 ARGUMENTS = {
     "output_mode": "pts3d+desc24",
@@ -384,3 +385,27 @@ def test_known_weights_are_what_they_say() -> None:
         assert sum(value.numel() for value in empty_network(known.architecture).parameters()) == known.num_parameters
         assert 2e9 < known.size_bytes < 3e9
         assert "BY-NC-SA" in known.terms
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("enc_depth", 10**9), ("dec_depth", -1), ("enc_embed_dim", 10**40), ("patch_size", 0), ("img_size", [-5, -96]),
+     ("pos_embed", "RoPE0"), ("dpt_overrides", [1])],
+)  # fmt: skip
+def test_absurd_sizes_are_refused_at_once(tmp_path: Path, key: str, value: object) -> None:
+    source = write_weights(tmp_path / "tiny", MAST3R)
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps({**MAST3R, key: value}))
+    with pytest.raises(InputError, match=r"model\.safetensors: ") as caught:
+        resolve_weights(source, accept_license=True)
+    assert len(str(caught.value)) < 400
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    source = write_weights(tmp_path / "tiny", DUST3R)
+    parameters = load_file(source)
+    parameters["enc_norm.weight"][3] = float("nan")
+    save_file(parameters, source)
+    with pytest.raises(InputError, match=r"1 parameters hold numbers that are not finite: enc_norm\.weight"):
+        load_network(resolve_weights(source, accept_license=True))

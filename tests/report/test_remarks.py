@@ -11,7 +11,8 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.synthetic import SceneConfig, image_set, make_scene
 from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.build import KeypointMatches, select_observations
+from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.uncertainty import Deviations, ModelUncertainty
 from point_scene import make_lens_scene
@@ -94,3 +95,23 @@ def test_a_focal_length_that_is_undetermined_or_contradicts_its_record_is_named(
     said = remarks(model, focal_sigma_px=150.0, recorded_px=1200.0)
     assert "1500 px +- 150 estimated, 1200 px recorded" in said
     assert "--focal-px 1200" in said and "undetermined" not in said
+
+
+def test_pairs_whose_matches_stay_in_place_are_found():
+    """By the median, with the noise of keypoints, and only between pictures of one size."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, 1000, (3, 50, 2))
+    moved = xy + np.array([0.0, 3.0, 0.0])[:, None, None] + rng.normal(0, 0.1, xy.shape)
+    moved[0, :10] += 40  # wrong matches
+    matches = KeypointMatches(
+        image_i=np.repeat([0, 0, 1], 50),
+        image_j=np.repeat([1, 2, 3], 50),
+        xy_i=xy.reshape(-1, 2),
+        xy_j=moved.reshape(-1, 2),
+        confidence=np.full(150, 10.0),
+    )
+    size_wh = np.array([[1000, 800], [1000, 800], [1000, 800], [800, 1000]])
+    assert pairs_without_motion(matches, np.ones(4), size_wh) == [(0, 1)]
+    assert pairs_without_motion(matches, np.full(4, 10.0), size_wh) == [(0, 1), (0, 2)]
+    nothing = matches.select(np.zeros(150, bool))
+    assert pairs_without_motion(nothing, np.ones(4), size_wh) == []

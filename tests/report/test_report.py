@@ -323,7 +323,7 @@ def test_a_report_does_not_lead_to_pictures_elsewhere(finished, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "no .*report.json"), ("{", "cannot read"), ('{"images": []}', "schema_version None")]
+    ("content", "words"), [(None, "no .*report.json"), ("{", "not JSON"), ('{"images": []}', "schema_version None")]
 )
 def test_no_report_to_make_a_page_from(tmp_path, content, words):
     if content is not None:
@@ -336,7 +336,7 @@ def test_the_command_makes_the_page_again(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
     (copy / "report.html").unlink()
-    command = [sys.executable, "-m", "anchorsfm.cli", "report"]
+    command = [sys.executable, "-m", "anchorsfm", "report"]
     result = subprocess.run([*command, copy, "--quiet"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert str(copy / "report.html") in result.stdout

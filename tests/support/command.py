@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-COMMAND = [sys.executable, "-m", "anchorsfm.cli"]
+COMMAND = [sys.executable, "-m", "anchorsfm"]
 QUICK = ("--classical.dense.size", "200", "--align.niter1", "60", "--align.niter2", "60")
 """Settings that make a run short; what the tests that take it look at does not depend on them."""
 

@@ -14,6 +14,8 @@ from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.tracks.adjust import AdjustConfig, refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
 from anchorsfm.tracks.edit import remove_view
+from anchorsfm.tracks.points import drop_unseen
+from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import make_point_scene, perturb
 from unix import full_disk
 
@@ -201,3 +203,61 @@ def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays
         write_models(tmp_path / "sparse", [model], names)
     assert (tmp_path / "sparse" / "0" / "images.bin").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_points_that_end_behind_a_camera_are_left_out_and_counted(monkeypatch):
+    from anchorsfm.scene.progress import SILENT, RecordingProgress
+    from anchorsfm.tracks import adjust as module
+
+    scene, recorded = make_point_scene(), RecordingProgress(SILENT)
+    tracks = build_tracks(scene.matches, 8)
+    honest = module.adjust
+
+    def through_the_camera(model, options, held):
+        """The last adjustment moves two points through the first camera."""
+        model, summary = honest(model, options, held)
+        if options.function_tolerance == module._TIGHT:
+            points, pose = model.points.copy(), model.cam_from_world[0]
+            seen = model.tracks.obs_point[model.tracks.obs_image == model.image[0]][:2]
+            points[seen] = (np.array([0.0, 0.0, -1.0]) - pose[:, 3]) @ pose[:, :3]
+            model = replace(model, points=points)
+        return model, summary
+
+    plain = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE)
+    monkeypatch.setattr(module, "adjust", through_the_camera)
+    result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE, progress=recorded)
+    assert plain.lost_points == 0 and np.isfinite(pixel_errors(result.model)).all()
+    assert len(plain.model.tracks.obs_point) > len(result.model.tracks.obs_point)
+    assert bool(recorded.warnings) == (result.lost_points > 0)
+
+
+def test_an_adjustment_that_is_not_finite_is_an_error(monkeypatch):
+    from anchorsfm.scene.errors import NoReconstructionError
+    from anchorsfm.tracks import adjust as module
+
+    scene, honest = make_point_scene(), module.adjust
+
+    def broken(model, options, held):
+        model, summary = honest(model, options, held)
+        last = options.function_tolerance == module._TIGHT
+        return (replace(model, cam_from_world=model.cam_from_world * np.nan) if last else model), summary
+
+    monkeypatch.setattr(module, "adjust", broken)
+    with pytest.raises(NoReconstructionError, match="bundle adjustment"):
+        refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE)
+
+
+def test_observations_that_do_not_project_are_dropped():
+    scene = make_point_scene(num_views=3)
+    tracks = build_tracks(scene.matches, 3)
+    model = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:3]).model
+    pose = model.cam_from_world[0]
+    row = int(model.tracks.obs_point[model.tracks.obs_image == 0][0])
+    points = model.points.copy()
+    points[row] = (np.array([0.0, 0.0, -1.0]) - pose[:, 3]) @ pose[:, :3]
+    behind = replace(model, points=points)
+    kept, lost = drop_unseen(behind)
+    seen_by_others = (np.isfinite(pixel_errors(behind)) & (model.tracks.obs_point == row)).sum()
+    assert lost == (seen_by_others < 2) and np.isfinite(pixel_errors(kept)).all()
+    unchanged, none = drop_unseen(model)
+    assert unchanged is model and none == 0

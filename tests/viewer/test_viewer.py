@@ -494,7 +494,8 @@ def test_damaged_files_beside_a_model_are_named_and_left_out(tmp_path: Path) -> 
     (output / "report.json").write_text("{")
     (output / "uncertainty.json").write_text('[{"images": [3, {"name": 5}]}, "x"]')
     found = read_folder(output)
-    assert any("report.json cannot be read" in note for note in found.notes)
+    assert any("report.json is not JSON" in note for note in found.notes)
+    assert any("uncertainty.json is left out: [0].images[0] is 3" in note for note in found.notes)
     assert found.photo_root is None
 
 

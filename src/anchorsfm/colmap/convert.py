@@ -12,6 +12,9 @@ from jaxtyping import Float
 
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
+UNKNOWN_ERROR = -1.0
+"""COLMAP's error of a point where it has not been computed."""
+
 
 def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
     """A pycolmap model with trivial rigs and frames; `names` are those of the whole ImageSet."""
@@ -39,7 +42,7 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
         entry = pycolmap.Point3D(
             xyz=reconstruction.points[point],
             color=reconstruction.rgb[point],
-            error=float(reconstruction.error_px[point]),
+            error=UNKNOWN_ERROR if np.isnan(reconstruction.error_px[point]) else float(reconstruction.error_px[point]),
             track=track,
         )
         model.add_point3D_with_id(point + 1, entry)

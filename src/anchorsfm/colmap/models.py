@@ -2,19 +2,25 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
-from anchorsfm.colmap.convert import from_pycolmap_camera
+from anchorsfm.colmap.convert import UNKNOWN_ERROR, from_pycolmap_camera
+from anchorsfm.colmap.file_records import StoredImage, pose_of
+from anchorsfm.colmap.files import check_files
 from anchorsfm.io.owned import complete_publication
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
 _IMAGES = ("images.bin", "images.txt")
+_SAME_POSE = 1e-4
+"""Two poses that differ by less, relative to how far the image is from the origin, are the same with rounded digits."""
 
 
 def is_model(folder: Path) -> bool:
@@ -61,13 +67,43 @@ def read_model(folder: Path) -> PoseSet:
 
 
 def _load(folder: Path) -> pycolmap.Reconstruction:
-    """The cameras and images of a model; its 3D points are left out."""
+    """The cameras and images of a model; its 3D points are left out, whatever state they are in."""
+    suffix = _suffix(folder)
+    images = check_files(folder, suffix, points=False)
+    with tempfile.TemporaryDirectory(prefix="anchorsfm-") as copy:
+        _link_without_points(folder, suffix, Path(copy))
+        model = _read(Path(copy), suffix, named=folder)
+    _require_same_poses(folder, suffix, model, images)
+    return model
+
+
+def _suffix(folder: Path) -> str:
+    """Of the files of a model: binary ones count where there are both."""
+    return ".bin" if (folder / "images.bin").is_file() else ".txt"
+
+
+def _read(folder: Path, suffix: str, *, named: Path) -> pycolmap.Reconstruction:
+    model = pycolmap.Reconstruction()
     try:
-        with tempfile.TemporaryDirectory(prefix="anchorsfm-") as copy:
-            _link_without_points(folder, Path(copy))
-            return pycolmap.Reconstruction(copy)
+        (model.read_binary if suffix == ".bin" else model.read_text)(str(folder))
     except Exception as error:
-        raise _unreadable(folder, error) from error
+        raise _unreadable(named, error) from error
+    return model
+
+
+def _require_same_poses(
+    folder: Path, suffix: str, model: pycolmap.Reconstruction, images: Mapping[int, StoredImage]
+) -> None:
+    """Raise InputError if frames and rigs, which COLMAP goes by, give an image another pose than its own file does."""
+    for image_id, image in images.items():
+        if not model.images[image_id].has_pose:
+            continue
+        own, used = pose_of(image), model.images[image_id].cam_from_world().matrix()
+        if np.abs(own - used).max() > _SAME_POSE * max(1.0, float(np.abs(own).max())):
+            raise InputError(
+                f"{folder / f'frames{suffix}'} and {folder / f'images{suffix}'} disagree about the pose of "
+                f"{printable(image.name)}: one of them is damaged or was changed alone; write the model again"
+            )
 
 
 def _unreadable(folder: Path, error: Exception) -> InputError:
@@ -76,10 +112,8 @@ def _unreadable(folder: Path, error: Exception) -> InputError:
     return InputError(f"cannot read the COLMAP model in {folder}: {reason}")
 
 
-def _link_without_points(folder: Path, copy: Path) -> None:
-    """Make `copy` the same model with no 3D points: nobody here needs them, and pycolmap 4.2 never returns from a
-    truncated points3D.bin."""
-    suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
+def _link_without_points(folder: Path, suffix: str, copy: Path) -> None:
+    """Make `copy` the same model with no 3D points."""
     for name in ("cameras", "images", "rigs", "frames"):
         if (folder / (name + suffix)).is_file():
             _link(folder / (name + suffix), copy / (name + suffix))
@@ -126,19 +160,10 @@ def read_reconstruction(folder: Path) -> StoredModel:
 
     Raises InputError if a file is missing or damaged.
     """
-    points_file = folder / "points3D.bin"
-    if is_model(folder) and (folder / "images.bin").is_file() and not _is_complete(points_file):
-        raise InputError(
-            f"{points_file} is {'cut short' if points_file.exists() else 'missing'}: write the model again"
-        )
-    try:
-        stored = pycolmap.Reconstruction(str(folder))
-    except Exception as error:
-        raise _unreadable(folder, error) from error
-    cameras_file = folder / "cameras.bin"
-    expected = 8 + sum(24 + 8 * len(camera.params) for camera in stored.cameras.values())
-    if cameras_file.is_file() and cameras_file.stat().st_size < expected:  # pycolmap reads zeros past the end
-        raise InputError(f"{cameras_file} is cut short: write the model again")
+    suffix = _suffix(folder)
+    images = check_files(folder, suffix, points=True)
+    stored = _read(folder, suffix, named=folder)
+    _require_same_poses(folder, suffix, stored, images)
     entries = [stored.images[image_id] for image_id in sorted(stored.reg_image_ids())]
     row = {entry.image_id: k for k, entry in enumerate(entries)}
     camera_ids = sorted({entry.camera_id for entry in entries})
@@ -153,7 +178,7 @@ def read_reconstruction(folder: Path) -> StoredModel:
         camera_index=np.array([camera_ids.index(entry.camera_id) for entry in entries], np.int64),
         points=np.array([points[k].xyz for k in kept], float).reshape(-1, 3),
         rgb=np.array([points[k].color for k in kept], np.uint8).reshape(-1, 3),
-        error_px=np.array([points[k].error for k in kept], float),
+        error_px=np.array([np.nan if points[k].error == UNKNOWN_ERROR else points[k].error for k in kept], float),
         tracks=Tracks(
             obs_point=np.array([n for n, _, _ in flat], np.int64),
             obs_image=np.array([image for _, image, _ in flat], np.int64),
@@ -173,21 +198,3 @@ def _observations(
             xy = stored.images[element.image_id].points2D[element.point2D_idx].xy
             seen.setdefault(row[element.image_id], xy)
     return seen
-
-
-def _is_complete(points_file: Path) -> bool:
-    """Whether a points3D.bin holds what its counts say: pycolmap 4.2 never returns from one that was cut short.
-
-    The format is documented at https://colmap.github.io/format.html.
-    """
-    if not points_file.is_file():
-        return False
-    content = points_file.read_bytes()
-    if len(content) < 8:
-        return False
-    at = 8
-    for _ in range(int.from_bytes(content[:8], "little")):
-        if at + 51 > len(content):
-            return False
-        at += 51 + 8 * int.from_bytes(content[at + 43 : at + 51], "little")
-    return at <= len(content)

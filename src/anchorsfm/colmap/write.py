@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,16 @@ import pycolmap
 
 from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
-from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
 
 
 def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence[str], *, text: bool = False) -> None:
     """Make `folder`, which is new or empty, with subfolders 0, 1, ... of one COLMAP model each (binary, or text).
 
-    Raises StorageError if anything cannot be written or `folder` holds something; it is then as it was.
+    Raises StorageError if anything cannot be written or `folder` holds something, InputError if a model is not finite;
+    `folder` is then as it was.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,7 @@ def write_model(folder: Path, model: Reconstruction, names: Sequence[str], *, te
 
     The model is written and read back beside its place first, so that earlier files are replaced by complete ones.
 
-    Raises StorageError if anything cannot be written.
+    Raises StorageError if anything cannot be written, InputError if the model is not finite.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,27 @@ def write_model(folder: Path, model: Reconstruction, names: Sequence[str], *, te
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _require_finite(folder: Path, model: Reconstruction, names: Sequence[str]) -> None:
+    """Raise InputError, naming it, if a model holds something that is not finite."""
+
+    def first_wild(values: np.ndarray) -> int | None:
+        wild = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        return int(np.argmax(wild)) if wild.any() else None
+
+    def require(what: str, row: int | None, name: Callable[[int], object] = str) -> None:
+        if row is not None:
+            raise InputError(f"the model for {folder} cannot be written: {what} {name(row)} is not finite")
+
+    require("the pose of", first_wild(model.cam_from_world), lambda row: printable(names[int(model.image[row])]))
+    wild = (row for row, camera in enumerate(model.cameras) if not np.isfinite(camera.params).all())
+    require("a parameter of camera", next(wild, None))
+    require("point", first_wild(model.points))
+    require("the error of point", first_wild(np.nan_to_num(model.error_px, nan=0.0, posinf=np.inf, neginf=-np.inf)))
+    require("an observation of point", first_wild(model.tracks.obs_xy), lambda row: model.tracks.obs_point[row])
+
+
 def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool) -> None:
+    _require_finite(folder.parent.parent, model, names)
     folder.mkdir()
     entry = to_pycolmap(model, names)
     if np.isnan(model.error_px).any():

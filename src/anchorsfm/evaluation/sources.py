@@ -4,18 +4,22 @@ A truth file is a JSON object: image name -> `R_cam_from_world` (3x3), `t_cam_fr
 COLMAP pixels, at the size of the images) and `width`, `height` of the image that `K` belongs to.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from anchorsfm.colmap.cameras import focal_length_px
+from anchorsfm.colmap.file_records import FARTHEST
 from anchorsfm.colmap.models import read_largest_model
+from anchorsfm.io.json_files import read_json
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
+
+_LARGEST_SIDE = 10**6
 
 
 def read_poses(path: Path) -> PoseSet:
@@ -31,14 +35,7 @@ def read_truth(path: Path) -> PoseSet:
 
     Raises InputError, naming the file and what is wrong with it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: expected a JSON object that maps image names to poses")
     entries = [_entry(path, name, content[name]) for name in sorted(content)]
@@ -52,18 +49,29 @@ def read_truth(path: Path) -> PoseSet:
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[np.ndarray, float, list[int]]:
     """Pose, focal length and size of one image."""
+    shown = printable(name)
     if not isinstance(entry, dict):
-        raise InputError(f"{path}, {name}: expected an object with R_cam_from_world and t_cam_from_world")
-    rotation = _array(path, name, entry, "R_cam_from_world", (3, 3))
-    translation = _array(path, name, entry, "t_cam_from_world", (3,))
+        raise InputError(f"{path}, {shown}: expected an object with R_cam_from_world and t_cam_from_world")
+    rotation = _array(path, shown, entry, "R_cam_from_world", (3, 3))
+    translation = _array(path, shown, entry, "t_cam_from_world", (3,))
     if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-2 or np.linalg.det(rotation) < 0:
-        raise InputError(f"{path}, {name}: R_cam_from_world is not a rotation")
+        raise InputError(f"{path}, {shown}: R_cam_from_world is not a rotation")
     focal = np.nan
     if entry.get("K") is not None:
-        intrinsics = _array(path, name, entry, "K", (3, 3))
+        intrinsics = _array(path, shown, entry, "K", (3, 3))
         focal = float(intrinsics[0, 0] + intrinsics[1, 1]) / 2
-    size = [int(entry.get(key) or 0) for key in ("width", "height")]
+        if intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
+            raise InputError(f"{path}, {shown}: the focal lengths in K must be positive")
+    size = [_side(path, shown, entry, key) for key in ("width", "height")]
     return np.concatenate([rotation, translation[:, None]], axis=1), focal, size
+
+
+def _side(path: Path, name: str, entry: dict[str, Any], key: str) -> int:
+    """Width or height in pixels; 0 where it is not given."""
+    side = entry.get(key) or 0
+    if not isinstance(side, int) or not 0 <= side <= _LARGEST_SIDE:
+        raise InputError(f"{path}, {name}: {key} must be a whole number of pixels")
+    return side
 
 
 def _array(path: Path, name: str, entry: dict[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -71,9 +79,9 @@ def _array(path: Path, name: str, entry: dict[str, Any], key: str, shape: tuple[
         array = np.array(entry[key], float)
     except KeyError as error:
         raise InputError(f"{path}, {name}: {key} is missing") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}, {name}: {key} is not an array of numbers") from error
-    if array.shape != shape or not np.isfinite(array).all():
+    if array.shape != shape or not (np.abs(array) < FARTHEST).all():
         raise InputError(f"{path}, {name}: {key} must hold {' x '.join(map(str, shape))} finite numbers")
     return array
 

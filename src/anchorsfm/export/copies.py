@@ -6,7 +6,6 @@ copy appears complete or not at all: so a copy that is there and listed is finis
 """
 
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from jaxtyping import UInt8
 
 from anchorsfm.export.names import flat_names
 from anchorsfm.export.photographs import Photographs, copy_suffix
+from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.io.names import require_inside
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.io.workers import ordered_map, single_threaded_libraries
@@ -149,9 +149,19 @@ def _read_record(folder: Path) -> dict[str, str]:
     if not record.is_file():
         return {}
     try:
-        entries = json.loads(record.read_text(encoding="utf-8"))
-        listed = {e[kind]: str(e["key"]) for e in entries for kind in ("image", "mask") if e[kind] is not None}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        entries = checked(read_json(record), tuple[_Entry, ...])
+        made = {e[kind]: e["key"] for e in entries for kind in ("image", "mask") if e[kind] is not None}
+    except (InputError, ValueError) as error:
         raise InputError(f"{record} is damaged: delete the folder {folder} and export again") from error
-    require_inside(listed, record)
-    return listed
+    require_inside(made, record)
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One entry of the record, as `_entry` makes it."""
+
+    image: str
+    mask: str | None
+    photograph: str
+    key: str

@@ -1,10 +1,10 @@
 """What an export starts from: models, the folder they came from, and where the photographs are."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from anchorsfm.colmap.models import find_models, read_reconstruction
+from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -25,6 +25,13 @@ class ExportModel:
     def view_names(self) -> list[str]:
         """Of every view of the model."""
         return [self.names[image] for image in self.model.image.tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recorded:
+    """What an export takes from report.json."""
+
+    image_root: str | None = None
 
 
 def read_models(folder: Path, *, every: bool) -> list[ExportModel]:
@@ -81,7 +88,11 @@ def photograph_folder(folder: Path, given: Path | None) -> Path | None:
 
 def _recorded_folder(report: Path) -> Path | None:
     try:
-        recorded = json.loads(report.read_text(encoding="utf-8")).get("image_root")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot read {report}: {error}; say where the photographs are with --images") from error
-    return Path(recorded) if isinstance(recorded, str) else None
+        recorded = checked(read_json(report), _Recorded)["image_root"]
+    except (InputError, ValueError) as error:
+        raise InputError(f"{_sentence(report, error)}; say where the photographs are with --images") from error
+    return Path(recorded) if recorded is not None else None
+
+
+def _sentence(report: Path, error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{report} cannot be used: {error}"

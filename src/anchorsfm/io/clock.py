@@ -2,10 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from anchorsfm.io.memory import amount_asked, is_out_of_memory
+from anchorsfm.scene.errors import OutOfMemoryError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +26,27 @@ class StageTiming:
 class StageClock:
     """Collects one `StageTiming` per `with clock.stage(name)`."""
 
-    def __init__(self) -> None:
+    def __init__(self, lowers_memory: Mapping[str, Sequence[str]] | None = None) -> None:
+        """lowers_memory: the settings, by stage, that lower how much memory it needs."""
         self.timings: list[StageTiming] = []
+        self._lowers_memory = lowers_memory or {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; its figures are kept when it ends without an error."""
+        """Time a stage; its figures are kept when it ends without an error.
+
+        Raises OutOfMemoryError in the place of whatever a library raises when memory runs out.
+        """
         _reset_peak()
         wall, cpu = time.perf_counter(), time.process_time()
-        yield
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            asked = amount_asked(error)
+            need = f"{peak_memory_mib():.0f} MiB in use" + (f", {asked} more were asked for" if asked else "")
+            raise OutOfMemoryError(name, need, tuple(self._lowers_memory.get(name, ()))) from error
         self.timings.append(
             StageTiming(
                 stage=name,

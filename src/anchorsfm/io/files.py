@@ -23,10 +23,9 @@ def read_regular(path: Path, limit_bytes: int = _DEFAULT_LIMIT) -> bytes:
     with os.fdopen(handle, "rb") as file:
         state = os.fstat(handle)
         _require_regular(state.st_mode)  # it may have been replaced in between
-        content = file.read(limit_bytes + 1) if state.st_size <= limit_bytes else None
-    if content is None or len(content) > limit_bytes:
-        raise NotAFileError(f"larger than {limit_bytes / 2**20:.0f} MiB")
-    return content
+        if state.st_size > limit_bytes:
+            raise NotAFileError(f"larger than {limit_bytes / 2**20:.0f} MiB")
+        return file.read(state.st_size)  # no more, should it grow meanwhile
 
 
 def _require_regular(mode: int) -> None:

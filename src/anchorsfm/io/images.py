@@ -17,7 +17,6 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -29,6 +28,7 @@ from PIL import Image, UnidentifiedImageError
 from anchorsfm.io.exif import Exif, exif_focal_px, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.owned import is_ours
+from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet, SkippedImage
 from anchorsfm.scene.printable import printable
@@ -294,10 +294,9 @@ def _read_all(root: Path, names: list[str], progress: Progress) -> tuple[list[_P
     with (
         progress.stage("reading photographs", len(names)) as advance,
         warnings.catch_warnings(),
-        ThreadPoolExecutor(_NUM_READERS) as pool,
     ):
         warnings.simplefilter("ignore")  # Pillow's remarks about damaged EXIF
-        for result in pool.map(lambda name: _verify(root, name), names):
+        for result in ordered_map(lambda name: _verify(root, name), names, _NUM_READERS):
             advance(1)
             if isinstance(result, SkippedImage):
                 skipped.append(result)

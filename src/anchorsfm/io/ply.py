@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from anchorsfm.io.files import read_regular
 from anchorsfm.io.store import write_atomic
 from anchorsfm.scene.errors import InputError
 
@@ -16,6 +17,9 @@ _TYPES = {
 }  # fmt: skip
 _BYTE_ORDER = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER = 65536
+_LARGEST_FILE = 64 * 2**30
+_FARTHEST = 1e15
+"""Coordinates beyond are no places."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +64,22 @@ def read_ply(path: Path) -> PointCloud:
 
     The header is described in Turk, "The PLY polygon file format", 1994.
 
-    Raises InputError if the file is missing, cut short, or has no vertices with x, y, z.
+    Raises InputError if the file is missing, has not the size it announces, or has no vertices with finite x, y, z.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _LARGEST_FILE)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     head, mark, _ = content[:_MAX_HEADER].partition(b"end_header")
     if not head.startswith(b"ply") or not mark:
         raise InputError(f"{path} is not a PLY file")
-    start = content.find(b"\n", len(head)) + 1
+    start = content.find(b"\n", len(head)) + 1 or len(content)
     try:
         vertex = _vertices(head.decode("ascii").splitlines(), memoryview(content)[start:])
         xyz = np.stack([vertex[axis] for axis in "xyz"], axis=1).astype(np.float64)
+        _require_finite(vertex)
     except (ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path} cannot be used as a point cloud: {error}") from error
+        raise InputError(f"{path} cannot be used as a point cloud: {_reason(error)}") from error
     names = vertex.dtype.names or ()
     channels = ("red", "green", "blue")
     coloured = all(name in names and vertex.dtype[name] == np.uint8 for name in channels)
@@ -94,19 +99,47 @@ def _vertices(header: list[str], body: memoryview) -> np.ndarray:
                     raise ValueError(f"its format is {kind}, and only binary ones are read")
                 order = _BYTE_ORDER[kind]
             case ["element", name, count]:
-                elements.append((name, int(count), []))
+                elements.append((name, _count(count), []))
             case ["property", kind, name]:
                 elements[-1][2].append((name, _TYPES[kind]))
             case ["property", "list", *_]:
                 elements[-1][2].append(("", "list"))
+            case [word, *_] if word not in ("ply", "comment", "obj_info"):
+                raise ValueError(f"its header has the line {line[:40]!r}")
+    if order is None:
+        raise ValueError("it does not say its format")
     at = 0
-    for element, number, properties in elements:
+    for row, (element, number, properties) in enumerate(elements):
         if any(kind == "list" for _, kind in properties):
             raise ValueError(f"its element {element} has lists and comes before or as its vertices")
-        kinds = np.dtype([(title, (order or "<") + kind) for title, kind in properties])
+        kinds = np.dtype([(title, order + kind) for title, kind in properties])
         if element == "vertex":
             if at + number * kinds.itemsize > len(body):
                 raise ValueError(f"it is cut short: {number} vertices were announced")
+            if not kinds.itemsize:
+                raise ValueError("its vertices have no properties")
+            after = at + number * kinds.itemsize
+            if len(elements) == row + 1 and bytes(body[after : after + 64]).strip():
+                raise ValueError(f"it holds more than the {number} vertices that were announced")
             return np.frombuffer(body, kinds, number, at)
         at += number * kinds.itemsize
     raise ValueError("it has no vertices")
+
+
+def _require_finite(vertex: np.ndarray) -> None:
+    for name in vertex.dtype.names or ():
+        wild = vertex[name].dtype.kind == "f" and int((~(np.abs(vertex[name]) < _FARTHEST)).sum())
+        if wild:
+            raise ValueError(f"{name} of {wild} of its {len(vertex)} vertices is not finite")
+
+
+def _count(text: str) -> int:
+    """A number of elements."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise ValueError(f"{text[:20]!r} is no number of elements")
+    return int(text)
+
+
+def _reason(error: Exception) -> str:
+    """What is in the way, for errors of all kinds."""
+    return f"it has no or an unknown {error}" if isinstance(error, KeyError) else str(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from anchorsfm.io.files import read_regular
 from anchorsfm.scene.errors import InputError
 
 
@@ -20,7 +21,7 @@ def read_pairs(path: Path, num_images: int, names: Sequence[str]) -> Int[np.ndar
     Raises InputError, naming file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except OSError as error:
         raise InputError(f"cannot read the list of pairs {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

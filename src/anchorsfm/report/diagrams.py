@@ -58,7 +58,7 @@ def histogram_svg(histogram: Mapping[str, Any], label: str) -> str:
     top = max([*counts, 1])
     across = (width - 2 * left) / max(edges[-1] - edges[0], 1e-12)
 
-    def at(value: float) -> float:
+    def at(value: float | int) -> float:
         return left + (value - edges[0]) * across
 
     floor = height - bottom

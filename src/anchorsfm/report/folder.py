@@ -1,6 +1,5 @@
 """OUT/report.html from what lies in the output folder: report.json, the models, dense clouds and photographs."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from anchorsfm.io.store import write_atomic
 from anchorsfm.report.depth import DEPTH_PICTURES, stored_pictures
 from anchorsfm.report.page import Page, PlacedModel, render
 from anchorsfm.report.pictures import thumbnails
-from anchorsfm.report.record import SCHEMA_VERSION
+from anchorsfm.report.reading import read_report
 from anchorsfm.report.space import Cloud
 from anchorsfm.scene.errors import AnchorSfMError, InputError
 from anchorsfm.scene.images import ImageSet
@@ -120,26 +119,6 @@ def _depth_pictures(folder: Path, report: dict[str, Any], lacking: list[str]) ->
     except InputError as error:
         lacking.append(str(error))
         return {}
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """A report.json of this version.
-
-    Raises InputError if it is missing, damaged or of another version.
-    """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"no {path}: give the --output folder of `anchorsfm reconstruct`") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; run `anchorsfm reconstruct` again, it continues") from error
-    version = report.get("schema_version") if isinstance(report, dict) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{path} has schema_version {version}, this program reads {SCHEMA_VERSION}: "
-            "run `anchorsfm reconstruct` again, it continues from the cache"
-        )
-    return dict(report)
 
 
 def _stored_models(output: Path, report: dict[str, Any], lacking: list[str]) -> Iterable[PlacedModel]:

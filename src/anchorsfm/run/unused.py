@@ -30,7 +30,7 @@ def without_effect(
     classical, aligned = frontend == "classical", mapper == "align"
     for unused, names, reason in (
         (not aligned, ("align.",), f"the mapper is {mapper}"),
-        (not (aligned or dense), ("graph.",), "neither an alignment nor a dense cloud is made"),
+        (not (aligned or dense), ("graph.", "classical.dense."), "neither an alignment nor a dense cloud is made"),
         (not classical, ("classical.",), f"the front end is {frontend}"),
         (frontend != "mast3r", ("mast3r.",), f"the front end is {frontend}"),
         (classical, _OF_GRID_MATCHES, "the front end classical verifies its matches and finds exact keypoints itself"),

@@ -1,5 +1,7 @@
 """Errors a user can act on. The command line prints their message as one line and exits with code 2."""
 
+from collections.abc import Sequence
+
 
 class AnchorSfMError(Exception):
     """A fault in the input or the surroundings; the message names the file or number and says how to fix it."""
@@ -35,3 +37,23 @@ class SettingError(InputError):
         self.value = value
         """As text, cut where it is long."""
         self.problem = problem
+
+
+class OutOfMemoryError(AnchorSfMError):
+    """Memory ran out; `settings` are those that lower what the stage needs.
+
+    A caller that offers settings under other names, as the command line does, makes its message with `text`.
+    """
+
+    def __init__(self, stage: str, need: str, settings: tuple[str, ...]) -> None:
+        self.stage, self.need = stage, need
+        self.settings = settings
+        super().__init__(self.text(settings))
+
+    def text(self, settings: Sequence[str]) -> str:
+        """The message with other names for the settings."""
+        lower = f"lower {' or '.join(settings)}, or " if settings else ""
+        return (
+            f"too little memory in the stage {self.stage!r} ({self.need}): {lower}use fewer or smaller photographs; "
+            "what is done is kept"
+        )

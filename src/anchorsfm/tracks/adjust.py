@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
+from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
@@ -20,7 +21,7 @@ from anchorsfm.tracks.build import KeypointMatches, select_observations
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
-from anchorsfm.tracks.points import filter_observations, ray_bundle, triangulate_model
+from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
@@ -75,8 +76,12 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    adjusted: bool = True
+    """False: only triangulated, so that nothing is known about its precision."""
     failed_steps: int = 0
     """Steps of the rounds' adjustments that could not be computed."""
+    lost_points: int = 0
+    """Points that ended behind a camera that sees them, and were left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +182,34 @@ def refine_model(
         model, dropped = _drop_weak_views(model, config)
         result = _finish(model, setting, dropped, lenses)
         advance(1)
+    if result.lost_points:
+        progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
     return result
+
+
+def triangulate_start(
+    start: Reconstruction, tracks: Tracks, config: AdjustConfig, *, held: Held | None = None
+) -> AdjustResult:
+    """Points of the cameras as they are, with no adjustment; errors are allowed that of the second round.
+
+    Views with fewer than `min_observations` observations are dropped.
+    """
+    held = held or Held.nothing(start)
+    ones = np.ones(len(start.image))
+    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=ones, held=held)
+    max_error_px = setting.max_error_px(start, config.second_error)
+    model = triangulate_model(start, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+    model, dropped = _drop_weak_views(model, config)
+    used, options = np.unique(model.camera_index), setting.options(model, _TIGHT)
+    held = setting.held_in(model)
+    return AdjustResult(
+        model=with_errors(with_cameras_of_views(model)),
+        dropped=dropped,
+        options=options,
+        held=replace(held, camera=held.camera[used]),
+        lenses=(),
+        adjusted=False,
+    )
 
 
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
@@ -207,7 +239,7 @@ def _finish(
     model: Reconstruction, setting: _Setting, dropped: dict[int, str], lenses: tuple[LensChoice, ...]
 ) -> AdjustResult:
     """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
-    options, held = setting.options(model, _TIGHT), setting.held_in(model)
+    options, held, lost = setting.options(model, _TIGHT), setting.held_in(model), 0
     if len(model.points):
         settled = _settle(model, setting)
         model = settled.model
@@ -216,8 +248,11 @@ def _finish(
         model = filter_observations(model, max_error_px=threshold, min_angle_deg=setting.config.min_angle_deg)
         options = replace(options, refine_principal_point=free_centre, max_iterations=2 * options.max_iterations)
         model = setting.adjusted(model, options)
+        _require_finite(model)
         model, absurd = _drop_absurd_views(model)
-        dropped = dropped | absurd
+        model, lost = drop_unseen(model)
+        model, weak = _drop_weak_views(model, setting.config) if lost else (model, {})
+        dropped = dropped | absurd | weak
         held = setting.held_in(model)
     used = np.unique(model.camera_index)
     return AdjustResult(
@@ -225,9 +260,19 @@ def _finish(
         dropped=dropped,
         options=options,
         held=replace(held, camera=held.camera[used]),
+        lost_points=lost,
         lenses=tuple(lenses[c] for c in used) if lenses else (),
         failed_steps=sum(setting.failed_steps),
     )
+
+
+def _require_finite(model: Reconstruction) -> None:
+    params = [value for camera in model.cameras for value in camera.params]
+    if not all(np.isfinite(values).all() for values in (model.cam_from_world, model.points, params)):
+        raise NoReconstructionError(
+            "the bundle adjustment ended with poses, points or intrinsics that are not finite: the first poses or the "
+            "matches it was given are unusable"
+        )
 
 
 def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:

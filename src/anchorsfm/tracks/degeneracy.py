@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from anchorsfm.geometry.planes import fit_plane
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.points import widest_angles_deg
 from anchorsfm.tracks.views import view_of_image
 
@@ -15,6 +16,8 @@ FLAT = 0.03
 NARROW_DEG = 3.0
 """Cameras hardly moved if half the points are seen under a smaller angle than this."""
 FEW_POINTS = 100
+_STILL_PX, _MIN_MATCHES = 0.5, 30
+"""A pair has no motion if the median match of at least this many moves by less than this, in working pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,23 @@ def describe_degeneracy(model: Reconstruction) -> Degeneracy:
         thickness=float(np.percentile(distance, 90) / np.median(depth)),
         angle_deg=float(np.median(widest_angles_deg(model))),
     )
+
+
+def pairs_without_motion(
+    matches: KeypointMatches, working_scale: Float[np.ndarray, "image"], size_wh: Int[np.ndarray, "image 2"]
+) -> list[tuple[int, int]]:
+    """Pairs of images of one size whose matches stay where they are: the same picture, or the camera did not move.
+
+    `working_scale`: original pixels per pixel of the images that keypoints were found on.
+    """
+    pair, row = np.unique(np.stack([matches.image_i, matches.image_j], axis=1), axis=0, return_inverse=True)
+    shift = np.linalg.norm(matches.xy_i - matches.xy_j, axis=1) / working_scale[matches.image_i]
+    order = np.lexsort((shift, row.ravel()))
+    count = np.bincount(row.ravel(), minlength=len(pair))
+    first = np.cumsum(count) - count
+    median = shift[order][first + count // 2] if len(pair) else np.zeros(0)
+    still = (median < _STILL_PX) & (count >= _MIN_MATCHES) & (size_wh[pair[:, 0]] == size_wh[pair[:, 1]]).all(axis=1)
+    return [(int(i), int(j)) for i, j in pair[still]]
 
 
 def _depths(model: Reconstruction) -> Float[np.ndarray, "obs"]:

@@ -10,7 +10,7 @@ from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import select_observations
-from anchorsfm.tracks.residuals import with_errors
+from anchorsfm.tracks.residuals import pixel_errors, with_errors
 from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
 from anchorsfm.tracks.views import view_of_image
 
@@ -42,6 +42,26 @@ def filter_observations(
     angle = widest_angles_deg(model)
     tracks, old_point = select_observations(model.tracks, keep & (angle >= min_angle_deg)[model.tracks.obs_point])
     return with_points(model, tracks, model.points[old_point])
+
+
+def drop_unseen(model: Reconstruction) -> tuple[Reconstruction, int]:
+    """The model without observations that do not project, and how many points went with them.
+
+    A point may end behind a camera that sees it when the last steps of an adjustment move it through the camera: its
+    error there is infinite. Points with fewer than two observations left are dropped.
+    """
+    seen = np.isfinite(pixel_errors(model))
+    if seen.all():
+        return model, 0
+    tracks, old_point = select_observations(model.tracks, seen)
+    kept = replace(
+        model,
+        points=model.points[old_point],
+        rgb=model.rgb[old_point],
+        error_px=model.error_px[old_point],
+        tracks=tracks,
+    )
+    return kept, len(model.points) - len(kept.points)
 
 
 def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray, "point 3"]) -> Reconstruction:

@@ -1,6 +1,5 @@
 """What there is to look at: the models of a folder, and what lies beside them: dense clouds, precision, photographs."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anchorsfm.colmap.models import find_models, read_reconstruction
+from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.residuals import residual_vectors
@@ -103,15 +103,15 @@ def read_folder(folder: Path, images: Path | None = None) -> ViewedFolder:
     paths = find_models(folder)
     root = _output_folder(paths[0])
     notes: list[str] = []
-    report = _read_json(root / "report.json", notes) if root else None
-    details = _read_json(root / "uncertainty.json", notes) if root else None
-    if details is None and isinstance(report, dict):
-        details = [_plain_dict(entry).get("uncertainty") for entry in _plain_list(report.get("models"))]
+    report = _read_part(root / "report.json", _StoredReport, notes) if root else None
+    details = _read_part(root / "uncertainty.json", tuple[_StoredUncertainty, ...], notes) if root else None
+    if details is None and report is not None:
+        details = [entry["uncertainty"] for entry in report["models"]]
     models = []
     for number, path in enumerate(paths):
         stored = read_reconstruction(path)
         row = int(path.name) if path.name.isdigit() else number
-        entries = _plain_list(details)
+        entries = details or []
         dense = root / "dense" / f"{path.name}.ply" if root else None
         models.append(
             ViewedModel(
@@ -137,29 +137,61 @@ def _output_folder(model: Path) -> Path | None:
     return None
 
 
-def _read_json(path: Path, notes: list[str]) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class _StoredPose:
+    name: str
+    position_share: float | None
+    position_m: float | None = None
+    rotation_deg: float | None = None
+    weak: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredUncertainty:
+    images: tuple[_StoredPose, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredModel:
+    uncertainty: _StoredUncertainty
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredReport:
+    """What the viewer takes from report.json."""
+
+    image_root: str | None = None
+    models: tuple[_StoredModel, ...] = ()
+
+
+def _read_part(path: Path, kind: Any, notes: list[str]) -> Any:
+    """What the viewer takes from a JSON file; None, with a note, where it cannot be used."""
+    if not path.exists():
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        notes.append(f"{path} cannot be read and is left out")
-        return None
+        return checked(read_json(path), kind)
+    except InputError as error:
+        notes.append(f"{error}; it is left out")
+    except ValueError as error:
+        notes.append(f"{path} is left out: {error}")
+    return None
 
 
-def _precision(entry: Any) -> dict[str, PosePrecision]:
+def _precision(entry: dict[str, Any]) -> dict[str, PosePrecision]:
     """Of the images of one model, from its part of uncertainty.json."""
-    images = (_plain_dict(image) for image in _plain_list(_plain_dict(entry).get("images")))
     return {
-        str(image["name"]): PosePrecision(
-            position_share=_number(image.get("position_share")),
-            position_m=_number(image.get("position_m")),
-            rotation_deg=_number(image.get("rotation_deg")),
-            weak=image.get("weak") is True,
+        image["name"]: PosePrecision(
+            position_share=_float(image["position_share"]),
+            position_m=_float(image["position_m"]),
+            rotation_deg=_float(image["rotation_deg"]),
+            weak=image["weak"],
         )
-        for image in images
-        if "name" in image
+        for image in entry["images"]
     }
+
+
+def _float(value: float | int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _photo_root(images: Path | None, report: Any, root: Path | None, names: list[str], notes: list[str]) -> Path | None:
@@ -169,28 +201,16 @@ def _photo_root(images: Path | None, report: Any, root: Path | None, names: list
         if not any((images / name).is_file() for name in names):
             raise InputError(f"--images {images} has none of the photographs of the model, for example {names[0]}")
         return images
-    stored = _plain_dict(report).get("image_root")
-    candidates = [Path(stored)] if isinstance(stored, str) else []
+    stored = None if report is None else report["image_root"]
+    candidates = [Path(stored)] if stored is not None else []
     if root is not None:
         candidates.append(root / "images")
     for candidate in candidates:
         if any((candidate / name).is_file() for name in names):
             return candidate
-    moved = f"are no longer in {stored}" if isinstance(stored, str) else "were not found"
+    moved = f"are no longer in {stored}" if stored is not None else "were not found"
     notes.append(f"the photographs {moved}: give their folder with --images to see them")
     return None
-
-
-def _plain_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _plain_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _mean_per(group: Int[np.ndarray, "obs"], values: Float[np.ndarray, "obs"], count: int) -> np.ndarray:

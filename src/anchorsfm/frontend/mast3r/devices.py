@@ -54,13 +54,6 @@ def automatic_batch(device: torch.device, num_pixels: int, reserved_bytes: int) 
     return 1 << (min(max(fitting, 1), MAX_BATCH).bit_length() - 1)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device has too little memory; processors and Apple GPUs have no error class of their own."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    return any(text in str(error) for text in ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
-
-
 def release_memory(device: torch.device) -> None:
     """Give back what the allocator keeps for later."""
     if device.type == "cuda":

@@ -1,12 +1,12 @@
 """The terms that weights come under: shown, accepted once by the user, and recorded for the report."""
 
 import datetime
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from anchorsfm.io.json_files import read_json as read_json_file
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.scene.errors import InputError, StorageError
 
@@ -67,8 +67,8 @@ def _record_path() -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """An object, empty where there is none or it cannot be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = read_json_file(path)
+    except InputError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from anchorsfm.frontend.mast3r.devices import (
     automatic_batch,
-    is_out_of_memory,
     release_memory,
     resolve_device,
     trunk_dtype,
@@ -40,6 +39,7 @@ from anchorsfm.frontend.mast3r.preparation import (
 )
 from anchorsfm.frontend.mast3r.tokens import TokenCache
 from anchorsfm.frontend.mast3r.weights import WeightsFile, load_network, resolve_weights
+from anchorsfm.io.memory import is_out_of_memory
 from anchorsfm.io.store import Store, digest
 from anchorsfm.networks.mast3r import (
     EncodedImages,

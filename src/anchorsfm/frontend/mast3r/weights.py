@@ -7,7 +7,6 @@ torch's restricted unpickler, which knows tensors and, here, `argparse.Namespace
 
 import argparse
 import hashlib
-import json
 import pickle
 import re
 import zipfile
@@ -27,6 +26,7 @@ from anchorsfm.frontend.mast3r.licence import (
     user_cache,
     write_json,
 )
+from anchorsfm.io.json_files import read_json as read_json_file
 from anchorsfm.io.store import digest
 from anchorsfm.networks.mast3r import (
     Architecture,
@@ -253,12 +253,9 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | No
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     """Constructor arguments from config.json, None if there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    value = read_json_file(path)
     if not isinstance(value, dict):
         raise InputError(f"{path} does not describe a network")
     return value
@@ -295,11 +292,15 @@ def _file_sha256(path: Path) -> str:
     record = user_cache() / "weights-digests.json"
     remembered = read_json(record)
     entry = remembered.get(str(target))
-    if isinstance(entry, dict) and entry.get("stamp") == stamp:
+    if isinstance(entry, dict) and entry.get("stamp") == stamp and _is_sha256(entry.get("sha256")):
         return str(entry["sha256"])
     with target.open("rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
-    if re.fullmatch(r"[0-9a-f]{64}", target.name) and target.name != value:
+    if _is_sha256(target.name) and target.name != value:
         raise InputError(f"{path} is damaged: delete {target} and download it again")
     write_json(record, {**remembered, str(target): {"stamp": stamp, "sha256": value}})
     return value
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None

@@ -20,6 +20,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _CHANNELS_PER_HEAD = 64
 _MLP_RATIO = 4
+_LARGEST_DEPTH, _LARGEST_WIDTH, _LARGEST_SIDE, _LARGEST_PATCH = 128, 16384, 16384, 128
+"""Several times what published networks of any kind have; more would be built in vain, for hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,18 @@ class Architecture:
     """Not used by linear heads."""
 
     def __post_init__(self) -> None:
+        widths = (*self.dpt.levels, self.dpt.fused, self.dpt.last, self.encoder_width, self.decoder_width)
+        for what, values, most in (
+            ("an image size", (self.image_size,), _LARGEST_SIDE),
+            ("a patch size", (self.patch_size,), _LARGEST_PATCH),
+            ("a depth", (self.encoder_depth, self.decoder_depth), _LARGEST_DEPTH),
+            ("a width", (*widths, self.descriptor_width or 1), _LARGEST_WIDTH),
+        ):
+            wrong = [value for value in values if not 1 <= value <= most]
+            if wrong:
+                raise InputError(f"{what} of {_short(wrong[0])} is not that of a network (1 to {most})")
+        if not 0 < self.rotary_base < 1e9 or self.dpt.fused % 2:
+            raise InputError("the base of the rotary embedding or the width of the DPT head cannot be used")
         for part, width, heads in (
             ("encoder", self.encoder_width, self.encoder_heads),
             ("decoder", self.decoder_width, self.decoder_heads),
@@ -72,6 +86,11 @@ class Architecture:
 
 
 # ------------------------------------------------------------------------------------------ constructor arguments
+
+
+def _short(value: int) -> str:
+    """A number that may have thousands of digits."""
+    return str(value) if abs(value) < 10**12 else f"{'-' if value < 0 else ''}10^12 or more"
 
 
 def architecture_from_arguments(arguments: Mapping[str, Any], source: str) -> Architecture:
@@ -96,7 +115,7 @@ def architecture_from_arguments(arguments: Mapping[str, Any], source: str) -> Ar
             descriptor_width=int(output.removeprefix("pts3d+desc")) if output != "pts3d" else 0,
             dpt=_dpt_widths(arguments.get("dpt_overrides")),
         )
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
         raise InputError(f"{source}: cannot use this network description ({error})") from error
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
@@ -112,10 +131,12 @@ def _head_type(name: str) -> HeadType:
     return cast(HeadType, name)
 
 
-def _dpt_widths(overrides: Mapping[str, Any] | None) -> DptWidths:
+def _dpt_widths(overrides: Any) -> DptWidths:
     """Published networks all have the same widths; small test networks state theirs."""
     if not overrides:
         return DptWidths()
+    if not isinstance(overrides, Mapping):
+        raise InputError(f"dpt_overrides={str(overrides)[:40]!r} is not supported")
     a, b, c, d = (int(width) for width in overrides["layer_dims"])
     return DptWidths(levels=(a, b, c, d), fused=int(overrides["feature_dim"]), last=int(overrides["last_dim"]))
 

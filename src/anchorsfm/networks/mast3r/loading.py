@@ -67,6 +67,11 @@ def build_network(architecture: Architecture, parameters: Mapping[str, Tensor], 
     Raises InputError if the parameters do not fit; `source` names them.
     """
     check_shapes(architecture, {name: tuple(value.shape) for name, value in parameters.items()}, source)
+    wild = [name for name, value in parameters.items() if not torch.isfinite(value.float().sum())]
+    if wild:
+        raise InputError(
+            f"{source} is damaged: {len(wild)} parameters hold numbers that are not finite: {_listed(wild)}"
+        )
     state = _complete(architecture, parameters)
     network = empty_network(architecture)
     network.load_state_dict(state, strict=True, assign=True)

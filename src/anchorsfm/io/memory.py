@@ -1,0 +1,43 @@
+"""Too little memory, whichever library notices it."""
+
+import errno
+import re
+from collections.abc import Iterator
+
+_MESSAGES = re.compile(
+    r"out of memory|can't allocate memory|cannot allocate memory|insufficient memory|failed to allocate"
+    r"|unable to allocate|not enough memory|bad_alloc|bad allocation|can't start new thread|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|failed to map segment",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"allocate (?:memory: you tried to allocate )?([\d.]+) ?(bytes|[KMGT]i?B)")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that memory ran out; libraries agree on no class for it."""
+    return any(_says_so(cause) for cause in _causes(error))
+
+
+def amount_asked(error: BaseException) -> str | None:
+    """How much memory was asked for in vain, in words; None where the error does not say."""
+    found = next((found for cause in _causes(error) if (found := _AMOUNT.search(str(cause)))), None)
+    if found is None:
+        return None
+    amount, unit = found.groups()
+    return f"{float(amount) / 2**20:.1f} MiB" if unit == "bytes" else f"{amount} {unit}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those it was raised from, at most a few."""
+    for _ in range(8):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    foreign = isinstance(error, (RuntimeError, ImportError)) or type(error).__module__.startswith("cv2")
+    return foreign and _MESSAGES.search(str(error)) is not None

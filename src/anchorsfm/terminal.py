@@ -1,0 +1,92 @@
+"""What a command shows while it runs: lines that are safe to print, and progress as bars or lines."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from anchorsfm.scene.printable import printable
+from anchorsfm.scene.progress import Advance, Progress
+
+
+class Terminal(Console):
+    """A console for plain lines: nothing in them is markup, and nothing in them controls the terminal."""
+
+    def __init__(self, *, stderr: bool = False, notebook: bool = False) -> None:
+        """`notebook`: what is shown goes to the cell of a Jupyter notebook, whose widgets can be overwritten."""
+        super().__init__(
+            stderr=stderr, soft_wrap=True, markup=False, highlight=False, emoji=False, force_jupyter=notebook
+        )
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+
+class _Bars(Progress):
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        task = self._bars.add_task(printable(description), total=total)
+        yield lambda steps: self._bars.update(task, advance=steps)
+        if total is None:
+            self._bars.update(task, total=1, completed=1)
+        self._bars.stop_task(task)
+
+    def warn(self, message: str) -> None:
+        self._bars.console.print(f"warning: {message}", style="yellow")
+
+
+class _PlainLines(Progress):
+    """For logs and pipes: a line when a stage begins, and one every ten seconds of a long one."""
+
+    def __init__(self, terminal: Terminal, *, quiet: bool) -> None:
+        self._terminal = terminal
+        self._quiet = quiet
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done, last
+            done += steps
+            now = time.monotonic()
+            if total and now - last >= 10:
+                last = now
+                left = (now - start) / done * (total - done)
+                self._line(f"{description}: {done} of {total}, about {left:.0f} s left")
+
+        self._line(description + (f" ({total})" if total else ""))
+        yield advance
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            self._terminal.print(text)
+
+    def warn(self, message: str) -> None:
+        self._terminal.print(f"warning: {message}")
+
+
+@contextmanager
+def show_progress(terminal: Terminal, *, quiet: bool) -> Iterator[Progress]:
+    """Progress: bars with the time left, or plain lines where nobody looks on; quiet: warnings only."""
+    if quiet or not (terminal.is_terminal or terminal.is_jupyter):
+        yield _PlainLines(terminal, quiet=quiet)
+        return
+    columns = (
+        TextColumn("{task.description:<26}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=terminal) as bars:
+        yield _Bars(bars)

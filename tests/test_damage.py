@@ -1,0 +1,460 @@
+"""Every kind of file that the program reads, damaged in many ways, given to every command that reads it.
+
+Allowed are: one line and exit code 2, or a result that is sound; where the structure of the file tells that something
+is wrong, only the former. `pytest -n 0 -s tests/test_damage.py | grep damage:` shows how many cases there are.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anchorsfm.colmap.write import write_models
+from anchorsfm.evaluation import evaluate_poses, read_poses
+from anchorsfm.export import export
+from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
+from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.ply import PointCloud, read_ply
+from anchorsfm.io.store import Store
+from anchorsfm.mapping.known import KnownConfig, read_known
+from anchorsfm.pairing.pairs_file import read_pairs
+from anchorsfm.report.folder import make_page, read_report
+from anchorsfm.scene.poses import PoseSet
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, sparse_cloud
+from anchorsfm.viewer.selection import facts_markdown, image_facts
+from anchorsfm.viewer.shown import show_model
+from anchorsfm.viewer.sources import ViewedFolder, read_folder
+from damage import Damage, Outcomes, damaged_bytes, damaged_json, not_files, restored
+from report_scene import write_synthetic_run
+from tiny_network import DUST3R, write_weights
+
+NAMES = [f"{k:04d}.jpg" for k in range(5)]
+PARTS = ("cameras", "images", "points3D", "rigs", "frames")
+EVERYTHING = bool(os.environ.get("ANCHORSFM_ALL_DAMAGE"))
+"""Otherwise, of the cases that take long, some."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OUT of a small finished run, with the photographs in OUT/photos."""
+    output = tmp_path_factory.mktemp("damage") / "out"
+    model = small(write_synthetic_run(output, len(NAMES) + 1, photo_wh=(64, 48), num_dense=300)[0])
+    write_models(output / "sparse", [model], NAMES)
+    report = json.loads((output / "report.json").read_text())
+    (output / "uncertainty.json").write_text(json.dumps([entry["uncertainty"] for entry in report["models"]]))
+    return output
+
+
+def small(model: Reconstruction) -> Reconstruction:
+    """The model with few points: cases are many."""
+    from dataclasses import replace
+
+    from anchorsfm.tracks.build import select_observations
+
+    tracks, old = select_observations(model.tracks, model.tracks.obs_point < 60)
+    tracks = replace(tracks, obs_xy=tracks.obs_xy / 25)
+    camera = replace(model.cameras[0], width=64, height=48, params=(60.0, 32.0, 24.0, 0.01))
+    kept = replace(model, points=model.points[old], rgb=model.rgb[old], error_px=model.error_px[old], tracks=tracks)
+    return replace(kept, cameras=(camera,))
+
+
+@pytest.fixture(scope="module")
+def text_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a text model and nothing else."""
+    from anchorsfm.colmap.models import read_reconstruction
+
+    output = tmp_path_factory.mktemp("damage") / "text"
+    stored = read_reconstruction(run / "sparse" / "0")
+    write_models(output / "sparse", [stored.model], list(stored.names), text=True)
+    return output
+
+
+# ------------------------------------------------------------------------------------------------------- commands
+
+
+def evaluate(output: Path, truth: PoseSet) -> PoseSet:
+    poses = read_poses(output)
+    evaluate_poses(poses, truth)
+    evaluate_poses(truth, poses)
+    return poses
+
+
+def known(output: Path, photos: Path) -> dict[int, np.ndarray]:
+    return read_known(KnownConfig(model=output / "sparse" / "0"), load_image_set(photos)).poses
+
+
+def view(output: Path) -> ViewedFolder:
+    """All that `view` computes before and while a page is open."""
+
+    class Scene:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments, **options: Scene()
+
+    content = read_folder(output)
+    for viewed in content.models:
+        shown = show_model(Scene(), viewed)
+        for colour in ("photographs", "reprojection error", "track length"):
+            sparse_cloud(viewed, shown.frame, colour, PointFilter())
+        for colour in ("plain", "points seen", "reprojection error", "position uncertainty"):
+            camera_colours(viewed, colour)
+        facts_markdown(image_facts(viewed, 0))
+        if viewed.dense is not None:
+            read_dense(viewed, shown.frame, 1000)
+    return content
+
+
+def exported(output: Path, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    export(output, ("tum", "colmap-binary", "transforms"), target)
+    return target
+
+
+def page(output: Path) -> str:
+    return make_page(output).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------- models
+
+
+def sound_poses(poses: PoseSet) -> str | None:
+    """What is wrong with poses that were read from a damaged file."""
+    if poses.names != tuple(NAMES):
+        return None if len(set(poses.names)) == len(NAMES) else f"images {poses.names}"
+    rotation = poses.cam_from_world[:, :, :3]
+    unit = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max() < 1e-2
+    return None if unit and np.isfinite(poses.cam_from_world).all() and (poses.focal_px > 0).all() else "not poses"
+
+
+def sound_folder(reference: ViewedFolder) -> Callable[[ViewedFolder], str | None]:
+    def check(content: ViewedFolder) -> str | None:
+        before, after = reference.models[0].model, content.models[0].model
+        same = len(before.points) == len(after.points) and len(before.image) == len(after.image)
+        same = same and np.array_equal(before.tracks.obs_image, after.tracks.obs_image)
+        finite = np.isfinite(after.points).all() and np.isfinite(after.cam_from_world).all()
+        return None if same and finite else "another model"
+
+    return check
+
+
+def model_cases(path: Path) -> Iterator[Damage]:
+    binary = path.suffix == ".bin"
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=binary and path.name != "points3D.bin", flips=20):
+            damage.apply(path)
+            yield damage
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".txt"])
+@pytest.mark.parametrize("part", PARTS)
+def test_models(run: Path, text_run: Path, tmp_path: Path, part: str, suffix: str) -> None:
+    output, outcomes = run if suffix == ".bin" else text_run, Outcomes(part + suffix)
+    truth, reference = read_poses(output), view(output)
+    photographs = output / "report.json"
+    for damage in model_cases(output / "sparse" / "0" / (part + suffix)):
+        all_parts = part != "points3D"  # which only some commands read
+        exact = damage.exact and all_parts
+        if part == "images" and damage.name.startswith("a "):
+            exact = True
+        outcomes.add(f"evaluate, {damage.name}", lambda: evaluate(output, truth), exact=exact, check=sound_poses)
+        outcomes.add(f"known, {damage.name}", lambda: known(output, run / "photos"), exact=exact)
+        whole = damage.exact or (part == "points3D" and suffix == ".bin" and damage.name.startswith(("cut", "follow")))
+        outcomes.add(f"view, {damage.name}", lambda: view(output), exact=whole, check=sound_folder(reference))
+        outcomes.add(f"export, {damage.name}", lambda: exported(output, tmp_path / "export"), exact=whole)
+        if photographs.exists() and outcomes.cases % 60 == 4:
+            outcomes.add(f"report, {damage.name}", lambda: page(output))
+    outcomes.require_none()
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".txt"])
+def test_pieces_of_text_and_duplicates(text_run: Path, run: Path, suffix: str) -> None:
+    """Lines removed, doubled and swapped; a record of a binary file twice."""
+    outcomes = Outcomes(f"records{suffix}")
+    output = run if suffix == ".bin" else text_run
+    reference = view(output)
+    for part in PARTS if suffix == ".txt" else ():
+        path = output / "sparse" / "0" / f"{part}.txt"
+        with restored(path) as content:
+            lines = content.decode().splitlines(keepends=True)
+            for k in range(len(lines)):
+                for name, changed in (("removed", lines[:k] + lines[k + 1 :]), ("doubled", lines[: k + 1] + lines[k:])):
+                    path.write_text("".join(changed))
+                    comment = lines[k].startswith("#")
+                    outcomes.add(
+                        f"{part}, line {k} {name}",
+                        lambda: view(output),
+                        exact=not comment,
+                        check=sound_folder(reference),
+                    )
+    if suffix == ".bin":
+        path = output / "sparse" / "0" / "cameras.bin"
+        with restored(path) as content:
+            path.write_bytes((2).to_bytes(8, "little") + content[8:] * 2)
+            outcomes.add("camera twice", lambda: view(output), exact=True)
+            for count in (2**16, 2**32, 2**63, 2**64 - 1):
+                path.write_bytes(count.to_bytes(8, "little") + content[8:])
+                outcomes.add(f"{count} cameras", lambda: view(output), exact=True)
+    outcomes.require_none()
+
+
+# ----------------------------------------------------------------------------------------------------- JSON files
+
+
+def test_report_json(run: Path, tmp_path: Path) -> None:
+    outcomes, accepted = Outcomes("report.json"), 0
+    path, often = run / "report.json", 1 if EVERYTHING else 20
+    with restored(path) as content:
+        cases = damaged_json(json.loads(content), wrongs=None if EVERYTHING else 5)
+        for damage in [*cases, *damaged_bytes(content, exact_cuts=False)]:
+            damage.apply(path)
+            refused = outcomes.refused
+            outcomes.add(f"report, {damage.name}", lambda: read_report(path), exact=damage.exact)
+            accepted += outcomes.refused == refused
+            if outcomes.refused == refused and accepted % often == 0:
+                outcomes.add(f"page, {damage.name}", lambda: page(run))
+            if outcomes.cases % often == 0 or "image_root" in damage.name:
+                outcomes.add(f"view, {damage.name}", lambda: read_folder(run))
+                outcomes.add(f"export, {damage.name}", lambda: exported(run, tmp_path / "export"))
+    outcomes.require_none()
+
+
+def test_uncertainty_json(run: Path) -> None:
+    outcomes, path = Outcomes("uncertainty.json"), run / "uncertainty.json"
+    with restored(path) as content:
+        for damage in [*damaged_json(json.loads(content)), *damaged_bytes(content, exact_cuts=False)]:
+            damage.apply(path)
+            look = view if EVERYTHING or outcomes.cases % 10 == 0 else read_folder
+            outcomes.add(f"view, {damage.name}", lambda look=look: look(run))
+    outcomes.require_none()
+
+
+def test_truth_json(run: Path, tmp_path: Path) -> None:
+    poses = read_poses(run)
+    truth = {
+        name: {
+            "R_cam_from_world": pose[:, :3].tolist(), "t_cam_from_world": pose[:, 3].tolist(),
+            "K": [[focal, 0, 32], [0, focal, 24], [0, 0, 1]], "width": 64, "height": 48,
+        }
+        for name, pose, focal in zip(poses.names, poses.cam_from_world, poses.focal_px.tolist(), strict=True)
+    }  # fmt: skip
+    outcomes, path = Outcomes("truth"), tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    with restored(path) as content:
+        cases = damaged_json(truth, wrongs=None if EVERYTHING else 8)
+        for damage in [*cases, *damaged_bytes(content, exact_cuts=False)]:
+            damage.apply(path)
+            outcomes.add(
+                f"evaluate, {damage.name}", lambda: evaluate_poses(poses, read_poses(path)), exact=damage.exact
+            )
+        path.write_text('{"a": 1, "a": 2}')
+        outcomes.add("a name twice", lambda: read_poses(path), exact=True)
+    outcomes.require_none()
+
+
+def test_photographs_json(run: Path, tmp_path: Path) -> None:
+    """The record in a folder of copies."""
+    outcomes, target = Outcomes("photographs.json"), tmp_path / "export"
+    export(run, ("undistorted",), target)
+    path = target / "undistorted" / "photographs.json"
+    with restored(path) as content:
+        for damage in [
+            *damaged_json(json.loads(content), keys=4),
+            *damaged_bytes(content, exact_cuts=False, cuts=5, flips=5),
+        ]:
+            damage.apply(path)
+            outcomes.add(f"export, {damage.name}", lambda: export(run, ("undistorted",), target))
+    outcomes.require_none()
+
+
+# ---------------------------------------------------------------------------------------------------- other files
+
+
+def test_ply(run: Path) -> None:
+    outcomes, path = Outcomes("ply"), run / "dense" / "0.ply"
+    size = len(read_ply(path).xyz)
+
+    def sound(cloud: PointCloud) -> str | None:
+        return None if len(cloud.xyz) == size and np.isfinite(cloud.xyz).all() else "another cloud"
+
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=True):
+            damage.apply(path)
+            outcomes.add(f"read, {damage.name}", lambda: read_ply(path), exact=damage.exact, check=sound)
+            outcomes.add(f"view, {damage.name}", lambda: view(run))
+            if outcomes.cases % 10 == 0:
+                outcomes.add(f"report, {damage.name}", lambda: page(run))
+        head, mark, body = content.partition(b"end_header\n")
+        for old, new in (
+            (b"vertex 300", b"vertex -1"), (b"vertex 300", b"vertex 99999999999999999999"),
+            (b"vertex 300", b"vertex 299"), (b"vertex 300", b"vertex 0x12c"), (b"float x", b"double x"),
+            (b"float x", b"list uchar int x"), (b"float y", b"float x"), (b"float z", b"float w"),
+            (b"binary_little_endian", b"ascii"), (b"format binary_little_endian 1.0\n", b""),
+            (b"element vertex 300\n", b""), (b"float", b"quux"), (b"ply", b"plx"), (b"property", b"element"),
+            (b"\n", b"\n\xff\n"),
+        ):  # fmt: skip
+            assert old in head
+            path.write_bytes(head.replace(old, new, 1 if old == b"\n" else -1) + mark + body)
+            outcomes.add(f"read, {old!r} is {new!r}", lambda: read_ply(path), exact=True)
+            outcomes.add(f"view, {old!r} is {new!r}", lambda: view(run))
+        path.write_bytes(head)
+        outcomes.add("header without end", lambda: read_ply(path), exact=True)
+    outcomes.require_none()
+
+
+def test_cache_entries(tmp_path: Path) -> None:
+    """A damaged entry is as good as none."""
+    outcomes, store = Outcomes("cache"), Store(tmp_path / "cache")
+    arrays = {"depth": np.linspace(1, 2, 60, dtype=np.float32).reshape(6, 10), "count": np.arange(5)}
+    store.save("kind", "key", arrays)
+    path = tmp_path / "cache" / "kind" / "key.safetensors"
+
+    def sound(found: dict[str, np.ndarray] | None) -> str | None:
+        same = found is None or (found.keys() == arrays.keys() and all((found[k] == arrays[k]).all() for k in arrays))
+        return None if same else "other arrays"
+
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=False):
+            damage.apply(path)
+            outcomes.add(damage.name, lambda: store.load("kind", "key"), check=sound)
+    outcomes.require_none()
+
+
+def test_lists_of_pairs(tmp_path: Path) -> None:
+    outcomes, path = Outcomes("pairs"), tmp_path / "pairs.txt"
+    path.write_text("".join(f"{a} {b}\n" for a, b in pairwise(NAMES)) + "0 2\n")
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=False):
+            damage.apply(path)
+            outcomes.add(damage.name, lambda: read_pairs(path, len(NAMES), NAMES), exact=damage.place is not None)
+    outcomes.require_none()
+
+
+def test_photographs(run: Path, tmp_path: Path) -> None:
+    outcomes, folder = Outcomes("photographs"), tmp_path / "photos"
+    shutil.copytree(run / "photos", folder)
+    path = folder / NAMES[0]
+
+    def read() -> int:
+        images = load_image_set(folder)
+        for k in range(images.num_images):
+            load_rgb(images, k)
+        return images.num_images
+
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=False):
+            damage.apply(path)
+            outcomes.add(damage.name, read)
+    outcomes.require_none()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(write_weights(tmp_path_factory.mktemp("network") / "tiny", DUST3R))
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ANCHORSFM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def sound_network(loaded: Any) -> str | None:
+    import torch
+
+    finite = all(bool(torch.isfinite(value).all()) for value in loaded.state_dict().values())
+    return None if finite else "a network of numbers that are not finite"
+
+
+def loaded(path: Path) -> Any:
+    return load_network(resolve_weights(str(path)))
+
+
+def test_weights(network: Path, own_cache: Path) -> None:
+    outcomes = Outcomes("safetensors")
+    with restored(network) as content:
+        for damage in damaged_bytes(content, exact_cuts=True):
+            damage.apply(network)
+            outcomes.add(damage.name, lambda: loaded(network), exact=damage.exact, check=sound_network)
+    outcomes.require_none()
+
+
+def test_checkpoints(network: Path, own_cache: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    outcomes, path = Outcomes("pth"), tmp_path / "network.pth"
+    torch.save(load_file(network), path)
+    shutil.copy(network.parent / "config.json", tmp_path)
+    with restored(path) as content:
+        for damage in damaged_bytes(content, exact_cuts=False):
+            damage.apply(path)
+            outcomes.add(damage.name, lambda: loaded(path), exact=damage.place is not None, check=sound_network)
+    outcomes.require_none()
+
+
+def test_descriptions_of_networks(network: Path, own_cache: Path) -> None:
+    outcomes, path = Outcomes("config.json"), network.parent / "config.json"
+    with restored(path) as content:
+        described = json.loads(content)
+        wild = [{**described, key: value} for key in described if isinstance(described[key], int)
+                for value in (0, -4, 10**9, 10**400, 1.5)]  # fmt: skip
+        extra = [Damage(name=f"{k}", content=json.dumps(value).encode()) for k, value in enumerate(wild)]
+        for damage in [*extra, *damaged_json(described), *damaged_bytes(content, exact_cuts=False)]:
+            damage.apply(path)
+            outcomes.add(damage.name, lambda: loaded(network), exact=damage.exact)
+    outcomes.require_none()
+
+
+def test_records_of_the_user(network: Path, own_cache: Path) -> None:
+    """What is kept between runs is made again."""
+    outcomes = Outcomes("user's cache")
+    loaded(network)
+    for path in sorted(own_cache.glob("*.json")):
+        with restored(path) as content:
+            for damage in [
+                *damaged_json(json.loads(content)),
+                *damaged_bytes(content, exact_cuts=False, cuts=5, flips=5),
+            ]:
+                damage.apply(path)
+                outcomes.add(f"{path.name}, {damage.name}", lambda: loaded(network))
+    outcomes.require_none()
+
+
+# --------------------------------------------------------------------------------------------------- whole programs
+
+
+@pytest.mark.parametrize(
+    ("command", "part", "damage"),
+    [
+        (("evaluate", "{out}", "--truth", "{out}"), "images.bin", "cut"),
+        (("export", "{out}", "--to", "tum", "-o", "{tmp}/export"), "points3D.bin", "cut"),
+        (("view", "{out}"), "frames.bin", "cut"),
+        (("report", "{out}"), "../../report.json", "pipe"),
+    ],
+)
+def test_commands_end_with_one_line(
+    run: Path, tmp_path: Path, command: tuple[str, ...], part: str, damage: str
+) -> None:
+    path = run / "sparse" / "0" / part
+    with restored(path) as content:
+        case = (
+            next(d for d in not_files() if "pipe" in d.name)
+            if damage == "pipe"
+            else Damage(name="", content=content[:-9])
+        )
+        case.apply(path)
+        arguments = [word.format(out=run, tmp=tmp_path) for word in command]
+        done = subprocess.run(
+            [sys.executable, "-m", "anchorsfm.cli", *arguments], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and path.resolve().name in line
