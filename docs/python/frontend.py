@@ -5,14 +5,11 @@ import anchorsfm
 
 class Mine(anchorsfm.PairFrontend):
     def predict(self, rgb_i, rgb_j):
-        sift = cv2.SIFT_create()
-        (points_i, words_i), (points_j, words_j) = (
-            sift.detectAndCompute(rgb_i, None),
-            sift.detectAndCompute(rgb_j, None),
-        )
+        (found_i, words_i), (found_j, words_j) = (cv2.SIFT_create().detectAndCompute(p, None) for p in (rgb_i, rgb_j))
         best = cv2.BFMatcher(crossCheck=True).match(words_i, words_j)
-        xy_i = cv2.KeyPoint_convert(points_i, [m.queryIdx for m in best]) + 0.5
-        return {"xy_i": xy_i, "xy_j": cv2.KeyPoint_convert(points_j, [m.trainIdx for m in best]) + 0.5}
+        ends = [cv2.KeyPoint_convert(found_i, [m.queryIdx for m in best])]
+        ends += [cv2.KeyPoint_convert(found_j, [m.trainIdx for m in best])]
+        return {"xy_i": ends[0] + 0.5, "xy_j": ends[1] + 0.5}
 
 
 print(anchorsfm.reconstruct("photos", "out-mine", frontend=Mine()))

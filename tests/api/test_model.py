@@ -85,7 +85,7 @@ def test_saved_models_are_colmap_models_and_more(run, tmp_path):
     assert model.to_pycolmap().num_points3D() == len(model.points)
 
 
-def test_images_without_a_pose_come_with_the_reason(workplace, tmp_path):
+def test_images_without_a_pose_come_with_the_reason_and_nothing_is_printed(workplace, tmp_path, capfd):
     photos = tmp_path / "photos"
     photos.mkdir()
     for path in (workplace / "photos").iterdir():
@@ -97,6 +97,7 @@ def test_images_without_a_pose_come_with_the_reason(workplace, tmp_path):
     model = anchorsfm.reconstruct(
         photos, tmp_path / "out", mapper="tracks", dense=False, adjust=False, max_image_size=300, progress=told
     )
+    assert capfd.readouterr() == ("", "")
     assert set(model.unregistered) == {"noise.png", "broken.jpg"} and "noise.png" not in model
     with pytest.raises(KeyError, match=r"did you mean '0001.jpg'"):
         model.poses["0001.jpeg"]
