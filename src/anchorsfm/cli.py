@@ -30,7 +30,8 @@ class Reconstruct(Settings):
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """A folder (searched recursively), a text file that lists images, or image files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml."""
+    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml: new,
+    empty, or of an earlier run."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
@@ -255,6 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks about damaged EXIF
     try:
+        _refuse_empty(arguments)
         command = tyro.cli(
             Command, prog="anchorsfm", description=__doc__, args=arguments, config=(tyro.conf.EnumChoicesFromValues,)
         )
@@ -276,6 +278,16 @@ def _run(arguments: list[str]) -> None:
 def _fail(message: str) -> NoReturn:
     Terminal(stderr=True).print(f"error: {message}", style="red")
     process.leave(2)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise InputError for an empty argument, as a shell makes of an unset variable: as a path it is this folder."""
+    for number, argument in enumerate(arguments):
+        if argument.startswith("--") and argument.endswith("="):
+            raise InputError(f"{argument[:-1]} has no value: is a variable of the shell not set?")
+        if not argument.strip():
+            place = f"after {arguments[number - 1]}" if number else "at the beginning"
+            raise InputError(f"there is an empty argument {place}: is a variable of the shell not set?")
 
 
 def _in_words(error: AnchorSfMError) -> str:
