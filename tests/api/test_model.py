@@ -1,6 +1,7 @@
 """Finished models by the names of their images: from a run, and from disk."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,29 @@ def test_images_without_a_pose_come_with_the_reason_and_nothing_is_printed(workp
     assert len(model) == 4 and model.dense_cloud is None and not model.depth_maps
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert all(image["position"] is None for image in report["models"][0]["uncertainty"]["images"])
+
+
+def test_damaged_files_beside_a_model_are_named(run, tmp_path):
+    model, output = run
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy, ignore=shutil.ignore_patterns("cache"))
+    depth = copy / "dense" / "depth"
+    (depth / "0002.jpg.depth.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(anchorsfm.InputError, match=r"0002\.jpg\.depth\.npy"):
+        anchorsfm.load(copy).depth_maps["0002.jpg"]
+    (copy / "dense" / "0.ply").write_bytes(b"ply\n")
+    with pytest.raises(anchorsfm.InputError, match=r"0\.ply"):
+        _ = anchorsfm.load(copy).dense_cloud
+    (copy / "report.json").write_text("{")
+    loaded = anchorsfm.load(copy)
+    assert loaded.report is None and "report.json" in loaded.warnings[0] and repr(loaded) == repr(model)
+    cameras = json.loads((depth / "cameras.json").read_text())
+    (depth / "cameras.json").write_text(json.dumps({"../../../secret": cameras["0000.jpg"]}))
+    with pytest.raises(anchorsfm.InputError, match="outside its folder"):
+        anchorsfm.load(copy)
+    (depth / "cameras.json").write_text("[]")
+    with pytest.raises(anchorsfm.InputError, match="maps image names to cameras"):
+        anchorsfm.load(copy)
 
 
 def test_a_model_from_elsewhere_has_no_report(run, tmp_path):

@@ -1,6 +1,5 @@
 """Depth maps by image name, from a run's cache or from files, one in memory at a time."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from anchorsfm.api.arguments import UnknownNameError, numbers
+from anchorsfm.api.arguments import UnknownNameError, number, numbers
 from anchorsfm.dense.views import DenseView
+from anchorsfm.io.json_files import read_json
 from anchorsfm.scene.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class StoredDepthMaps(Mapping[str, DepthMap]):
         return DepthMap(
             depth=self._read(name, "depth"),
             confidence=self._read(name, "confidence"),
-            focal_px=float(camera["focal_px"]),
+            focal_px=number(f"{place}: focal_px", camera["focal_px"], low=0.0, above=True),
             principal_point_px=numbers(f"{place}: principal_point_px", camera["principal_point_px"], "2"),
             cam_from_world=numbers(f"{place}: cam_from_world", camera["cam_from_world"], "3 4"),
         )
@@ -125,11 +125,11 @@ def _read_cameras(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / "cameras.json"
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    content = read_json(path)
     needed = {"focal_px", "principal_point_px", "cam_from_world"}
     if not isinstance(content, dict) or not all(isinstance(c, dict) and needed <= c.keys() for c in content.values()):
         raise InputError(f"{path}: expected an object that maps image names to cameras")
+    for name in content:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{path} names a file outside its folder: {name!r}")
     return content

@@ -1,6 +1,5 @@
 """Models from disk."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from anchorsfm.api.depth import StoredDepthMaps
 from anchorsfm.api.model import Model
 from anchorsfm.colmap.models import StoredModel, find_models, read_reconstruction
 from anchorsfm.export.source import output_folder
+from anchorsfm.report.reading import read_report
 from anchorsfm.scene.errors import InputError
 
 
@@ -26,8 +26,7 @@ def load(folder: str | Path) -> Model:
     paths = find_models(source)
     root = output_folder(paths[0])
     report, warnings = _read_report(root)
-    recorded = report.get("image_root") if report else None
-    photographs = Path(recorded) if isinstance(recorded, str) else None
+    photographs = Path(report["image_root"]) if report else None
     stored = sorted(
         ((path, read_reconstruction(path)) for path in paths),
         key=lambda entry: (-len(entry[1].names), _number(entry[0])),
@@ -62,24 +61,16 @@ def _number(path: Path) -> int:
 
 
 def _read_report(root: Path | None) -> tuple[dict[str, Any] | None, list[str]]:
-    """The record of the run, which a model can do without, and what is wrong with it."""
+    """The record of the run, which a model can do without, and what is to be known."""
     if root is None:
         return None, []
-    path = root / "report.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return None, [f"the model comes without its report: cannot read {path}: {error}"]
-    if not isinstance(report, dict):
-        return None, [f"the model comes without its report: {path} holds no JSON object"]
-    return report, [str(line) for line in report.get("warnings") or [] if isinstance(line, str)]
+        report = read_report(root / "report.json")
+    except InputError as error:
+        return None, [f"the model comes without its report: {error}"]
+    return report, list(report["warnings"])
 
 
 def _unregistered(report: dict[str, Any] | None, registered: set[str]) -> dict[str, str]:
-    images = (report or {}).get("images")
-    entries = [entry for entry in images if isinstance(entry, dict)] if isinstance(images, list) else []
-    return {
-        str(entry["name"]): str(entry.get("reason") or "not registered")
-        for entry in entries
-        if isinstance(entry.get("name"), str) and entry["name"] not in registered
-    }
+    images = report["images"] if report else []
+    return {image["name"]: image["reason"] or "not registered" for image in images if image["name"] not in registered}
