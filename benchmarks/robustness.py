@@ -1,6 +1,6 @@
 """The alignment where it used to be wrong without a word, before and after, on scenes with known truth.
 
-    python benchmarks/robustness.py [--seeds 0 1 2] [--what focal known scale resized]
+    python benchmarks/robustness.py [--seeds 0 1 2] [--what focal known scale resized] [--solvers second-order adam]
 
 focal:   short and long lenses, exact and noisy predictions, cameras further away the longer the lens; "before" believes
          focal lengths of .43 to 3.03 x the longer side, which used to be built in
@@ -37,20 +37,21 @@ FORMER_UNITS = ReferenceCompat(no_units=True)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--solvers", nargs="+", choices=[s.value for s in Solver], default=[s.value for s in Solver])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     for what in arguments.what:
         print(f"\n{what}\n")
-        TABLES[what](arguments.seeds)
+        TABLES[what](arguments)
 
 
-def focal_table(seeds: Sequence[int], *, is_known: bool = False) -> None:
+def focal_table(arguments: argparse.Namespace, *, is_known: bool = False) -> None:
     print("| predictions | focal / side | rotation before | after | focal % before | after | AUC@1 before | after |")
     print("|---|---|---|---|---|---|---|---|")
     for name, noise in NOISE.items():
         for focal in FOCALS:
             both = [[], []]
-            for seed in seeds:
+            for seed in arguments.seeds:
                 scene = make_scene(SceneConfig(num_images=6, focal=focal, radius_m=3 * focal / 0.9, seed=seed))
                 for scores, focal_range in zip(both, (FORMER_RANGE, GraphConfig().focal_range), strict=True):
                     observed, predictor = observe(scene, noise, GraphConfig(focal_range=focal_range))
@@ -62,17 +63,17 @@ def focal_table(seeds: Sequence[int], *, is_known: bool = False) -> None:
             print(f"| {name} | {focal} | {_columns(*both)} |", flush=True)
 
 
-def known_table(seeds: Sequence[int]) -> None:
-    focal_table(seeds, is_known=True)
+def known_table(arguments: argparse.Namespace) -> None:
+    focal_table(arguments, is_known=True)
 
 
-def scale_table(seeds: Sequence[int]) -> None:
+def scale_table(arguments: argparse.Namespace) -> None:
     print("| solver | units | rotation before | after | focal % before | after | AUC@1 before | after |")
     print("|---|---|---|---|---|---|---|---|")
-    for solver in Solver:
+    for solver in map(Solver, arguments.solvers):
         for scale in SCALES:
             both = [[], []]
-            for seed in seeds:
+            for seed in arguments.seeds:
                 scene = make_scene(SceneConfig(num_images=5, seed=seed))
                 observed, predictor = observe(scene, OracleNoise(), GraphConfig())
                 truth = truth_of(scene, predictor)
@@ -86,12 +87,12 @@ def scale_table(seeds: Sequence[int]) -> None:
             print(f"| {solver} | {scale:g} | {_columns(*both)} |", flush=True)
 
 
-def resized_table(seeds: Sequence[int]) -> None:
+def resized_table(arguments: argparse.Namespace) -> None:
     print("| solver | rotation before | after | focal % before | after | AUC@1 before | after |")
     print("|---|---|---|---|---|---|---|")
-    for solver in Solver:
+    for solver in map(Solver, arguments.solvers):
         both = [[], []]
-        for seed in seeds:
+        for seed in arguments.seeds:
             scene = make_scene(SceneConfig(num_images=5, seed=seed))
             observed, predictor = observe(scene, OracleNoise(), GraphConfig(), halved=(4,))
             truth = truth_of(scene, predictor)

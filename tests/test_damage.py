@@ -48,6 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """OUT of a small finished run, with the photographs in OUT/photos."""
     output = tmp_path_factory.mktemp("damage") / "out"
     model = small(write_synthetic_run(output, len(NAMES) + 1, photo_wh=(64, 48), num_dense=300)[0])
+    shutil.rmtree(output / "sparse")
     write_models(output / "sparse", [model], NAMES)
     report = json.loads((output / "report.json").read_text())
     (output / "uncertainty.json").write_text(json.dumps([entry["uncertainty"] for entry in report["models"]]))

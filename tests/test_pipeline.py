@@ -188,10 +188,10 @@ def test_inputs_that_cannot_work_say_why(tmp_path, rendered):
     with pytest.raises(InputError, match="at least two"):
         reconstruct(single, tmp_path / "out")
     other_photographs(single, 1, seed=11)
-    with pytest.raises(NoReconstructionError, match="overlap"):
+    with pytest.raises(NoReconstructionError, match=r"overlap.*failed/report\.html"):
         reconstruct(single, tmp_path / "out")
     assert not (tmp_path / "out" / "sparse").exists()
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "failed" / "report.html").read_text()
     assert "0 of 2 images registered" in page and "No model could be made" in page
 
 

@@ -30,12 +30,15 @@ class Reconstruct(Settings):
     photos: tyro.conf.Positional[tuple[Path, ...]]
     """A folder (searched recursively), a text file that lists images, or image files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml."""
+    """Folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json and config.yaml: new,
+    empty, or of an earlier run."""
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
     no_dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write no dense cloud."""
+    no_adjust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave the poses as the mapper found them: points are triangulated, nothing is adjusted."""
     weights: Annotated[str | None, NotEmpty()] = None
     """Weights of --frontend mast3r: a Hugging Face id (default: the official MASt3R model) or a local file."""
     accept_weights_license: bool = False
@@ -75,7 +78,7 @@ class Reconstruct(Settings):
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
         dense = True if self.dense else False if self.no_dense else self.config.dense
-        return replace(self.config, mast3r=network, dense=dense)
+        return replace(self.config, mast3r=network, dense=dense, bundle_adjustment=not self.no_adjust)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # remarks about damaged EXIF
     try:
+        _refuse_empty(arguments)
         command = tyro.cli(
             Command, prog="anchorsfm", description=__doc__, args=arguments, config=(tyro.conf.EnumChoicesFromValues,)
         )
@@ -274,6 +278,16 @@ def _run(arguments: list[str]) -> None:
 def _fail(message: str) -> NoReturn:
     Terminal(stderr=True).print(f"error: {message}", style="red")
     process.leave(2)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise InputError for an empty argument, as a shell makes of an unset variable: as a path it is this folder."""
+    for number, argument in enumerate(arguments):
+        if argument.startswith("--") and argument.endswith("="):
+            raise InputError(f"{argument[:-1]} has no value: is a variable of the shell not set?")
+        if not argument.strip():
+            place = f"after {arguments[number - 1]}" if number else "at the beginning"
+            raise InputError(f"there is an empty argument {place}: is a variable of the shell not set?")
 
 
 def _in_words(error: AnchorSfMError) -> str:

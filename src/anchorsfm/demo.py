@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from anchorsfm.evaluation import evaluate_poses, format_table, poses_of, read_poses
+from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
 from anchorsfm.report import summary_lines
 from anchorsfm.scene.progress import SILENT, Progress
@@ -14,10 +15,18 @@ def run_demo(
 ) -> tuple[RunResult, list[str]]:
     """Photographs in `output`/photos, the model in `output`/reconstruction; the result, and what was found in words.
 
-    Raises the errors of `reconstruct`.
+    Raises the errors of `reconstruct`; StorageError too if `output` is neither new, empty, nor of an earlier demo.
     """
+    folder = OwnedFolder(output)
+    folder.require_ours()
+    folder.claim()
+    names = [f"images/{k:04d}.jpg" for k in range(num_images)]
+    folder.require_free([f"photos/{name}" for name in ("truth.json", *names)], ["photos"])
     scene = make_scene(SceneConfig(num_images=num_images, seed=seed))
-    truth = write_photographs(scene, output / "photos", progress=progress)
+    with folder.publication() as publication:
+        write_photographs(scene, publication.path / "photos", progress=progress)
+        publication.publish(["photos"])
+    truth = output / "photos" / "truth.json"
     result = reconstruct(truth.parent / "images", output / "reconstruction", PipelineConfig(seed=seed), progress)
     comparison = {
         "alignment": evaluate_poses(read_poses(output / "reconstruction" / "alignment"), read_poses(truth)),

@@ -31,13 +31,14 @@ from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
 from anchorsfm.observe.sanitise import LeftOut, sanitised
-from anchorsfm.output import OutputFolder, changed_settings
 from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.run.dense import depth_maps, write_dense
+from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
+from anchorsfm.run.settings import changed_settings, plain
 from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
@@ -100,6 +101,8 @@ class PipelineConfig(Settings):
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
     """Triangulation and bundle adjustment."""
+    bundle_adjustment: Annotated[bool, tyro.conf.Suppress] = True
+    """Adjust poses, intrinsics and points. False: points are triangulated with the poses that the mapper found."""
     keep_database: bool = False
     """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
     known: KnownConfig = field(default_factory=KnownConfig)
@@ -136,29 +139,52 @@ class RunResult:
 
 
 def reconstruct(
-    source: Path | list[Path], output: Path, config: PipelineConfig | None = None, progress: Progress = SILENT
+    source: Path | list[Path],
+    output: Path,
+    config: PipelineConfig | None = None,
+    progress: Progress = SILENT,
+    *,
+    frontend: Frontend | None = None,
 ) -> RunResult:
     """Photographs in, COLMAP models out; a run that was interrupted continues from `output`/cache.
 
+    The result appears as a whole when it is complete. A run that fails or is stopped leaves an earlier result as it is;
+    report and settings of one that makes no model go to `output`/failed.
+
     Args:
         source: folder, list file or image files.
-        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml.
+        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml;
+            new, empty, or of an earlier run.
         config: settings.
         progress: receives stages and warnings.
+        frontend: one's own, in place of the one that `config.frontend` names.
 
     Raises:
         InputError: the photographs or options cannot be used.
         NoReconstructionError: no two photographs could be related.
-        StorageError: the output cannot be written.
+        StorageError: the output cannot be written, or something in it was not written by a run and would be lost.
     """
     config = config or PipelineConfig()
     _check_settings(config)
-    changed = changed_settings(config, PipelineConfig())
-    progress = recorded = RecordingProgress(progress)
-    folder, clock = OutputFolder(output, progress), StageClock(_lowers_memory(config))
-    folder.prepare(config)
+    recorded = RecordingProgress(progress)
+    folder = RunFolder(output, recorded)
+    folder.require_outside([source] if isinstance(source, Path) else source)
+    with folder.begin(_recorded(config, frontend), dense=config.dense is not False, database=config.keep_database):
+        return _reconstruct(source, folder, config, frontend, recorded)
+
+
+def _reconstruct(
+    source: Path | list[Path],
+    folder: RunFolder,
+    config: PipelineConfig,
+    frontend: Frontend | None,
+    recorded: RecordingProgress,
+) -> RunResult:
+    changed, clock = changed_settings(config, PipelineConfig()), StageClock(_lowers_memory(config))
+    progress = recorded
     with clock.stage("images"):
         images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
+        folder.require_outside(images.path(k) for k in range(images.num_images))
         images = _without_repeats(images, progress)
         _require_two(images)
         _require_plausible_focal(config, images)
@@ -168,7 +194,7 @@ def reconstruct(
         _warn_of_unused(config, changed, progress)
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
-        predictor = _frontend(config).open(images, pairs, folder.store, progress)
+        predictor = (frontend or _frontend(config)).open(images, pairs, folder.store, progress)
     collector, log = KeypointMatchCollector(predictor.grid), PairLog()
     with clock.stage("dense depth"):
         scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
@@ -177,8 +203,10 @@ def reconstruct(
         _name_still_pairs(given, progress)
         if not given.tracks.num_points or (scene is not None and not (scene.graph.component == 0).any()):
             nothing = Outcome(images=images, log=log, weights=licence_of(predictor))
-            folder.write_report(nothing.report(config, changed, config.seed, clock, recorded), (), progress)
-            raise _unrelated(images, log)
+            folder.write_report(
+                nothing.report(_recorded(config, frontend), changed, config.seed, clock, recorded), (), progress
+            )
+            raise _unrelated(images, log, folder.publish_failure())
         if config.keep_database or config.mapper in ("incremental", "global"):
             save_database(given, folder.database, seed=config.seed)
     alignments: list[AlignmentResult] = []
@@ -204,7 +232,6 @@ def reconstruct(
         if models:
             folder.write_models(models, images.names)
     with clock.stage("dense cloud"):
-        folder.clear_dense()
         maps = (
             depth_maps(models, alignments, _present(scene), images, predictor.grid, config.cloud, folder)
             if config.dense
@@ -222,15 +249,19 @@ def reconstruct(
             alignments=tuple(alignments),
             dropped=mapped.reasons | {image: reason for result in adjusted for image, reason in result.dropped.items()},
             tree=kinematic_edges(_present(scene), config.align) if alignments else None,
-            depth=depth_log.finish(folder.store),
+            depth=depth_log.finish(folder.depth_pictures),
             weights=licence_of(predictor),
         )
-        report = outcome.report(config, changed, config.seed, clock, recorded)
+        report = outcome.report(_recorded(config, frontend), changed, config.seed, clock, recorded)
     report = replace(report, stages=tuple(clock.timings))
     folder.write_report(report, models, progress)
     if not models:
+        failed = folder.publish_failure()
         reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
-        raise NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {folder.report}")
+        raise NoReconstructionError(
+            f"no model could be made from {images.root} ({reasons}); see {failed / 'report.html'}"
+        )
+    folder.publish()
     return RunResult(
         images=images,
         models=tuple(models),
@@ -239,6 +270,11 @@ def reconstruct(
         depth_maps=maps,
         report=report,
     )
+
+
+def _recorded(config: PipelineConfig, frontend: Frontend | None) -> object:
+    """The settings as the record of the run has them: a front end of one's own is no value of `config.frontend`."""
+    return config if frontend is None else plain(config) | {"frontend": str(getattr(frontend, "name", "one's own"))}
 
 
 def _lowers_memory(config: PipelineConfig) -> dict[str, tuple[str, ...]]:
@@ -334,10 +370,10 @@ def _require_plausible_focal(config: PipelineConfig, images: ImageSet) -> None:
             raise config.refused("focal_px", f"{problem}; focal lengths are {low:g} to {high:g} times as long")
 
 
-def _unrelated(images: ImageSet, log: PairLog) -> NoReconstructionError:
+def _unrelated(images: ImageSet, log: PairLog, failed: Path) -> NoReconstructionError:
     return NoReconstructionError(
         f"the {images.num_images} images in {images.root} cannot be related: {log.best_reason()}; "
-        "take photographs that overlap and from different places"
+        f"take photographs that overlap and from different places; see {failed / 'report.html'}"
     )
 
 
@@ -485,6 +521,7 @@ def _modelling_settings(config: PipelineConfig, *, from_grid: bool) -> Modelling
         choose_camera_model=config.camera_model == "auto",
         focal_px=config.focal_px,
         from_grid=from_grid,
+        adjusts=config.bundle_adjustment,
     )
 
 

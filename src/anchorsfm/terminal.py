@@ -16,8 +16,11 @@ from anchorsfm.scene.progress import Advance, Progress
 class Terminal(Console):
     """A console for plain lines: nothing in them is markup, and nothing in them controls the terminal."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    def __init__(self, *, stderr: bool = False, notebook: bool = False) -> None:
+        """`notebook`: what is shown goes to the cell of a Jupyter notebook, whose widgets can be overwritten."""
+        super().__init__(
+            stderr=stderr, soft_wrap=True, markup=False, highlight=False, emoji=False, force_jupyter=notebook
+        )
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
@@ -73,8 +76,8 @@ class _PlainLines(Progress):
 
 @contextmanager
 def show_progress(terminal: Terminal, *, quiet: bool) -> Iterator[Progress]:
-    """Progress of a command: bars with the time left, or plain lines where nobody looks on; quiet: warnings only."""
-    if quiet or not terminal.is_terminal:
+    """Progress: bars with the time left, or plain lines where nobody looks on; quiet: warnings only."""
+    if quiet or not (terminal.is_terminal or terminal.is_jupyter):
         yield _PlainLines(terminal, quiet=quiet)
         return
     columns = (

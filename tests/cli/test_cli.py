@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from anchorsfm.cli import main
 from command import COMMAND, QUICK, anchorsfm, assert_one_clear_line
 from unix import full_disk, unix_only
 
@@ -58,7 +59,10 @@ def test_a_killed_run_continues_to_the_same_bytes(finished, rendered, tmp_path, 
     assert anchorsfm(*arguments[3:]).returncode == 0
     for name in FILES:
         assert (output / "sparse" / "0" / name).read_bytes() == (finished / "sparse" / "0" / name).read_bytes()
-    assert not list(output.rglob(".*")), "temporary files of the killed run must not pile up"
+    hidden = {path.relative_to(output).as_posix() for path in output.rglob(".*")}
+    assert hidden == {".anchorsfm"} and not list(output.glob(".anchorsfm/staging-*")), (
+        "temporary files of the killed run must not pile up"
+    )
 
 
 @unix_only
@@ -145,3 +149,22 @@ def test_commands_options_and_values_complete_in_bash(tmp_path):
         line = f"COMP_WORDS=(anchorsfm {words}); COMP_CWORD={number}; _tyro_anchorsfm; echo ${{COMPREPLY[@]}}"
         found = subprocess.run(["bash", "-c", f"source {script}; {line}"], capture_output=True, text=True)
         assert found.stdout.split() == [expected], found.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("reconstruct", "", "-o", "out"), ("reconstruct", "photos", "-o", ""), ("reconstruct", "photos", "--output="),
+     ("demo", ""), ("report", ""), ("view", ""), ("evaluate", "model", "--truth", ""), ("export", "", "--to", "ply")],
+)  # fmt: skip
+def test_an_empty_argument_is_no_folder(arguments, monkeypatch, capsys, tmp_path):
+    """What a shell makes of a variable that is not set would be the current folder."""
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("anchorsfm.cli._leave", leave)
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "is a variable of the shell not set?" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from anchorsfm.export import ExportConfig, ExportFormat, export
+from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import to_json
 from anchorsfm.scene.errors import AnchorSfMError, InputError, StorageError
 from command import QUICK, anchorsfm, assert_one_clear_line
@@ -87,7 +88,8 @@ def test_reconstruct_exports_and_keeps_the_model_when_that_fails(rendered: Path,
     images.mkdir()
     for name in ("0001.jpg", "0002.jpg", "0003.jpg"):
         shutil.copy(rendered / "images" / name, images)
-    (output / "export").mkdir(parents=True)
+    OwnedFolder(output).claim()
+    (output / "export").mkdir()
     (output / "export" / "glb").write_text("in the way")
     arguments = ("reconstruct", images, "-o", output, "--no-dense", "--quiet", *QUICK, "--export", "undistorted", "glb")
     failed = anchorsfm(*arguments)

@@ -14,12 +14,13 @@ from anchorsfm.colmap.cameras import normalised_from_pixels, project
 from anchorsfm.colmap.undistort import UndistortConfig, has_blank_pixels, plan_undistortion, source_map
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export import ExportConfig, export
-from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import Progress, RecordingProgress
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.synthetic import LensConfig, render_image
 from dataset_readers import View, read_graphdeco, read_gsplat, read_nerfstudio_colmap
 from export_scene import BARREL, FISHEYE, PINCUSHION, ExportScene, undistorted_by_opencv, write_export_scene
+from snapshot import snapshot
 
 WIDE = Camera(model="OPENCV_FISHEYE", width=800, height=600, params=(300.0, 300.0, 405.0, 296.0, 0.0, 0.0, 0.0, 0.0))
 """153 degrees wide, 191 degrees from corner to corner."""
@@ -240,12 +241,16 @@ def test_an_interrupted_export_continues(scene: ExportScene, tmp_path: Path, mon
     with pytest.raises(Interrupted):
         export(scene.folder, ["undistorted"], tmp_path, config)
     target = tmp_path / "undistorted"
-    assert len(list((target / "images").iterdir())) == 2 and not (target / "sparse").exists()
-    first = {path.name: path.stat().st_mtime_ns for path in (target / "images").iterdir()}
+    assert not (target / "images").exists() and not (target / "sparse").exists()
+    begun = target / ".anchorsfm" / "staging-resumed" / "files" / "images"
+    first = {path.name: path.stat().st_mtime_ns for path in begun.iterdir()}
+    assert len(first) == 2
     monkeypatch.setattr(undistorted_module._Workshop, "make", original)
     export(scene.folder, ["undistorted"], tmp_path, config)
     assert {name: (target / "images" / name).stat().st_mtime_ns for name in first} == first
     assert len(read_gsplat(target)[0]) == 3
+    export(scene.folder, ["undistorted"], tmp_path, config)
+    assert {name: (target / "images" / name).stat().st_mtime_ns for name in first} == first, "finished ones stay"
     everything = {path: path.stat().st_mtime_ns for path in (target / "images").iterdir()}
     export(scene.folder, ["undistorted"], tmp_path, replace(config, undistort=UndistortConfig(max_side=100)))
     assert all(path.stat().st_mtime_ns != time for path, time in everything.items()), "other settings, other pictures"
@@ -262,6 +267,45 @@ def test_nothing_of_someone_else_is_touched(scene: ExportScene, tmp_path: Path) 
         export(tmp_path / "own" / "undistorted", ["undistorted"], tmp_path / "own")
     for folder in (tmp_path / "undistorted", tmp_path / "transforms", tmp_path / "own" / "undistorted"):
         assert len(list((folder / "images").iterdir())) == 3 and (folder / "sparse" / "0" / "images.bin").is_file()
+
+
+@pytest.mark.parametrize("name", ["../../precious.png", "/precious.png", "a/../../../precious.png", "..", "\0", ""])
+def test_a_hostile_record_removes_nothing(scene: ExportScene, tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious.png").write_text("precious")
+    target = tmp_path / "out" / "undistorted"
+    target.mkdir(parents=True)
+    record = [{"image": name, "mask": None, "photograph": "x", "key": "of another export"}]
+    (target / "photographs.json").write_text(json.dumps(record))
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"photographs\.json names a file outside"):
+        export(scene.folder, ["undistorted"], tmp_path / "out", ExportConfig(images=scene.folder / "images"))
+    assert snapshot(tmp_path) == before
+
+
+def test_a_record_of_somebody_else_removes_nothing(scene: ExportScene, tmp_path: Path) -> None:
+    """Even with names that stay in the folder: only what our own manifest lists is removed."""
+    target = tmp_path / "undistorted"
+    (target / "images").mkdir(parents=True)
+    (target / "images" / "mine.png").write_text("precious")
+    record = [{"image": "images/mine.png", "mask": None, "photograph": "x", "key": "of another export"}]
+    (target / "photographs.json").write_text(json.dumps(record))
+    before = snapshot(tmp_path)
+    with pytest.raises(StorageError, match="was not written by this program"):
+        export(scene.folder, ["undistorted"], tmp_path, ExportConfig(images=scene.folder / "images"))
+    assert snapshot(tmp_path) == before
+
+
+def test_what_a_trainer_adds_stays_and_what_it_changes_is_not_replaced(scene: ExportScene, tmp_path: Path) -> None:
+    config = ExportConfig(images=scene.folder / "images")
+    target = export(scene.folder, ["undistorted"], tmp_path, config)[0]
+    (target / "sparse" / "0" / "points3D.ply").write_text("the trainer's")
+    export(scene.folder, ["undistorted"], tmp_path, replace(config, undistort=UndistortConfig(max_side=100)))
+    assert (target / "sparse" / "0" / "points3D.ply").read_text() == "the trainer's"
+    (target / "sparse" / "0" / "cameras.bin").write_text("changed")
+    before = snapshot(tmp_path)
+    with pytest.raises(StorageError, match=r"cameras\.bin was changed after this program wrote it"):
+        export(scene.folder, ["undistorted"], tmp_path, config)
+    assert snapshot(tmp_path) == before
 
 
 def test_missing_damaged_and_wrong_photographs_are_named(scene: ExportScene, tmp_path: Path) -> None:
@@ -295,6 +339,7 @@ def test_cameras_that_cannot_be_undistorted_are_named(tmp_path: Path) -> None:
     panorama = replace(
         scene.model, cameras=(Camera(model="EQUIRECTANGULAR", width=240, height=180, params=(240.0, 180.0)),)
     )
+    shutil.rmtree(tmp_path / "sparse")
     write_models(tmp_path / "sparse", [panorama], scene.names)
     with pytest.raises(InputError, match=r"EQUIRECTANGULAR camera of a\.png .*no pinhole"):
         export(tmp_path, ["undistorted"], tmp_path / "out", config)

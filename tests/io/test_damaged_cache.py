@@ -27,7 +27,6 @@ KINDS = {
     "classical-matches",
     "classical-poses",
     "dense-depth",
-    "depth-pictures",
 }
 RESULTS = ("sparse/0/cameras.bin", "sparse/0/images.bin", "sparse/0/points3D.bin", "dense/0.ply")
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anchorsfm.io.store import Store
 from anchorsfm.report import PairLog, diagrams
 from anchorsfm.report.depth import DepthLog, stored_pictures
 from anchorsfm.report.figures import histogram, links, residual_field, shared_points, top_view
@@ -21,7 +20,7 @@ from anchorsfm.report.folder import make_page, try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.pictures import BUDGET, MAX_SIDE, MIN_SIDE, picture_side
 from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
-from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.tracks.residuals import residual_vectors
 from browser import Page
@@ -123,25 +122,30 @@ def test_json_keeps_columns_on_one_line_and_has_no_nan():
 
 
 def test_depth_maps_become_pictures_and_figures(tmp_path):
-    model, store = ring_model(3), Store(tmp_path)
+    model, path = ring_model(3), tmp_path / "pictures"
     log = DepthLog(3)
     log.begin_model(model)
     depth = np.full((60, 80), 2.5)
     confidence = np.where(np.arange(60)[:, None] < 15, 0.0, 3.0) * np.ones((60, 80))
     log.add(1, depth, confidence)
     log.add(2, np.full((60, 80), np.nan), np.zeros((60, 80)))
-    found = log.finish(store)
+    found = log.finish(path)
     assert found.images[0].known == 0.75 and found.images[0].median == 2.5
     assert found.images[1].known == 0 and found.images[1].median is None
     in_view = [model.points[model.tracks.obs_point] @ pose[2, :3] + pose[2, 3] for pose in model.cam_from_world]
     depths = np.choose(model.tracks.obs_image, in_view)
     assert 0.95 < ((depths > found.limits[0][0]) & (depths < found.limits[0][1])).mean() <= 1
-    pictures = stored_pictures(store, found.entry)
+    pictures = stored_pictures(path, found.entry)
     shown = np.array(Image.open(io.BytesIO(pictures["1-depth"])))
     assert shown.shape == (60, 80, 3)
     assert np.ptp(shown[:12].astype(int)) < 40, "unknown is grey"
     assert np.ptp(shown[20:, :, :].mean(axis=(0, 1))) > 60, "known is coloured"
-    assert DepthLog(3).finish(store) is None and not stored_pictures(store, "gone")
+    assert DepthLog(3).finish(tmp_path / "none") is None and not (tmp_path / "none").exists()
+    with pytest.raises(InputError, match="another run"):
+        stored_pictures(path, "of another run")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match="damaged"):
+        stored_pictures(path, found.entry)
 
 
 def test_pictures_share_a_budget():
@@ -232,17 +236,22 @@ def test_a_page_without_a_model_says_why(finished, tmp_path):
 def test_what_is_gone_is_a_warning_and_the_page_goes_on(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
-    shutil.rmtree(copy / "cache")
     shutil.rmtree(copy / "sparse")
+    (copy / "dense" / "pictures.safetensors").unlink()
     (copy / "dense" / "0.ply").write_bytes((copy / "dense" / "0.ply").read_bytes()[:1000])
     report = report_of(copy)
     report["image_root"] = str(copy / "photos")
     (copy / "report.json").write_text(json.dumps(report))
     (copy / "photos" / "0003.jpg").unlink()
+    before = (copy / "report.html").read_bytes()
+    with pytest.raises(InputError, match=r"stays as it is.*delete it"):
+        make_page(copy)
+    assert (copy / "report.html").read_bytes() == before
+    (copy / "report.html").unlink()
     warnings = RecordingProgress(SILENT)
     page = make_page(copy, progress=warnings).read_text()
     assert "no picture" in page and "no longer there" in page and "<canvas" not in page
-    assert len(warnings.warnings) == 2, warnings.warnings
+    assert len(warnings.warnings) == 3, warnings.warnings
     assert any("0003.jpg" in line for line in warnings.warnings) and any("sparse" in line for line in warnings.warnings)
 
 
@@ -252,6 +261,7 @@ def test_photographs_that_were_moved(finished, tmp_path):
     report = report_of(copy)
     wanted = (finished / "report.html").read_text()
     (copy / "report.json").write_text(json.dumps(report | {"image_root": "/nowhere/photos"}))
+    (copy / "report.html").unlink()
     warnings = RecordingProgress(SILENT)
     assert make_page(copy, progress=warnings).read_text().count("no picture") == 8
     assert "/nowhere/photos/0000.jpg" in warnings.warnings[0] and "and 7 more" in warnings.warnings[0]
@@ -265,30 +275,51 @@ def test_a_damaged_dense_cloud_leaves_the_sparse_points(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
     (copy / "dense" / "0.ply").write_bytes((copy / "dense" / "0.ply").read_bytes()[:1000])
+    (copy / "report.html").unlink()
     warnings = RecordingProgress(SILENT)
     page = make_page(copy, progress=warnings).read_text()
     assert "<canvas" in page and '"dense": null' in page
     assert len(warnings.warnings) == 1 and "0.ply" in warnings.warnings[0]
 
 
-def test_a_page_that_cannot_be_made_does_not_lose_the_run(finished, tmp_path):
-    copy = tmp_path / "out"
-    shutil.copytree(finished, copy)
-    (copy / "report.html").unlink()
-    (copy / "report.html").mkdir()
+def test_a_page_that_cannot_be_made_does_not_lose_the_run(tmp_path):
+    (tmp_path / "report.json").write_text("{}")
     warnings = RecordingProgress(SILENT)
-    try_page(copy, [], warnings)
-    assert len(warnings.warnings) == 1
-    assert "report.html" in warnings.warnings[0] and "anchorsfm report" in warnings.warnings[0]
+    try_page(tmp_path / "out", tmp_path, [], warnings)
+    assert len(warnings.warnings) == 1 and not (tmp_path / "report.html").exists()
+    assert "report.html" in warnings.warnings[0] and f"anchorsfm report {tmp_path / 'out'}" in warnings.warnings[0]
 
 
-def test_the_page_of_an_earlier_run_does_not_stay(finished, tmp_path):
+def test_a_page_of_somebody_else_is_not_replaced(finished, tmp_path):
     copy = tmp_path / "out"
     shutil.copytree(finished, copy)
-    (copy / "report.json").write_text("{}")
-    warnings = RecordingProgress(SILENT)
-    try_page(copy, [], warnings)
-    assert len(warnings.warnings) == 1 and not (copy / "report.html").exists()
+    (copy / "report.html").write_text("mine")
+    with pytest.raises(StorageError, match=r"report\.html was changed"):
+        make_page(copy)
+    assert (copy / "report.html").read_text() == "mine"
+
+
+def test_a_model_of_another_run_is_noticed(finished, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    report = report_of(copy)
+    report["models"][0]["points"] += 1
+    (copy / "report.json").write_text(json.dumps(report))
+    with pytest.raises(
+        InputError, match=r"the model .*sparse/0 has 7 images and .* points, that of report\.json 7 and"
+    ):
+        make_page(copy)
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "a/../../secret.jpg"])
+def test_a_report_does_not_lead_to_pictures_elsewhere(finished, tmp_path, name):
+    copy = tmp_path / "out"
+    shutil.copytree(finished, copy)
+    report = report_of(copy)
+    report["images"][7]["name"] = name
+    (copy / "report.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"report\.json names a file outside"):
+        make_page(copy)
 
 
 @pytest.mark.parametrize(

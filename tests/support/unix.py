@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-unix_only = pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent as on Unix")
+unix_only = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and links are those of Unix")
 
 
 @contextmanager

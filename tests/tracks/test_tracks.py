@@ -187,8 +187,9 @@ def test_written_model_reads_back(tmp_path):
     view = model.image.tolist().index(4)
     assert np.abs(image.cam_from_world().matrix() - model.cam_from_world[view]).max() < 1e-12
     assert back.compute_num_observations() == len(model.tracks.obs_point)
-    write_models(tmp_path / "sparse", [model], names)  # replaces the former content
-    assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0"]
+    with pytest.raises(StorageError, match="sparse"):
+        write_models(tmp_path / "sparse", [model], names)  # never over what is there
+    assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0", "1"]
 
 
 def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays(tmp_path):

@@ -9,7 +9,8 @@ from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Settings, Threads
 
-_OF_ADAM = ("lr1", "lr2", "gamma1", "schedule", "tolerance", "patience")
+ADAM_SETTINGS = ("lr1", "lr2", "gamma1", "schedule", "tolerance", "patience")
+"""Without effect on the second-order solver, which refuses them."""
 _OF_SECOND_ORDER = ("compiled", "device")
 
 
@@ -161,7 +162,9 @@ class AlignConfig(Settings):
         """A setting that the chosen solver does not have would be without effect."""
         defaults = {field.name: field.default for field in fields(self)}
         own = self.solver is Solver.SECOND_ORDER
-        foreign = [name for name in (_OF_ADAM if own else _OF_SECOND_ORDER) if getattr(self, name) != defaults[name]]
+        foreign = [
+            name for name in (ADAM_SETTINGS if own else _OF_SECOND_ORDER) if getattr(self, name) != defaults[name]
+        ]
         if own and self.reference.repeated_shared_steps:
             foreign.append("reference.repeated_shared_steps")
         for name in foreign:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,9 +49,76 @@ def align(
     Raises InputError for known quantities that cannot be used, NonFiniteError if a stage comes to a loss that is not
     finite.
     """
-    config = config or AlignConfig()
+    prepared = prepare(
+        scene, anchors, tree, config or AlignConfig(), camera_index=camera_index, long_side_px=long_side_px, known=known
+    )
+    coarse = coarse_stage(prepared, progress)
+    return finish(prepared, coarse, fine_stage(prepared, coarse, progress))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedAlignment:
+    """A component that is ready for the solver."""
+
+    scene: ObservedScene
+    anchors: Anchors
+    config: AlignConfig
+    known: Sequence[KnownImage | None] | None
+    units: Units
+    """The problem is in these."""
+    problem: Problem
+
+
+def prepare(
+    scene: ObservedScene,
+    anchors: Anchors,
+    tree: KinematicTree,
+    config: AlignConfig,
+    *,
+    camera_index: Int[np.ndarray, "view"] | None = None,
+    long_side_px: Float[np.ndarray, "view"] | None = None,
+    known: Sequence[KnownImage | None] | None = None,
+) -> PreparedAlignment:
+    """Everything before the first iteration; arguments and errors as for `align`."""
+    check_knowledge(known, scene)
+    graph = scene.graph
+    require_finite("alignment", "what it starts from", graph.xy_i, graph.xy_j, graph.confidence)
+    require_finite("alignment", "what it starts from", graph.fallback.xyz, graph.fallback.confidence)
+    require_finite("alignment", "what it starts from", anchors.depth, anchors.depth_ratio_i, anchors.depth_ratio_j)
+    units = Units.none() if config.reference.no_units else find_units(anchors, known)
+    scaled = replace(scene, graph=units.of_graph(scene.graph))
     with _threads(config.num_threads):
-        return _align(scene, anchors, tree, config, camera_index, long_side_px, known, progress)
+        problem = build_problem(
+            scaled, units.of_anchors(anchors), tree, config, camera_index, units.of_known(known), long_side_px
+        )
+    return PreparedAlignment(scene=scene, anchors=anchors, config=config, known=known, units=units, problem=problem)
+
+
+def coarse_stage(prepared: PreparedAlignment, progress: Progress = SILENT) -> SolverResult:
+    """Poses and sizes from matched 3D points."""
+    with _threads(prepared.config.num_threads):
+        return _checked("coarse alignment", _coarse_stage(prepared.problem, prepared.config, progress))
+
+
+def fine_stage(prepared: PreparedAlignment, coarse: SolverResult, progress: Progress = SILENT) -> SolverResult:
+    """All unknowns from reprojection errors, from where the coarse stage ended."""
+    config = prepared.config
+    start = coarse.stepped if config.reference.last_state else coarse.state
+    with _threads(config.num_threads):
+        return _checked("fine alignment", _fine_stage(prepared.problem, start, config, progress))
+
+
+def finish(prepared: PreparedAlignment, coarse: SolverResult, fine: SolverResult) -> AlignmentResult:
+    """What the last stage that ran came to."""
+    problem = prepared.problem
+    state = fine.state if prepared.config.niter2 > 0 else coarse.state
+    with _threads(prepared.config.num_threads):
+        result = _result(prepared.scene, prepared.anchors, problem, state, coarse, fine)
+        require_finite(
+            "alignment", "its result", result.cam_from_world, result.focal_px, result.anchor_depth, result.points
+        )
+        result = prepared.units.restored(result, scale_is_known=not problem.layout.normalise)
+        return _onto_known_poses(result, prepared.known, problem)
 
 
 @contextmanager
@@ -62,38 +129,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _align(
-    scene: ObservedScene,
-    anchors: Anchors,
-    tree: KinematicTree,
-    config: AlignConfig,
-    camera_index: Int[np.ndarray, "view"] | None,
-    long_side_px: Float[np.ndarray, "view"] | None,
-    known: Sequence[KnownImage | None] | None,
-    progress: Progress,
-) -> AlignmentResult:
-    check_knowledge(known, scene)
-    graph = scene.graph
-    require_finite("alignment", "what it starts from", graph.xy_i, graph.xy_j, graph.confidence)
-    require_finite("alignment", "what it starts from", graph.fallback.xyz, graph.fallback.confidence)
-    require_finite("alignment", "what it starts from", anchors.depth, anchors.depth_ratio_i, anchors.depth_ratio_j)
-    units = Units.none() if config.reference.no_units else find_units(anchors, known)
-    scaled = replace(scene, graph=units.of_graph(scene.graph))
-    problem = build_problem(
-        scaled, units.of_anchors(anchors), tree, config, camera_index, units.of_known(known), long_side_px
-    )
-    coarse = _checked("coarse alignment", _coarse_stage(problem, config, progress))
-    start = coarse.stepped if config.reference.last_state else coarse.state
-    fine = _checked("fine alignment", _fine_stage(problem, start, config, progress))
-    state = fine.state if config.niter2 > 0 else coarse.state
-    result = _result(scene, anchors, problem, state, coarse, fine)
-    require_finite(
-        "alignment", "its result", result.cam_from_world, result.focal_px, result.anchor_depth, result.points
-    )
-    result = units.restored(result, scale_is_known=not problem.layout.normalise)
-    return _onto_known_poses(result, known, problem)
 
 
 def _checked(stage: str, result: SolverResult) -> SolverResult:

@@ -1,8 +1,9 @@
 """Lengths near 1 inside the solvers, whatever the units of the front end and of known poses.
 
 Robust losses on distances, depth limits and steps of Adam have lengths of their own. They mean the same for every scene
-because the alignment works in units in which depths (of the front end) and the extent of what is known (of the world)
-are about 1. The unit of depths is a power of two: dividing by it loses no bits.
+because the alignment works in units in which a typical depth (of the front end) lies between 2 and 4, as in metres
+indoors, and the extent of what is known (of the world) is 1. The unit of depths is a power of two: dividing by it is
+exact.
 """
 
 from collections.abc import Sequence
@@ -55,11 +56,10 @@ class Units:
     def restored(self, result: AlignmentResult, *, scale_is_known: bool) -> AlignmentResult:
         """The solver's result in units of the world, or of the front end where nothing known fixes the scale."""
         unit = self.world if scale_is_known else self.front_end
-        world_from_cam = invert(result.cam_from_world)
-        world_from_cam[:, :, 3] = world_from_cam[:, :, 3] * unit + self.origin
+        rotation, shift = result.cam_from_world[:, :, :3], result.cam_from_world[:, :, 3:]
         return replace(
             result,
-            cam_from_world=invert(world_from_cam),
+            cam_from_world=np.concatenate([rotation, shift * unit - rotation @ self.origin[:, None]], axis=2),
             anchor_depth=result.anchor_depth * unit,
             points=result.points * unit + self.origin,
         )
@@ -68,7 +68,7 @@ class Units:
 def find_units(anchors: Anchors, known: Sequence[KnownImage | None] | None) -> Units:
     """Units of a component: its typical depth, and the typical known depth or else the extent of the known poses."""
     depth = anchors.depth[anchors.depth > 0]
-    front_end = float(2.0 ** np.floor(np.log2(np.median(depth)))) if len(depth) else 1.0
+    front_end = float(2.0 ** (np.floor(np.log2(np.median(depth))) - 1)) if len(depth) else 1.0
     given = [k for k in known or () if k is not None]
     centres = np.array([invert(k.cam_from_world)[:, 3] for k in given if k.cam_from_world is not None])
     depths = [k.anchor_depth.ravel() for k in given if k.anchor_depth is not None]

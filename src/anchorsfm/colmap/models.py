@@ -12,6 +12,7 @@ import pycolmap
 from anchorsfm.colmap.convert import UNKNOWN_ERROR, from_pycolmap_camera
 from anchorsfm.colmap.file_records import StoredImage, pose_of
 from anchorsfm.colmap.files import check_files
+from anchorsfm.io.owned import complete_publication
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.printable import printable
@@ -34,6 +35,7 @@ def find_models(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; give a COLMAP model")
+    complete_publication(folder)
     for candidate in (folder, folder / "sparse"):
         if is_model(candidate):
             return [candidate]

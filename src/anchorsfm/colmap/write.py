@@ -16,10 +16,10 @@ from anchorsfm.scene.reconstruction import Reconstruction
 
 
 def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence[str], *, text: bool = False) -> None:
-    """Replace `folder` by subfolders 0, 1, ... with one COLMAP model each (binary, or text).
+    """Make `folder`, which is new or empty, with subfolders 0, 1, ... of one COLMAP model each (binary, or text).
 
-    Raises StorageError if anything cannot be written, InputError if a model is not finite; an earlier content of
-    `folder` is then still there.
+    Raises StorageError if anything cannot be written or `folder` holds something, InputError if a model is not finite;
+    `folder` is then as it was.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -30,8 +30,6 @@ def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence
         for number, model in enumerate(models):
             _write_checked(temporary / str(number), model, names, text=text)
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
         temporary.rename(folder)
     except OSError as error:
         raise storage_error(folder, error) from error

@@ -28,8 +28,6 @@ def export_text(entry: ExportModel, folder: Path, progress: Progress) -> None:
     if changed:
         write_atomic(folder / NAMES, to_json(changed))
         progress.warn(
-            f"COLMAP's text format has no names with spaces: {len(changed)} were changed, see {folder / NAMES} "
+            f"COLMAP's text format has no names with spaces: {len(changed)} were changed, see {NAMES} beside them "
             "(colmap-binary keeps them)"
         )
-    else:
-        (folder / NAMES).unlink(missing_ok=True)

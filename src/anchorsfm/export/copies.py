@@ -1,15 +1,15 @@
 """A folder of copies of photographs that is made piece by piece and continues after an interruption.
 
-`photographs.json` in the folder says which file was made from which photograph, with a digest of all it depends on. It
-is written before the first copy and after removing those that it no longer describes, and every copy appears complete
-or not at all: so a copy that is there and listed is finished.
+`photographs.json` in the folder says which file was made from which photograph, with a digest of all it depends on.
+Where copies are made it is written before the first one and after removing those that it no longer describes, and every
+copy appears complete or not at all: so a copy that is there and listed is finished.
 """
 
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from anchorsfm.export.names import flat_names
 from anchorsfm.export.photographs import Photographs, copy_suffix
 from anchorsfm.io.json_files import checked, read_json
+from anchorsfm.io.names import require_inside
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.io.workers import ordered_map, single_threaded_libraries
 from anchorsfm.scene.errors import InputError
@@ -68,34 +69,48 @@ def plan_copies(
 
 def require_own_folder(folder: Path, photographs: Photographs) -> None:
     """Raise InputError if a folder holds images that were not copied here, or the photographs themselves."""
+    if not (folder / RECORD).is_file() and any((folder / name).exists() for name in ("images", "masks")):
+        raise InputError(f"{folder} holds images that were not exported by anchorsfm: choose another --output")
     _read_record(folder)
     if photographs.images.root.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"the photographs lie in {folder}, where their copies would go: choose another --output")
 
 
 def make_copies(
-    folder: Path, copies: Sequence[Copy], make: Callable[[Copy], Mapping[str, bytes]], progress: Progress, *, what: str
-) -> int:
-    """Make those copies that are not there yet, several at a time; returns how many were made.
+    target: Path,
+    folder: Path,
+    copies: Sequence[Copy],
+    make: Callable[[Copy], Mapping[str, bytes]],
+    progress: Progress,
+    *,
+    what: str,
+) -> list[str]:
+    """Make those copies that are not there yet, several at a time.
 
     Args:
-        folder: where they go, after `require_own_folder`. Earlier copies that are no longer wanted are removed.
+        target: where finished copies of an earlier export may lie, after `require_own_folder`; they are not touched.
+        folder: where new copies go; an interrupted export may have left some.
         copies: all that shall be there in the end.
         make: content of the files of one copy by their paths; called in threads.
         progress: shows how many are done.
         what: is done, in words.
 
+    Returns:
+        Paths of the copies that lie in `target` already.
+
     Raises:
         InputError: a photograph cannot be read.
         StorageError: something cannot be written.
     """
-    known = _read_record(folder)
+    earlier, begun = _read_record(target), _read_record(folder)
     wanted = {path: copy.key for copy in copies for path in copy.paths}
-    for path in known:
-        if known[path] != wanted.get(path):
+    for path in begun:
+        if begun[path] != wanted.get(path):
             (folder / path).unlink(missing_ok=True)
     write_atomic(folder / RECORD, to_json([_entry(copy) for copy in copies]))
-    missing = [copy for copy in copies if not all((folder / path).is_file() for path in copy.paths)]
+    kept = [path for path, key in wanted.items() if earlier.get(path) == key and (target / path).is_file()]
+    there = {*kept, *(path for path in wanted if (folder / path).is_file())}
+    missing = [copy for copy in copies if not there.issuperset(copy.paths)]
 
     def finish(copy: Copy) -> None:
         for path, content in make(copy).items():
@@ -105,7 +120,8 @@ def make_copies(
     with progress.stage(what, len(missing)) as advance, single_threaded_libraries():
         for _ in ordered_map(finish, missing, threads):
             advance(1)
-    return len(missing)
+    made = {path for copy in missing for path in copy.paths}
+    return [path for path in kept if path not in made]
 
 
 def encode_picture(
@@ -131,16 +147,13 @@ def _read_record(folder: Path) -> dict[str, str]:
     """Digest of every file that was or was to be made here."""
     record = folder / RECORD
     if not record.is_file():
-        if any((folder / name).exists() for name in ("images", "masks")):
-            raise InputError(f"{folder} holds images that were not exported by anchorsfm: choose another --output")
         return {}
     try:
         entries = checked(read_json(record), tuple[_Entry, ...])
         made = {e[kind]: e["key"] for e in entries for kind in ("image", "mask") if e[kind] is not None}
-        for path in made:
-            _require_inside(path)
     except (InputError, ValueError) as error:
         raise InputError(f"{record} is damaged: delete the folder {folder} and export again") from error
+    require_inside(made, record)
     return made
 
 
@@ -152,10 +165,3 @@ class _Entry:
     mask: str | None
     photograph: str
     key: str
-
-
-def _require_inside(path: str) -> None:
-    """Raise ValueError unless a path is one of those that copies are made at: what the record names may be removed."""
-    parts = PurePosixPath(path).parts
-    if len(parts) != 2 or parts[0] not in ("images", "masks") or parts[1] in ("..", "") or "\\" in path:
-        raise ValueError(f"{path} is no place of a copy")

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from anchorsfm.export.source import ExportModel
 from anchorsfm.io.files import read_regular
 from anchorsfm.io.images import PhotoHeader, load_rgb, photo_bytes, read_header
+from anchorsfm.io.names import require_inside
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 
@@ -74,6 +75,7 @@ def open_photographs(
     names = entry.view_names
     if root is None:
         raise InputError(f"where are the photographs of {entry.folder}? Say so with --images FOLDER")
+    require_inside(names, entry.folder)
     _require([root / name for name in names], "photographs", root, "--images")
     model = entry.model
     sizes = [(model.cameras[row].width, model.cameras[row].height) for row in model.camera_index.tolist()]

@@ -14,8 +14,8 @@ from anchorsfm.export.source import ExportModel, default_output, photograph_fold
 from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
 from anchorsfm.export.undistorted import export_undistorted
+from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import remove_leftovers, storage_error
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.settings import Range, Settings
@@ -67,7 +67,8 @@ def export(
 
     Raises:
         InputError: a model, photograph, mask or option cannot be used; names the file.
-        StorageError: something cannot be written.
+        StorageError: something cannot be written, or something of somebody else would be lost. What an earlier export
+            made of that format is then still there.
     """
     config = config or ExportConfig()
     if not formats:
@@ -78,35 +79,44 @@ def export(
     for target, kind in zip(targets, dict.fromkeys(formats), strict=True):
         for entry in models:
             part = target / entry.folder.name if every_model else target
-            _prepare(part)
-            _export_one(entry, kind, part, folder, config, progress)
+            with OwnedFolder(part).publication(resume=True) as publication:
+                kept = _export_one(entry, kind, part, publication.path, folder, config, progress)
+                publication.publish([""], kept=kept)
     return targets
 
 
 def _export_one(
-    entry: ExportModel, kind: ExportFormat, target: Path, folder: Path, config: ExportConfig, progress: Progress
-) -> None:
+    entry: ExportModel,
+    kind: ExportFormat,
+    target: Path,
+    part: Path,
+    folder: Path,
+    config: ExportConfig,
+    progress: Progress,
+) -> list[str]:
+    """Write one format into `part`, from where it is published in `target`; paths there of files that stay."""
     match kind:
         case "colmap-binary":
-            export_binary(entry, target)
+            export_binary(entry, part)
         case "colmap-text":
-            export_text(entry, target, progress)
+            export_text(entry, part, progress)
         case "undistorted":
             photographs = _photographs(entry, folder, config)
-            export_undistorted(entry, photographs, target, config.undistort, config.jpeg_quality, progress)
+            return export_undistorted(entry, photographs, target, part, config.undistort, config.jpeg_quality, progress)
         case "transforms":
             known = _photographs_if_known(entry, folder, config, target, progress)
-            export_transforms(entry, known, target, config.jpeg_quality, progress)
+            return export_transforms(entry, known, target, part, config.jpeg_quality, progress)
         case "ply":
-            write_ply(target / "points.ply", entry.model.points, entry.model.rgb)
+            write_ply(part / "points.ply", entry.model.points, entry.model.rgb)
         case "glb":
-            export_glb(entry, target)
+            export_glb(entry, part)
         case "database":
-            export_database(entry, target)
+            export_database(entry, part)
         case "tum":
-            export_tum(entry, target)
+            export_tum(entry, part)
         case "kitti":
-            export_kitti(entry, target)
+            export_kitti(entry, part)
+    return []
 
 
 def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> Photographs:
@@ -125,12 +135,3 @@ def _photographs_if_known(
         "folder with --images"
     )
     return None
-
-
-def _prepare(target: Path) -> None:
-    """Make a folder, without what a killed run left in it."""
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
-    except OSError as error:
-        raise storage_error(target, error) from error

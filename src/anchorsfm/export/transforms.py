@@ -70,11 +70,17 @@ def nerfstudio_camera(camera: Camera) -> dict[str, Any]:
 
 
 def export_transforms(
-    entry: ExportModel, photographs: Photographs | None, folder: Path, jpeg_quality: int, progress: Progress
-) -> None:
-    """Write transforms.json, the sparse points and, if they are known, upright copies of the photographs.
+    entry: ExportModel,
+    photographs: Photographs | None,
+    target: Path,
+    folder: Path,
+    jpeg_quality: int,
+    progress: Progress,
+) -> list[str]:
+    """Write transforms.json, the sparse points and, if they are known, upright copies of the photographs into `folder`.
 
-    Without photographs the frames are called `images/<name in the model>`.
+    Returns the paths of copies that lie finished in `target` and are not made again. Without photographs the frames are
+    called `images/<name in the model>`.
 
     Raises:
         InputError: nerfstudio cannot express a lens, or a photograph cannot be read.
@@ -83,8 +89,10 @@ def export_transforms(
     cameras = _cameras(entry)
     if photographs is None:
         files: list[tuple[str, str | None]] = [(f"images/{name}", None) for name in entry.view_names]
+        kept: list[str] = []
     else:
-        files = [(copy.image, copy.mask) for copy in _copy(photographs, folder, jpeg_quality, progress)]
+        copies, kept = _copy(photographs, target, folder, jpeg_quality, progress)
+        files = [(copy.image, copy.mask) for copy in copies]
     model = entry.model
     write_ply(folder / POINTS, model.points, model.rgb)
     content: dict[str, Any] = dict(cameras[0]) if len(cameras) == 1 else {"camera_model": cameras[0]["camera_model"]}
@@ -96,6 +104,7 @@ def export_transforms(
         frames.append({"file_path": image, **masked, **own, "transform_matrix": matrix})
     content |= {"applied_transform": np.eye(4)[:3], "ply_file_path": POINTS, "frames": frames}
     write_atomic(folder / "transforms.json", to_json(content))
+    return kept
 
 
 def _cameras(entry: ExportModel) -> list[dict[str, Any]]:
@@ -113,7 +122,9 @@ def _cameras(entry: ExportModel) -> list[dict[str, Any]]:
     return cameras
 
 
-def _copy(photographs: Photographs, folder: Path, jpeg_quality: int, progress: Progress) -> list[Copy]:
+def _copy(
+    photographs: Photographs, target: Path, folder: Path, jpeg_quality: int, progress: Progress
+) -> tuple[list[Copy], list[str]]:
     """Upright copies; files that are upright already are copied as they are."""
 
     def make(copy: Copy) -> dict[str, bytes]:
@@ -135,7 +146,5 @@ def _copy(photographs: Photographs, folder: Path, jpeg_quality: int, progress: P
         for view in range(photographs.images.num_images)
     ]
     copies = plan_copies(photographs, keys=keys, with_masks=photographs.masks is not None)
-    require_own_folder(folder, photographs)
-    (folder / "transforms.json").unlink(missing_ok=True)
-    make_copies(folder, copies, make, progress, what="copying photographs")
-    return copies
+    require_own_folder(target, photographs)
+    return copies, make_copies(target, folder, copies, make, progress, what="copying photographs")

@@ -14,7 +14,6 @@ Observations keep their points; those whose pixel has no ray are left out, those
 the picture stay, as in COLMAP's own undistorter.
 """
 
-import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -49,27 +48,28 @@ _MUCH_CUT = 0.9
 def export_undistorted(
     entry: ExportModel,
     photographs: Photographs,
+    target: Path,
     folder: Path,
     config: UndistortConfig,
     jpeg_quality: int,
     progress: Progress,
-) -> None:
-    """Write the undistorted copy; pictures that an interrupted run has finished are kept.
+) -> list[str]:
+    """Write the undistorted copy into `folder`, but for pictures that lie finished in `target`; their paths there.
 
     Raises:
         InputError: the folder is not ours, a photograph cannot be read, or hardly anything of a picture would be left.
         StorageError: something cannot be written.
     """
-    require_own_folder(folder, photographs)
+    require_own_folder(target, photographs)
     plans = _plan(entry, config, progress)
     masked = photographs.masks is not None or any(has_blank_pixels(plan) for plan in plans)
     copies = plan_copies(photographs, keys=_keys(photographs, plans, jpeg_quality, masked=masked), with_masks=masked)
-    shutil.rmtree(folder / "sparse", ignore_errors=True)
     workshop = _Workshop(photographs, plans, jpeg_quality)
     by_camera = sorted(copies, key=lambda copy: int(photographs.images.camera_index[copy.view]))  # a map serves a run
-    make_copies(folder, by_camera, workshop.make, progress, what="undistorting photographs")
+    kept = make_copies(target, folder, by_camera, workshop.make, progress, what="undistorting photographs")
     names = [Path(copy.image).name for copy in copies]
     write_model(folder / "sparse" / "0", undistorted_model(entry.model, plans), names)
+    return kept
 
 
 def undistorted_model(model: Reconstruction, plans: list[Undistortion]) -> Reconstruction:

@@ -27,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from anchorsfm.io.exif import Exif, exif_focal_px, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
+from anchorsfm.io.owned import is_ours
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet, SkippedImage
@@ -211,6 +212,11 @@ def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
 
 
 def _list_folder(root: Path) -> tuple[Path, list[str]]:
+    if is_ours(root):
+        raise InputError(
+            f"{root} holds results of this program, which are not taken for photographs: give the folder with the "
+            "photographs"
+        )
     files = sorted(path.relative_to(root).as_posix() for path in _walk(root))
     names = [name for name in files if name.lower().endswith(EXTENSIONS)]
     if not names:
@@ -221,7 +227,7 @@ def _list_folder(root: Path) -> tuple[Path, list[str]]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """All visible files below a folder, following links to folders once."""
+    """All visible files below a folder, following links to folders once; results of ours are no photographs."""
 
     def fail(error: OSError) -> None:
         raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
@@ -231,7 +237,7 @@ def _walk(root: Path) -> Iterator[Path]:
         keep = []
         for name in subfolders:
             real = os.path.realpath(Path(folder) / name)
-            if not name.startswith(".") and name != "__MACOSX" and real not in seen:
+            if not name.startswith(".") and name != "__MACOSX" and real not in seen and not is_ours(Path(real)):
                 seen.add(real)
                 keep.append(name)
         subfolders[:] = keep

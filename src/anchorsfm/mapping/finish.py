@@ -15,7 +15,7 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model
+from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model, triangulate_start
 from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import SubpixelConfig, refine_observations
@@ -37,6 +37,8 @@ class ModellingSettings:
     """Focal length of all cameras that are not held, original pixels: it is kept. None: focal lengths are adjusted."""
     from_grid: bool
     """Matches lie on the front end's grid: they are less exact than a detector's keypoints."""
+    adjusts: bool = True
+    """False: the cameras stay as they start; points are triangulated, and no image is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,8 @@ def finish_models(
 
 def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress) -> AdjustResult:
     scale = given.working_scale[start.model.image]
+    if not settings.adjusts:
+        return triangulate_start(start.model, given.tracks, settings.adjust, held=start.held)
     if settings.subpixel is None:
         return _adjust(start, given, settings, scale, progress)
     mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image))
@@ -132,7 +136,9 @@ def _with_missing(
     missing = np.setdiff1d(np.arange(given.images.num_images), placed)
     model = result.model
     largest = max(results, key=lambda r: len(r.model.image))
-    if result is not largest or len(model.image) < 2 or not len(missing) or settings.subpixel is not None:
+    if result is not largest or len(model.image) < 2 or not len(missing):
+        return result
+    if settings.subpixel is not None or not settings.adjusts:
         return result
     long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
     grown = register_missing(

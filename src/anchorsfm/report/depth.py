@@ -1,18 +1,22 @@
 """Depth maps as the page shows them: pictures and figures, taken down one image at a time."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.geometry.transforms import transform
-from anchorsfm.io.store import Store, digest
+from anchorsfm.io.files import read_regular
+from anchorsfm.io.store import digest, write_atomic
 from anchorsfm.report.figures import short
 from anchorsfm.report.pictures import confidence_picture, depth_picture, picture_side
 from anchorsfm.report.record import DepthFigures, DepthReport
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 
-STORE_KIND = "depth-pictures"
+DEPTH_PICTURES = "dense/pictures.safetensors"
+"""Their file in an output folder: part of the result, so that the page can be made again without the cache."""
 _MARGIN = 1.1
 """The colour scale reaches this much beyond the depths of the triangulated points."""
 
@@ -50,22 +54,46 @@ class DepthLog:
         self._pictures[f"{image}-depth"] = depth_picture(depth, known, self._limits[-1], self._side)
         self._pictures[f"{image}-confidence"] = confidence_picture(confidence, self._side)
 
-    def finish(self, store: Store) -> DepthFigures | None:
-        """Figures of all images, whose pictures are now in the store; None if there was none."""
+    def finish(self, path: Path) -> DepthFigures | None:
+        """Figures of all images, whose pictures are now in a file; None, and no file, if there was none.
+
+        Raises StorageError if the file cannot be written.
+        """
         if not self._images:
             return None
-        key = digest(STORE_KIND, {name: content.hex() for name, content in self._pictures.items()})
-        store.save(STORE_KIND, key, {k: np.frombuffer(v, np.uint8) for k, v in self._pictures.items()})
+        from safetensors.numpy import save
+
+        write_atomic(path, save({name: np.frombuffer(content, np.uint8) for name, content in self._pictures.items()}))
         return DepthFigures(
-            entry=key,
+            entry=_digest(self._pictures),
             limits=tuple(self._limits),
             images=tuple(self._images),
         )
 
 
-def stored_pictures(store: Store, key: str) -> Mapping[str, bytes]:
-    """Pictures by `<image>-depth` and `<image>-confidence`; none if the cache was deleted."""
-    return {name: content.tobytes() for name, content in (store.load(STORE_KIND, key) or {}).items()}
+def stored_pictures(path: Path, entry: str) -> dict[str, bytes]:
+    """Pictures by `<image>-depth` and `<image>-confidence`, as `DepthLog.finish` has written them.
+
+    Raises InputError if they are missing, damaged, or not those of `entry`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        pictures = {name: content.tobytes() for name, content in load(read_regular(path)).items()}
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} with the pictures of the depth maps is {_state(error)}") from error
+    if _digest(pictures) != entry:
+        raise InputError(f"{path} has the depth maps of another run")
+    return pictures
+
+
+def _state(error: Exception) -> str:
+    return "missing" if isinstance(error, FileNotFoundError) else "damaged"
+
+
+def _digest(pictures: Mapping[str, bytes]) -> str:
+    return digest("depth-pictures", {name: content.hex() for name, content in pictures.items()})
 
 
 def depth_limits(model: Reconstruction) -> tuple[float, float]:

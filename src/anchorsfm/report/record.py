@@ -192,7 +192,7 @@ class DepthFigures:
     """The depth maps of a run."""
 
     entry: str
-    """Entry of the cache that holds their pictures."""
+    """Digest of their pictures, which lie in dense/pictures.safetensors."""
     limits: tuple[tuple[float, float], ...]
     """Depths at the ends of the colour bar, for each model."""
     images: tuple[DepthReport, ...]

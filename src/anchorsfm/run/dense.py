@@ -9,8 +9,8 @@ from anchorsfm.dense.config import CloudConfig
 from anchorsfm.dense.maps import CleanView, DepthMaps
 from anchorsfm.dense.rescale import canonical_depths, onto_model
 from anchorsfm.observe.graph import ObservedScene
-from anchorsfm.output import OutputFolder
 from anchorsfm.report.depth import DepthLog
+from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.progress import Progress, counted
@@ -24,7 +24,7 @@ def depth_maps(
     images: ImageSet,
     grid: ImageGrid,
     config: CloudConfig,
-    folder: OutputFolder,
+    folder: RunFolder,
 ) -> tuple[DepthMaps, ...]:
     """Depth maps of each model, made when asked for: from the alignment it came from, else from canonical depths."""
     maps = []
@@ -39,7 +39,7 @@ def write_dense(
     maps: Sequence[DepthMaps],
     images: ImageSet,
     config: CloudConfig,
-    folder: OutputFolder,
+    folder: RunFolder,
     log: DepthLog,
     progress: Progress,
 ) -> None:

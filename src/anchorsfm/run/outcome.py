@@ -11,10 +11,10 @@ from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.observe.graph import ObservedScene, score_matrix, select_component
 from anchorsfm.observe.tree import tree_of_scores
-from anchorsfm.output import plain
 from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
 from anchorsfm.report.record import DepthFigures
 from anchorsfm.report.remarks import model_remarks
+from anchorsfm.run.settings import plain
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import RecordingProgress

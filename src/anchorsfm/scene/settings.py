@@ -17,7 +17,7 @@ import difflib
 import math
 import operator
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -172,6 +172,20 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
 
+def closest(value: object, allowed: Iterable[str]) -> str | None:
+    """The allowed string that a misspelt one most probably means: letter case, blanks, - and _ do not count."""
+
+    def plain(text: str) -> str:
+        return text.lower().replace("_", "-").replace(" ", "-")
+
+    by_plain = {plain(name): name for name in allowed}
+    if not isinstance(value, str):
+        return None
+    near = difflib.get_close_matches(plain(value), list(by_plain), n=1)
+    near = near or [name for name in by_plain if len(value) > 2 and name.startswith(plain(value))]
+    return by_plain[near[0]] if near else None
+
+
 class _Refused(Exception):
     """What is wrong with a value."""
 
@@ -270,9 +284,8 @@ def _checked_path(value: Any) -> Path:
 
 
 def _choose(value: object, allowed: "tuple[str, ...] | list[str]") -> str:
-    spellings = [value.lower().replace("_", "-"), value.upper()] if isinstance(value, str) else []
-    near = [match for spelling in spellings for match in difflib.get_close_matches(spelling, allowed, n=1)]
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = closest(value, allowed)
+    hint = f"did you mean {near}? " if near else ""
     return f"{hint}choose one of {', '.join(allowed)}"
 
 

@@ -76,6 +76,8 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    adjusted: bool = True
+    """False: only triangulated, so that nothing is known about its precision."""
     failed_steps: int = 0
     """Steps of the rounds' adjustments that could not be computed."""
     lost_points: int = 0
@@ -183,6 +185,31 @@ def refine_model(
     if result.lost_points:
         progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
     return result
+
+
+def triangulate_start(
+    start: Reconstruction, tracks: Tracks, config: AdjustConfig, *, held: Held | None = None
+) -> AdjustResult:
+    """Points of the cameras as they are, with no adjustment; errors are allowed that of the second round.
+
+    Views with fewer than `min_observations` observations are dropped.
+    """
+    held = held or Held.nothing(start)
+    ones = np.ones(len(start.image))
+    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=ones, held=held)
+    max_error_px = setting.max_error_px(start, config.second_error)
+    model = triangulate_model(start, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+    model, dropped = _drop_weak_views(model, config)
+    used, options = np.unique(model.camera_index), setting.options(model, _TIGHT)
+    held = setting.held_in(model)
+    return AdjustResult(
+        model=with_errors(with_cameras_of_views(model)),
+        dropped=dropped,
+        options=options,
+        held=replace(held, camera=held.camera[used]),
+        lenses=(),
+        adjusted=False,
+    )
 
 
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:

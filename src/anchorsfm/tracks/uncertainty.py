@@ -103,9 +103,11 @@ class _Problem:
 
 
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
-    """Uncertainty of a model at its optimum."""
+    """Uncertainty of a model at its optimum; unknown where nothing was adjusted, as the model is at none then."""
     model, held = result.model, result.held
     size = _scene_size(model)
+    if not result.adjusted:
+        return _unknown(model, size, metric=held.sets_frame)
     part = _part_that_fits(result)
     variance, noise = _variances(part)
     total = _deviations(result, part, variance)
@@ -118,6 +120,14 @@ def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
         scene_size=size,
         weak=weak | _stands_out(total.rotation_deg, WEAK_ROTATION_DEG),
         metric=held.sets_frame,
+    )
+
+
+def _unknown(model: Reconstruction, scene_size: float, *, metric: bool) -> ModelUncertainty:
+    nan = np.full(len(model.image), np.nan)
+    nothing = Deviations(position=nan, rotation_deg=nan, camera_params=(None,) * len(model.cameras))
+    return ModelUncertainty(
+        **vars(nothing), noise=nothing, scene_size=scene_size, weak=np.zeros(len(nan), bool), metric=metric
     )
 
 

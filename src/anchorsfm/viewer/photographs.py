@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from anchorsfm.io.images import load_image_set, load_rgb, working_size_wh
+from anchorsfm.io.names import require_inside
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera
 
@@ -41,6 +42,7 @@ class Photographs:
         """
         if self.root is None:
             raise InputError("where the photographs lie is not known: start with --images FOLDER to see them")
+        require_inside([name], self.root)
         key = (name, max_side)
         with self._lock:
             if key in self._kept:

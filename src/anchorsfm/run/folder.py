@@ -1,0 +1,175 @@
+"""The output folder: what lies where. A result appears as a whole, and only what a run wrote is ever replaced."""
+
+import io
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
+from anchorsfm.colmap.write import write_models
+from anchorsfm.dense.cells import DenseCloud
+from anchorsfm.dense.maps import CleanView
+from anchorsfm.io.owned import OwnedFolder, Publication
+from anchorsfm.io.ply import write_ply
+from anchorsfm.io.store import Store, to_json, write_atomic
+from anchorsfm.report import RunReport, UncertaintyReport
+from anchorsfm.report.depth import DEPTH_PICTURES
+from anchorsfm.report.folder import try_page
+from anchorsfm.report.json_text import report_json
+from anchorsfm.run.settings import plain
+from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Reconstruction
+
+PARTS = ("sparse", "dense", "alignment", "report.json", "report.html", "uncertainty.json", "config.yaml", "database.db")
+"""What a run publishes, as a whole."""
+FAILED = "failed"
+"""Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
+_CACHE = "cache"
+_MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
+
+
+class RunFolder:
+    """The output folder of a run: OUT/sparse, OUT/dense, OUT/alignment, OUT/cache and the files beside them.
+
+    Everything but the cache is written aside, between `begin` and `publish`.
+    """
+
+    def __init__(self, root: Path, progress: Progress = SILENT) -> None:
+        self.root = root
+        self.store = Store(root / _CACHE, progress)
+        self._owned = OwnedFolder(root)
+        self._publication: Publication | None = None
+
+    @contextmanager
+    def begin(self, config: object, *, dense: bool, database: bool) -> Iterator[None]:
+        """Make the folder if need be, and a place for the result, which is dropped unless it is published.
+
+        Args:
+            config: settings of the run, which are part of its result.
+            dense: it may have dense clouds.
+            database: it will have a database.
+
+        Raises:
+            StorageError: before any work is done, if the folder is not ours, its result could not be replaced without
+                losing something of somebody else, or it cannot be written.
+        """
+        self._owned.require_ours(may_hold=(_CACHE,))
+        if self.store.root is not None and self.store.root.is_symlink():
+            raise StorageError(f"{self.store.root} is a link: results are never written through links, replace it")
+        self._owned.claim()
+        self._owned.complete()
+        foreseen = ["report.json", "report.html", "uncertainty.json", "config.yaml", f"{FAILED}/report.json"]
+        foreseen += [f"sparse/0/{name}" for name in _MODEL_FILES]
+        foreseen += ["dense/0.ply"] if dense else []
+        foreseen += ["database.db"] if database else []
+        self._owned.require_free(foreseen, (*PARTS, FAILED))
+        with self._owned.publication() as self._publication:
+            write_atomic(self.result / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+            try:
+                yield
+            finally:
+                self._publication = None
+
+    @property
+    def result(self) -> Path:
+        """Where the result of this run grows."""
+        assert self._publication is not None, "a result is written after `begin`"
+        return self._publication.path
+
+    @property
+    def database(self) -> Path:
+        return self.result / "database.db"
+
+    @property
+    def depth_pictures(self) -> Path:
+        return self.result / DEPTH_PICTURES
+
+    def require_outside(self, paths: Iterable[Path]) -> None:
+        """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
+        own = self.root.resolve()
+        for path in paths:
+            if path.resolve().is_relative_to(own):
+                raise InputError(
+                    f"{path} lies in the output folder {self.root}, where results are not taken for photographs: "
+                    "choose another --output"
+                )
+
+    def publish(self) -> None:
+        """Replace the result of an earlier run by this one.
+
+        Raises StorageError if something of somebody else would be lost, or cannot be written; nothing has changed then.
+        """
+        assert self._publication is not None, "a result is published after `begin`"
+        self._publication.publish((*PARTS, FAILED))
+
+    def publish_failure(self) -> Path:
+        """Keep nothing but report and settings of a run without a model, beside what an earlier one made.
+
+        Returns the folder they are in. Raises StorageError like `publish`.
+        """
+        assert self._publication is not None, "a result is published after `begin`"
+        for path in list(self.result.iterdir()):
+            if path.name not in ("report.json", "report.html", "config.yaml"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in list(self.result.iterdir()):
+            (self.result / FAILED).mkdir(exist_ok=True)
+            path.replace(self.result / FAILED / path.name)
+        self._publication.publish((FAILED,))
+        return self.root / FAILED
+
+    def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
+        """Poses and intrinsics of each aligned component before any adjustment, as COLMAP models without points."""
+        write_models(self.result / "alignment", models, names)
+
+    def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
+        """The final models, largest first, as sparse/0, sparse/1, ..."""
+        write_models(self.result / "sparse", models, names)
+
+    def write_cloud(self, number: int, cloud: DenseCloud) -> None:
+        """The dense cloud of a model as dense/NUMBER.ply."""
+        path = self.result / "dense" / f"{number}.ply"
+        write_ply(path, cloud.xyz, cloud.rgb, normal=cloud.normal, confidence=cloud.confidence)
+
+    def write_mesh(self, number: int, method: str, cloud: DenseCloud) -> None:
+        """A surface as dense/NUMBER-mesh.ply: of the dense cloud (poisson) or of the sparse points (delaunay)."""
+        mesh = self.result / "dense" / f"{number}-mesh.ply"
+        if method == "poisson" and len(cloud.xyz):
+            poisson_mesh(self.result / "dense" / f"{number}.ply", mesh, len(cloud.xyz))
+        elif method == "delaunay":
+            delaunay_mesh(self.result / "sparse" / str(number), mesh)
+
+    def write_depth_map(self, name: str, clean: CleanView) -> None:
+        """Depth and confidence of an image, as dense/depth/NAME.depth.npy and NAME.confidence.npy.
+
+        Arrays (height, width) of float32. Depth is along the optical axis in units of the model, 0 where none was kept;
+        confidence is the number of agreeing views, each weighted by its correlation, 0 where none was kept. Pixels are
+        those of the pinhole picture that cameras.json describes, row 0 at the top.
+        """
+        folder = self.result / "dense" / "depth"
+        kept = clean.view.confidence > 0
+        for kind, values in (("depth", np.where(kept, clean.view.depth, 0)), ("confidence", clean.view.confidence)):
+            buffer = io.BytesIO()
+            np.save(buffer, values.astype(np.float32), allow_pickle=False)
+            write_atomic(folder / f"{name}.{kind}.npy", buffer.getvalue())
+
+    def write_depth_cameras(self, cameras: Mapping[str, object]) -> None:
+        """The cameras of all depth maps by image name, as dense/depth/cameras.json."""
+        write_atomic(self.result / "dense" / "depth" / "cameras.json", to_json(cameras))
+
+    def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
+        """Standard deviations of poses and intrinsics of all models."""
+        write_atomic(self.result / "uncertainty.json", to_json(list(models)))
+
+    def write_report(self, report: RunReport, models: Sequence[Reconstruction], progress: Progress) -> None:
+        """Everything the run says about itself: report.json, uncertainty.json, and report.html made from the first.
+
+        A page that cannot be made is a warning.
+        """
+        self.write_uncertainty([model.uncertainty for model in report.models])
+        write_atomic(self.result / "report.json", report_json(report))
+        try_page(self.root, self.result, models, progress)
