@@ -13,7 +13,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 
     folder = tmp_path_factory.mktemp("workplace")
-    write_photographs(make_scene(SceneConfig(num_images=4, size_wh=(320, 240), arc_deg=30.0, seed=3)), folder)
+    write_photographs(make_scene(SceneConfig(num_images=4, size_wh=(256, 192), arc_deg=30.0, seed=3)), folder)
     (folder / "images").rename(folder / "photos")
     return folder
 

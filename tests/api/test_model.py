@@ -34,13 +34,13 @@ def test_poses_are_those_of_the_written_model(run, workplace):
 def test_points_tracks_and_intrinsics_agree(run):
     model, _ = run
     camera, pose = model.intrinsics["0001.jpg"], model.poses["0001.jpg"]
-    assert camera.size_wh == (320, 240) and camera.K.shape == (3, 3) and camera in model.cameras
+    assert camera.size_wh == (256, 192) and camera.K.shape == (3, 3) and camera in model.cameras
     point, xy = model.tracks.seen_by("0001.jpg")
     in_camera = model.points.xyz[point] @ pose.rotation.T + pose.translation
     assert np.abs(camera.rays(xy) - in_camera[:, :2] / in_camera[:, 2:]).max() * camera.K[0, 0] < 4
     assert np.bincount(model.tracks.point).tolist() == model.points.track_length.tolist()
     assert (model.tracks.image_name == "0001.jpg").sum() == len(point)
-    assert len(model.points) == len(model.points.error_px) == len(model.points.rgb) > 100
+    assert len(model.points) == len(model.points.error_px) == len(model.points.rgb) > 60
 
 
 def test_it_is_short_as_text_and_a_picture_in_notebooks(run):
@@ -90,12 +90,12 @@ def test_images_without_a_pose_come_with_the_reason_and_nothing_is_printed(workp
     photos.mkdir()
     for path in (workplace / "photos").iterdir():
         (photos / path.name).symlink_to(path)
-    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (192, 256, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photos / "noise.png")
     (photos / "broken.jpg").write_bytes(b"\xff\xd8")
     told = RecordingProgress(anchorsfm.Progress())
     model = anchorsfm.reconstruct(
-        photos, tmp_path / "out", mapper="tracks", dense=False, adjust=False, max_image_size=300, progress=told
+        photos, tmp_path / "out", mapper="tracks", dense=False, adjust=False, max_image_size=250, progress=told
     )
     assert capfd.readouterr() == ("", "")
     assert set(model.unregistered) == {"noise.png", "broken.jpg"} and "noise.png" not in model
