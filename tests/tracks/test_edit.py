@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from anchorsfm.colmap.write import write_models
-from anchorsfm.mapping.base import incremental
+from anchorsfm.mapping import incremental
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.tracks.adjust import AdjustConfig, refine_model
