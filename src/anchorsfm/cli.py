@@ -78,7 +78,8 @@ class Reconstruct(Settings):
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
         dense = True if self.dense else False if self.no_dense else self.config.dense
-        return replace(self.config, mast3r=network, dense=dense, bundle_adjustment=not self.no_adjust)
+        adjusts = self.config.bundle_adjustment and not self.no_adjust
+        return replace(self.config, mast3r=network, dense=dense, bundle_adjustment=adjusts)
 
 
 @dataclass(frozen=True, kw_only=True)

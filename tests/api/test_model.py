@@ -165,3 +165,13 @@ def test_every_public_name_exists_and_is_typed():
     assert all(f"import {name} as {name}" in typed for name in anchorsfm.__all__ if name != "__version__")
     with pytest.raises(AttributeError, match="has no attribute 'reconstrct'"):
         _ = anchorsfm.reconstrct
+
+
+def test_no_adjust_is_an_option_of_the_command_line():
+    import tyro
+
+    from anchorsfm.cli import Reconstruct
+
+    command = tyro.cli(Reconstruct, args=["photos", "--output", "out", "--no-adjust"])
+    assert not command._settings().bundle_adjustment
+    assert tyro.cli(Reconstruct, args=["photos", "--output", "out"])._settings().bundle_adjustment
