@@ -32,7 +32,7 @@ from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
 from anchorsfm.tracks.subpixel import ObservationStatus, SubpixelConfig, SubpixelResult, refine_observations
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from coarse_scene import coarse_matches, dense_matches, errors_against_reference, photographs, true_model
 from point_scene import perturb
 
