@@ -195,7 +195,7 @@ def _reconstruct(
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = (frontend or _frontend(config)).open(images, pairs, folder.store, progress)
-    collector, log = KeypointMatchCollector(predictor.grid), PairLog()
+    collector, log = KeypointMatchCollector(predictor.grid, detects_keypoints=predictor.detects_keypoints), PairLog()
     with clock.stage("dense depth"):
         scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
     with clock.stage("tracks"):
@@ -225,7 +225,9 @@ def _reconstruct(
     with clock.stage("adjustment"):
         starts = [start_from_alignment(a, given, predictor.grid, known, config.camera_model) for a in alignments]
         starts += [start_from_mapper(model, given) for model in mapped.models]
-        adjusted = finish_models(starts, given, _modelling_settings(config, from_grid=collector.from_grid), progress)
+        adjusted = finish_models(
+            starts, given, _modelling_settings(config, from_grid=not predictor.detects_keypoints), progress
+        )
         finished = [result for result in adjusted if len(result.model.image) >= 2]
         models = [colour(result.model, images, max_size=config.max_image_size) for result in finished]
         uncertainties = [estimate_uncertainty(result) for result in finished]
@@ -466,14 +468,14 @@ def _mapper_input(
     config: PipelineConfig,
 ) -> MapperInput:
     """Keypoints, tracks, and the cameras they start from."""
-    scale = _working_scale(images, predictor.grid, config, from_grid=collector.from_grid)
+    scale = _working_scale(images, predictor.grid, config, from_grid=not predictor.detects_keypoints)
     matches = sparsify(
         collector.finish(),
         config.sparsify,
         pixel_px=scale,
         size_wh=images.size_wh,
-        are_keypoints=not collector.from_grid,
-        are_verified=not collector.from_grid,
+        are_keypoints=predictor.detects_keypoints,
+        are_verified=predictor.detects_keypoints,
         scores="confidence",
     ).matches
     return MapperInput(
@@ -504,7 +506,7 @@ def _cameras(
     config: PipelineConfig,
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
-    focal_px = getattr(predictor, "focal_px", None)
+    focal_px = predictor.focal_px
     if focal_px is None and config.focal_px is not None:
         focal_px = np.full(images.num_images, config.focal_px)
     elif focal_px is None:

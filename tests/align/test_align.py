@@ -452,6 +452,7 @@ def test_robust_similarity_survives_outliers():
 
 class OvalPredictor:
     keeps_predictions = True
+    detects_keypoints, focal_px, licence = False, None, None
 
     def __init__(self, scene, pairs):
         self.scene, self.pairs, self.grid, self.digest = scene, pairs, scene.grid, "oval"

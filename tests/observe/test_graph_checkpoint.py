@@ -26,6 +26,7 @@ class Forgetful:
 
     keeps_predictions = False
     digest = "forgetful"
+    detects_keypoints, focal_px, licence = True, None, None
 
     def __init__(self):
         scene = make_scene(SceneConfig(num_images=4, size_wh=(320, 240), seed=5))

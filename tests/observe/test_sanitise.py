@@ -51,6 +51,7 @@ def spoilt(prediction, share=0.02, seed=0):
 
 class Stream:
     digest = "spoilt"
+    detects_keypoints, focal_px, licence = False, None, None
 
     def __init__(self, scene, keeps_predictions):
         self.scene, self.grid, self.keeps_predictions = scene, scene.grid, keeps_predictions

@@ -77,8 +77,7 @@ class Outcome:
 
 def licence_of(predictor: PairPredictor) -> dict[str, str] | None:
     """The terms of the weights that predict, if trained ones do."""
-    licence = getattr(predictor, "licence", None)
-    return asdict(licence) if licence else None
+    return asdict(predictor.licence) if predictor.licence else None
 
 
 def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray, "edge 2"]:
