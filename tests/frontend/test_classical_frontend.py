@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend
-from anchorsfm.frontend.classical.config import DenseConfig, FeatureConfig, WorkerConfig
+from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
 from anchorsfm.frontend.classical.opening import make_grid
 from anchorsfm.geometry.transforms import fit_similarity, transform
 from anchorsfm.io.images import load_image_set

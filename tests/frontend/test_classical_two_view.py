@@ -8,9 +8,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.features import ratio_test as matching
+from anchorsfm.features.config import FeatureConfig
 from anchorsfm.features.sift import Features, detect
 from anchorsfm.frontend.classical import focal
-from anchorsfm.frontend.classical.config import FeatureConfig, IntrinsicsConfig, MatchingConfig, TwoViewConfig
+from anchorsfm.frontend.classical.config import IntrinsicsConfig, MatchingConfig, TwoViewConfig
 from anchorsfm.frontend.classical.rays import bearing, parallax_deg, triangulate_depths
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import RelativePose, relate, verify

@@ -14,8 +14,9 @@ import pytest
 from anchorsfm import cli
 from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
 from anchorsfm.export import ExportConfig
+from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, FrontendName
-from anchorsfm.frontend.classical.config import DenseConfig, FeatureConfig, MatchingConfig
+from anchorsfm.frontend.classical.config import DenseConfig, MatchingConfig
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
 from anchorsfm.pipeline import _frontend, reconstruct

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from anchorsfm.frontend.classical.config import FeatureConfig
+from anchorsfm.features.config import FeatureConfig
 
 DESCRIPTOR_NORM = 512.0
 """Norm of a stored descriptor: components of a RootSIFT vector stay below 1/2 in practice and fill 8 bits."""

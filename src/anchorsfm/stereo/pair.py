@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32, UInt8, UInt16
 
-from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.stereo.confidence import confidence, fill_smoothly, left_right_error_px
+from anchorsfm.stereo.config import SweepConfig
 from anchorsfm.stereo.refine import refine
 from anchorsfm.stereo.sweep import (
     Epipolar,
@@ -73,7 +73,7 @@ def pair_geometry(view_i: GridView, view_j: GridView, j_from_i: Float[np.ndarray
     )
 
 
-def dense_depth(pair: PairGeometry, match_depth: Float[np.ndarray, "match 2"], config: DenseConfig) -> DensePair:
+def dense_depth(pair: PairGeometry, match_depth: Float[np.ndarray, "match 2"], config: SweepConfig) -> DensePair:
     """Sweep both images against each other. `match_depth`: depths of sparse matches in i and j, in baselines."""
     found_i = _sweep_one(pair.view_i, pair.view_j, pair.to_j, match_depth[:, 0], config)
     found_j = _sweep_one(pair.view_j, pair.view_i, pair.to_i, match_depth[:, 1], config)
@@ -96,7 +96,7 @@ def _sweep_one(
     other: GridView,
     geometry: Epipolar,
     match_depth: Float[np.ndarray, "match"],
-    config: DenseConfig,
+    config: SweepConfig,
 ) -> _Found:
     planes = choose_planes(reference, geometry, match_depth, config)
     inverse_depth, correlation = sweep(reference, other, geometry, planes, config)
@@ -110,7 +110,7 @@ def _judge(
     found: _Found,
     error_px: Float32[np.ndarray, "h w"],
     match_depth: Float[np.ndarray, "match"],
-    config: DenseConfig,
+    config: SweepConfig,
 ) -> DepthMap:
     window = window_statistics(view.grey, config.window_radius)
     region = int(config.min_region_px * view.grey.size / REFERENCE_AREA_PX)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
-from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.stereo.config import SweepConfig
 from anchorsfm.stereo.sweep import (
     Epipolar,
     GridView,
@@ -39,7 +39,7 @@ def refine(
     geometry: Epipolar,
     inverse_depth: Float32[np.ndarray, "h w"],
     found_correlation: Float32[np.ndarray, "h w"],
-    config: DenseConfig,
+    config: SweepConfig,
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Refined inverse depth and the correlation there."""
     window = window_statistics(reference.grey, config.window_radius)

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int16, UInt8
 
-from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.stereo import aggregation as sgm
+from anchorsfm.stereo.config import SweepConfig
 
 MIN_VARIANCE = 2.0
 """Grey value variance added where a window has less: correlation of pure noise counts little."""
@@ -105,7 +105,7 @@ def inverse_depth_per_px(inverse_depth: Float32[np.ndarray, "h w"], geometry: Ep
 
 
 def choose_planes(
-    reference: GridView, geometry: Epipolar, match_depth: Float[np.ndarray, "match"], config: DenseConfig
+    reference: GridView, geometry: Epipolar, match_depth: Float[np.ndarray, "match"], config: SweepConfig
 ) -> Float[np.ndarray, "plane"]:
     """Inverse depths of the planes: uniform over the range of the matches and a margin, `plane_step_px` apart."""
     low, high = np.percentile(1.0 / match_depth, [0.5, 99.5]) * (FAR_MARGIN, NEAR_MARGIN)
@@ -158,7 +158,7 @@ def sweep_costs(
     other: GridView,
     geometry: Epipolar,
     planes: Float[np.ndarray, "plane"],
-    config: DenseConfig,
+    config: SweepConfig,
 ) -> Int16[np.ndarray, "h plane w"]:
     """Integer cost (0 .. 1.2 COST_SCALE) of every pixel at every plane."""
     height, width = reference.grey.shape
@@ -199,7 +199,7 @@ def sweep(
     other: GridView,
     geometry: Epipolar,
     planes: Float[np.ndarray, "plane"],
-    config: DenseConfig,
+    config: SweepConfig,
 ) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
     """Inverse depth of every reference pixel, and the correlation there."""
     cost = sweep_costs(reference, other, geometry, planes, config)

@@ -1,31 +1,18 @@
 """What a user can set about the classical front end. The defaults hold for photographs of any size."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
+from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
 from anchorsfm.scene.settings import FocalRange, Range, Seed, Settings
+from anchorsfm.stereo.config import SweepConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig(Settings):
-    """Keypoints and descriptors (SIFT), once per image."""
-
-    max_image_size: Annotated[int | None, Range(64, 65536)] = None
-    """Long side in pixels that keypoints are looked for on, where it is not that of the run (--max-image-size); smaller
-    photographs are not enlarged."""
-    max_keypoints: Annotated[int, Range(16, 1_000_000)] = 12288
-    """Descriptors kept per image, those of the largest image structures first."""
-    contrast_threshold: Annotated[float, Range(0, 0.2)] = 0.005
-    """OpenCV's contrast threshold: lower finds more and fainter keypoints."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchingConfig(Settings):
+class MatchingConfig(DescriptorMatchingConfig):
     """Which descriptors match, and which matches agree on one epipolar geometry."""
 
-    max_ratio: Annotated[float, Range(0.1, 1)] = 0.85
-    """Largest ratio of the distances to the best and the second best descriptor."""
     max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = 1.5
     """Largest distance of a verified match from its epipolar line, in pixels of an image with a long side of 1024."""
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
@@ -70,8 +57,8 @@ class TwoViewConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig(Settings):
-    """Dense depth of both images of a pair: plane sweep with semi-global aggregation."""
+class DenseConfig(SweepConfig):
+    """Dense depth of both images of a pair, by plane sweep, and what is made of it."""
 
     enabled: bool = True
     """Compute dense depth of pairs. Off leaves only matches, which are all that mappers other than the alignment
@@ -79,28 +66,12 @@ class DenseConfig(Settings):
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
     scaled alike."""
-    plane_step_px: Annotated[float, Range(0.01, 16)] = 1.0
-    """Distance between neighbouring depth planes in pixels of the other image: 1 for quality, 2 for speed."""
-    min_planes: Annotated[int, Range(2, 1024)] = 24
-    """Smallest number of depth planes that are swept for a pair."""
-    max_planes: Annotated[int, Range(2, 1024)] = 160
-    """Largest number of depth planes that are swept for a pair; bounds memory and time where depths vary widely."""
-    window_radius: Annotated[int, Range(1, 15)] = 3
-    """Radius of the correlation window in pixels: 3 compares 7x7 pixels."""
-    refine: bool = True
-    """Refine depth below the distance of the planes, by local alignment of the windows."""
     match_stride: Annotated[int, Range(0, 256)] = 8
     """Stride in pixels of the dense correspondences of a pair; 0 takes matches of keypoints only."""
     match_weight: Annotated[float, Range(0, 1)] = 0.4
     """Share of a pixel's confidence (above 1) that its dense correspondence gets. Dense correspondences tie the scales
     of few, wide views together; but all of a pair's repeat the relative pose they were found with, errors included, and
     would outweigh the matches of keypoints."""
-    min_region_px: Annotated[int, Range(0, 1_000_000)] = 150
-    """Smallest connected region of consistent depth that is trusted, in pixels of a picture of 512x384."""
-
-    def check_together(self) -> None:
-        if self.min_planes > self.max_planes:
-            raise self.refused("min_planes", f"must not be more than max_planes, {self.max_planes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +83,21 @@ class WorkerConfig(Settings):
 
     def resolve(self) -> int:
         return self.num_workers if self.num_workers > 0 else min(os.cpu_count() or 1, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassicalConfig(Settings):
+    """Settings of the classical front end."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """Keypoints and descriptors of every image."""
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+    """Matching of keypoints, and verification of the matches of every pair."""
+    intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
+    """Focal lengths and lens distortion, from EXIF or from the pairs."""
+    two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
+    """Relative pose of every pair."""
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    """Dense depth of every pair, by plane sweep."""
+    workers: WorkerConfig = field(default_factory=WorkerConfig)
+    """Threads of the front end; results do not depend on them."""

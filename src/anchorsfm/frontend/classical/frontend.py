@@ -1,43 +1,22 @@
-"""The configuration of the classical front end: light to import, the work is in `opening` and `predictor`."""
+"""The classical front end: light to import, the work is in `opening` and `predictor`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from anchorsfm.frontend.classical.config import (
-    DenseConfig,
-    FeatureConfig,
-    IntrinsicsConfig,
-    MatchingConfig,
-    TwoViewConfig,
-    WorkerConfig,
-)
+from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.run_settings import RunSettings
 from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import Progress
-from anchorsfm.scene.settings import Settings
 
 if TYPE_CHECKING:
     from anchorsfm.frontend.classical.predictor import ClassicalPredictor
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassicalFrontend(Settings):
+class ClassicalFrontend(ClassicalConfig):
     """Predictions from classical two-view geometry and stereo: needs neither a GPU nor downloaded weights."""
-
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    """Keypoints and descriptors of every image."""
-    matching: MatchingConfig = field(default_factory=MatchingConfig)
-    """Matching of keypoints, and verification of the matches of every pair."""
-    intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
-    """Focal lengths and lens distortion, from EXIF or from the pairs."""
-    two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
-    """Relative pose of every pair."""
-    dense: DenseConfig = field(default_factory=DenseConfig)
-    """Dense depth of every pair, by plane sweep."""
-    workers: WorkerConfig = field(default_factory=WorkerConfig)
-    """Threads of the front end; results do not depend on them."""
 
     def for_run(self, run: RunSettings) -> "ClassicalFrontend":
         """With what the run says where these settings leave it open."""
@@ -59,4 +38,4 @@ class ClassicalFrontend(Settings):
         """Features, matches, focal lengths, relative poses and their scales; dense depth follows on iteration."""
         from anchorsfm.frontend.classical.opening import open_predictor
 
-        return open_predictor(self, images, pairs, store, progress)
+        return open_predictor(self.for_run(RunSettings()), images, pairs, store, progress)

@@ -14,8 +14,8 @@ from jaxtyping import Float, Float32, Int
 from anchorsfm.features.ratio_test import DescriptorIndex, build_index, match
 from anchorsfm.features.sift import Features, detect
 from anchorsfm.frontend.classical import cache, lens
+from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
-from anchorsfm.frontend.classical.frontend import ClassicalFrontend
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
@@ -38,7 +38,7 @@ MATCH_CONFIDENCE = 11.0
 
 
 def open_predictor(
-    config: ClassicalFrontend, images: ImageSet, pairs: PairList, store: Store, progress: Progress
+    config: ClassicalConfig, images: ImageSet, pairs: PairList, store: Store, progress: Progress
 ) -> ClassicalPredictor:
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
@@ -72,7 +72,7 @@ def open_predictor(
     )
 
 
-def _digest(config: ClassicalFrontend, images: ImageSet, pairs: Int[np.ndarray, "pair 2"]) -> str:
+def _digest(config: ClassicalConfig, images: ImageSet, pairs: Int[np.ndarray, "pair 2"]) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
     stages = (config.features, config.matching, config.intrinsics, config.two_view, config.dense)
     return digest(
@@ -91,7 +91,7 @@ def _digest(config: ClassicalFrontend, images: ImageSet, pairs: Int[np.ndarray, 
 class _Run:
     """One opening of the front end: each method is one stage over all images or pairs."""
 
-    config: ClassicalFrontend
+    config: ClassicalConfig
     images: ImageSet
     pairs: Int[np.ndarray, "pair 2"]
     store: Store

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anchorsfm.frontend.mast3r.config import Mast3rConfig
 from anchorsfm.frontend.mast3r.devices import (
     automatic_batch,
     release_memory,
     resolve_device,
     trunk_dtype,
 )
-from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.frontend.mast3r.licence import LicenceRecord
 from anchorsfm.frontend.mast3r.matching import (
     Correspondences,
@@ -59,7 +59,7 @@ _GROUPS_PER_WINDOW = 4
 
 
 def open_predictor(
-    config: Mast3rFrontend, images: ImageSet, pairs: PairList, store: Store, progress: Progress
+    config: Mast3rConfig, images: ImageSet, pairs: PairList, store: Store, progress: Progress
 ) -> "Mast3rPredictor":
     """Raises InputError if weights, device or images cannot be used."""
     device = resolve_device(config.device)
@@ -95,7 +95,7 @@ class Mast3rPredictor:
         plans: tuple[Preparation, ...],
         device: torch.device,
         dtype: torch.dtype,
-        config: Mast3rFrontend,
+        config: Mast3rConfig,
         store: Store,
         progress: Progress,
     ) -> None:
