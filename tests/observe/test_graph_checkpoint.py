@@ -8,7 +8,8 @@ import pytest
 
 from anchorsfm.io.store import Store
 from anchorsfm.observe.checkpoint import observe
-from anchorsfm.observe.graph import GraphConfig, build_scene_graph
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import build_scene_graph
 from anchorsfm.pairing import make_pairs
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.pairs import PairStatus

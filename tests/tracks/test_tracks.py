@@ -11,8 +11,9 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model
+from anchorsfm.tracks.adjust import refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.points import drop_unseen
 from anchorsfm.tracks.residuals import pixel_errors

@@ -6,7 +6,7 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Int
 
-from anchorsfm.align import AlignConfig
+from anchorsfm.align.config import AlignConfig
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.observe.graph import ObservedScene, score_matrix, select_component
