@@ -165,7 +165,8 @@ def readjusted(photos: Path, output: Path) -> dict:
 
     from anchorsfm.colmap.convert import from_mapper
     from anchorsfm.colmap.write import write_models
-    from anchorsfm.tracks.adjust import AdjustConfig, refine_model
+    from anchorsfm.tracks.adjust import refine_model
+    from anchorsfm.tracks.config import AdjustConfig
 
     entry = pycolmap.Reconstruction(str(output / "sparse" / "0"))
     images = sorted(entry.images.values(), key=lambda image: image.image_id)

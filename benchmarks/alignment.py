@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from anchorsfm.align import AlignConfig, Solver, align
+from anchorsfm.align.config import AlignConfig, Solver
+from anchorsfm.align.run import align
 from anchorsfm.evaluation.poses import evaluate_poses
 from anchorsfm.observe.anchors import build_anchors
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, build_scene_graph, select_component
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene, build_scene_graph, select_component
 from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid

@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from alignment import HEIGHT, WIDTH, load_oracle
-from anchorsfm.align import AlignConfig, Solver, align
+from anchorsfm.align.config import AlignConfig, Solver
+from anchorsfm.align.run import align
 from anchorsfm.evaluation.poses import evaluate_poses
 from anchorsfm.observe.anchors import build_anchors
-from anchorsfm.observe.graph import GraphConfig, ObservedScene
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
 from anchorsfm.scene.poses import PoseSet

@@ -27,10 +27,11 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotati
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, write_photographs
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model
+from anchorsfm.tracks.adjust import refine_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
-from anchorsfm.tracks.subpixel import ObservationStatus, SubpixelConfig, SubpixelResult, refine_observations
+from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig, SubpixelConfig
+from anchorsfm.tracks.sparsify import sparsify
+from anchorsfm.tracks.subpixel import ObservationStatus, SubpixelResult, refine_observations
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from coarse_scene import coarse_matches, dense_matches, errors_against_reference, photographs, true_model

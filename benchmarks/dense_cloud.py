@@ -47,7 +47,8 @@ from anchorsfm.dense.pinhole import grid_colours
 from anchorsfm.dense.views import DenseView, dense_view
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, transform
 from anchorsfm.io.store import Store
-from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
+from anchorsfm.pipeline import RunResult, reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, write_photographs

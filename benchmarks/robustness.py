@@ -16,10 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anchorsfm.align import AlignConfig, ReferenceCompat, Solver, align_scene
+from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
+from anchorsfm.align.scene import align_scene
 from anchorsfm.evaluation.poses import evaluate_poses
 from anchorsfm.io.store import Store
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, build_scene_graph
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene, build_scene_graph
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.poses import PoseSet

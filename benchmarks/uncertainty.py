@@ -27,7 +27,8 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
 from anchorsfm.colmap.covariance import intrinsics_covariances
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import AnchorSfMError
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.synthetic import GroundConfig, LensConfig, SceneConfig, SyntheticScene, make_scene, write_photographs

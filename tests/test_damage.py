@@ -24,7 +24,8 @@ from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.store import Store
-from anchorsfm.mapping.known import KnownConfig, read_known
+from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.mapping.known import read_known
 from anchorsfm.pairing.pairs_file import read_pairs
 from anchorsfm.report.folder import make_page, read_report
 from anchorsfm.scene.poses import PoseSet

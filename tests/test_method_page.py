@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorsfm.pipeline import PipelineConfig
+from anchorsfm.run.config import PipelineConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")

@@ -10,14 +10,15 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from anchorsfm.align import AlignConfig
+from anchorsfm.align.config import AlignConfig
 from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.two_view import verify
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.mapping.known import KnownConfig
-from anchorsfm.pipeline import PipelineConfig, RunResult, _frontend, reconstruct
+from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.pipeline import RunResult, _frontend, reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from anchorsfm.api.run import reconstruct as reconstruct
     from anchorsfm.api.triangulation import triangulate as triangulate
     from anchorsfm.frontend.base import Frontend as Frontend
-    from anchorsfm.pipeline import PipelineConfig as PipelineConfig
+    from anchorsfm.run.config import PipelineConfig as PipelineConfig
     from anchorsfm.scene.errors import AnchorSfMError as AnchorSfMError
     from anchorsfm.scene.errors import InputError as InputError
     from anchorsfm.scene.errors import NoReconstructionError as NoReconstructionError
@@ -70,7 +70,7 @@ _HOMES = {
     "PairMatch": "api.network",
     "PairPrediction": "scene.pairs",
     "PairStatus": "scene.pairs",
-    "PipelineConfig": "pipeline",
+    "PipelineConfig": "run.config",
     "Pointmaps": "scene.pairs",
     "Predictions": "api.predictions",
     "Progress": "scene.progress",

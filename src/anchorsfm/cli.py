@@ -14,7 +14,7 @@ import tyro
 from anchorsfm import process
 from anchorsfm.export import ExportConfig, ExportFormat
 from anchorsfm.io.memory import amount_asked, is_out_of_memory
-from anchorsfm.pipeline import PipelineConfig
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import AnchorSfMError, InputError, OutOfMemoryError, SettingError
 from anchorsfm.scene.settings import NotEmpty, Range, Seed, Settings, place_of
 from anchorsfm.terminal import Terminal, show_progress

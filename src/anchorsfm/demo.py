@@ -4,8 +4,9 @@ from pathlib import Path
 
 from anchorsfm.evaluation import evaluate_poses, format_table, poses_of, read_poses
 from anchorsfm.io.owned import OwnedFolder
-from anchorsfm.pipeline import PipelineConfig, RunResult, reconstruct
+from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.report import summary_lines
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 

@@ -1,40 +1,35 @@
 """The whole reconstruction, about one statement per stage."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-import tyro.conf
 from jaxtyping import Float
 
-from anchorsfm.align import AlignConfig, align_component
 from anchorsfm.align.archive import from_arrays, to_arrays
-from anchorsfm.align.scene import long_side_px
-from anchorsfm.colmap.cameras import CAMERA_MODELS
+from anchorsfm.align.scene import align_component, long_side_px
 from anchorsfm.colmap.meshing import check_mesh_method
-from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT, CloudConfig
+from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.dense.maps import DepthMaps
-from anchorsfm.frontend import FRONTENDS, FrontendName, RunSettings
+from anchorsfm.frontend import FRONTENDS, RunSettings
 from anchorsfm.frontend.base import Frontend, PairPredictor
-from anchorsfm.frontend.classical import ClassicalFrontend
-from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.io.clock import StageClock
-from anchorsfm.io.images import CameraMode, load_image_set
+from anchorsfm.io.images import load_image_set
 from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
 from anchorsfm.io.store import Store, digest
-from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save_database
+from anchorsfm.mapping.base import Mapped, MapperInput, map_images, save_database
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_alignment, start_from_mapper
-from anchorsfm.mapping.known import KnownCameras, KnownConfig, read_known
+from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.mapping.start_cameras import alignment_model, start_cameras
 from anchorsfm.observe.checkpoint import observe
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.observe.graph import ObservedScene, select_component
 from anchorsfm.observe.sanitise import LeftOut, sanitised
-from anchorsfm.pairing import check_scene_graph, make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing import check_scene_graph, make_pairs
 from anchorsfm.pairing.similarity import open_similarity, read_similarity
 from anchorsfm.report import PairLog, RunReport
 from anchorsfm.report.depth import DepthLog
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import depth_maps, write_dense
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.outcome import Outcome, kinematic_edges, licence_of
@@ -46,81 +41,15 @@ from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import SILENT, Progress, RecordingProgress, counted
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
-from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult
+from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import KeypointMatchCollector, build_tracks
 from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.points import colour
-from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
-from anchorsfm.tracks.subpixel import SubpixelConfig
+from anchorsfm.tracks.sparsify import sparsify
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 
 _FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
 """Between a fisheye and a telescope."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineConfig(Settings):
-    """Settings of a run."""
-
-    max_image_size: Annotated[int, Range(64, 65536)] = 1024
-    """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
-    camera_mode: CameraMode = "auto"
-    """Which images share a camera. auto: same size and same EXIF data."""
-    focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
-    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
-    principal points and distortions are adjusted."""
-    scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
-    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
-    prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
-    """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
-    similarity: Path | None = None
-    """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
-    frontend: FrontendName = "classical"
-    """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
-    classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
-    """The embedded front end: no weights, no GPU."""
-    mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
-    """The MASt3R or DUSt3R network."""
-    graph: GraphConfig = field(default_factory=GraphConfig)
-    """How predictions of pairs are condensed into canonical views and a scene graph."""
-    align: AlignConfig = field(default_factory=AlignConfig)
-    """Global alignment of all images."""
-    mapper: Mapper = "align"
-    """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
-    incremental or global mapper on our matches."""
-    camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
-    """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
-    camera the simplest one that predicts observations held out of the adjustment."""
-    sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
-    """Which matches become keypoints of tracks."""
-    refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
-    keypoints of a detector."""
-    subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
-    """Refinement of observations in the photographs, see --refine-keypoints."""
-    adjust: AdjustConfig = field(default_factory=AdjustConfig)
-    """Triangulation and bundle adjustment."""
-    bundle_adjustment: Annotated[bool, tyro.conf.Suppress] = True
-    """Adjust poses, intrinsics and points. False: points are triangulated with the poses that the mapper found."""
-    keep_database: bool = False
-    """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
-    known: KnownConfig = field(default_factory=KnownConfig)
-    """Known poses and intrinsics."""
-    dense: Annotated[bool | None, tyro.conf.Suppress] = None
-    """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
-    cloud: CloudConfig = field(default_factory=CloudConfig)
-    """The dense cloud, and what is written beside it."""
-    seed: Seed = 0
-    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
-
-    def check_together(self) -> None:
-        needs_depth = self.mapper == "align" or self.dense is not False
-        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
-            problem = (
-                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
-            )
-            raise self.refused("classical.dense.enabled", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +124,7 @@ def _reconstruct(
     with clock.stage("features, matches"):
         pairs = _pairs(config, images)
         predictor = (frontend or _frontend(config)).open(images, pairs, folder.store, progress)
-    collector, log = KeypointMatchCollector(predictor.grid), PairLog()
+    collector, log = KeypointMatchCollector(predictor.grid, detects_keypoints=predictor.detects_keypoints), PairLog()
     with clock.stage("dense depth"):
         scene = _observe(predictor, pairs, images, config, folder.store, collector, log, progress)
     with clock.stage("tracks"):
@@ -225,7 +154,9 @@ def _reconstruct(
     with clock.stage("adjustment"):
         starts = [start_from_alignment(a, given, predictor.grid, known, config.camera_model) for a in alignments]
         starts += [start_from_mapper(model, given) for model in mapped.models]
-        adjusted = finish_models(starts, given, _modelling_settings(config, from_grid=collector.from_grid), progress)
+        adjusted = finish_models(
+            starts, given, _modelling_settings(config, from_grid=not predictor.detects_keypoints), progress
+        )
         finished = [result for result in adjusted if len(result.model.image) >= 2]
         models = [colour(result.model, images, max_size=config.max_image_size) for result in finished]
         uncertainties = [estimate_uncertainty(result) for result in finished]
@@ -466,14 +397,14 @@ def _mapper_input(
     config: PipelineConfig,
 ) -> MapperInput:
     """Keypoints, tracks, and the cameras they start from."""
-    scale = _working_scale(images, predictor.grid, config, from_grid=collector.from_grid)
+    scale = _working_scale(images, predictor.grid, config, from_grid=not predictor.detects_keypoints)
     matches = sparsify(
         collector.finish(),
         config.sparsify,
         pixel_px=scale,
         size_wh=images.size_wh,
-        are_keypoints=not collector.from_grid,
-        are_verified=not collector.from_grid,
+        are_keypoints=predictor.detects_keypoints,
+        are_verified=predictor.detects_keypoints,
         scores="confidence",
     ).matches
     return MapperInput(
@@ -504,7 +435,7 @@ def _cameras(
     config: PipelineConfig,
 ) -> tuple[Camera, ...]:
     """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
-    focal_px = getattr(predictor, "focal_px", None)
+    focal_px = predictor.focal_px
     if focal_px is None and config.focal_px is not None:
         focal_px = np.full(images.num_images, config.focal_px)
     elif focal_px is None:

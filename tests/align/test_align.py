@@ -7,21 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from anchorsfm.align import (
-    AlignConfig,
-    InitialPoses,
-    Solver,
-    align,
-    align_scene,
-    from_arrays,
-    sparse_global_alignment,
-    to_arrays,
-)
 from anchorsfm.align.adam import AdamSettings, minimise
+from anchorsfm.align.archive import from_arrays, to_arrays
+from anchorsfm.align.config import AlignConfig, InitialPoses, Solver
 from anchorsfm.align.initialise import robust_similarity
 from anchorsfm.align.model import Variables, ancestor_rounds, anchor_depths, cameras_of, rotation_of
 from anchorsfm.align.problem import CoarseObjective, FineObjective, Losses
-from anchorsfm.align.run import similarity_of_poses
+from anchorsfm.align.run import align, similarity_of_poses
+from anchorsfm.align.scene import align_scene, sparse_global_alignment
 from anchorsfm.align.schedules import cosine
 from anchorsfm.align.setup import build_problem
 from anchorsfm.geometry.transforms import invert, rotation_angle_deg
@@ -122,7 +115,7 @@ def test_gradients_of_the_whole_model():
 
 @pytest.mark.parametrize("depth_mode", ["add", "mul"])
 def test_longer_focal_length_moves_the_camera_and_not_the_focal_plane(depth_mode):
-    from anchorsfm.align import AnchorDepthMode
+    from anchorsfm.align.config import AnchorDepthMode
 
     scene = oval_scene(3)
     config = AlignConfig(depth_mode=AnchorDepthMode(depth_mode), double_precision=True)
@@ -452,6 +445,7 @@ def test_robust_similarity_survives_outliers():
 
 class OvalPredictor:
     keeps_predictions = True
+    detects_keypoints, focal_px, licence = False, None, None
 
     def __init__(self, scene, pairs):
         self.scene, self.pairs, self.grid, self.digest = scene, pairs, scene.grid, "oval"

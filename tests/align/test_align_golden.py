@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from anchorsfm.align import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, Solver, align
+from anchorsfm.align.config import AlignConfig, AnchorDepthMode, InitialPoses, ReferenceCompat, Solver
 from anchorsfm.align.problem import CoarseObjective, FineObjective
+from anchorsfm.align.run import align
 from anchorsfm.align.setup import build_problem
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.observe.anchors import build_anchors

@@ -11,15 +11,17 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.align import AlignConfig, AnchorDepthMode, Solver, align, align_scene, sim3, sums_torch
 from anchorsfm.align import second_order as fine_stage
+from anchorsfm.align import sim3, sums_torch
+from anchorsfm.align.config import AlignConfig, AnchorDepthMode, Solver
 from anchorsfm.align.initialise import Similarities
 from anchorsfm.align.model import anchor_depths, cameras_of
 from anchorsfm.align.normal_equations import Freedoms, MatrixBlocks, nodes_of
 from anchorsfm.align.problem import FineObjective
 from anchorsfm.align.reduced_system import elimination_cost, solve, sparse_pattern
 from anchorsfm.align.rows import sorted_rows, thinned
-from anchorsfm.align.run import similarity_of_poses
+from anchorsfm.align.run import align, similarity_of_poses
+from anchorsfm.align.scene import align_scene
 from anchorsfm.align.setup import build_problem
 from anchorsfm.align.state import constants_of, moved, parents_of, state_of, variables_of
 from anchorsfm.align.sums_torch import TorchSums

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anchorsfm.align import AlignConfig, ReferenceCompat, Solver, align_scene
+from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
 from anchorsfm.align.run import similarity_of_poses
+from anchorsfm.align.scene import align_scene
 from anchorsfm.geometry.transforms import invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.observe.graph import build_scene_graph

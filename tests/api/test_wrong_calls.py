@@ -1,6 +1,7 @@
 """Wrong calls: one sentence each that names the argument and what is expected, before any work is done."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,24 @@ class NoPredictor:
         return [1, 2]
 
 
+class Keypoints(Matcher):
+    """Matches of keypoints, from a predictor with attributes of its own."""
+
+    def __init__(self, found: bool = True, **attributes: Any) -> None:
+        super().__init__({"xy_i": XY, "xy_j": XY})
+        self.found, self.attributes = found, attributes
+
+    def open(self, images: Any, pairs: Any, store: Any, progress: Any) -> Any:
+        opened = super().open(images, pairs, store, progress)
+        for name, value in self.attributes.items():
+            setattr(opened, name, value)
+        plain = opened.predictions
+        opened.predictions = lambda rows: (
+            replace(p, keypoint_matches=p.matches if self.found else None) for p in plain(rows)
+        )
+        return opened
+
+
 def matches(value: Any = (XY, XY), sizes: Any = SIZES, **more: Any) -> Any:
     return sfm.reconstruct_matches({AB: value}, sizes, **more)
 
@@ -70,6 +89,13 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "frontend-class": (lambda: run(frontend=NoPredictor), ["frontend", "class", "NoPredictor()"]),
     "frontend-number": (lambda: run(frontend=5), ["frontend", "open(images, pairs, store, progress)"]),
     "frontend-without-predictor": (lambda: run(frontend=NoPredictor()), ["frontend.open()", "lacks grid"]),
+    "frontend-undeclared-keypoints": (lambda: run(frontend=Keypoints()), ["0000.jpg", "set detects_keypoints = True"]),
+    "frontend-without-keypoints": (
+        lambda: run(frontend=Keypoints(found=False, detects_keypoints=True)),
+        ["0000.jpg", "no keypoint_matches", "detects_keypoints = True"],
+    ),
+    "frontend-focal": (lambda: run(frontend=Keypoints(focal_px=[500.0])), ["focal_px", "one per image"]),
+    "frontend-licence": (lambda: run(frontend=Keypoints(licence="free")), ["licence", "LicenceRecord"]),
     "mapper-case": (lambda: run(mapper="Tracks"), ["mapper", "'tracks'", "align, tracks"]),
     "adjust-string": (lambda: run(adjust="no"), ["adjust", "True or False"]),
     "setting-misspelt": (lambda: run(max_image_sise=500), ["max_image_sise", "max_image_size"]),

@@ -11,7 +11,7 @@ import pytest
 
 from anchorsfm.export import ExportConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
-from anchorsfm.pipeline import PipelineConfig
+from anchorsfm.run.config import PipelineConfig
 
 LEANS_ON_OTHERS = re.compile(r"(Of|The same|It|Its|They|Their|Every how)\b|\.\.\.|.*\bthe (above|below)\b")
 

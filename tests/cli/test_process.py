@@ -13,7 +13,8 @@ import pytest
 
 from anchorsfm.cli import _in_words
 from anchorsfm.io.memory import amount_asked, is_out_of_memory
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError, OutOfMemoryError
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from command import COMMAND, QUICK, anchorsfm, assert_one_clear_line

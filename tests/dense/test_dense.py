@@ -14,7 +14,7 @@ import tyro
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from anchorsfm.align import AlignConfig
+from anchorsfm.align.config import AlignConfig
 from anchorsfm.cli import Reconstruct
 from anchorsfm.colmap.meshing import poisson_mesh
 from anchorsfm.dense.cells import CellMerger
@@ -31,7 +31,8 @@ from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, invert
 from anchorsfm.io.store import Store
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.alignment import AlignmentResult, SolverStatus, StageHistory
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.images import ImageGrid, ImageSet

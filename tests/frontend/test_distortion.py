@@ -16,9 +16,11 @@ from anchorsfm.frontend.classical.config import DenseConfig, IntrinsicsConfig, W
 from anchorsfm.geometry.transforms import compose, fit_similarity, invert
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
-from anchorsfm.mapping.known import KnownCameras, KnownConfig
+from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_camera, start_cameras
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import Distortion, ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairStatus

@@ -11,7 +11,8 @@ import pytest
 
 from anchorsfm import pipeline
 from anchorsfm.evaluation import evaluate_poses, read_poses
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from descriptor_scene import ExactNetwork
 from tiny_network import MAST3R, write_weights

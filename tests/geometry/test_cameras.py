@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from anchorsfm.colmap.cameras import CAMERA_MODELS
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye, normalised_from_pixels, project
+from anchorsfm.scene.reconstruction import CAMERA_MODELS
 
 PARAMS = {
     "SIMPLE_PINHOLE": [810.0, 512.0, 389.0],

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsfm.align import AlignConfig
+from anchorsfm.align.config import AlignConfig
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.io.store import Store
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from cache_damage import DAMAGE

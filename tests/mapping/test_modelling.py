@@ -15,8 +15,9 @@ from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model
+from anchorsfm.tracks.adjust import AdjustResult, refine_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from point_scene import PointScene, make_lens_scene, make_point_scene, perturb

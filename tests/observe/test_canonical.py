@@ -5,14 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from anchorsfm.observe.canonical import (
-    CanonicalAccumulator,
-    DepthMode,
-    anchor_pixels,
-    at_anchors,
-    estimate_focal,
-    spread,
-)
+from anchorsfm.observe.canonical import CanonicalAccumulator, anchor_pixels, at_anchors, estimate_focal, spread
+from anchorsfm.observe.config import DepthMode
 
 MODES = {"angle": DepthMode.AVERAGE_ANGLE, "reldepth": DepthMode.AVERAGE_RELATIVE_DEPTH}
 TYPES = {"f32": (np.float32, 2e-5), "f64": (np.float64, 1e-12)}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from anchorsfm.observe.canonical import anchor_pixels
-from anchorsfm.observe.graph import GraphConfig, build_scene_graph, score_matrix, select_component
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import build_scene_graph, score_matrix, select_component
 from anchorsfm.scene.pairs import Matches, PairList, PairStatus
 from oval_scene import all_pairs, oval_scene
 

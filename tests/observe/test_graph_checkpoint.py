@@ -8,7 +8,8 @@ import pytest
 
 from anchorsfm.io.store import Store
 from anchorsfm.observe.checkpoint import observe
-from anchorsfm.observe.graph import GraphConfig, build_scene_graph
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import build_scene_graph
 from anchorsfm.pairing import make_pairs
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.pairs import PairStatus
@@ -26,6 +27,7 @@ class Forgetful:
 
     keeps_predictions = False
     digest = "forgetful"
+    detects_keypoints, focal_px, licence = True, None, None
 
     def __init__(self):
         scene = make_scene(SceneConfig(num_images=4, size_wh=(320, 240), seed=5))

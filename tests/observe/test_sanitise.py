@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anchorsfm.align import AlignConfig, align_scene
+from anchorsfm.align.config import AlignConfig
+from anchorsfm.align.scene import align_scene
 from anchorsfm.geometry.transforms import rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.observe.checkpoint import observe
-from anchorsfm.observe.graph import GraphConfig, build_scene_graph
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import build_scene_graph
 from anchorsfm.observe.sanitise import LeftOut, sanitise
 from anchorsfm.scene.errors import NonFiniteError
 from anchorsfm.scene.finite import require_finite
@@ -51,6 +53,7 @@ def spoilt(prediction, share=0.02, seed=0):
 
 class Stream:
     digest = "spoilt"
+    detects_keypoints, focal_px, licence = False, None, None
 
     def __init__(self, scene, keeps_predictions):
         self.scene, self.grid, self.keeps_predictions = scene, scene.grid, keeps_predictions

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from anchorsfm.observe.tree import MODES, tree_of_scores
+from anchorsfm.observe.config import KINEMATIC_MODES
+from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.scene.errors import InputError
 
 SPLIT = ("n12_disconnected", "n6_isolated_last", "n6_isolated_first")
@@ -61,7 +62,7 @@ def test_unmatched_representatives_are_replaced_by_the_best_pair():
     assert undirected >= {(0, 1), (2, 3)}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", KINEMATIC_MODES)
 def test_pieces_are_refused(mode):
     scores = np.zeros((4, 4))
     scores[0, 1] = scores[1, 0] = scores[2, 3] = scores[3, 2] = 50
@@ -69,7 +70,7 @@ def test_pieces_are_refused(mode):
         tree_of_scores(scores, np.full(4, 100), mode)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", KINEMATIC_MODES)
 def test_one_and_two_images(mode):
     assert tree_of_scores(np.zeros((1, 1)), np.array([12]), mode).parent.tolist() == [-1]
     tree = tree_of_scores(np.array([[0.0, 5.0], [5.0, 0.0]]), np.array([12, 12]), mode)
@@ -89,7 +90,7 @@ def test_random_connected_graphs_give_matched_trees(seed):
     for k in range(1, n):
         for other in {int(rng.integers(k)), int(rng.integers(k))}:
             scores[k, other] = scores[other, k] = rng.integers(1, 500)
-    for mode in MODES:
+    for mode in KINEMATIC_MODES:
         tree = tree_of_scores(scores, np.full(n, 100), mode)
         assert all(scores[edge[0], edge[1]] > 0 for edge in edges_of(tree))
         assert (np.sort(tree.parent)[1:] >= 0).all() and tree.parent[tree.root] == -1

@@ -9,7 +9,8 @@ import pytest
 from anchorsfm.pairing import check_scene_graph, make_pairs
 from anchorsfm.pairing.config import LogWindow, Window, parse_prefilter, parse_scene_graph
 from anchorsfm.pairing.similarity import open_similarity, read_similarity
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError
 
 

@@ -11,8 +11,9 @@ from anchorsfm.demo import run_demo
 from anchorsfm.export import export
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.owned import OwnedFolder, is_ours
-from anchorsfm.pipeline import PipelineConfig, reconstruct
+from anchorsfm.pipeline import reconstruct
 from anchorsfm.report.folder import make_page
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.errors import AnchorSfMError, InputError, NoReconstructionError, StorageError
 from export_scene import write_export_scene

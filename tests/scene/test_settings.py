@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from anchorsfm import cli
-from anchorsfm.align import AlignConfig, ReferenceCompat, Solver
+from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
 from anchorsfm.export import ExportConfig
 from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, FrontendName
 from anchorsfm.frontend.classical.config import DenseConfig, MatchingConfig
+from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
-from anchorsfm.mapping.known import KnownConfig
-from anchorsfm.pipeline import PipelineConfig, _frontend, reconstruct
+from anchorsfm.pipeline import _frontend, reconstruct
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError, SettingError
 from anchorsfm.scene.settings import Constraint, OneOf, Range, Settings, parts_of, place_of
 from anchorsfm.synthetic import SceneConfig

@@ -27,6 +27,7 @@ class ExactNetwork:
 class ExactPredictor:
     keeps_predictions = False
     digest = "exact network"
+    detects_keypoints, focal_px, licence = False, None, None
 
     def __init__(self, scene, shrink, pairs):
         self.scene, self.pairs = scene, pairs

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, build_scene_graph
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene, build_scene_graph
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
 

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.geometry.transforms import invert
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, build_scene_graph
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene, build_scene_graph
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
 

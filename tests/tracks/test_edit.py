@@ -10,8 +10,9 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.mapping import incremental
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.scene.reconstruction import Camera
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model
+from anchorsfm.tracks.adjust import refine_model
 from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.edit import with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.residuals import pixel_errors

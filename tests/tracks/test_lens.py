@@ -8,7 +8,6 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import (
-    CAMERA_MODELS,
     convert_camera,
     distortion_px,
     field_of_view_deg,
@@ -21,7 +20,7 @@ from anchorsfm.colmap.cameras import (
     project,
     with_principal_point,
 )
-from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.reconstruction import CAMERA_MODELS, Camera, Reconstruction
 from anchorsfm.tracks.lens import LensResult, choose_lenses
 from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import make_lens_scene

@@ -8,7 +8,8 @@ import pytest
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import principal_point_px, with_principal_point
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model
+from anchorsfm.tracks.adjust import refine_model
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from point_scene import make_lens_scene
 

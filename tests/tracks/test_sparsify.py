@@ -10,7 +10,8 @@ from scipy.spatial import cKDTree
 from anchorsfm.scene.errors import InputError
 from anchorsfm.synthetic import SceneConfig, make_scene
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.sparsify import PairGeometry, SparsifyConfig, _suppressors, sparsify
+from anchorsfm.tracks.config import SparsifyConfig
+from anchorsfm.tracks.sparsify import PairGeometry, _suppressors, sparsify
 from coarse_scene import coarse_matches, dense_matches, errors_against_reference, see, surface_points
 from point_scene import make_point_scene
 

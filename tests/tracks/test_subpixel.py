@@ -14,9 +14,10 @@ from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Tracks
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.tracks.build import build_tracks, select_observations
+from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.patches import StepLimits, Warps, _linearise, align_patches, cut_templates, grey_pyramid
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
-from anchorsfm.tracks.subpixel import ObservationStatus, SubpixelConfig, refine_observations
+from anchorsfm.tracks.subpixel import ObservationStatus, refine_observations
 from coarse_scene import coarse_matches, errors_against_reference, true_model
 from point_scene import perturb
 

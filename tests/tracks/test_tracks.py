@@ -11,8 +11,9 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
-from anchorsfm.tracks.adjust import AdjustConfig, refine_model
+from anchorsfm.tracks.adjust import refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.points import drop_unseen
 from anchorsfm.tracks.residuals import pixel_errors
@@ -77,10 +78,25 @@ def test_collector_maps_grid_matches_to_original_pixels_and_passes_predictions_o
     prediction = PairPrediction(
         i=0, j=1, status=PairStatus.OK, matches=matches, keypoint_matches=None, frame_i=None, frame_j=None
     )
-    collector = KeypointMatchCollector(grid)
+    collector = KeypointMatchCollector(grid, detects_keypoints=False)
     assert list(collector.watch([prediction])) == [prediction]
     assert collector.finish().xy_i.tolist() == [[20.0, 20.0]]
     assert collector.finish().xy_j.tolist() == [[0.0, 0.0]]
+
+
+def test_collector_takes_matches_of_keypoints_alone_where_a_front_end_detects_them():
+    grid = ImageGrid(size_wh=np.array([[50, 40]] * 3), scale=np.full((3, 2), 0.5), offset=np.zeros((3, 2)))
+    matches = Matches(xy_i=np.array([[11.0, 12.0]]), xy_j=np.array([[1.0, 2.0]]), confidence=np.array([9.0]))
+    both = [
+        PairPrediction(
+            i=0, j=j, status=PairStatus.OK, matches=matches, keypoint_matches=keypoint, frame_i=None, frame_j=None
+        )
+        for j, keypoint in ((1, matches), (2, None))
+    ]
+    collector = KeypointMatchCollector(grid, detects_keypoints=True)
+    assert list(collector.watch(both)) == both
+    assert collector.finish().image_j.tolist() == [1]
+    assert collector.finish().xy_i.tolist() == [[11.0, 12.0]]
 
 
 def test_adjustment_recovers_poses_focal_and_principal_point():

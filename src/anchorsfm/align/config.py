@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Annotated
 
-from anchorsfm.observe.tree import MODES as KINEMATIC_MODES
+from anchorsfm.observe.config import KINEMATIC_MODES
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Settings, Threads
 

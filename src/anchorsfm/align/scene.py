@@ -15,7 +15,8 @@ from anchorsfm.frontend.base import Frontend
 from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.checkpoint import observe
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, select_component
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene, select_component
 from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError

@@ -28,18 +28,18 @@ from anchorsfm.frontend import FRONTENDS
 from anchorsfm.frontend.base import Frontend
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.mapping.start_cameras import alignment_model
-from anchorsfm.observe.graph import GraphConfig
-from anchorsfm.observe.tree import MODES, build_tree, tree_of_scores
+from anchorsfm.observe.config import KINEMATIC_MODES, GraphConfig
+from anchorsfm.observe.tree import build_tree, tree_of_scores
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.graph import KinematicTree
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig
 from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.residuals import with_errors
-from anchorsfm.tracks.sparsify import SparsifyConfig, sparsify
+from anchorsfm.tracks.sparsify import sparsify
 
 _OF_FINE_STAGE = (
     "solver", "lr2", "niter2", "gamma2", "opt_pp", "opt_depth", "loss_dust3r_w", "gamma_fallback", "schedule",
@@ -60,7 +60,7 @@ def kinematic_tree(scene: Any, mode: str = "hclust-ward", *, num_blocks: Any = N
     Raises:
         InputError: an argument cannot be used, or the images are not connected.
     """
-    mode = arguments.choice("mode", mode, MODES)
+    mode = arguments.choice("mode", mode, KINEMATIC_MODES)
     if isinstance(scene, CondensedScene):
         return build_tree(scene.scene.graph, scene.anchors, mode)
     scores = arguments.numbers("scene", scene, "image image")

@@ -13,9 +13,10 @@ from anchorsfm.api.display import progress_of
 from anchorsfm.api.predictions import Predictions, as_predictions, with_pointmap_confidence
 from anchorsfm.api.settings import with_settings
 from anchorsfm.observe.anchors import build_anchors
-from anchorsfm.observe.canonical import CanonicalAccumulator, DepthMode
+from anchorsfm.observe.canonical import CanonicalAccumulator
 from anchorsfm.observe.checkpoint import observe
-from anchorsfm.observe.graph import GraphConfig, ObservedScene, build_scene_graph, score_matrix, select_component
+from anchorsfm.observe.config import DepthMode, GraphConfig
+from anchorsfm.observe.graph import ObservedScene, build_scene_graph, score_matrix, select_component
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import Anchors, CanonicalView
 from anchorsfm.scene.pairs import Matches

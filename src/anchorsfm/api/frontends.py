@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from anchorsfm.api import arguments
-from anchorsfm.frontend.base import Frontend, PairPredictor
+from anchorsfm.frontend.base import Frontend, LicenceRecord, PairPredictor
 from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.io.store import Store, digest
 from anchorsfm.scene.errors import InputError
@@ -18,6 +18,7 @@ from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.settings import closest
 
 _PREDICTOR_MEMBERS = ("grid", "digest", "keeps_predictions", "__len__", "__iter__", "predictions")
+"""What a predictor of one's own must have; `focal_px`, `licence` and `detects_keypoints` may be left out."""
 _POINTMAPS = {"frame_i": ("points_ii", "points_ji"), "frame_j": ("points_jj", "points_ij")}
 
 
@@ -62,6 +63,9 @@ class PairFrontendPredictor:
     """Asks a `PairFrontend` for one pair after the other."""
 
     keeps_predictions = True
+    detects_keypoints = False
+    focal_px = None
+    licence = None
 
     def __init__(self, frontend: PairFrontend, images: ImageSet, pairs: PairList) -> None:
         size_wh = np.stack([working_size_wh(size, frontend.max_image_size) for size in images.size_wh])
@@ -163,6 +167,15 @@ def _pointmaps_of(said: Mapping[str, object], frame: str, place: str) -> Pointma
     return Pointmaps(own=arrays[0], own_confidence=arrays[1], other=arrays[2], other_confidence=arrays[3])
 
 
+def _focal_of(said: object, num_images: int) -> Float[np.ndarray, "image"] | None:
+    if said is None:
+        return None
+    focal_px = arguments.numbers("frontend: its focal_px", said, "image")
+    if len(focal_px) != num_images or not (focal_px > 0).all():
+        raise InputError(f"frontend: its focal_px must be {num_images} numbers above 0, one per image")
+    return focal_px
+
+
 class CheckedFrontend:
     """A front end whose every answer is checked before it is used."""
 
@@ -201,12 +214,11 @@ class CheckedPredictor:
         self._predictor, self._pairs, self._names = predictor, pairs.index, images.names
         self.grid, self.digest = predictor.grid, str(predictor.digest)
         self.keeps_predictions = bool(predictor.keeps_predictions)
-
-    def __getattr__(self, name: str) -> Any:
-        """What a front end may offer beyond the protocol: its focal lengths, its licence."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._predictor, name)
+        self.detects_keypoints = bool(getattr(predictor, "detects_keypoints", False))
+        self.focal_px = _focal_of(getattr(predictor, "focal_px", None), images.num_images)
+        self.licence: LicenceRecord | None = getattr(predictor, "licence", None)
+        if self.licence is not None and not isinstance(self.licence, LicenceRecord):
+            raise InputError(f"frontend: its licence must be a LicenceRecord, not {arguments.describe(self.licence)}")
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -230,7 +242,13 @@ class CheckedPredictor:
             if (prediction.i, prediction.j) != (i, j):
                 raise InputError(f"{place} is that of pair ({prediction.i}, {prediction.j}): expected ({i}, {j})")
             self._check_matches(f"{place}: matches", prediction.matches)
+            if self.detects_keypoints and prediction.keypoint_matches is None and len(prediction.matches):
+                raise InputError(f"{place} has no keypoint_matches, though the predictor says detects_keypoints = True")
             if prediction.keypoint_matches is not None:
+                if not self.detects_keypoints:
+                    raise InputError(
+                        f"{place} has keypoint_matches: set detects_keypoints = True on the predictor to have them used"
+                    )
                 self._check_matches(f"{place}: keypoint_matches", prediction.keypoint_matches)
             for name, maps, own, other in (
                 ("frame_i", prediction.frame_i, i, j),

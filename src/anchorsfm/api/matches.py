@@ -15,16 +15,17 @@ from anchorsfm.api.display import progress_of
 from anchorsfm.api.images import described_images, open_images
 from anchorsfm.api.model import Intrinsics, Model
 from anchorsfm.api.settings import full_name, setting_names, with_settings
-from anchorsfm.colmap.cameras import CAMERA_MODELS, focal_length_px
+from anchorsfm.colmap.cameras import focal_length_px
 from anchorsfm.geometry.cameras import PARAM_NAMES
-from anchorsfm.mapping.base import Mapped, Mapper, MapperInput, map_images, save_database
+from anchorsfm.mapping.base import Mapped, MapperInput, map_images, save_database
+from anchorsfm.mapping.config import MapperName
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_mapper
 from anchorsfm.mapping.start_cameras import start_cameras
-from anchorsfm.pipeline import PipelineConfig
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
-from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.reconstruction import CAMERA_MODELS, Camera, Reconstruction
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import PairGeometry, PairReport, sparsify
@@ -88,7 +89,7 @@ def reconstruct_matches(
         NoReconstructionError: the matches do not hold two images together; says why.
     """
     config = _config(settings)
-    chosen = arguments.choice("mapper", mapper, get_args(Mapper))
+    chosen = arguments.choice("mapper", mapper, get_args(MapperName))
     if chosen == "align":
         raise InputError("mapper = 'align' needs pointmaps: use sparse_global_alignment(), or mapper='tracks'")
     arguments.choice("camera_model", camera_model, ("auto", *CAMERA_MODELS))
@@ -419,7 +420,7 @@ def _why(pairs: PairReport, config: PipelineConfig) -> str:
     )
 
 
-def _map(mapper: Mapper, given: MapperInput, config: PipelineConfig, progress: Progress) -> Mapped:
+def _map(mapper: MapperName, given: MapperInput, config: PipelineConfig, progress: Progress) -> Mapped:
     threads = config.adjust.num_threads
     with tempfile.TemporaryDirectory(prefix="anchorsfm-") as folder:
         database = Path(folder) / "database.db"

@@ -198,9 +198,12 @@ class _Listed:
     """Predictions in memory."""
 
     keeps_predictions = True
+    focal_px = None
+    licence = None
 
     def __init__(self, predictions: Sequence[PairPrediction], grid: ImageGrid) -> None:
         self.grid = grid
+        self.detects_keypoints = all(p.keypoint_matches is not None for p in predictions)
         self._predictions = predictions
         self.digest = digest("predictions", [[p.i, p.j, p.matches] for p in predictions])
 

@@ -12,7 +12,8 @@ from anchorsfm.scene.progress import Progress
 if TYPE_CHECKING:
     from anchorsfm.api.model import Model
     from anchorsfm.frontend.base import Frontend
-    from anchorsfm.pipeline import PipelineConfig, RunResult
+    from anchorsfm.pipeline import RunResult
+    from anchorsfm.run.config import PipelineConfig
 
 
 def reconstruct(
@@ -107,8 +108,8 @@ def _config(
 
     from anchorsfm.api.settings import with_settings
     from anchorsfm.frontend import FRONTENDS
-    from anchorsfm.mapping.base import Mapper
-    from anchorsfm.pipeline import PipelineConfig
+    from anchorsfm.mapping.config import MapperName
+    from anchorsfm.run.config import PipelineConfig
 
     if config is not None and not isinstance(config, PipelineConfig):
         raise InputError(f"config: expected an anchorsfm.PipelineConfig, not {arguments.describe(config)}")
@@ -116,7 +117,7 @@ def _config(
     if isinstance(frontend, str):
         named["frontend"] = arguments.choice("frontend", frontend, FRONTENDS)
     if mapper is not None:
-        named["mapper"] = arguments.choice("mapper", mapper, get_args(Mapper))
+        named["mapper"] = arguments.choice("mapper", mapper, get_args(MapperName))
     if adjust is not None:
         named["bundle_adjustment"] = arguments.flag("adjust", adjust)
     start = config or PipelineConfig()

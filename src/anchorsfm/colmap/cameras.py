@@ -10,19 +10,6 @@ from scipy.optimize import least_squares
 from anchorsfm.colmap.convert import from_pycolmap_camera, to_pycolmap_camera
 from anchorsfm.scene.reconstruction import Camera
 
-CAMERA_MODELS = (
-    "SIMPLE_PINHOLE",
-    "PINHOLE",
-    "SIMPLE_RADIAL",
-    "RADIAL",
-    "OPENCV",
-    "FULL_OPENCV",
-    "SIMPLE_RADIAL_FISHEYE",
-    "RADIAL_FISHEYE",
-    "OPENCV_FISHEYE",
-    "THIN_PRISM_FISHEYE",
-)
-"""Camera models offered to users."""
 FOCAL_RANGE = (0.1, 25.0)
 """Focal lengths over the long side that an adjustment may end with."""
 _USUAL_FOCAL = 2.0

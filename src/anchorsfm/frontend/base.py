@@ -6,13 +6,30 @@ of the pair list, so that a caller may stream them and keep none.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
 
 from anchorsfm.frontend.run_settings import RunSettings
 from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import Progress
+
+Acceptance = Literal["option", "environment", "earlier", "not asked"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LicenceRecord:
+    """Under which terms the weights of a run were used, for the report."""
+
+    weights: str
+    """Hugging Face id, or the file."""
+    terms: str
+    accepted: Acceptance
+    """How the user agreed: now by option or environment variable, or `earlier` on this computer."""
 
 
 @runtime_checkable
@@ -23,10 +40,23 @@ class PairPredictor(Protocol):
     """The grid the predictions live on."""
     digest: str
     """Identifies everything the predictions depend on: later stages are cached under it."""
-
+    detects_keypoints: bool
+    """True: matches for tracks are `keypoint_matches`, which every matched pair has: verified, and the same physical
+    point has the same coordinates in all pairs. False: no prediction has them; matches on the grid are made into
+    keypoints."""
     keeps_predictions: bool
     """True: a prediction that was made once is read from the cache. False: predictions are too large to keep, and the
     scene graph keeps its running sums instead, so that a run that was stopped need not ask for them again."""
+
+    @property
+    def focal_px(self) -> Float[np.ndarray, "image"] | None:
+        """Focal lengths in original pixels. None: they follow from the predicted pointmaps, one by one."""
+        ...
+
+    @property
+    def licence(self) -> LicenceRecord | None:
+        """The terms of trained weights, if the predictions are made with any."""
+        ...
 
     def __iter__(self) -> Iterator[PairPrediction]: ...
 

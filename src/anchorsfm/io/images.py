@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -30,12 +30,9 @@ from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.owned import is_ours
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet, SkippedImage
+from anchorsfm.scene.images import CameraMode, ImageSet, SkippedImage
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import SILENT, Progress
-
-CameraMode = Literal["auto", "single", "per-folder", "per-image"]
-"""Which images share a camera: `auto` same size and EXIF; `single` all; `per-folder` all of one size in a folder."""
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif")
 _HEIC = (".heic", ".heif")

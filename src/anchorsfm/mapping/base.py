@@ -2,20 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.database import PairMatches, estimate_geometries, number_keypoints, write_database
 from anchorsfm.colmap.mappers import MapperOptions, map_global, map_incremental
+from anchorsfm.mapping.config import MapperName
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
 
-Mapper = Literal["align", "tracks", "incremental", "global"]
 MAX_EPIPOLAR_ERROR = 1.5
 """Largest distance of a verified match from the geometry of its pair, in working pixels."""
 
@@ -48,7 +47,7 @@ class MapperInput:
 
 
 def map_images(
-    mapper: Mapper, given: MapperInput, database: Path, *, seed: int, num_threads: int, progress: Progress = SILENT
+    mapper: MapperName, given: MapperInput, database: Path, *, seed: int, num_threads: int, progress: Progress = SILENT
 ) -> Mapped:
     """Models by one of the mappers; those of COLMAP work on `database`, as `save_database` wrote it."""
     if mapper == "tracks":

@@ -15,10 +15,11 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustConfig, AdjustResult, refine_model, triangulate_start
+from anchorsfm.tracks.adjust import AdjustResult, refine_model, triangulate_start
 from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.resect import register_missing
-from anchorsfm.tracks.subpixel import SubpixelConfig, refine_observations
+from anchorsfm.tracks.subpixel import refine_observations
 
 GRID_UNCERTAINTY, KEYPOINT_UNCERTAINTY = 0.75, 0.5
 """Standard deviation of an observation in working pixels: of a match on the front end's grid, and of a keypoint."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,38 +10,14 @@ from anchorsfm.colmap.bundle import PositionPriors
 from anchorsfm.colmap.cameras import distortion_px, focal_length_px, normalised_from_pixels, principal_point_px
 from anchorsfm.colmap.models import find_models, read_cameras
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera
-from anchorsfm.scene.settings import Range, Settings
 
 _SMALL = 0.01
 """Distortion below this share of the width does no harm to the front end, and is left to the adjustment."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownConfig(Settings):
-    """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
-
-    model: Path | None = None
-    """Folder of a COLMAP model with known cameras; its images are matched by name. Cameras of other photographs are
-    found as usual."""
-    use_poses: bool = True
-    """Take the poses of the known model; without this only its intrinsics are used."""
-    freeze_poses: bool = True
-    """Keep the poses of the known model exactly; otherwise they only start the alignment."""
-    position_sigma: Annotated[float | None, Range(1e-9, 1e9)] = None
-    """Standard deviation of the known model's camera positions, in its own units: positions that are not kept exactly
-    (see --known.no-freeze-poses) then constrain the adjustment with this strength, and the result is in the known frame
-    and scale."""
-    freeze_intrinsics: bool = True
-    """Keep the intrinsics of the known model exactly; otherwise they only start the alignment."""
-
-    def check_together(self) -> None:
-        if self.position_sigma is not None and self.freeze_poses:
-            problem = "says how far known positions may be off, which are kept exactly unless freeze_poses is off"
-            raise self.refused("position_sigma", f"{problem} (--known.no-freeze-poses)")
 
 
 @dataclass(frozen=True, kw_only=True)

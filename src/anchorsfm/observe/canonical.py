@@ -15,28 +15,19 @@ Blocks at the right and bottom edge may be cut by the image border; their anchor
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from anchorsfm.observe.config import FOCAL_RANGE, DepthMode
 from anchorsfm.scene.graph import CanonicalView
 
 CONFIDENCE_OF_NOTHING = 0.999
 """Subtracted from confidences: "know nothing" (1) keeps a weight of 0.001, so that sums never vanish."""
-FOCAL_RANGE = (0.2, 20.0)
-"""Focal lengths that are believed, over the longer side: 136 to 2.9 degrees."""
 SMALLEST = float(np.finfo(np.float32).tiny)
 """Stands for zero in denominators."""
 MIN_RADIUS = 1e-8
 """Of the depth of the anchor, or of a typical one."""
-
-
-class DepthMode(StrEnum):
-    """How depth relative to the anchor is averaged over pairs."""
-
-    AVERAGE_ANGLE = "avg-angle"
-    AVERAGE_RELATIVE_DEPTH = "avg-reldepth"
 
 
 def num_blocks(length: int, subsample: int) -> int:

@@ -17,14 +17,8 @@ from jaxtyping import Int
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.canonical import CanonicalAccumulator
-from anchorsfm.observe.graph import (
-    GraphConfig,
-    ObservedScene,
-    SceneGraphBuilder,
-    build_scene_graph,
-    empty_sums,
-    is_usable,
-)
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.graph import ObservedScene, SceneGraphBuilder, build_scene_graph, empty_sums, is_usable
 from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets

@@ -6,44 +6,19 @@ place of them, where it predicts the anchors of both images to be (the fallback,
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from anchorsfm.observe.canonical import FOCAL_RANGE, CanonicalAccumulator, DepthMode, anchor_coordinate
+from anchorsfm.observe.canonical import CanonicalAccumulator, anchor_coordinate
+from anchorsfm.observe.config import GraphConfig
 from anchorsfm.observe.sanitise import LeftOut, sanitise
 from anchorsfm.scene.finite import require_finite
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
-from anchorsfm.scene.settings import FocalRange, Range, Settings
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphConfig(Settings):
-    """How predictions are condensed."""
-
-    subsample: Annotated[int, Range(1, 64)] = 8
-    """Side of the blocks that share one unknown depth, in pixels of the front end's grid."""
-    matching_conf_thr: Annotated[float, Range(0, 1_000_000)] = 5.0
-    """Confidence that the best match of a pair must exceed; other pairs are used through the regression fallback."""
-    canonical_mode: DepthMode = DepthMode.AVERAGE_ANGLE
-    """How depth within a block is averaged over the pairs of an image: avg-angle, or the simpler avg-reldepth."""
-    pixel_centre: Annotated[float, Range(0, 1)] = 0.5
-    """Coordinate of the centre of the first pixel: 0.5 as in COLMAP. Others are for comparisons only."""
-    double_precision: bool = False
-    """Keep the running sums of canonical views in float64."""
-    robust_focal: bool = True
-    """Leave points that no focal length explains out of the estimate of a canonical view's focal length."""
-    focal_range: FocalRange = FOCAL_RANGE
-    """Shortest and longest focal length that is believed, as multiples of the longer side of the picture, in canonical
-    views and in the alignment."""
-    corner_targets: bool = False
-    """Sample targets of the regression fallback at block corners instead of anchors, half a block off. For comparisons
-    only."""
 
 
 @dataclass(frozen=True, kw_only=True)

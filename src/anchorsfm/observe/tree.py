@@ -8,8 +8,6 @@ The root is a centre of the tree: with r1 the breadth-first visiting order from 
 furthest from it, the root maximises min(r1, r2).
 """
 
-from typing import Literal, get_args
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import linkage
@@ -17,13 +15,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial.distance import squareform
 
+from anchorsfm.observe.config import KINEMATIC_MODES, LINKAGES, Linkage
 from anchorsfm.observe.graph import score_matrix
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import Anchors, KinematicTree, SceneGraph
-
-Linkage = Literal["single", "complete", "average", "weighted", "centroid", "median", "ward"]
-LINKAGES: tuple[Linkage, ...] = get_args(Linkage)
-MODES = ("mst", *(f"hclust-{name}" for name in LINKAGES))
 
 
 def build_tree(
@@ -49,8 +44,8 @@ def tree_of_scores(
 
     Raises InputError for an unknown mode, ValueError if the images are not connected by matches: split the scene first.
     """
-    if mode not in MODES:
-        raise InputError(f"unknown kinematic mode {mode!r}: choose one of {', '.join(MODES)}")
+    if mode not in KINEMATIC_MODES:
+        raise InputError(f"unknown kinematic mode {mode!r}: choose one of {', '.join(KINEMATIC_MODES)}")
     if len(score) == 1:
         return KinematicTree(root=0, parent=np.array([-1]), order=np.array([0]))
     tolerates_pieces = allow_unmatched_edges and mode != "mst"
@@ -59,7 +54,7 @@ def tree_of_scores(
     if mode == "mst":
         edges = _spanning_edges(score)
     else:
-        method = LINKAGES[MODES.index(mode) - 1]
+        method = LINKAGES[KINEMATIC_MODES.index(mode) - 1]
         edges = _cluster_edges(score, num_blocks, method, allow_unmatched_edges)
     return _rooted(edges, len(score))
 

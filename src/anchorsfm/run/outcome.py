@@ -6,7 +6,7 @@ from importlib.metadata import version
 import numpy as np
 from jaxtyping import Int
 
-from anchorsfm.align import AlignConfig
+from anchorsfm.align.config import AlignConfig
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.observe.graph import ObservedScene, score_matrix, select_component
@@ -77,8 +77,7 @@ class Outcome:
 
 def licence_of(predictor: PairPredictor) -> dict[str, str] | None:
     """The terms of the weights that predict, if trained ones do."""
-    licence = getattr(predictor, "licence", None)
-    return asdict(licence) if licence else None
+    return asdict(predictor.licence) if predictor.licence else None
 
 
 def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray, "edge 2"]:

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+
+CameraMode = Literal["auto", "single", "per-folder", "per-image"]
+"""Which images share a camera: `auto` same size and EXIF; `single` all; `per-folder` all of one size in a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

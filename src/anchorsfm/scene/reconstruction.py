@@ -5,6 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+CAMERA_MODELS = (
+    "SIMPLE_PINHOLE",
+    "PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+    "SIMPLE_RADIAL_FISHEYE",
+    "RADIAL_FISHEYE",
+    "OPENCV_FISHEYE",
+    "THIN_PRISM_FISHEYE",
+)
+"""Camera models offered to users."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:

@@ -130,10 +130,13 @@ class SyntheticPredictor:
     """Makes the predictions of a `SyntheticFrontend` one by one, each a function of the configuration and the pair."""
 
     keeps_predictions = True  # making one again is as quick as reading it
+    focal_px = None
+    licence = None
 
     def __init__(self, frontend: SyntheticFrontend, pairs: PairList) -> None:
         self.grid = make_grid(frontend.scene, frontend.grid_long_side, frontend.halved)
         self.digest = digest("synthetic predictions", frontend, pairs)
+        self.detects_keypoints = frontend.num_keypoints > 0
         self._frontend, self._pairs = frontend, pairs
         scene = frontend.scene
         self._pixels = [self.grid.to_image(k, self._centres(k)) for k in range(scene.num_images)]

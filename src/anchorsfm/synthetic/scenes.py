@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap import cameras as colmap
-from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.reconstruction import CAMERA_MODELS, Camera
 from anchorsfm.scene.settings import OneOf, Range, Seed, Settings
 from anchorsfm.synthetic.ground import GroundConfig, cameras_above, ground_solids
 from anchorsfm.synthetic.solids import Hits, Solids, cast
@@ -35,7 +35,7 @@ _ROUND_TRIP_PX = 0.1
 class LensConfig(Settings):
     """A lens that is not a pinhole."""
 
-    camera_model: Annotated[str, OneOf(*colmap.CAMERA_MODELS)] = "OPENCV"
+    camera_model: Annotated[str, OneOf(*CAMERA_MODELS)] = "OPENCV"
     """COLMAP camera model; the focal length (both, if it has two) and the principal point are the scene's."""
     params: tuple[Annotated[float, Range(-1000, 1000)], ...] = (0.0, 0.0, 0.0, 0.0)
     """Its distortion parameters, in COLMAP's order, without focal lengths and principal point."""

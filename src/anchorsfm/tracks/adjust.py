@@ -6,7 +6,6 @@ error thresholds. Before the last round the camera models are chosen (see `lens`
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,9 +15,9 @@ from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, princip
 from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.scene.settings import Range, Settings, Threads
 from anchorsfm.tracks.build import KeypointMatches, select_observations
 from anchorsfm.tracks.complete import complete_and_merge
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
 from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
@@ -30,37 +29,6 @@ from anchorsfm.tracks.views import observations_per_view, view_of_image
 
 _LOOSE, _TIGHT = 1e-4, 1e-9
 """Relative change of the cost at which an adjustment stops: in the rounds, and in the end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdjustConfig(Settings):
-    """Triangulation and bundle adjustment."""
-
-    min_observations: Annotated[int, Range(6, 1_000_000)] = 30
-    """Fewest observations of triangulated points of an image; images with fewer are not registered."""
-    min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
-    """Smallest triangulation angle of a point in degrees."""
-    first_error: Annotated[float, Range(1e-5, 1)] = 0.012
-    """Largest reprojection error in the first round of the adjustment, as a share of the long side of the image."""
-    second_error: Annotated[float, Range(1e-5, 1)] = 0.004
-    """Largest reprojection error in the second round of the adjustment, as a share of the long side of the image."""
-    final_error_px: Annotated[float, Range(0.01, 1000)] = 3.0
-    """Largest reprojection error in the last rounds of the adjustment, in pixels of the working size (see
-    --max-image-size)."""
-    refine_focal: bool = True
-    """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
-    refine_principal_point: bool = True
-    """Adjust the principal points of cameras that enough images share (see `principal_point_min_images`)."""
-    principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
-    """Fewest images of a camera with which its principal point is adjusted: fewer do not show where it is."""
-    principal_point_prior: Annotated[float, Range(1e-9, 10)] = 0.0075
-    """Standard deviation of principal points about the image centre (or a given place), as a share of the long side:
-    the smaller it is, the more the photographs must show before they are believed."""
-    max_iterations: Annotated[int, Range(1, 10_000)] = 50
-    """Most iterations of each call of the bundle adjustment."""
-    num_threads: Threads = 1
-    """Threads of the bundle adjustment. With one, equal input gives equal bits; with more, sums change order between
-    runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

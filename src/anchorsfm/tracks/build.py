@@ -49,10 +49,10 @@ class KeypointMatches:
 class KeypointMatchCollector:
     """Keeps the keypoint matches of predictions that stream past on their way to the scene graph."""
 
-    def __init__(self, grid: ImageGrid) -> None:
-        self.from_grid = False
-        """Whether any pair had no keypoints of its own, so that its matches on the front end's grid were taken."""
+    def __init__(self, grid: ImageGrid, *, detects_keypoints: bool) -> None:
+        """`detects_keypoints`: whether keypoint matches are taken, or those on the front end's grid."""
         self._grid = grid
+        self._detects_keypoints = detects_keypoints
         self._pairs: list[tuple[int, int, Matches]] = []
 
     def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
@@ -64,9 +64,8 @@ class KeypointMatchCollector:
             yield prediction
 
     def _in_original_pixels(self, prediction: PairPrediction) -> Matches:
-        if prediction.keypoint_matches is not None:
-            return prediction.keypoint_matches
-        self.from_grid = True
+        if self._detects_keypoints:
+            return prediction.keypoint_matches or Matches.empty()
         return Matches(
             xy_i=self._grid.to_image(prediction.i, prediction.matches.xy_i),
             xy_j=self._grid.to_image(prediction.j, prediction.matches.xy_j),

@@ -16,7 +16,7 @@ All distances are in pixels of the grid that the front end looked at, `pixel_px`
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,8 +25,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.settings import Range, Settings
 from anchorsfm.tracks.build import KeypointMatches
+from anchorsfm.tracks.config import SparsifyConfig
 
 _MIN_MATCHES = 8
 """Of a fundamental matrix; seven and less fit any."""
@@ -35,34 +35,6 @@ _CERTAIN = 10.0
 """Confidence of a match that is right with probability 1; one that is not right at all has 1."""
 
 Scores = Literal["confidence", "probability"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SparsifyConfig(Settings):
-    """Which matches become keypoints."""
-
-    confidence_percentile: Annotated[float, Range(0, 100)] = 20.0
-    """Percentile of the confidences of a pair below which its matches are dropped (matches on a network's grid
-    only)."""
-    min_confidence: Annotated[float, Range(0, 1_000_000)] = 1.5
-    """Smallest confidence of a match that may become part of a track."""
-    max_error: Annotated[float, Range(0.05, 10000)] = 1.5
-    """Largest distance of a match from the epipolar geometry of its pair, in pixels of the front end's grid."""
-    max_iterations: Annotated[int, Range(10, 1_000_000)] = 3000
-    """Most iterations of the robust estimation of a pair's epipolar geometry."""
-    min_inliers: Annotated[int, Range(8, 1_000_000)] = 15
-    """Fewest verified matches of a pair; pairs with fewer are dropped."""
-    degenerate_ratio: Annotated[float, Range(0, 1)] = 0.95
-    """Share of the verified matches of a pair from which, if a homography explains them too, the pair is degenerate (a
-    plane or a rotation)."""
-    merge_radius: Annotated[float, Range(0, 100)] = 1.5
-    """Distance below which coordinates in an image are one keypoint, in pixels of the front end's grid."""
-    suppress_radius: Annotated[float, Range(0, 1000)] = 4.0
-    """Smallest distance of two keypoints of an image, in pixels of the front end's grid."""
-    max_keypoints: Annotated[int, Range(8, 10_000_000)] = 4096
-    """Most keypoints of an image where they are made from matches on a grid."""
-    max_detected_keypoints: Annotated[int, Range(8, 10_000_000)] = 12288
-    """Most keypoints of an image where a detector found them: they are exact, and more of them are more points."""
 
 
 class PairGeometry(IntEnum):

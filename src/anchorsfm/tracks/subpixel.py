@@ -12,7 +12,6 @@ it. Tracks are worked on in portions whose windows fit a fixed memory.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -22,8 +21,8 @@ from anchorsfm.io.images import load_grey
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.scene.settings import Range, Settings
 from anchorsfm.tracks.build import select_observations
+from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.patches import StepLimits, Templates, Warps, align_patches, cut_templates, grey_pyramid
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
 
@@ -32,31 +31,6 @@ _MAX_OCTAVES = 2
 """Largest difference of the levels that two photographs are compared on."""
 _MIN_COARSE_SCORE = 0.7
 """What a coarse level finds below this correlation is not where the next one starts: its wide window spans an edge."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubpixelConfig(Settings):
-    """Refinement of observations."""
-
-    radius: Annotated[int, Range(2, 32)] = 6
-    """Radius in pixels of the windows that are aligned: they are 2 radius + 1 pixels wide."""
-    max_iterations: Annotated[int, Range(1, 1000)] = 10
-    """Most steps of the alignment of a window on each level of the image pyramid."""
-    min_score: Annotated[float, Range(-1, 1)] = 0.8
-    """Smallest zero-mean normalised cross-correlation of a refined observation with the reference of its track."""
-    max_sigma_px: Annotated[float, Range(0.001, 100)] = 0.25
-    """Largest standard deviation in pixels of a refined position, as residual and texture of its window predict it."""
-    max_shift: Annotated[float, Range(0, 1000)] = 3.0
-    """Farthest that an observation may move, in multiples of its uncertainty; one pixel is added."""
-    on_failure: Literal["drop", "keep"] = "drop"
-    """What becomes of observations whose windows do not fit: they are dropped, or kept where they were."""
-    model_error: Annotated[float, Range(1e-5, 1)] = 0.012
-    """Largest reprojection error with which a track is triangulated to predict its windows, as a share of the long
-    side."""
-    window_memory_mib: Annotated[int, Range(0, 1_000_000)] = 512
-    """Memory in MiB for the windows of reference observations."""
-    batch_size: Annotated[int, Range(1, 1_000_000)] = 1024
-    """Windows that are aligned at a time; more need more memory."""
 
 
 class ObservationStatus(IntEnum):

@@ -62,6 +62,8 @@ class ClassicalPredictor:
     """Predictions of the classical front end, made or read from the cache as they are asked for."""
 
     keeps_predictions = True
+    detects_keypoints = True
+    licence = None
 
     def __init__(
         self,

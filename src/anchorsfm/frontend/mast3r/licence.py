@@ -2,29 +2,17 @@
 
 import datetime
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from anchorsfm.frontend.base import Acceptance, LicenceRecord
 from anchorsfm.io.json_files import read_json as read_json_file
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.scene.errors import InputError, StorageError
 
 ACCEPT_VARIABLE = "ANCHORSFM_ACCEPT_WEIGHTS_LICENSE"
 ACCEPT_OPTION = "--accept-weights-license"
-
-Acceptance = Literal["option", "environment", "earlier", "not asked"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LicenceRecord:
-    """Under which terms the weights of a run were used, for the report."""
-
-    weights: str
-    """Hugging Face id, or the file."""
-    terms: str
-    accepted: Acceptance
-    """How the user agreed: now by option or environment variable, or `earlier` on this computer."""
 
 
 def user_cache() -> Path:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anchorsfm.frontend.base import LicenceRecord
 from anchorsfm.frontend.mast3r.config import Mast3rConfig
 from anchorsfm.frontend.mast3r.devices import (
     automatic_batch,
@@ -21,7 +22,6 @@ from anchorsfm.frontend.mast3r.devices import (
     resolve_device,
     trunk_dtype,
 )
-from anchorsfm.frontend.mast3r.licence import LicenceRecord
 from anchorsfm.frontend.mast3r.matching import (
     Correspondences,
     MatchingPass,
@@ -85,6 +85,8 @@ class Mast3rPredictor:
     """Predictions are made as they are asked for, and not kept."""
 
     keeps_predictions = False
+    detects_keypoints = False
+    focal_px = None
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Mast3rPredictor:
         progress: Progress,
     ) -> None:
         self.grid = image_grid(plans)
-        self.licence: LicenceRecord = weights.licence
+        self.licence: LicenceRecord | None = weights.licence
         """Under which terms the weights are used, for the report."""
         self.device = device
         self.dtype = dtype

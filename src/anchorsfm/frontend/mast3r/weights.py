@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anchorsfm.frontend.base import LicenceRecord
 from anchorsfm.frontend.mast3r.licence import (
-    LicenceRecord,
     read_json,
     require_acceptance,
     user_cache,

@@ -1,0 +1,33 @@
+"""What a user can set about mappers and known cameras: light to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from anchorsfm.scene.settings import Range, Settings
+
+MapperName = Literal["align", "tracks", "incremental", "global"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownConfig(Settings):
+    """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
+
+    model: Path | None = None
+    """Folder of a COLMAP model with known cameras; its images are matched by name. Cameras of other photographs are
+    found as usual."""
+    use_poses: bool = True
+    """Take the poses of the known model; without this only its intrinsics are used."""
+    freeze_poses: bool = True
+    """Keep the poses of the known model exactly; otherwise they only start the alignment."""
+    position_sigma: Annotated[float | None, Range(1e-9, 1e9)] = None
+    """Standard deviation of the known model's camera positions, in its own units: positions that are not kept exactly
+    (see --known.no-freeze-poses) then constrain the adjustment with this strength, and the result is in the known frame
+    and scale."""
+    freeze_intrinsics: bool = True
+    """Keep the intrinsics of the known model exactly; otherwise they only start the alignment."""
+
+    def check_together(self) -> None:
+        if self.position_sigma is not None and self.freeze_poses:
+            problem = "says how far known positions may be off, which are kept exactly unless freeze_poses is off"
+            raise self.refused("position_sigma", f"{problem} (--known.no-freeze-poses)")

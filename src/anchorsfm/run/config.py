@@ -1,0 +1,84 @@
+"""The settings of a run: light to import, so that they can be listed and checked before any library loads."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro.conf
+
+from anchorsfm.align.config import AlignConfig
+from anchorsfm.dense.config import CloudConfig
+from anchorsfm.frontend import FrontendName
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
+from anchorsfm.mapping.config import KnownConfig, MapperName
+from anchorsfm.observe.config import GraphConfig
+from anchorsfm.pairing import parse_prefilter, parse_scene_graph
+from anchorsfm.scene.images import CameraMode
+from anchorsfm.scene.reconstruction import CAMERA_MODELS
+from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
+from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig, SubpixelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig(Settings):
+    """Settings of a run."""
+
+    max_image_size: Annotated[int, Range(64, 65536)] = 1024
+    """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
+    camera_mode: CameraMode = "auto"
+    """Which images share a camera. auto: same size and same EXIF data."""
+    focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
+    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
+    principal points and distortions are adjusted."""
+    scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
+    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
+    prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
+    """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
+    similarity: Path | None = None
+    """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
+    frontend: FrontendName = "classical"
+    """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
+    classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
+    """The embedded front end: no weights, no GPU."""
+    mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
+    """The MASt3R or DUSt3R network."""
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    """How predictions of pairs are condensed into canonical views and a scene graph."""
+    align: AlignConfig = field(default_factory=AlignConfig)
+    """Global alignment of all images."""
+    mapper: MapperName = "align"
+    """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
+    incremental or global mapper on our matches."""
+    camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
+    """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
+    camera the simplest one that predicts observations held out of the adjustment."""
+    sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
+    """Which matches become keypoints of tracks."""
+    refine_keypoints: Literal["auto", "on", "off"] = "auto"
+    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
+    keypoints of a detector."""
+    subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
+    """Refinement of observations in the photographs, see --refine-keypoints."""
+    adjust: AdjustConfig = field(default_factory=AdjustConfig)
+    """Triangulation and bundle adjustment."""
+    bundle_adjustment: Annotated[bool, tyro.conf.Suppress] = True
+    """Adjust poses, intrinsics and points. False: points are triangulated with the poses that the mapper found."""
+    keep_database: bool = False
+    """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
+    known: KnownConfig = field(default_factory=KnownConfig)
+    """Known poses and intrinsics."""
+    dense: Annotated[bool | None, tyro.conf.Suppress] = None
+    """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    """The dense cloud, and what is written beside it."""
+    seed: Seed = 0
+    """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
+
+    def check_together(self) -> None:
+        needs_depth = self.mapper == "align" or self.dense is not False
+        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+            problem = (
+                "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
+            )
+            raise self.refused("classical.dense.enabled", problem)
