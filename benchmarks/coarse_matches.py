@@ -33,7 +33,7 @@ from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig, SubpixelConfig
 from anchorsfm.tracks.sparsify import sparsify
 from anchorsfm.tracks.subpixel import ObservationStatus, SubpixelResult, refine_observations
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from coarse_scene import coarse_matches, dense_matches, errors_against_reference, photographs, true_model
 from point_scene import perturb
 

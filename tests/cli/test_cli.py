@@ -163,7 +163,7 @@ def test_an_empty_argument_is_no_folder(arguments, monkeypatch, capsys, tmp_path
         raise SystemExit(code)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("anchorsfm.cli._leave", leave)
+    monkeypatch.setattr("anchorsfm.process.leave", leave)
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "is a variable of the shell not set?" in capsys.readouterr().err

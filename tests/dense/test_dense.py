@@ -1,5 +1,6 @@
 """Dense depth maps and clouds: parts on exact input, the whole on rendered photographs with known depth."""
 
+import hashlib
 import json
 import shutil
 from contextlib import contextmanager
@@ -294,7 +295,7 @@ def photographs(tmp_path):
         size_wh=np.tile([132, 100], (2, 1)),
         camera_index=np.arange(2),
         focal_prior_px=np.full(2, np.nan),
-        digests=("1", "2"),
+        digests=tuple(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.png", "b.png")),
     )
     grid = ImageGrid(size_wh=np.tile([64, 48], (2, 1)), scale=np.full((2, 2), 0.5), offset=np.full((2, 2), -1.0))
     return images, grid
@@ -512,7 +513,7 @@ def test_flags_of_the_command_line():
     assert parsed().dense is None
     assert parsed("--dense").dense is True
     assert parsed("--no-dense").dense is False
-    chosen = parsed("--cloud.mesh", "poisson", "--cloud.depth-maps", "min_views = 0", "3").cloud
+    chosen = parsed("--cloud.mesh", "poisson", "--cloud.depth-maps", "--cloud.min-views", "3").cloud
     assert chosen == CloudConfig(mesh="poisson", depth_maps=True, min_views=3)
     with pytest.raises(InputError, match="--dense and --no-dense"):
         parsed("--dense", "--no-dense")
@@ -538,4 +539,4 @@ def test_two_photographs_make_a_cloud(run, rendered, tmp_path):
     result = reconstruct(photos, tmp_path / "out", settings(cloud=CloudConfig()))
     assert len(result.depth_maps[0]) == 2
     assert len(read_cloud(tmp_path / "out" / "dense" / "0.ply")) > 3000
-    assert sorted(path.name for path in (tmp_path / "out" / "dense").iterdir()) == ["0.ply"]
+    assert sorted(path.name for path in (tmp_path / "out" / "dense").iterdir()) == ["0.ply", "pictures.safetensors"]

@@ -1,10 +1,13 @@
 """Matches of a synthetic scene as a network gives them: right, but only to the nearest pixel of a coarse grid."""
 
+import hashlib
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from anchorsfm.colmap.cameras import make_camera
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.synthetic.oracle import image_set
 from anchorsfm.synthetic.scenes import SyntheticScene, cast_pixels, project, rays
@@ -16,7 +19,13 @@ SAME_SURFACE = 1e-3
 
 def photographs(scene: SyntheticScene, folder):
     """The scene's image set, with photographs in `folder`."""
-    return image_set(scene, root=folder)
+    return with_digests(image_set(scene, root=folder))
+
+
+def with_digests(images: ImageSet) -> ImageSet:
+    """The set with the digests of the files as they are now."""
+    digests = tuple(hashlib.sha256(images.path(k).read_bytes()).hexdigest() for k in range(images.num_images))
+    return replace(images, digests=digests)
 
 
 def surface_points(scene: SyntheticScene, image: int, xy: np.ndarray) -> np.ndarray:

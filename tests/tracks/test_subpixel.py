@@ -205,7 +205,7 @@ def test_model_brings_turned_and_smaller_photographs_together(scene, images, tra
     size_wh = images.size_wh.copy()
     size_wh[2] = [240, 320]
     names = tuple(f"{image}.png" for image in range(scene.num_images))
-    turned = replace(images, root=tmp_path, names=names, size_wh=size_wh)
+    turned = coarse_scene.with_digests(replace(images, root=tmp_path, names=names, size_wh=size_wh))
     # counterclockwise: (x, y) -> (y, width - x)
     here = tracks.obs_image == 2
     xy = tracks.obs_xy.copy()
@@ -350,9 +350,8 @@ def test_border_flat_photographs_and_nothing(images, tracks, tmp_path):
     assert all(done == total for done, total in progress.steps.values()) and progress.steps
     for name in images.names:
         Image.new("L", (640, 480), 70).save(tmp_path / name)
-    black = refine_observations(
-        tracks, replace(images, root=tmp_path), SubpixelConfig(), uncertainty_px=uncertainty(images)
-    )
+    flat = coarse_scene.with_digests(replace(images, root=tmp_path))
+    black = refine_observations(tracks, flat, SubpixelConfig(), uncertainty_px=uncertainty(images))
     assert black.tracks.num_points == 0 and (black.score[black.status > 0] == -1).all()
     empty = refine_observations(Tracks.empty(), images, SubpixelConfig(), uncertainty_px=uncertainty(images))
     assert empty.tracks.num_points == 0 and len(empty.kept) == 0

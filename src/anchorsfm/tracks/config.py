@@ -15,7 +15,7 @@ class SparsifyConfig(Settings):
     only)."""
     min_confidence: Annotated[float, Range(0, 1_000_000)] = 1.5
     """Smallest confidence of a match that may become part of a track."""
-    max_error: Annotated[float, Range(0.05, 100)] = 1.5
+    max_error: Annotated[float, Range(0.05, 10000)] = 1.5
     """Largest distance of a match from the epipolar geometry of its pair, in pixels of the front end's grid."""
     max_iterations: Annotated[int, Range(10, 1_000_000)] = 3000
     """Most iterations of the robust estimation of a pair's epipolar geometry."""
