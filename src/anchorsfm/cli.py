@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 
 from anchorsfm import process
-from anchorsfm.export import ExportConfig, ExportFormat
+from anchorsfm.export.config import ExportConfig, ExportFormat
 from anchorsfm.io.memory import amount_asked, is_out_of_memory
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import AnchorSfMError, InputError, OutOfMemoryError, SettingError
@@ -314,7 +314,7 @@ def _export(
     quiet: bool,
 ) -> None:
     """Export a model and say where the results are."""
-    from anchorsfm.export import export
+    from anchorsfm.export.run import export
 
     with show_progress(console, quiet=quiet) as progress:
         folders = export(model, formats, output, config, every_model=every_model, progress=progress)

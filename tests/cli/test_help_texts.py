@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from anchorsfm.export import ExportConfig
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
 from anchorsfm.run.config import PipelineConfig
 

@@ -13,7 +13,7 @@ import pytest
 
 from anchorsfm import cli
 from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
-from anchorsfm.export import ExportConfig
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, FrontendName
 from anchorsfm.frontend.classical.config import DenseConfig, MatchingConfig

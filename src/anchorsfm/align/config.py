@@ -80,9 +80,9 @@ class ReferenceCompat(Settings):
     """Clip projected pixels to [-1000, 2000] whatever the image size."""
     last_state: bool = False
     """Return the state of the last iteration, hand on the one after its step, and never stop early."""
-    no_units: bool = False
+    raw_units: bool = False
     """Work in the units of the front end and of known poses, on which losses and limits then depend."""
-    no_priors: bool = False
+    omit_priors: bool = False
     """Leave out the priors on principal points and depths."""
 
     @staticmethod
@@ -94,8 +94,8 @@ class ReferenceCompat(Settings):
             repeated_shared_steps=True,
             fixed_pixel_clip=True,
             last_state=True,
-            no_units=True,
-            no_priors=True,
+            raw_units=True,
+            omit_priors=True,
         )
 
 

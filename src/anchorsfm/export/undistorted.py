@@ -22,7 +22,6 @@ import numpy as np
 
 from anchorsfm.colmap.undistort import (
     SourceMap,
-    UndistortConfig,
     Undistortion,
     has_blank_pixels,
     plan_undistortion,
@@ -37,6 +36,7 @@ from anchorsfm.io.store import digest
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.scene.undistortion import UndistortConfig
 from anchorsfm.tracks.build import select_observations
 
 _VERSION = 1
