@@ -108,9 +108,7 @@ def _reconstruct(
         finished = finish(mapped.starts, given, predictor, config, progress)
         folder.write_models(finished.models, images.names)
     with clock.stage(Stage.DENSE_CLOUD):
-        maps, depth = make_dense(
-            finished.models, mapped.alignments, predicted, predictor, images, config, folder, progress
-        )
+        maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress)
     with clock.stage(Stage.REPORT):
         outcome = outcome.with_models(mapped, finished, predicted, config.align, depth)
         report = record.report(outcome, config)
