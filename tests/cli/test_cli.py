@@ -40,7 +40,7 @@ def test_evaluate_prints_a_table_and_json(finished, rendered):
 @pytest.mark.parametrize(
     ("kind", "entries"),
     [
-        ("classical-features", 2),
+        ("features", 2),
         ("classical-matches", 3),
         ("classical-dense", 1),
         ("classical-dense", 7),

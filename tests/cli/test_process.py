@@ -54,7 +54,7 @@ def start(*arguments: object, ignored: tuple[int, ...] = ()) -> subprocess.Popen
         (signal.SIGHUP, 0.5),
         (signal.SIGTERM, 0.8),
         (signal.SIGINT, 1.1),
-        (signal.SIGTERM, "classical-features"),
+        (signal.SIGTERM, "features"),
         (signal.SIGHUP, "classical-dense"),
     ],
 )

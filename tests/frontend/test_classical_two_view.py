@@ -1,4 +1,4 @@
-"""Sparse part of the classical front end: features, matching, two-view geometry, focal lengths, scales."""
+"""Sparse part of the classical front end: two-view geometry, focal lengths, scales."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.features import ratio_test as matching
-from anchorsfm.features.config import FeatureConfig
-from anchorsfm.features.sift import Features, detect
 from anchorsfm.frontend.classical import focal
 from anchorsfm.frontend.classical.config import IntrinsicsConfig, MatchingConfig, TwoViewConfig
 from anchorsfm.frontend.classical.rays import bearing, parallax_deg, triangulate_depths
@@ -17,7 +14,7 @@ from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import RelativePose, relate, verify
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairStatus
-from classical_scene import View, project_random, render
+from classical_scene import project_random
 
 MATCHING, TWO_VIEW = MatchingConfig(), TwoViewConfig()
 
@@ -49,83 +46,6 @@ def _images(size_wh, camera_index, prior):
         focal_prior_px=np.array(prior, float),
         digests=tuple(str(k) for k in range(num)),
     )
-
-
-# ------------------------------------------------------------------------------------------------ features, matching
-
-
-def test_keypoints_are_in_colmap_pixels_and_follow_the_size():
-    y, x = np.mgrid[:120, :160]
-    blob = np.clip(40 + 150 * np.exp(-((x - 70) ** 2 + (y - 50) ** 2) / 50), 0, 255).astype(np.uint8)
-    for factor in (1, 3):
-        features = detect(blob, np.array([160, 120]) * factor, FeatureConfig())
-        distance = np.linalg.norm(features.xy - np.array([70.5, 50.5]) * factor, axis=1)
-        assert distance.min() < 0.1 * factor
-
-
-def test_positions_are_unique_and_the_number_is_limited():
-    grey, _ = render(View())
-    everything, few = (detect(grey, np.array([360, 270]), FeatureConfig(max_keypoints=n)) for n in (10000, 150))
-    assert len(np.unique(everything.xy, axis=0)) == len(everything.xy)
-    assert len(everything.descriptor) > len(everything.xy), "some keypoints have two orientations"
-    assert np.array_equal(np.unique(everything.keypoint), np.arange(len(everything.xy)))
-    assert len(few.descriptor) == 150
-
-
-def test_black_image_has_no_features():
-    features = detect(np.zeros((90, 120), np.uint8), np.array([120, 90]), FeatureConfig())
-    assert features.xy.shape == (0, 2)
-    index = matching.build_index(features)
-    assert matching.match(index, index, 0.8).shape == (0, 2)
-
-
-def _random_features(rng, descriptors):
-    return Features(
-        xy=rng.uniform(0, 100, (len(descriptors), 2)).astype(np.float32),
-        descriptor=descriptors,
-        keypoint=np.arange(len(descriptors), dtype=np.int32),
-    )
-
-
-def _descriptors(rng, num):
-    raw = rng.exponential(size=(num, 128)) ** 2
-    return np.clip(512 * np.sqrt(raw / raw.sum(1, keepdims=True)), 0, 255).astype(np.uint8)
-
-
-def _brute_force(a, b, ratio):
-    distance = np.linalg.norm(a[:, None].astype(float) - b[None].astype(float), axis=2)
-    order = np.sort(distance, axis=1)
-    best = distance.argmin(1)
-    mutual = distance.argmin(0)[best] == np.arange(len(a))
-    rows = np.flatnonzero(mutual & (order[:, 0] < ratio * order[:, 1]))
-    return {(int(r), int(best[r])) for r in rows}
-
-
-@pytest.mark.parametrize("num", [300, 4000])
-def test_matches_equal_brute_force(num):
-    rng = np.random.default_rng(0)
-    a = _descriptors(rng, num)
-    noisy = a[rng.permutation(num)[: num * 3 // 4]].astype(int) + rng.integers(-12, 13, (num * 3 // 4, 128))
-    b = np.concatenate([np.clip(noisy, 0, 255).astype(np.uint8), _descriptors(rng, num // 4)])
-    i, j = (matching.build_index(_random_features(rng, d)) for d in (a, b))
-    found = {tuple(row) for row in matching.match(i, j, 0.85).tolist()}
-    expected = _brute_force(a, b, 0.85) if num < 1000 else None
-    if expected is not None:
-        assert found == expected
-    else:
-        assert len(i.centre) > 1, "the inverted file is exercised"
-        assert len(found) > 0.97 * len(noisy)
-    swapped = {(q, p) for p, q in matching.match(j, i, 0.85).tolist()}
-    assert len(found & swapped) > 0.97 * len(found)
-
-
-def test_a_keypoint_with_two_descriptors_is_matched_once():
-    rng = np.random.default_rng(1)
-    d = _descriptors(rng, 40)
-    a = Features(xy=np.zeros((20, 2), np.float32), descriptor=d, keypoint=np.repeat(np.arange(20), 2).astype(np.int32))
-    b = _random_features(rng, d)  # both descriptors of a keypoint have a partner of their own
-    found = matching.match(matching.build_index(a), matching.build_index(b), 0.85)
-    assert len(found) == 20 and len(np.unique(found[:, 0])) == 20
 
 
 # -------------------------------------------------------------------------------------------------- two-view geometry

@@ -21,9 +21,9 @@ CONFIG = PipelineConfig(
 )
 KINDS = {
     "alignment",
-    "classical-candidates",
+    "feature-matches",
     "classical-dense",
-    "classical-features",
+    "features",
     "classical-lenses",
     "classical-matches",
     "classical-poses",

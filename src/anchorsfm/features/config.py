@@ -1,15 +1,20 @@
 """What a user can set about keypoints, their descriptors and how these are matched."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from anchorsfm.scene.settings import Range, Settings
+
+DetectorName = Literal["sift"]
+MatcherName = Literal["ratio-test"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig(Settings):
-    """Keypoints and descriptors (SIFT), once per image."""
+    """Keypoints and descriptors, once per image."""
 
+    detector: DetectorName = "sift"
+    """What finds keypoints and describes them."""
     max_image_size: Annotated[int | None, Range(64, 65536)] = None
     """Long side in pixels that keypoints are looked for on, where it is not that of the run (--max-image-size); smaller
     photographs are not enlarged."""
@@ -23,5 +28,7 @@ class FeatureConfig(Settings):
 class DescriptorMatchingConfig(Settings):
     """Which descriptors of two images match."""
 
+    matcher: MatcherName = "ratio-test"
+    """What compares the descriptors of two images."""
     max_ratio: Annotated[float, Range(0.1, 1)] = 0.85
     """Largest ratio of the distances to the best and the second best descriptor."""

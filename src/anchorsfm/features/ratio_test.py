@@ -10,10 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
-from anchorsfm.features.sift import DESCRIPTOR_NORM, Features
+from anchorsfm.features.base import FeatureMatches, Features
+from anchorsfm.features.config import DescriptorMatchingConfig
+from anchorsfm.features.sift import DESCRIPTOR_NORM
+from anchorsfm.io.store import digest
+from anchorsfm.scene.errors import InputError
 
+VERSION = 1
+"""Raise when results change: what older versions cached is then ignored."""
 CELL_SIZE = 192
 """Mean number of descriptors in a cell; images with few descriptors are one cell, which makes the search exact."""
 MIN_CELLS = 16
@@ -21,6 +27,25 @@ PROBES = 8
 """Cells that a descriptor is compared with."""
 LLOYD_ROUNDS = 6
 UNSEEN = -1.0
+
+
+class RatioTestMatcher:
+    """Compares RootSIFT descriptors. Scores are 1 minus the ratio of the distances to the best and second best."""
+
+    is_concurrent = True
+
+    def __init__(self, config: DescriptorMatchingConfig) -> None:
+        self._max_ratio = config.max_ratio
+        self.digest = digest("ratio test", VERSION, config.max_ratio)
+
+    def prepare(self, features: Features) -> "DescriptorIndex":
+        """Raises InputError for descriptors that are not SIFT's."""
+        if features.descriptor.dtype != np.uint8:
+            raise InputError("the ratio test compares SIFT's descriptors: these are of another detector")
+        return build_index(features)
+
+    def match(self, i: "DescriptorIndex", j: "DescriptorIndex") -> FeatureMatches:
+        return match(i, j, self._max_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +89,10 @@ def _cluster(
     return torch.nn.functional.normalize(centre, dim=1), cell
 
 
-def match(index_i: DescriptorIndex, index_j: DescriptorIndex, max_ratio: float) -> Int[np.ndarray, "match 2"]:
-    """Rows (keypoint of i, keypoint of j), sorted; each keypoint occurs at most once."""
+def match(index_i: DescriptorIndex, index_j: DescriptorIndex, max_ratio: float) -> FeatureMatches:
+    """Mutual nearest neighbours that are closer than the second best by the ratio."""
     if len(index_i.descriptor) < 2 or len(index_j.descriptor) < 2:
-        return np.zeros((0, 2), np.int32)
+        return FeatureMatches.empty()
     found = _search(index_i.descriptor.float(), index_j)
     norm = DESCRIPTOR_NORM**2
     near = (2 - 2 * found.best / norm).clamp_min(0)
@@ -76,8 +101,10 @@ def match(index_i: DescriptorIndex, index_j: DescriptorIndex, max_ratio: float) 
     row = torch.nonzero((near < max_ratio**2 * far) & is_mutual & (found.best > UNSEEN))[:, 0]
     row = row[torch.argsort(found.best[row], descending=True, stable=True)]
     pairs = torch.stack([index_i.keypoint[row], index_j.keypoint[found.column[row]]], dim=1).numpy()
-    chosen = _one_to_one(pairs).astype(np.int32)
-    return chosen[np.lexsort((chosen[:, 1], chosen[:, 0]))]
+    score = 1 - torch.sqrt(near[row] / far[row]).numpy()
+    chosen = np.flatnonzero(_first_of_both(pairs))
+    chosen = chosen[np.lexsort((pairs[chosen, 1], pairs[chosen, 0]))]
+    return FeatureMatches(keypoint=pairs[chosen].astype(np.int32), score=score[chosen])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +151,10 @@ def _search(query: Float[torch.Tensor, "query 128"], index: DescriptorIndex) -> 
     return _Found(best=best, second=second, column=column, best_of_column=column_best)
 
 
-def _one_to_one(pairs: Int[np.ndarray, "candidate 2"]) -> Int[np.ndarray, "match 2"]:
+def _first_of_both(pairs: Int[np.ndarray, "candidate 2"]) -> Bool[np.ndarray, "candidate"]:
     """Of pairs sorted best first, those whose both ends did not occur before."""
     first_i = np.zeros(len(pairs), bool)
     first_i[np.unique(pairs[:, 0], return_index=True)[1]] = True
     first_j = np.zeros(len(pairs), bool)
     first_j[np.unique(pairs[:, 1], return_index=True)[1]] = True
-    return pairs[first_i & first_j]
+    return first_i & first_j

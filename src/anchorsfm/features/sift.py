@@ -5,28 +5,39 @@ Zisserman, "Three things everyone should know to improve object retrieval", CVPR
 of the top-left pixel; half a pixel is added at once, so that all coordinates are COLMAP's.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from anchorsfm.features.base import Features
 from anchorsfm.features.config import FeatureConfig
+from anchorsfm.io.images import load_grey, working_size_wh
+from anchorsfm.io.store import digest
+from anchorsfm.scene.images import ImageSet
 
+VERSION = 1
+"""Raise when results change: what older versions cached is then ignored."""
 DESCRIPTOR_NORM = 512.0
 """Norm of a stored descriptor: components of a RootSIFT vector stay below 1/2 in practice and fill 8 bits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Features:
-    """Keypoints of one image. A keypoint with several dominant orientations has several descriptors."""
+class SiftDetector:
+    """Features of photographs at the size that the settings name: bytes of RootSIFT times DESCRIPTOR_NORM.
 
-    xy: Float[np.ndarray, "keypoint 2"]
-    """Original pixels, all different."""
-    descriptor: UInt8[np.ndarray, "descriptor 128"]
-    """RootSIFT times DESCRIPTOR_NORM."""
-    keypoint: Int[np.ndarray, "descriptor"]
-    """Keypoint of each descriptor."""
+    A keypoint with several dominant orientations has several descriptors. Scores are the sizes of image structures.
+    """
+
+    is_concurrent = True
+
+    def __init__(self, config: FeatureConfig) -> None:
+        self._config = config
+        self.digest = digest("sift", VERSION, config.max_image_size, config.max_keypoints, config.contrast_threshold)
+
+    def detect(self, images: ImageSet, image: int) -> Features:
+        """Raises InputError if the photograph cannot be read."""
+        size_wh = images.size_wh[image]
+        working_wh = working_size_wh(size_wh, self._config.max_image_size or int(size_wh.max()))
+        return detect(load_grey(images, image, working_wh), size_wh, self._config)
 
 
 def detect(grey: UInt8[np.ndarray, "h w"], size_wh: Int[np.ndarray, "2"], config: FeatureConfig) -> Features:
@@ -35,13 +46,19 @@ def detect(grey: UInt8[np.ndarray, "h w"], size_wh: Int[np.ndarray, "2"], config
     sift = cv2.SIFT.create(contrastThreshold=config.contrast_threshold, enable_precise_upscale=True)
     found, raw = sift.detectAndCompute(grey, None)
     if raw is None or len(found) == 0:
-        return _no_features()
+        return _no_features(size_wh)
     scale = size_wh / np.array([grey.shape[1], grey.shape[0]], float)
     # The largest are kept, not those of most contrast: fine texture such as foliage has contrast but seldom matches
     order = np.argsort([-k.size for k in found], kind="stable")[: config.max_keypoints]
     position = (np.array([found[k].pt for k in order], np.float64) + 0.5) * scale
     xy, keypoint = np.unique(position.astype(np.float32), axis=0, return_inverse=True)
-    return Features(xy=xy, descriptor=_root_sift(raw[order]), keypoint=keypoint.reshape(-1).astype(np.int32))
+    return Features(
+        size_wh=size_wh,
+        xy=xy,
+        descriptor=_root_sift(raw[order]),
+        keypoint=keypoint.reshape(-1).astype(np.int32),
+        score=np.array([found[k].size for k in order], np.float32),
+    )
 
 
 def _root_sift(raw: Float[np.ndarray, "descriptor 128"]) -> UInt8[np.ndarray, "descriptor 128"]:
@@ -49,7 +66,11 @@ def _root_sift(raw: Float[np.ndarray, "descriptor 128"]) -> UInt8[np.ndarray, "d
     return np.clip(np.rint(root * DESCRIPTOR_NORM), 0, 255).astype(np.uint8)
 
 
-def _no_features() -> Features:
+def _no_features(size_wh: Int[np.ndarray, "2"]) -> Features:
     return Features(
-        xy=np.zeros((0, 2), np.float32), descriptor=np.zeros((0, 128), np.uint8), keypoint=np.zeros(0, np.int32)
+        size_wh=size_wh,
+        xy=np.zeros((0, 2), np.float32),
+        descriptor=np.zeros((0, 128), np.uint8),
+        keypoint=np.zeros(0, np.int32),
+        score=np.zeros(0, np.float32),
     )

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import cv2
 
+from anchorsfm.scene.progress import Progress
+
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
@@ -46,3 +48,15 @@ def ordered_map(function: Callable[[Input], Output], inputs: Iterable[Input], nu
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def map_stage(
+    description: str, function: Callable[[int], Output], total: int, progress: Progress, num_workers: int
+) -> list[Output]:
+    """`function(0)` ... `function(total - 1)`, in order, as a stage of the progress."""
+    results = []
+    with progress.stage(description, total) as advance:
+        for result in ordered_map(function, range(total), num_workers):
+            results.append(result)
+            advance(1)
+    return results

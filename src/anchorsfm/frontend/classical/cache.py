@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anchorsfm.features.sift import Features
 from anchorsfm.frontend.classical.focal import FocalEvidence
 from anchorsfm.frontend.classical.two_view import RelativePose, Verified
 from anchorsfm.scene.pairs import PairStatus
@@ -12,14 +11,6 @@ from anchorsfm.stereo.pair import DensePair, DepthMap
 
 Arrays = Mapping[str, np.ndarray]
 _STATUSES = tuple(PairStatus)
-
-
-def encode_features(features: Features) -> dict[str, np.ndarray]:
-    return {"xy": features.xy, "descriptor": features.descriptor, "keypoint": features.keypoint}
-
-
-def decode_features(arrays: Arrays) -> Features:
-    return Features(xy=arrays["xy"], descriptor=arrays["descriptor"], keypoint=arrays["keypoint"])
 
 
 def encode_verified(verified: Verified, evidence: FocalEvidence) -> dict[str, np.ndarray]:

@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from anchorsfm.features.ratio_test import DescriptorIndex, build_index, match
-from anchorsfm.features.sift import Features, detect
+from anchorsfm.features.methods import make_detector, make_matcher
+from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.frontend.classical import cache, lens
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
@@ -20,10 +20,8 @@ from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeomet
 from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, Verified, relate, verify
-from anchorsfm.frontend.run_settings import RunSettings
-from anchorsfm.io.images import load_grey, working_size_wh
 from anchorsfm.io.store import Store, digest
-from anchorsfm.io.workers import ordered_map, single_threaded_libraries
+from anchorsfm.io.workers import map_stage, single_threaded_libraries
 from anchorsfm.scene.images import Distortion, ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import Progress
@@ -42,11 +40,14 @@ def open_predictor(
 ) -> ClassicalPredictor:
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
-    run = _Run(config=config, images=images, pairs=index, store=store, progress=progress)
+    found = FeatureStore(images=images, detector=make_detector(config.features), store=store)
+    matches = MatchStore(features=found, matcher=make_matcher(config.matching))
+    workers = config.workers.resolve()
+    run = _Run(config=config, images=images, pairs=index, matches=matches, store=store, progress=progress)
     with single_threaded_libraries():
-        features = run.detect_all()
+        features = found.detect_all(progress, workers)
         xy = tuple(f.xy for f in features)
-        candidates = run.match_all(features)
+        candidates = [pair.keypoint for pair in matches.match_all(index, features, progress, workers)]
         del features  # descriptors: 1 MB per image that nothing needs any more
         distortion = run.find_distortion(xy, candidates)
         points = run.undistorted(xy, distortion)
@@ -67,14 +68,16 @@ def open_predictor(
         grid=make_grid(images, config.dense.size, distortion, focal_px),
         config=config.dense,
         store=store,
-        digest=_digest(config, images, index),
-        num_workers=config.workers.resolve(),
+        digest=_digest(config, matches, index),
+        num_workers=workers,
     )
 
 
-def _digest(config: ClassicalConfig, images: ImageSet, pairs: Int[np.ndarray, "pair 2"]) -> str:
+def _digest(config: ClassicalConfig, matches: MatchStore, pairs: Int[np.ndarray, "pair 2"]) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
-    stages = (config.features, config.matching, config.intrinsics, config.two_view, config.dense)
+    images = matches.features.images
+    methods = (matches.features.detector.digest, matches.matcher.digest)
+    stages = (methods, config.matching, config.intrinsics, config.two_view, config.dense)
     return digest(
         "classical",
         VERSION,
@@ -94,32 +97,9 @@ class _Run:
     config: ClassicalConfig
     images: ImageSet
     pairs: Int[np.ndarray, "pair 2"]
+    matches: MatchStore
     store: Store
     progress: Progress
-
-    def detect_all(self) -> list[Features]:
-        return self._stage("finding keypoints", self._features, self.images.num_images)
-
-    def match_all(self, features: list[Features]) -> list[Int[np.ndarray, "match 2"]]:
-        """Matching descriptors of every pair: rows (keypoint of i, keypoint of j)."""
-        index: dict[int, DescriptorIndex] = {}  # two threads may both build one: the result is the same
-
-        def indexed(image: int) -> DescriptorIndex:
-            if image not in index:
-                index[image] = build_index(features[image])
-            return index[image]
-
-        def work(pair: int) -> Int[np.ndarray, "match 2"]:
-            i, j = self.pairs[pair].tolist()
-            key = self._match_key(pair)
-            stored = self.store.load("classical-candidates", key)
-            if stored is not None:
-                return stored["keypoint"]
-            candidate = match(indexed(i), indexed(j), self.config.matching.max_ratio)
-            self.store.save("classical-candidates", key, {"keypoint": candidate})
-            return candidate
-
-        return self._stage("matching pairs", work, len(self.pairs))
 
     def find_distortion(
         self, xy: tuple[Float[np.ndarray, "_ 2"], ...], candidates: list[Int[np.ndarray, "_ 2"]]
@@ -237,31 +217,10 @@ class _Run:
 
     def _match_key(self, pair: int) -> str:
         i, j = self.pairs[pair].tolist()
-        ends = [self._features_key(i), self._features_key(j)]
-        return digest("candidates", VERSION, ends, self.config.matching.max_ratio)
-
-    def _features_key(self, image: int) -> str:
-        return digest("features", VERSION, self.images.digests[image], self.config.features)
-
-    def _features(self, image: int) -> Features:
-        key = self._features_key(image)
-        stored = self.store.load("classical-features", key)
-        if stored is not None:
-            return cache.decode_features(stored)
-        size_wh = self.images.size_wh[image]
-        long_side = self.config.features.max_image_size or RunSettings.max_image_size
-        grey = load_grey(self.images, image, working_size_wh(size_wh, long_side))
-        features = detect(grey, size_wh, self.config.features)
-        self.store.save("classical-features", key, cache.encode_features(features))
-        return features
+        return self.matches.key(i, j)
 
     def _stage(self, description: str, function: Callable[[int], Output], total: int) -> list[Output]:
-        results = []
-        with self.progress.stage(description, total) as advance:
-            for result in ordered_map(function, range(total), self.config.workers.resolve()):
-                results.append(result)
-                advance(1)
-        return results
+        return map_stage(description, function, total, self.progress, self.config.workers.resolve())
 
 
 def _pair_lens(
