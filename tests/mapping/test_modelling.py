@@ -136,7 +136,7 @@ def given(scene: PointScene) -> MapperInput:
     return MapperInput(
         images=images,
         cameras=scene.model.cameras,
-        given=np.zeros(1, bool),
+        known_camera=np.zeros(1, bool),
         matches=scene.matches,
         tracks=build_tracks(scene.matches, NUM),
         working_scale=SCALE,

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
+from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings, start_from_model
 from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
@@ -86,6 +87,21 @@ class _Setting:
         return np.minimum(
             self.config.final_error_px * self.working_scale, self.config.second_error * self.long_side_px()
         )
+
+
+def map_incrementally(given: MapperInput, settings: MapperSettings, progress: Progress) -> Mapped:
+    """The mapper `tracks`: `map_tracks` with its defaults."""
+    result = map_tracks(
+        given.tracks,
+        given.cameras,
+        given.images.camera_index,
+        FromScratchConfig(num_threads=settings.num_threads),
+        working_scale=given.working_scale,
+        known_camera=given.known_camera,
+        progress=progress,
+    )
+    starts = tuple(start_from_model(model, given) for model in result.models)
+    return Mapped(starts=starts, reasons=result.unregistered)
 
 
 def map_tracks(

@@ -4,7 +4,7 @@ Pointmaps enter running sums and are dropped; matches are kept flat. A pair whos
 place of them, where it predicts the anchors of both images to be (the fallback, see docs/method.md, Losses).
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,6 +50,12 @@ def build_scene_graph(
     for prediction in predictions:
         builder.add(prediction)
     return builder.finish()
+
+
+def components(scene: ObservedScene) -> Iterator[ObservedScene]:
+    """The connected parts of a scene, the largest first."""
+    for component in range(int(scene.graph.component.max(initial=-1)) + 1):
+        yield select_component(scene, component)
 
 
 def select_component(scene: ObservedScene, component: int) -> ObservedScene:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -48,3 +49,8 @@ def with_cameras_of_views(model: Reconstruction) -> Reconstruction:
         cameras=tuple(model.cameras[camera] for camera in used),
         camera_index=camera_index.reshape(-1).astype(np.int64),
     )
+
+
+def with_poses(model: Reconstruction, cam_from_world: Float[np.ndarray, "view 3 4"]) -> Reconstruction:
+    """The model with other poses; its points stay."""
+    return replace(model, cam_from_world=cam_from_world)

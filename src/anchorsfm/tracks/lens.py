@@ -54,7 +54,8 @@ class LensTrial:
     camera_model: str
     score: float
     """Mean of log(1 + (e / s)^2) over the held-out observations."""
-    median_error_px: float
+    median_error_px: float | None
+    """Of the held-out observations; None where it is infinite, because a half came to something absurd."""
     focal_px: float | None = None
     """Mean of what both halves came to; None where a half came to something absurd."""
 
@@ -226,10 +227,10 @@ def _is_better(
 
 
 def _trial(name: str, scores: _Scores, row: int, mine: Bool[np.ndarray, "obs"]) -> LensTrial:
-    focal_px = float(scores.focal_px[row])
+    focal_px, error_px = float(scores.focal_px[row]), float(np.median(scores.error_px[mine]))
     return LensTrial(
         camera_model=name,
         score=round(float(scores.cost[mine].mean()), 5),
-        median_error_px=round(float(np.median(scores.error_px[mine])), 4),
+        median_error_px=round(error_px, 4) if np.isfinite(error_px) else None,
         focal_px=round(focal_px, 3) if np.isfinite(focal_px) else None,
     )
