@@ -14,6 +14,9 @@ from anchorsfm.tracks.residuals import pixel_errors, with_errors
 from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
 from anchorsfm.tracks.views import view_of_image
 
+_ENOUGH_POINTS = 500
+"""A view with so many points that more than two views see needs no points of two views."""
+
 
 def triangulate_model(
     model: Reconstruction, tracks: Tracks, *, max_error_px: Float[np.ndarray, "view"], min_angle_deg: float
@@ -98,10 +101,9 @@ def _needed(
     view: Int[np.ndarray, "obs"], point: Int[np.ndarray, "obs"], keep: Bool[np.ndarray, "obs"], num_views: int
 ) -> Bool[np.ndarray, "obs"]:
     """False for observations of two-view points all of whose views have enough points that more views see."""
-    enough = 500
     length = np.bincount(point[keep], minlength=int(point.max(initial=-1)) + 1)
     multi = keep & (length > 2)[point]
-    hungry_view = np.bincount(view[multi], minlength=num_views) < enough
+    hungry_view = np.bincount(view[multi], minlength=num_views) < _ENOUGH_POINTS
     hungry_point = np.zeros(len(length), bool)
     np.logical_or.at(hungry_point, point[keep], hungry_view[view[keep]])
     return (length > 2)[point] | hungry_point[point]
