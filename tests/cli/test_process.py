@@ -150,7 +150,7 @@ def test_memory_that_runs_out_names_the_stage_and_what_lowers_its_need(photograp
     def greedy(*_args, **_options):
         np.empty((1 << 40, 8))
 
-    monkeypatch.setattr("anchorsfm.pipeline.make_pairs", greedy)
+    monkeypatch.setattr("anchorsfm.run.predictions.make_pairs", greedy)
     with pytest.raises(
         OutOfMemoryError, match=r"stage 'features, matches' .*64\.0 TiB.*lower max_image_size or"
     ) as caught:

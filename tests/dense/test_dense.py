@@ -500,7 +500,7 @@ def test_matching_continues_where_it_was_to_the_same_depth(run, tmp_path):
 def test_large_sets_get_a_cloud_only_if_it_is_asked_for(run, rendered, tmp_path, monkeypatch):
     _, output = run
     shutil.copytree(output, tmp_path / "out")
-    monkeypatch.setattr("anchorsfm.pipeline.MAX_IMAGES_BY_DEFAULT", 4)
+    monkeypatch.setattr("anchorsfm.run.checks.MAX_IMAGES_BY_DEFAULT", 4)
     result = reconstruct(rendered / "images", tmp_path / "out", settings())
     assert any("add --dense" in warning for warning in result.report.warnings)
     assert result.depth_maps == () and not (tmp_path / "out" / "dense").exists()

@@ -7,13 +7,13 @@ import pytest
 
 from anchorsfm.colmap.bundle import BundleOptions, Held
 from anchorsfm.report.remarks import model_remarks
+from anchorsfm.scene.edit import select_observations, with_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.synthetic import SceneConfig, image_set, make_scene
 from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.build import KeypointMatches, select_observations
+from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.degeneracy import pairs_without_motion
-from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.uncertainty import Deviations, ModelUncertainty
 from point_scene import make_lens_scene
 
@@ -32,7 +32,13 @@ def images(focal_px: float = np.nan) -> ImageSet:
 
 
 def remarks(
-    model: Reconstruction, *, focal_sigma_px: float = 2.0, position: float = 0.001, recorded_px=np.nan, failed=0
+    model: Reconstruction,
+    *,
+    focal_sigma_px: float = 2.0,
+    position: float = 0.001,
+    recorded_px: float = np.nan,
+    of: ImageSet | None = None,
+    failed: int = 0,
 ) -> str:
     num = len(model.image)
     result = AdjustResult(
@@ -50,7 +56,7 @@ def remarks(
     )
     weak = np.zeros(num, bool)
     whole = ModelUncertainty(**vars(deviations), noise=deviations, scene_size=5.0, weak=weak, metric=False)
-    return "\n".join(model_remarks(result, whole, images(recorded_px)))
+    return "\n".join(model_remarks(result, whole, of or images(recorded_px)))
 
 
 def of_views(model: Reconstruction, count: int) -> Reconstruction:
@@ -95,6 +101,13 @@ def test_a_focal_length_that_is_undetermined_or_contradicts_its_record_is_named(
     said = remarks(model, focal_sigma_px=150.0, recorded_px=1200.0)
     assert "1500 px +- 150 estimated, 1200 px recorded" in said
     assert "--focal-px 1200" in said and "undetermined" not in said
+
+
+def test_a_focal_length_of_a_known_model_is_not_called_a_record_of_the_photograph(model):
+    known = replace(images(1200.0), prior_is_known=np.ones(NUM, bool))
+    said = remarks(model, focal_sigma_px=150.0, of=known)
+    assert "1200 px in the known model" in said and "--known.no-freeze-intrinsics" in said
+    assert "EXIF" not in said and "--focal-px" not in said
 
 
 def test_pairs_whose_matches_stay_in_place_are_found():

@@ -1,5 +1,6 @@
 """What a run says about itself: figures with known answers, the page, and what happens when something is missing."""
 
+import base64
 import io
 import json
 import re
@@ -18,7 +19,9 @@ from anchorsfm.report.depth import DepthLog, stored_pictures
 from anchorsfm.report.figures import histogram, links, residual_field, shared_points, top_view
 from anchorsfm.report.folder import make_page, try_page
 from anchorsfm.report.json_text import report_json
-from anchorsfm.report.pictures import BUDGET, MAX_SIDE, MIN_SIDE, picture_side
+from anchorsfm.report.pictures import BUDGET, LARGE_SIDE, MAX_SIDE, MIN_SIDE, photograph_side, picture_side
+from anchorsfm.report.shared_points import BUDGET as BUDGET_OF_MATCHES
+from anchorsfm.report.shared_points import MAX_PER_PAIR, embedded_matches
 from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
@@ -149,7 +152,8 @@ def test_depth_maps_become_pictures_and_figures(tmp_path):
 
 
 def test_pictures_share_a_budget():
-    assert picture_side(20) == MAX_SIDE
+    assert picture_side(20) == MAX_SIDE and photograph_side(20) == LARGE_SIDE
+    assert photograph_side(1000) == picture_side(1000)
     for count in (500, 2000, 9000):
         side = picture_side(count)
         assert MIN_SIDE <= side < MAX_SIDE and side * side * 0.75 * 0.3 * count < 1.01 * BUDGET
@@ -194,7 +198,7 @@ def test_times_for_people():
 def test_the_page_is_one_file_and_escapes_names(finished):
     page = (finished / "report.html").read_text()
     assert "<img src=x" not in page and "&lt;img src=x" in page
-    assert "<script>alert" not in page and page.count("</script>") == 4
+    assert "<script>alert" not in page and page.count("</script>") == 5
     for kind in ("src", "href"):
         for target in re.findall(rf'\b{kind}="([^"]*)"', page):
             assert target.startswith(("data:image/", "#")), target
@@ -221,6 +225,17 @@ def test_the_page_from_disk_is_the_same(finished, tmp_path):
     shutil.copytree(finished, copy)
     page = make_page(copy)
     assert page.read_bytes() == (finished / "report.html").read_bytes()
+
+
+def test_a_camera_model_that_came_to_nothing_does_not_cost_the_page(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "out")
+    report = report_of(finished)
+    trial = {"camera_model": "OPENCV_FISHEYE", "score": 28.9, "median_error_px": None, "focal_px": None}
+    report["models"][0]["lenses"] = [{"camera_model": "RADIAL", "trials": [trial]}]
+    for path in (tmp_path / "out" / "report.json", tmp_path / "out" / "report.html"):
+        path.unlink()
+    (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+    assert "OPENCV_FISHEYE failed" in make_page(tmp_path / "out").read_text()
 
 
 def test_a_page_without_a_model_says_why(finished, tmp_path):
@@ -450,7 +465,7 @@ def test_the_contact_sheet_sorts_and_filters(page, finished):
 
 def test_a_chosen_image_is_marked_everywhere(page):
     before, _ = canvas(page)
-    page.evaluate("document.querySelector('#image-4 button').click()")
+    page.evaluate("document.querySelector('#image-4 .name').click()")
     marked, _ = canvas(page)
     assert np.abs(marked - before).max() > 60
     assert page.evaluate("[...document.querySelectorAll('.node.chosen')].map(n => n.dataset.image).join()") == "4"
@@ -466,9 +481,9 @@ def test_the_matrix_can_be_read(page, finished):
     )
     page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + 3.5 / 8 * width, y=top + 4.5 / 8 * width)
     row = next(k for k, pair in enumerate(zip(pairs["i"], pairs["j"], strict=True)) if pair == (3, 4))
-    page.wait_for("document.getElementById('pair').textContent.includes('matches')")
+    page.wait_for("document.getElementById('pair').textContent.includes('verified')")
     assert page.evaluate("document.getElementById('pair').textContent") == (
-        f"0004.jpg and 0003.jpg: ok, {pairs['matches'][row]} verified matches"
+        f"0003.jpg and 0004.jpg: ok, {pairs['matches'][row]} verified matches"
     )
 
 
@@ -499,3 +514,101 @@ def test_without_webgl_the_page_says_so(finished):
         assert page.evaluate("document.querySelector('.message').checkVisibility()")
         assert "WebGL" in page.evaluate("document.querySelector('.message').textContent")
         assert page.errors == []
+
+
+# --------------------------------------------------------------------------------------------- photographs and matches
+
+LARGE = "document.getElementById('large')"
+
+
+def test_a_photograph_opens_large_and_arrow_keys_go_on(page):
+    page.evaluate("document.querySelector('#image-0 .enlarge').click()")
+    width = f"{LARGE}.querySelector('img').getBoundingClientRect().width"
+    page.wait_for(f"{LARGE}.open && {LARGE}.querySelector('img').complete && {width} > 0")
+    assert page.evaluate(width) > 2 * page.evaluate(
+        "document.querySelector('#image-0 img').getBoundingClientRect().width"
+    )
+    names = [page.evaluate(f"{LARGE}.querySelector('h3').textContent")]
+    press(page, "ArrowRight")
+    names.append(page.evaluate(f"{LARGE}.querySelector('h3').textContent"))
+    assert names == [page.evaluate(f"document.querySelector('#image-{k}').dataset.name") for k in (0, 1)]
+    press(page, "Escape")
+    page.wait_for(f"!{LARGE}.open")
+    assert page.errors == []
+
+
+def press(page: Page, key: str) -> None:
+    code = {"ArrowRight": 39, "Escape": 27}[key]
+    for kind in ("keyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
+
+
+def test_a_cell_of_the_matrix_shows_the_points_of_its_pair(page, finished):
+    page.evaluate("document.getElementById('matrix').scrollIntoView({block: 'center', behavior: 'instant'})")
+    left, top, side = page.evaluate(
+        "(r => [r.left, r.top, r.width])(document.getElementById('matrix').getBoundingClientRect())"
+    )
+    cells = sum(image["size_wh"] is not None for image in report_of(finished)["images"])
+    page.click((left + 1.5 * side / cells, top + 0.5 * side / cells))
+    page.wait_for(f"{LARGE}.open")
+    assert page.evaluate(f"{LARGE}.querySelectorAll('image').length") == 2
+    drawn = page.evaluate(f"{LARGE}.querySelectorAll('circle').length") // 2
+    said = page.evaluate(f"{LARGE}.querySelector('.hint').textContent")
+    assert 0 < drawn <= MAX_PER_PAIR and f"{drawn} of them drawn" in said
+    assert page.evaluate(
+        f"[...{LARGE}.querySelectorAll('circle')].every(c => c.cx.baseVal.value >= 0 && c.cy.baseVal.value <= 1000)"
+    )
+    page.evaluate(f"{LARGE}.close()")
+    assert page.errors == []
+
+
+def test_matches_of_pairs_are_where_both_photographs_see_the_points():
+    model = ring_model(8, 900)
+    rows = [9, 8, 7, 6, 5, 4, 3, 2]
+    content = embedded_matches([model], [rows])
+    assert max(content["count"]) == MAX_PER_PAIR and content["shared"] == sorted(content["shared"], reverse=True)
+    xy = np.frombuffer(base64.b64decode(content["xy"]), "<u2").reshape(-1, 4) / 65535
+    camera, row = model.cameras[0], 0
+    tracks = model.tracks
+    for i, j, shared, count in zip(*(content[key] for key in ("i", "j", "shared", "count")), strict=True):
+        assert i < j
+        a, b = (
+            {point: tuple(at) for point, at in zip(tracks.obs_point[of], tracks.obs_xy[of], strict=True)}
+            for of in (tracks.obs_image == rows.index(i), tracks.obs_image == rows.index(j))
+        )
+        both = np.array([[*a[p], *b[p]] for p in a.keys() & b.keys()]) / np.tile([camera.width, camera.height], 2)
+        assert len(both) == shared
+        for place in xy[row : row + count]:
+            assert np.abs(both - place).max(axis=1).min() < 1e-5
+        row += count
+    assert row == len(xy)
+
+
+def test_many_pairs_share_a_budget():
+    content = embedded_matches([ring_model(120, 4000)], [list(range(120))])
+    pairs = len(content["count"])
+    assert pairs > 3200 and sum(content["count"]) * 8 <= BUDGET_OF_MATCHES
+    assert max(content["count"]) < MAX_PER_PAIR
+
+
+def test_names_that_would_control_a_page_are_shown_harmlessly(tmp_path):
+    """Escape sequences, controls and overrides of the direction of text, in the page and in what scripts read."""
+    names = ["a\x1b[31mred.jpg", "b\x07\x08.jpg", "c\u202egpj.exe.jpg", "d</script><b>.jpg"]
+    write_synthetic_run(tmp_path, 4, names=names, num_missing=0)
+    make_page(tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not [c for c in text if c in "\x1b\x07\x08\u202e\u200e\x7f\x9b" or (ord(c) < 32 and c not in "\n\t\r")]
+    assert "</script><b>" not in text
+    with Page((tmp_path / "report.html").as_uri()) as page:
+        assert page.evaluate("document.querySelectorAll('.card .name').length") == 5
+        page.evaluate("document.querySelector('#image-0 .enlarge').click()")
+        assert "red.jpg" in page.evaluate(f"{LARGE}.querySelector('h3').textContent")
+        assert page.errors == []
+
+
+def test_settings_stay_folded_in_print(page):
+    page.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert page.evaluate("[...document.querySelectorAll('details')].every(d => !d.open && !d.checkVisibility())")
+    finally:
+        page.call("Emulation.setEmulatedMedia", media="")

@@ -22,8 +22,9 @@ from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, FrontendName
 from anchorsfm.frontend.classical.config import DenseConfig, MatchingConfig
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
-from anchorsfm.pipeline import _frontend, reconstruct
+from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.predictions import chosen_frontend
 from anchorsfm.scene.errors import InputError, SettingError
 from anchorsfm.scene.settings import Constraint, OneOf, Range, Settings, parts_of, place_of
 from anchorsfm.synthetic import SceneConfig
@@ -248,19 +249,19 @@ def changed(config: Any) -> Any:
 def test_what_the_front_end_is_told_reaches_it() -> None:
     """The run fills in what was left open, and overrides nothing that was set."""
     ours = changed(ClassicalFrontend())
-    assert _frontend(PipelineConfig(classical=ours, seed=3, max_image_size=500)) == ours
-    left_open = _frontend(PipelineConfig(seed=3, max_image_size=500))
+    assert chosen_frontend(PipelineConfig(classical=ours, seed=3, max_image_size=500)) == ours
+    left_open = chosen_frontend(PipelineConfig(seed=3, max_image_size=500))
     assert (left_open.matching.seed, left_open.features.max_image_size) == (3, 500)
     own = ClassicalFrontend(features=FeatureConfig(max_image_size=640), matching=MatchingConfig(seed=0))
-    assert _frontend(PipelineConfig(classical=own, seed=3)) == own
+    assert chosen_frontend(PipelineConfig(classical=own, seed=3)) == own
 
 
 def test_front_ends_are_chosen_by_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_args(FrontendName) == tuple(FRONTENDS)
     for name, kind in FRONTENDS.items():
-        assert isinstance(_frontend(PipelineConfig(frontend=name)), kind)
+        assert isinstance(chosen_frontend(PipelineConfig(frontend=name)), kind)
     monkeypatch.setitem(FRONTENDS, "mast3r", ClassicalFrontend)
-    assert isinstance(_frontend(PipelineConfig(frontend="mast3r")), ClassicalFrontend)
+    assert isinstance(chosen_frontend(PipelineConfig(frontend="mast3r")), ClassicalFrontend)
 
 
 def test_a_focal_length_in_other_units_is_refused(rendered: Path, tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ class DepthSums:
 class Sums(Protocol):
     """One way of computing the sums. Weights of the last linearisation are kept, for back-substitution."""
 
+    name: str
+    """As the history of the solver says it."""
+
     def source_block(self, view: int, point: Point, coupled: bool) -> SourceBlock: ...
 
     def depth_sums(self, point: Point, stored: bool) -> DepthSums:

@@ -124,6 +124,8 @@ class TorchSums:
     """See `linearise.Sums`. Images that have few observations are summed together, because every operation takes its
     time however short it is."""
 
+    name = "torch"
+
     def __init__(
         self, terms: tuple[Term, ...], constants: Constants, dtype: np.dtype[Any], device: str = "cpu"
     ) -> None:

@@ -34,10 +34,11 @@ class KnownCameras:
     def with_priors(self, images: ImageSet) -> ImageSet:
         """The photographs with the known focal lengths and distortions as priors."""
         focal_px, distortion = images.focal_prior_px.copy(), np.full((images.num_images, 2), np.nan)
+        is_known = np.isin(images.camera_index, list(self.cameras))
         for row, camera in self.cameras.items():
             focal_px[images.camera_index == row] = focal_length_px(camera)
             distortion[images.camera_index == row] = _division_model(camera)
-        return replace(images, focal_prior_px=focal_px, distortion_prior=distortion)
+        return replace(images, focal_prior_px=focal_px, distortion_prior=distortion, prior_is_known=is_known)
 
     def for_alignment(
         self, image: Int[np.ndarray, "image"], grid: ImageGrid, focal_px: float | None = None

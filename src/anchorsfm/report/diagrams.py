@@ -12,6 +12,7 @@ import numpy as np
 
 from anchorsfm.report.figures import round_up
 from anchorsfm.report.pictures import colour_bar, png
+from anchorsfm.scene.printable import printable
 
 MAX_EDGES_PER_IMAGE = 5
 """Edges of the top view besides the tree: the strongest this many times the number of images."""
@@ -156,7 +157,7 @@ def graph_svg(model: Mapping[str, Any], images: Sequence[Mapping[str, Any]], lab
         kind = "node weak" if name in weak else "node"
         parts.append(
             f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}" data-image="{image}">'
-            f"<title>{escape(name)}: {number(images[image]['observations'])} points"
+            f"<title>{escape(printable(name))}: {number(images[image]['observations'])} points"
             f"{', weakly held' if name in weak else ''}</title></circle>"
         )
     return _svg(width, height, label, parts), len(chosen)

@@ -1,7 +1,8 @@
 """One self-contained HTML page from report.json, the models and small pictures: no file beside it, no network.
 
 Numbers, tables and diagrams are plain HTML and SVG, so that the page can be read, printed and searched without
-scripts; these add the 3D view, sorting and filtering. Everything that comes from outside is escaped by the template.
+scripts; these add the 3D view, sorting and filtering, enlarged photographs and the matches of a pair. Everything that
+comes from outside is escaped by the template, and nothing in it controls how the page is read.
 """
 
 import base64
@@ -16,7 +17,9 @@ import jinja2
 
 from anchorsfm.report import diagrams
 from anchorsfm.report.pictures import MANY_VIEWS, colour_bar
+from anchorsfm.report.shared_points import embedded_matches
 from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
 
 MAX_FIELDS = 12
@@ -53,6 +56,7 @@ def render(page: Page) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_asset),
@@ -79,6 +83,7 @@ def render(page: Page) -> str:
         most_matches=most_matches,
         matrix_bar=diagrams.matrix_bar(),
         lookup=_lookup(report),
+        matches=embedded_matches([entry.model for entry in page.models], [entry.rows for entry in page.models]),
         models=[_model_figures(report, model) for model in report["models"]],
         depth=_depth_cards(page),
         stages=_stages(report),
@@ -92,6 +97,11 @@ def render(page: Page) -> str:
 
 def _asset(name: str) -> str:
     return (files("anchorsfm.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _harmless(value: Any) -> Any:
+    """What the template puts out: texts from outside without control characters and changes of direction."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _cards(page: Page) -> Iterator[dict[str, Any]]:
@@ -146,8 +156,8 @@ def _lookup(report: Mapping[str, Any]) -> dict[str, Any]:
     weak = {p["name"] for model in report["models"] for p in model["uncertainty"]["images"] if p["weak"]}
     return {
         "images": [
-            {"name": i["name"], "model": i["model"], "points": i["observations"], "error": i["mean_error_px"],
-             "weak": i["name"] in weak}
+            {"name": printable(i["name"]), "wh": i["size_wh"], "model": i["model"], "points": i["observations"],
+             "error": i["mean_error_px"], "weak": i["name"] in weak}
             for i in report["images"]
         ],
         "pairs": report["pair_list"],

@@ -1,7 +1,8 @@
 """Small pictures for the page: thumbnails of the photographs, and depth maps in false colours.
 
 All pictures of one kind share a budget of bytes, so that the page stays usable with thousands of photographs: their
-side is at most `MAX_SIDE` and shrinks with the square root of their number.
+side is at most `MAX_SIDE` and shrinks with the square root of their number. Few photographs, which can be enlarged, are
+larger.
 """
 
 import io
@@ -20,6 +21,8 @@ MAX_SIDE, MIN_SIDE = 320, 48
 """Longer side of a picture in pixels."""
 BUDGET = 5_000_000
 """Bytes that all pictures of one kind should take together."""
+LARGE_SIDE, LARGE_BUDGET = 480, 2_000_000
+"""The same of photographs as long as they are few."""
 _BYTES_PER_PIXEL = 0.3
 """Of a JPEG of this size and quality, header included."""
 _QUALITY = 78
@@ -28,15 +31,20 @@ MANY_VIEWS = 8.0
 """Agreeing views at the upper end of the colour scale of confidences."""
 
 
-def picture_side(count: int, budget: int = BUDGET) -> int:
+def picture_side(count: int, budget: int = BUDGET, largest: int = MAX_SIDE) -> int:
     """Longer side in pixels of `count` pictures of 4:3 that share a budget."""
     fitting = np.sqrt(budget / (max(count, 1) * _BYTES_PER_PIXEL * 0.75))
-    return int(np.clip(fitting, MIN_SIDE, MAX_SIDE))
+    return int(np.clip(fitting, MIN_SIDE, largest))
+
+
+def photograph_side(count: int) -> int:
+    """Longer side in pixels of thumbnails of `count` photographs."""
+    return max(picture_side(count), picture_side(count, LARGE_BUDGET, LARGE_SIDE))
 
 
 def thumbnails(images: ImageSet) -> Iterator[tuple[bytes | None, str | None]]:
     """A JPEG of each photograph, or why there is none."""
-    side = picture_side(images.num_images)
+    side = photograph_side(images.num_images)
     sizes = working_size_wh(images.size_wh, side)
     for image, size_wh in enumerate(sizes):
         try:

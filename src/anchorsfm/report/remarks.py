@@ -21,7 +21,7 @@ _MAX_CAMERAS = 3
 def model_remarks(result: AdjustResult, uncertainty: ModelUncertainty, images: ImageSet) -> tuple[str, ...]:
     """Remarks about one model; none if nothing is unusual.
 
-    `images` knows the recorded focal lengths.
+    `images` has the recorded and known focal lengths.
     """
     model = result.model
     return (
@@ -81,13 +81,24 @@ def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images:
         recorded = images.focal_prior_px[model.image[model.camera_index == row]]
         recorded_px = float(np.median(recorded)) if len(recorded) and np.isfinite(recorded).all() else np.nan
         if abs(focal_px - recorded_px) > CONTRADICTION * recorded_px:
-            contradicted.append(
-                f"{claim}, {recorded_px:.0f} px recorded (EXIF): they contradict each other; if the record is right, "
-                f"--focal-px {recorded_px:.0f} keeps it"
-            )
+            contradicted.append(f"{claim}, {_record(images, model, row, recorded_px)}")
         elif sigma_px > UNDETERMINED * focal_px:
             undetermined.append(f"{claim}: undetermined; give --focal-px or add tilted views")
     return contradicted[:_MAX_CAMERAS] + undetermined[:_MAX_CAMERAS]
+
+
+def _record(images: ImageSet, model: Reconstruction, row: int, recorded_px: float) -> str:
+    """Where another focal length of a camera comes from, and how to keep it."""
+    views = model.image[model.camera_index == row]
+    if images.prior_is_known is not None and images.prior_is_known[views].all():
+        return (
+            f"{recorded_px:.0f} px in the known model: they contradict each other; if the known model is right, keep "
+            "its intrinsics (no --known.no-freeze-intrinsics)"
+        )
+    return (
+        f"{recorded_px:.0f} px recorded (EXIF): they contradict each other; if the record is right, "
+        f"--focal-px {recorded_px:.0f} keeps it"
+    )
 
 
 def _percent(share: float) -> str:

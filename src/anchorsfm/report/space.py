@@ -16,7 +16,7 @@ from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.report.figures import upright_from_world
 from anchorsfm.scene.reconstruction import Reconstruction
 
-MAX_POINTS = 150_000
+MAX_POINTS = 120_000
 """Points of each kind that are embedded, of all models together."""
 _BULK = (2.0, 98.0)
 """Percentiles of each coordinate that say where the points are."""

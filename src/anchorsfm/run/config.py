@@ -11,7 +11,7 @@ from anchorsfm.dense.config import CloudConfig
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import KnownConfig, MapperName
+from anchorsfm.mapping.config import DEPTH_MAPPERS, KnownConfig, MapperName
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.scene.images import CameraMode
@@ -77,9 +77,17 @@ class PipelineConfig(Settings):
     """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
     def check_together(self) -> None:
-        needs_depth = self.mapper == "align" or self.dense is not False
-        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+        if self.frontend == "classical" and self.needs_depth and not self.classical.dense.enabled:
             problem = (
                 "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
             )
             raise self.refused("classical.dense.enabled", problem)
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether anything is made of the front end's depth, or may be."""
+        return self.mapper in DEPTH_MAPPERS or self.dense is not False
+
+    def refines_keypoints(self, *, from_grid: bool) -> bool:
+        """Whether observations are refined; `from_grid`: they come from a network's grid, not from a detector."""
+        return self.refine_keypoints == "on" or (self.refine_keypoints == "auto" and from_grid)

@@ -124,11 +124,13 @@ class RunFolder:
 
     def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """Poses and intrinsics of each aligned component before any adjustment, as COLMAP models without points."""
-        write_models(self.result / "alignment", models, names)
+        if models:
+            write_models(self.result / "alignment", models, names)
 
     def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """The final models, largest first, as sparse/0, sparse/1, ..."""
-        write_models(self.result / "sparse", models, names)
+        if models:
+            write_models(self.result / "sparse", models, names)
 
     def write_cloud(self, number: int, cloud: DenseCloud) -> None:
         """The dense cloud of a model as dense/NUMBER.ply."""

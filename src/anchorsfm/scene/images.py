@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 """Which images share a camera: `auto` same size and EXIF; `single` all; `per-folder` all of one size in a folder."""
@@ -40,6 +40,8 @@ class ImageSet:
     """SHA-256 of each file's bytes: identity for the cache. Empty: not known, so not compared when pixels are read."""
     distortion_prior: Float[np.ndarray, "image 2"] | None = None
     """Lens distortion (k1, k2 of `Distortion`) from the user; rows of NaN, or None, where unknown."""
+    prior_is_known: Bool[np.ndarray, "image"] | None = None
+    """Whether focal length and distortion are those of a known model; None: nowhere."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 

@@ -40,20 +40,97 @@
 
   const matrix = document.getElementById("matrix"), read = document.getElementById("pair"), pairs = lookup.pairs;
   const rest = read.textContent, row = new Map(pairs.i.map((i, k) => [`${i} ${pairs.j[k]}`, k]));
-  matrix.addEventListener("pointermove", (event) => {
+  const count = (value) => value.toLocaleString("en");
+  function cellAt(event) {
     const box = matrix.getBoundingClientRect();
     const x = Math.floor((event.clientX - box.left) / box.width * matrix.naturalWidth);
     const y = Math.floor((event.clientY - box.top) / box.height * matrix.naturalHeight);
-    const k = row.get(`${Math.min(x, y)} ${Math.max(x, y)}`);
-    if (!images[x] || !images[y]) return;
-    const found = x === y ? "the same image" : k === undefined ? "not looked at"
-      : `${pairs.statuses[pairs.status[k]]}, ${pairs.matches[k].toLocaleString("en")} verified matches`;
-    read.textContent = `${images[y].name} and ${images[x].name}: ${found}`;
+    return images[x] && images[y] ? [Math.min(x, y), Math.max(x, y)] : null;
+  }
+  function found(a, b) {
+    const k = row.get(`${a} ${b}`);
+    return a === b ? "the same image" : k === undefined ? "not looked at"
+      : `${pairs.statuses[pairs.status[k]]}, ${count(pairs.matches[k])} verified matches`;
+  }
+  matrix.addEventListener("pointermove", (event) => {
+    const cell = cellAt(event);
+    if (cell) read.textContent = `${images[cell[0]].name} and ${images[cell[1]].name}: ${found(...cell)}`;
   });
   matrix.addEventListener("pointerleave", () => { read.textContent = rest; });
 
-  for (const details of document.querySelectorAll("details")) {
-    addEventListener("beforeprint", () => { details.dataset.open = details.open; details.open = true; });
-    addEventListener("afterprint", () => { details.open = details.dataset.open === "true"; });
+  const large = document.getElementById("large"), shown = large.querySelector(".shown");
+  function show(title, picture, text) {
+    document.getElementById("large-title").textContent = title;
+    shown.replaceChildren(picture);
+    large.querySelector(".hint").textContent = text;
+    if (!large.open) large.showModal();
   }
+  large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
+  large.addEventListener("close", () => { stepping = null; });
+
+  /* Photographs and depth maps; arrow keys go on to the next of those that are listed. */
+  let stepping = null;
+  function enlarge(button) {
+    const card = button.closest(".card"), picture = new Image();
+    stepping = button;
+    picture.src = button.querySelector("img").src;
+    picture.alt = button.querySelector("img").alt || card.dataset.name;
+    show(picture.alt, picture, [...card.querySelectorAll(".badges, .reason, dt")].map((part) =>
+      part.tagName === "DT" ? `${part.textContent} ${part.nextElementSibling.textContent}` : part.textContent).join(", "));
+  }
+  for (const button of document.querySelectorAll(".enlarge")) button.addEventListener("click", () => enlarge(button));
+  large.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || !stepping) return;
+    const all = [...stepping.closest(".sheet").querySelectorAll(".card:not([hidden]) .enlarge")];
+    const next = all[all.indexOf(stepping) + step];
+    if (next) enlarge(next);
+    event.preventDefault();
+  });
+
+  /* Two photographs with lines between the places of points that both see. */
+  const matches = JSON.parse(document.getElementById("common").textContent);
+  const places = new Uint16Array(Uint8Array.from(atob(matches.xy), (c) => c.charCodeAt(0)).buffer);
+  const starts = new Map();
+  matches.count.reduce((at, n, k) => { starts.set(`${matches.i[k]} ${matches.j[k]}`, [k, at]); return at + 4 * n; }, 0);
+  function svg(name, attributes, parent) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    parent?.append(made);
+    return made;
+  }
+  function pairPicture(cell, k, at) {
+    const beside = innerWidth > innerHeight, gap = 12, side = 1000;
+    const frames = cell.map((image) => {
+      const [w, h] = images[image].wh;
+      return beside ? { w: w / h * side, h: side, x: 0, y: 0 } : { w: side, h: h / w * side, x: 0, y: 0 };
+    });
+    if (beside) frames[1].x = frames[0].w + gap; else frames[1].y = frames[0].h + gap;
+    const picture = svg("svg", { viewBox: `0 0 ${frames[1].x + frames[1].w} ${frames[1].y + frames[1].h}`, role: "img", "aria-label": "Matches" });
+    cell.forEach((image, side) => {
+      const { x, y, w, h } = frames[side], source = document.querySelector(`#image-${image} .enlarge img`);
+      if (source) svg("image", { href: source.src, x, y, width: w, height: h, preserveAspectRatio: "none" }, picture);
+      else svg("rect", { class: "frame", x, y, width: w, height: h }, picture);
+    });
+    const number = k === undefined ? 0 : matches.count[k];
+    for (let n = 0; n < number; n++) {
+      const [x1, y1, x2, y2] = [0, 1, 2, 3].map((c) => {
+        const frame = frames[c >> 1], share = places[at + 4 * n + c] / 65535;
+        return (c & 1 ? frame.y + share * frame.h : frame.x + share * frame.w).toFixed(1);
+      });
+      const stroke = `hsl(${Math.round(300 * n / Math.max(number - 1, 1))} 90% 60%)`;
+      svg("line", { class: "match wide", x1, y1, x2, y2 }, picture);
+      svg("line", { class: "match", stroke, x1, y1, x2, y2 }, picture);
+      for (const [cx, cy] of [[x1, y1], [x2, y2]]) svg("circle", { fill: stroke, cx, cy, r: 6 }, picture);
+    }
+    return picture;
+  }
+  matrix.addEventListener("click", (event) => {
+    const cell = cellAt(event);
+    if (!cell || cell[0] === cell[1]) return;
+    const [k, at] = starts.get(cell.join(" ")) ?? [];
+    const common = k === undefined ? "no points of a model that both see, or too few among so many pairs"
+      : `${count(matches.shared[k])} points of the model that both see, ${count(matches.count[k])} of them drawn`;
+    show(`${images[cell[0]].name} and ${images[cell[1]].name}`, pairPicture(cell, k, at), `${found(...cell)}; ${common}`);
+  });
 })();

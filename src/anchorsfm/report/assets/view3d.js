@@ -79,7 +79,7 @@
     return { array, xyz, count: given.count, of: given.of };
   }
 
-  let space, shown, eye, chosen = -1, asked = false, legend = "";
+  let space, shown, eye, chosen = -1, asked = false, moved = false, legend = "";
   const loaded = new Map();
   function load(number) {
     if (!loaded.has(number)) {
@@ -133,6 +133,7 @@
 
   /* The eye turns about a target: azimuth of the viewing direction about z, elevation above the horizon, distance. */
   function home() {
+    moved = false;
     eye = { target: [0, 0, 0], azimuth: space.home.azimuth, elevation: 0.34, distance: 1 };
     /* With u, v, w along right, up and ahead, a point is in the picture if |u - u0| <= tan_x (w - w0), and so for v: the
        foremost place of the eye follows from the extremes of u -+ tan_x w and v -+ tan_y w. It stays away from what is
@@ -258,16 +259,18 @@
   }
 
   const turn = (dx, dy) => {
+    moved = true;
     eye.azimuth -= dx * 0.006;
     eye.elevation = Math.min(Math.max(eye.elevation + dy * 0.006, -1.55), 1.55);
     draw();
   };
   const shift = (dx, dy) => {
+    moved = true;
     const { right, up } = axes(), step = 2 * eye.distance * Math.tan(FIELD / 2) / canvas.clientHeight;
     eye.target = eye.target.map((t, k) => t - dx * step * right[k] + dy * step * up[k]);
     draw();
   };
-  const zoom = (factor) => { eye.distance = Math.min(Math.max(eye.distance * factor, 0.005), 20); draw(); };
+  const zoom = (factor) => { moved = true; eye.distance = Math.min(Math.max(eye.distance * factor, 0.005), 20); draw(); };
 
   const pointers = new Map();
   let travelled = 0;
@@ -307,7 +310,7 @@
   }, { passive: false });
   canvas.addEventListener("dblclick", (event) => {
     const point = pointAt(...local(event));
-    if (point) { eye.target = point; draw(); }
+    if (point) { moved = true; eye.target = point; draw(); }
   });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: [-24, 0], ArrowRight: [24, 0], ArrowUp: [0, -24], ArrowDown: [0, 24] }[event.key];
@@ -339,7 +342,7 @@
     chosen = space.images.indexOf(detail.image);
     colourCameras();
   });
-  new ResizeObserver(draw).observe(canvas);
+  new ResizeObserver(() => (moved ? draw : home)()).observe(canvas);  // a view that nobody has turned still fits
   (function watchSharpness() {  // a window moved to another screen
     matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`)
       .addEventListener("change", () => { draw(); watchSharpness(); }, { once: true });
