@@ -60,7 +60,7 @@ def small(model: Reconstruction) -> Reconstruction:
     """The model with few points: cases are many."""
     from dataclasses import replace
 
-    from anchorsfm.tracks.build import select_observations
+    from anchorsfm.scene.edit import select_observations
 
     tracks, old = select_observations(model.tracks, model.tracks.obs_point < 60)
     tracks = replace(tracks, obs_xy=tracks.obs_xy / 25)

@@ -22,6 +22,7 @@ from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.edit import with_colours
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
@@ -427,7 +428,7 @@ def _map(mapper: MapperName, given: MapperInput, config: PipelineConfig, progres
 
 
 def _grey(model: Reconstruction) -> Reconstruction:
-    return replace(model, rgb=np.full((len(model.points), 3), 128, np.uint8))
+    return with_colours(model, np.full((len(model.points), 3), 128, np.uint8))
 
 
 def _named(

@@ -1,7 +1,7 @@
 """A finished model by the names of its images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from anchorsfm.colmap.convert import to_pycolmap, to_pycolmap_camera
 from anchorsfm.colmap.write import write_model
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import read_ply
+from anchorsfm.scene.edit import with_images_numbered
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 
@@ -175,10 +176,7 @@ class Model:
     ) -> None:
         """`names` are those that `reconstruction.image` counts. The rest is what the attributes of the name say."""
         order = reconstruction.image.tolist()
-        row_of = np.full(max([*order, -1]) + 1, -1, np.int64)
-        row_of[reconstruction.image] = np.arange(len(order))
-        tracks = replace(reconstruction.tracks, obs_image=row_of[reconstruction.tracks.obs_image])
-        self.reconstruction = replace(reconstruction, image=np.arange(len(order)), tracks=tracks)
+        self.reconstruction = with_images_numbered(reconstruction)
         """The same as plain arrays; its images are rows of `names`."""
         self.names = tuple(names[image] for image in order)
         """Of the registered images."""

@@ -24,6 +24,7 @@ from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.edit import select_views
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -79,12 +80,7 @@ class DepthMaps:
         self.config = config
         self._store = store
         rows = np.flatnonzero(np.isin(model.image, depths.image))
-        part = replace(
-            model,
-            image=model.image[rows],
-            cam_from_world=model.cam_from_world[rows],
-            camera_index=model.camera_index[rows],
-        )
+        part = select_views(model, rows)
         assert np.array_equal(part.image, depths.image)
         self.neighbours = choose_neighbours(part, config.num_neighbours)
         self._pinholes = [self._pinhole(model, view) for view in range(len(part.image))]

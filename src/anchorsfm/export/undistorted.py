@@ -34,10 +34,10 @@ from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copi
 from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.source import ExportModel
 from anchorsfm.io.store import digest
+from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.build import select_observations
 
 _VERSION = 1
 """Raise when pixels are made differently: earlier copies are then made again."""
@@ -79,15 +79,9 @@ def undistorted_model(model: Reconstruction, plans: list[Undistortion]) -> Recon
     xy = np.full(tracks.obs_xy.shape, np.nan)
     for row, plan in enumerate(plans):
         xy[camera == row] = undistort_points(plan, tracks.obs_xy[camera == row])
-    kept, old_point = select_observations(replace(tracks, obs_xy=xy), np.isfinite(xy).all(axis=1), min_length=1)
-    return replace(
-        model,
-        cameras=tuple(plan.target for plan in plans),
-        points=model.points[old_point],
-        rgb=model.rgb[old_point],
-        error_px=model.error_px[old_point],
-        tracks=kept,
-    )
+    seen = with_tracks(model, replace(tracks, obs_xy=xy))
+    kept = select_points(seen, np.isfinite(xy).all(axis=1), min_length=1)
+    return with_cameras(kept, [plan.target for plan in plans])
 
 
 def _plan(entry: ExportModel, config: UndistortConfig, progress: Progress) -> list[Undistortion]:

@@ -8,8 +8,8 @@ from anchorsfm.align.scene import align_scene, long_side_px
 from anchorsfm.mapping.base import DepthInput, Mapped, MapperInput, MapperSettings, Start, known_held
 from anchorsfm.mapping.start_cameras import start_model
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.edit import with_poses
 from anchorsfm.scene.progress import Progress
-from anchorsfm.tracks.edit import with_poses
 
 
 def map_aligned(given: MapperInput, settings: MapperSettings, progress: Progress) -> Mapped:

@@ -9,10 +9,10 @@ from jaxtyping import Float
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
+from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, refine_model, triangulate_start
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import refine_observations
@@ -80,7 +80,7 @@ def _adjust(
     if settings.focal_px is not None:
         cameras = zip(model.cameras, start.held.camera, strict=True)
         kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
-        model, config = replace(model, cameras=kept), replace(config, refine_focal=False)
+        model, config = with_cameras(model, kept), replace(config, refine_focal=False)
     return refine_model(
         model,
         given.tracks,

@@ -5,8 +5,9 @@ from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import CameraFit, fit_camera, make_camera
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.edit import without_points
 from anchorsfm.scene.images import ImageGrid, ImageSet
-from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.scene.settings import TYPICAL_FOCAL
 
 AUTO_MODELS = ("SIMPLE_RADIAL", "RADIAL", "OPENCV_FISHEYE")
@@ -35,7 +36,7 @@ def start_model(
         cameras.append(
             given or start_camera(camera_model, float(np.median(focal_px[rows == row])), grid, images, image)
         )
-    return _without_points(alignment, tuple(cameras), np.searchsorted(used, rows))
+    return without_points(alignment.image, alignment.cam_from_world, tuple(cameras), np.searchsorted(used, rows))
 
 
 def start_cameras(
@@ -93,19 +94,4 @@ def alignment_model(alignment: AlignmentResult, images: ImageSet, grid: ImageGri
         focal_px = float(alignment.focal_px[view] / grid.scale[image].mean())
         centre_px = grid.to_image(int(image), alignment.principal_point_px[view][None])[0]
         cameras.append(make_camera("SIMPLE_PINHOLE", focal_px, width, height, centre_px))
-    return _without_points(alignment, tuple(cameras), np.arange(len(cameras)))
-
-
-def _without_points(
-    alignment: AlignmentResult, cameras: tuple[Camera, ...], camera_index: np.ndarray
-) -> Reconstruction:
-    return Reconstruction(
-        image=alignment.image.astype(np.int64),
-        cam_from_world=alignment.cam_from_world.astype(np.float64),
-        cameras=cameras,
-        camera_index=camera_index.astype(np.int64),
-        points=np.zeros((0, 3)),
-        rgb=np.zeros((0, 3), np.uint8),
-        error_px=np.zeros(0),
-        tracks=Tracks.empty(),
-    )
+    return without_points(alignment.image, alignment.cam_from_world, tuple(cameras), np.arange(len(cameras)))
