@@ -263,7 +263,7 @@ class FineObjective:
         self._clip = _pixel_clip(layout.size.index_select(0, self._pairs[1]), config.reference.fixed_pixel_clip)
         total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight
         priors = make_priors(total, typical, layout, config, config.depth_prior)
-        on_depths = config.depth_prior > 0 and not config.reference.no_priors
+        on_depths = config.depth_prior > 0 and not config.reference.omit_priors
         self._prior = PriorLoss(priors, layout, start_core if on_depths else None)
 
     def __call__(self, variables: Variables) -> Losses:

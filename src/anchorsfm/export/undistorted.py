@@ -22,7 +22,6 @@ import numpy as np
 
 from anchorsfm.colmap.undistort import (
     SourceMap,
-    UndistortConfig,
     Undistortion,
     has_blank_pixels,
     plan_undistortion,
@@ -38,6 +37,7 @@ from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.scene.undistortion import UndistortConfig
 
 _VERSION = 1
 """Raise when pixels are made differently: earlier copies are then made again."""
