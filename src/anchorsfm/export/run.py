@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export.colmap import export_binary, export_text
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
 from anchorsfm.export.photographs import Photographs, open_photographs
-from anchorsfm.export.source import ExportModel, default_output, photograph_folder, read_models
+from anchorsfm.export.source import default_output, photograph_folder, read_models
 from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
 from anchorsfm.export.undistorted import export_undistorted
@@ -86,7 +87,7 @@ def export(
 
 
 def _export_one(
-    entry: ExportModel,
+    entry: StoredModel,
     kind: ExportFormat,
     target: Path,
     part: Path,
@@ -119,13 +120,13 @@ def _export_one(
     return []
 
 
-def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> Photographs:
+def _photographs(entry: StoredModel, folder: Path, config: ExportConfig) -> Photographs:
     root = photograph_folder(folder, config.images)
     return open_photographs(entry, root, masks=config.masks, invert_masks=config.invert_masks)
 
 
 def _photographs_if_known(
-    entry: ExportModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
+    entry: StoredModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
 ) -> Photographs | None:
     root = photograph_folder(folder, config.images)
     if root is not None and (config.images is not None or root.is_dir()):
