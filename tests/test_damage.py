@@ -19,7 +19,7 @@ import pytest
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
-from anchorsfm.export import export
+from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.ply import PointCloud, read_ply

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from anchorsfm.align.config import AlignConfig
-from anchorsfm.cli import Reconstruct
+from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.colmap.meshing import poisson_mesh
 from anchorsfm.dense.cells import CellMerger
 from anchorsfm.dense.config import CloudConfig
@@ -508,7 +508,7 @@ def test_large_sets_get_a_cloud_only_if_it_is_asked_for(run, rendered, tmp_path,
 
 def test_flags_of_the_command_line():
     def parsed(*flags) -> PipelineConfig:
-        return tyro.cli(Reconstruct, args=["photos", "-o", "out", *flags])._settings()
+        return tyro.cli(Reconstruct, args=["photos", "-o", "out", *flags]).configured()
 
     assert parsed().dense is None
     assert parsed("--dense").dense is True

@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.models import StoredModel, read_reconstruction
 from anchorsfm.colmap.write import write_models
-from anchorsfm.export import ExportConfig, export
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.export.names import flat_names, without_spaces
+from anchorsfm.export.run import export
 from anchorsfm.export.trajectories import timestamps
 from anchorsfm.export.transforms import nerfstudio_camera
 from anchorsfm.scene.errors import InputError

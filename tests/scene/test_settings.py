@@ -11,9 +11,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from anchorsfm import cli
+import anchorsfm
 from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
-from anchorsfm.export import ExportConfig
+from anchorsfm.cli.commands import COMMANDS
+from anchorsfm.cli.view import View
+from anchorsfm.cli.wording import in_words
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, FrontendName
 from anchorsfm.frontend.classical.config import DenseConfig, MatchingConfig
@@ -27,8 +30,7 @@ from anchorsfm.scene.settings import Constraint, OneOf, Range, Settings, parts_o
 from anchorsfm.synthetic import SceneConfig
 from anchorsfm.synthetic.scenes import LensConfig
 
-COMMANDS = [get_args(kind)[0] for kind in get_args(cli.Command)]
-ROOTS = [PipelineConfig, ExportConfig, SceneConfig, LensConfig, FromScratchConfig, *COMMANDS]
+ROOTS = [PipelineConfig, ExportConfig, SceneConfig, LensConfig, FromScratchConfig, *COMMANDS.values()]
 REQUIRED = {
     "photos": (Path("a"),), "output": Path("b"), "model": Path("c"), "truth": Path("d"), "to": ("ply",),
 }  # fmt: skip
@@ -212,20 +214,20 @@ def test_the_command_line_names_flags() -> None:
     assert place_of(MatchingConfig, PipelineConfig) == ("classical", "matching")
     with pytest.raises(SettingError) as raised:
         MatchingConfig(max_ratio=1.5)
-    assert cli._in_words(raised.value) == "--classical.matching.max-ratio 1.5: must be from 0.1 to 1"
+    assert in_words(raised.value) == "--classical.matching.max-ratio 1.5: must be from 0.1 to 1"
     with pytest.raises(SettingError) as raised:
-        made(cli.View, port=0)
-    assert cli._in_words(raised.value) == "--port 0: must be from 1 to 65 535"
+        made(View, port=0)
+    assert in_words(raised.value) == "--port 0: must be from 1 to 65 535"
     with pytest.raises(SettingError) as raised:
         ExportConfig(jpeg_quality=101)
-    assert cli._in_words(raised.value) == "--jpeg-quality 101: must be from 1 to 100"
+    assert in_words(raised.value) == "--jpeg-quality 101: must be from 1 to 100"
 
 
 # ------------------------------------------------------------------------------------------- settings without effect
 
 
 def test_every_setting_is_read_somewhere() -> None:
-    source = "\n".join(path.read_text() for path in Path(cli.__file__).parent.rglob("*.py"))
+    source = "\n".join(path.read_text() for path in Path(anchorsfm.__file__).parent.rglob("*.py"))
     unread = [f"{kind.__name__}.{name}" for kind, name in FIELDS if not re.search(rf"\.{name}\b", source)]
     assert not unread
 

@@ -85,7 +85,7 @@ def prepare(
     require_finite("alignment", "what it starts from", graph.xy_i, graph.xy_j, graph.confidence)
     require_finite("alignment", "what it starts from", graph.fallback.xyz, graph.fallback.confidence)
     require_finite("alignment", "what it starts from", anchors.depth, anchors.depth_ratio_i, anchors.depth_ratio_j)
-    units = Units.none() if config.reference.no_units else find_units(anchors, known)
+    units = Units.none() if config.reference.raw_units else find_units(anchors, known)
     scaled = replace(scene, graph=units.of_graph(scene.graph))
     with _threads(config.num_threads):
         problem = build_problem(

@@ -273,7 +273,8 @@ class Model:
             raise InputError(f"folder = {target} is a file: expected a folder")
         write_model(target, self.reconstruction, self.names, text=text)
         if wanted:
-            from anchorsfm.export import ExportConfig, export
+            from anchorsfm.export.config import ExportConfig
+            from anchorsfm.export.run import export
 
             photographs = self.photographs if images is None else arguments.path("images", images)
             export(target, wanted, target / "export", ExportConfig(images=photographs))
@@ -309,7 +310,7 @@ class Model:
 def _formats(formats: object) -> list[Any]:
     from typing import get_args
 
-    from anchorsfm.export import ExportFormat
+    from anchorsfm.export.config import ExportFormat
 
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise InputError(f"formats = {arguments.short(formats)}: expected a list such as ['undistorted', 'ply']")

@@ -19,6 +19,7 @@ from anchorsfm.dense.pinhole import Pinhole, make_pinhole, pinhole_rgb, to_pinho
 from anchorsfm.dense.polish import Photo, Polished, polish, texture
 from anchorsfm.dense.surface import fit_planes, normals, on_surface
 from anchorsfm.dense.views import DenseView, dense_view
+from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.graph import ObservedScene
@@ -233,9 +234,7 @@ def _decode(arrays: dict[str, np.ndarray]) -> Polished:
 
 def _facing(normal: Float32[np.ndarray, "h w 3"], pinhole: Pinhole) -> Float[np.ndarray, "h w"]:
     """Cosine of the angle between the normal and the way back to the camera."""
-    width, height = pinhole.size_wh
-    x = (np.arange(width) + 0.5 - pinhole.principal_point_px[0]) / pinhole.focal_px
-    y = ((np.arange(height) + 0.5 - pinhole.principal_point_px[1]) / pinhole.focal_px)[:, None]
+    x, y = plane_coordinates(pinhole.size_wh, (pinhole.focal_px, pinhole.focal_px), pinhole.principal_point_px)
     along = normal[..., 0] * x + normal[..., 1] * y + normal[..., 2]
     return -along / np.sqrt(1 + x**2 + y**2)
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from anchorsfm.colmap.models import StoredModel, find_models, read_reconstruction
 from anchorsfm.io.json_files import checked, read_json
+from anchorsfm.io.layout import REPORT, SPARSE
 from anchorsfm.scene.errors import InputError
-
-REPORT = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,7 @@ def photograph_folder(folder: Path, given: Path | None) -> Path | None:
     for candidate in (folder, *folder.parents[:2]):
         if (candidate / REPORT).is_file():
             return _recorded_folder(candidate / REPORT)
-        if (candidate / "images").is_dir() and (candidate / "sparse").is_dir():
+        if (candidate / "images").is_dir() and (candidate / SPARSE).is_dir():
             return candidate / "images"
     return None
 

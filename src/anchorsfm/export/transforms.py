@@ -21,7 +21,7 @@ import numpy as np
 
 from anchorsfm.colmap.models import StoredModel
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
-from anchorsfm.export.photographs import Photographs
+from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import write_ply
@@ -71,7 +71,7 @@ def nerfstudio_camera(camera: Camera) -> dict[str, Any]:
 
 def export_transforms(
     entry: StoredModel,
-    photographs: Photographs | None,
+    photographs: ViewPhotographs | None,
     target: Path,
     folder: Path,
     jpeg_quality: int,
@@ -123,7 +123,7 @@ def _cameras(entry: StoredModel) -> list[dict[str, Any]]:
 
 
 def _copy(
-    photographs: Photographs, target: Path, folder: Path, jpeg_quality: int, progress: Progress
+    photographs: ViewPhotographs, target: Path, folder: Path, jpeg_quality: int, progress: Progress
 ) -> tuple[list[Copy], list[str]]:
     """Upright copies; files that are upright already are copied as they are."""
 

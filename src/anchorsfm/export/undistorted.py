@@ -23,7 +23,6 @@ import numpy as np
 from anchorsfm.colmap.models import StoredModel
 from anchorsfm.colmap.undistort import (
     SourceMap,
-    UndistortConfig,
     Undistortion,
     has_blank_pixels,
     plan_undistortion,
@@ -32,12 +31,13 @@ from anchorsfm.colmap.undistort import (
 )
 from anchorsfm.colmap.write import write_model
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
-from anchorsfm.export.photographs import Photographs
+from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.io.store import digest
 from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.scene.undistortion import UndistortConfig
 
 _VERSION = 1
 """Raise when pixels are made differently: earlier copies are then made again."""
@@ -47,7 +47,7 @@ _MUCH_CUT = 0.9
 
 def export_undistorted(
     entry: StoredModel,
-    photographs: Photographs,
+    photographs: ViewPhotographs,
     target: Path,
     folder: Path,
     config: UndistortConfig,
@@ -100,7 +100,7 @@ def _plan(entry: StoredModel, config: UndistortConfig, progress: Progress) -> li
     return plans
 
 
-def _keys(photographs: Photographs, plans: list[Undistortion], jpeg_quality: int, *, masked: bool) -> list[str]:
+def _keys(photographs: ViewPhotographs, plans: list[Undistortion], jpeg_quality: int, *, masked: bool) -> list[str]:
     cameras = photographs.images.camera_index.tolist()
     return [
         digest(_VERSION, photographs.state(view), plans[camera], jpeg_quality, masked, photographs.invert_masks)
@@ -111,7 +111,7 @@ def _keys(photographs: Photographs, plans: list[Undistortion], jpeg_quality: int
 class _Workshop:
     """Makes pictures in several threads; keeps the map of the last camera that more than one image shares."""
 
-    def __init__(self, photographs: Photographs, plans: list[Undistortion], jpeg_quality: int) -> None:
+    def __init__(self, photographs: ViewPhotographs, plans: list[Undistortion], jpeg_quality: int) -> None:
         self._photographs = photographs
         self._plans = plans
         self._jpeg_quality = jpeg_quality

@@ -8,6 +8,7 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.edit import without_points
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.settings import TYPICAL_FOCAL
 
 AUTO_MODELS = ("SIMPLE_RADIAL", "RADIAL", "OPENCV_FISHEYE")
 """From which "auto" takes the simplest that fits; a better one may be chosen when there are tracks."""
@@ -48,14 +49,14 @@ def start_cameras(
 ) -> tuple[Camera, ...]:
     """One camera per camera of the ImageSet with the median focal length of its images, as for `start_model`.
 
-    `focal_px` (image,) is in original pixels; cameras where it is NaN throughout get 1.1 times their long side. `grid`
+    `focal_px` (image,) is in original pixels; cameras where it is NaN throughout get a typical focal length. `grid`
     tells the distortion.
     """
     cameras = []
     for row in range(images.num_cameras):
         mine = images.camera_index == row
         seen = focal_px[mine][np.isfinite(focal_px[mine])]
-        focal = float(np.median(seen)) if len(seen) else 1.1 * float(images.size_wh[mine][0].max())
+        focal = float(np.median(seen)) if len(seen) else TYPICAL_FOCAL * float(images.size_wh[mine][0].max())
         image = int(np.flatnonzero(mine)[0])
         cameras.append(known.get(row) or start_camera(camera_model, focal, grid, images, image))
     return tuple(cameras)

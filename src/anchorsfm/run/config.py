@@ -38,7 +38,8 @@ class PipelineConfig(Settings):
     similarity: Path | None = None
     """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
     frontend: FrontendName = "classical"
-    """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
+    """What predicts depth and matches of a pair. classical: the embedded front end; mast3r: a trained network (see
+    --weights)."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
     """The embedded front end: no weights, no GPU."""
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
@@ -48,16 +49,16 @@ class PipelineConfig(Settings):
     align: AlignConfig = field(default_factory=AlignConfig)
     """Global alignment of all images."""
     mapper: MapperName = "align"
-    """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
-    incremental or global mapper on our matches."""
+    """What finds the poses. align: the global alignment; tracks: a good pair, then image after image; incremental,
+    global: COLMAP's mappers on our matches."""
     camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
-    """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
-    camera the simplest one that predicts observations held out of the adjustment."""
+    """COLMAP camera model: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE and others; auto: for
+    each camera the simplest one that predicts observations held out of the adjustment."""
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
-    keypoints of a detector."""
+    """Refine observations in the photographs at full size. auto: for matches on a network's grid, not for keypoints of
+    a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from anchorsfm.frontend.classical import cache
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.two_view import RelativePose
+from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
@@ -193,9 +194,8 @@ def unproject(depth: Float32[np.ndarray, "h w"], view: GridView) -> Float32[np.n
     """Points of all pixel centres in the frame of their camera."""
     height, width = depth.shape
     k = view.intrinsics
-    x = ((np.arange(width) + 0.5 - k[0, 2]) / k[0, 0]).astype(np.float32)
-    y = ((np.arange(height) + 0.5 - k[1, 2]) / k[1, 1]).astype(np.float32)
-    return np.stack([x * depth, y[:, None] * depth, depth], axis=-1)
+    x, y = (c.astype(np.float32) for c in plane_coordinates((width, height), (k[0, 0], k[1, 1]), k[:2, 2]))
+    return np.stack([x * depth, y * depth, depth], axis=-1)
 
 
 def _pointmaps(
