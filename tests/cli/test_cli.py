@@ -24,6 +24,13 @@ def finished(rendered, tmp_path_factory) -> Path:
     assert result.returncode == 0, result.stderr
     assert "5 of 5 images registered in 1 model" in result.stdout
     assert "peak MiB" in result.stdout
+    assert result.stdout.splitlines()[-4:] == [
+        f"model: {output / 'sparse' / '0'}",
+        f"cloud: {output / 'dense' / '0.ply'}",
+        f"report: {output / 'report.html'}",
+        f"next: anchorsfm view {output}",
+    ]
+    assert "fine alignment: loss " in result.stdout
     return output
 
 

@@ -11,7 +11,7 @@ from anchorsfm.cli.commands import COMMANDS
 from anchorsfm.cli.main import main
 from anchorsfm.cli.options import names_of, options_of
 from anchorsfm.cli.overview import SHORT_HELP
-from anchorsfm.cli.parsing import parse, print_all_options
+from anchorsfm.cli.parsing import _first_remark, parse, print_all_options
 from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.settings import plain, read_config
@@ -108,6 +108,7 @@ def test_helps_load_no_library_that_computes(arguments: list[str]) -> None:
         ("reconstruct x", "--output must be given"),
         ("reconstruct", "PHOTOS and --output must be given"),
         ("view", "MODEL must be given"),
+        ("view --port 99", "MODEL must be given"),
         ("evaluate a", "--truth must be given"),
         ("demo a b", "Unrecognized options: b"),
         ("export x --to ply undistrted", "--to undistrted: did you mean undistorted?"),
@@ -122,6 +123,17 @@ def test_what_is_not_understood_is_one_line(words: str, said: str, capsys, monke
         main(words.split())
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "╭─ Value error ─╮\n│ Error in   │\n│ this one   │\n│ ────── │\n│ help │\n╰──╯\n",
+        " Value error \n ------------ \n  Error in   \n  this one   \n  ------\n  help \n",
+    ],
+)
+def test_boxes_of_either_kind_are_read(box: str) -> None:
+    assert _first_remark(box) == "Error in this one"
 
 
 # --------------------------------------------------------------------------------------------- settings from a file

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import re
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -37,7 +36,8 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        problem = _missing(kind, arguments) or _first_remark(said.getvalue()).removesuffix(".")
+        problem = _first_remark(said.getvalue()).removesuffix(".")
+        problem = _missing(kind, arguments) if problem.startswith("Missing from") else problem
         raise InputError(f"{problem}; see anchorsfm {name} --help") from None
     return command
 
@@ -122,16 +122,14 @@ def _is_number(word: str, kind: Any = float) -> bool:
     return True
 
 
-def _missing(kind: type[Command], arguments: Sequence[str]) -> str | None:
-    """What must be given and is not, in words; None: nothing that can be told without parsing."""
+def _missing(kind: type[Command], arguments: Sequence[str]) -> str:
+    """What must be given and is not, in words, where tyro says that something is missing."""
     required = [option for option in options_of(kind) if option.default is dataclasses.MISSING]
     given = {word.partition("=")[0] for word in arguments}
-    missing = [
-        option.name.upper() if option.is_positional else option.name
-        for option in required
-        if (not arguments if option.is_positional else given.isdisjoint((option.name, *option.others)))
-    ]
-    return f"{' and '.join(missing)} must be given" if missing else None
+    named = [o.name for o in required if not o.is_positional and given.isdisjoint((o.name, *o.others))]
+    positional = [o.name.upper() for o in required if o.is_positional]
+    missing = named if named and arguments else [*positional, *named]
+    return f"{' and '.join(missing)} must be given"
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
@@ -146,11 +144,12 @@ def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
 
 
 def _first_remark(box: str) -> str:
-    """What tyro says first in the box of an error, on one line."""
+    """What tyro says in the box of an error below its title, up to a rule: on one line. Boxes may be of ASCII."""
     words: list[str] = []
     for line in box.splitlines()[1:]:
-        text = re.sub(r"^│\s?|\s*│$", "", line).strip()
-        if text.startswith(("─", "╰")):
+        text = line.strip("│| ")
+        is_rule = not text.strip("─-╭╮╰╯+ ")
+        if is_rule and words:
             break
-        words += text.split()
+        words += [] if is_rule else text.split()
     return " ".join(words)
