@@ -10,6 +10,7 @@ from anchorsfm.export.colmap import export_binary, export_text
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
 from anchorsfm.export.photographs import Photographs, open_photographs
+from anchorsfm.export.seeds import DenseSeeds, dense_seeds
 from anchorsfm.export.source import ExportModel, default_output, photograph_folder, read_models
 from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
@@ -27,10 +28,18 @@ ExportFormat = Literal[
 database: COLMAP's; tum and kitti: camera paths as text."""
 
 
+PointKind = Literal["sparse", "dense"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Settings):
     """Settings of an export."""
 
+    points: PointKind = "sparse"
+    """Points of the formats `undistorted` and `transforms`, from which trainers start: the triangulated ones, or with
+    `dense` those of the dense cloud too (undistorted) or instead (transforms)."""
+    max_dense: Annotated[int, Range(1, 100_000_000)] = 500_000
+    """Points of the dense cloud that are exported at most, chosen evenly at random; trainers keep all in memory."""
     images: Path | None = None
     """Folder that image names are relative to; known from report.json where the photographs have not moved."""
     masks: Path | None = None
@@ -101,11 +110,13 @@ def _export_one(
         case "colmap-text":
             export_text(entry, part, progress)
         case "undistorted":
-            photographs = _photographs(entry, folder, config)
-            return export_undistorted(entry, photographs, target, part, config.undistort, config.jpeg_quality, progress)
+            photographs, seeds = _photographs(entry, folder, config), _seeds(entry, config)
+            quality = config.jpeg_quality
+            return export_undistorted(entry, photographs, target, part, config.undistort, quality, progress, seeds)
         case "transforms":
             known = _photographs_if_known(entry, folder, config, target, progress)
-            return export_transforms(entry, known, target, part, config.jpeg_quality, progress)
+            seeds = _seeds(entry, config)
+            return export_transforms(entry, known, target, part, config.jpeg_quality, progress, seeds)
         case "ply":
             write_ply(part / "points.ply", entry.model.points, entry.model.rgb)
         case "glb":
@@ -117,6 +128,10 @@ def _export_one(
         case "kitti":
             export_kitti(entry, part)
     return []
+
+
+def _seeds(entry: ExportModel, config: ExportConfig) -> DenseSeeds | None:
+    return None if config.points == "sparse" else dense_seeds(entry, config.max_dense)
 
 
 def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> Photographs:
