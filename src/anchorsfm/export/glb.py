@@ -4,8 +4,9 @@ glTF's axes are x right, y up, z backward, for the world as for cameras. The wor
 about x, F = diag(1, -1, -1): as a rule a model lies as in one of its photographs, y down. So a camera's node has the
 matrix F [R | centre] F, with R and centre of world_from_cam in COLMAP's axes. Every view is a node with the name of its
 image that shows the frustum of its camera, and a camera of glTF below it, from which programs can look; views of one
-camera share both. Cameras of glTF have a vertical field of view and a ratio of sides only: no distortion, and the principal
-point in the middle. Edges of frusta are thin prisms, because viewers draw lines one pixel wide or not at all.
+camera share both. Cameras of glTF have a vertical field of view and a ratio of sides only: no distortion, and the
+principal point in the middle. Edges of frusta are thin prisms, because viewers draw lines one pixel wide or not at
+all.
 
 Colours of vertices are linear in glTF, those of photographs are not (sRGB, IEC 61966-2-1). The specification is at
 https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, sections 3.4 and 3.7.2.
