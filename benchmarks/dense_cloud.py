@@ -40,11 +40,12 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from anchorsfm.dense.cells import DenseCloud
+from anchorsfm.dense.cells import FusedCloud
 from anchorsfm.dense.cloud import fuse
 from anchorsfm.dense.maps import CleanView, DepthMaps
 from anchorsfm.dense.pinhole import grid_colours
 from anchorsfm.dense.views import DenseView, dense_view
+from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, transform
 from anchorsfm.io.store import Store
 from anchorsfm.pipeline import RunResult, reconstruct
@@ -52,7 +53,7 @@ from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, write_photographs
-from anchorsfm.synthetic.scenes import cast_pixels, pixel_centres, project, rays
+from anchorsfm.synthetic.scenes import cast_pixels, project, rays
 
 BACKGROUND = (46, 58, 82)
 MAX_COMPARED = 50_000
@@ -82,7 +83,7 @@ def fuse_now(maps: DepthMaps) -> tuple[np.ndarray, np.ndarray, float]:
             shares.append(float((clean.view.confidence > 0).mean()))
             yield clean
 
-    cloud: DenseCloud = fuse(watched(), maps.config, maps.origin)
+    cloud: FusedCloud = fuse(watched(), maps.config, maps.origin)
     return cloud.xyz, cloud.rgb, float(np.mean(shares))
 
 

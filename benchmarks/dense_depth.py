@@ -28,7 +28,7 @@ from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import SILENT
-from anchorsfm.stereo.pair import dense_depth, pair_geometry
+from anchorsfm.stereo.pair import dense_depth, stereo_pair
 from anchorsfm.stereo.sweep import GridView
 
 VARIANTS = {"fast": 2.0, "quality": 1.0}
@@ -123,7 +123,7 @@ def compare_true_cameras(
         for image, k in ((i, k_i), (j, k_j))
     ]
     start = time.process_time()
-    dense = dense_depth(pair_geometry(views[0], views[1], pose), depth / baseline, config)
+    dense = dense_depth(stereo_pair(views[0], views[1], pose), depth / baseline, config)
     spent = time.process_time() - start
     sides = [
         Sampled(i, dense.i.depth * baseline, dense.i.confidence),

@@ -33,7 +33,7 @@ FOCALS = (0.4, 0.9, 2, 3, 4, 6, 8, 10)
 FORMER_RANGE = (0.5 / (2 * np.tan(np.pi / 6)), 3.5 / (2 * np.tan(np.pi / 6)))
 NOISE = {"exact": OracleNoise.none(), "noisy": OracleNoise()}
 SCALES = (1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6)
-FORMER_UNITS = ReferenceCompat(no_units=True)
+FORMER_UNITS = ReferenceCompat(raw_units=True)
 
 
 def main() -> None:

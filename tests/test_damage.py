@@ -19,7 +19,7 @@ import pytest
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
-from anchorsfm.export import export
+from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.ply import PointCloud, read_ply
@@ -60,7 +60,7 @@ def small(model: Reconstruction) -> Reconstruction:
     """The model with few points: cases are many."""
     from dataclasses import replace
 
-    from anchorsfm.tracks.build import select_observations
+    from anchorsfm.scene.edit import select_observations
 
     tracks, old = select_observations(model.tracks, model.tracks.obs_point < 60)
     tracks = replace(tracks, obs_xy=tracks.obs_xy / 25)

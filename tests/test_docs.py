@@ -2,37 +2,21 @@
 
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from anchorsfm.cli import Command, main
+from anchorsfm.cli.commands import COMMANDS
+from anchorsfm.cli.options import names_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = [get_args(command)[1].name for command in get_args(Command)]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]")
 
 
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
-    """Long options of every command, from its help."""
-    import contextlib
-    import io
-    import os
-
-    found = {}
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "200"
-    try:
-        for command in COMMANDS:
-            text = io.StringIO()
-            with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
-                main([command, "--help"])
-            found[command] = set(OPTION.findall(text.getvalue()))
-    finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-    return found
+    """Long options of every command."""
+    return {name: {"--help", "--help-all", *names_of(kind)} for name, kind in COMMANDS.items()}
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
@@ -59,7 +43,7 @@ def test_commands_and_options_exist(path: Path, options: dict[str, set[str]]) ->
     text = path.read_text().replace("\\\n", " ")
     for line in re.findall(r"(?:^|`|&& |then )\s*(?:\.venv/bin/)?anchorsfm ([^`\n]*)", text, re.MULTILINE):
         command, *rest = line.split()
-        if command in ("--version", "--tyro-write-completion"):
+        if command in ("--version", "--help", "--tyro-write-completion"):
             continue
         assert command in options, f"{path.name}: anchorsfm {line}"
         wrong = set(OPTION.findall(" ".join(rest).split("#")[0])) - options[command]

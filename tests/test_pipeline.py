@@ -17,8 +17,9 @@ from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.two_view import verify
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.config import KnownConfig
-from anchorsfm.pipeline import RunResult, _frontend, reconstruct
+from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.predictions import chosen_frontend
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 
@@ -317,7 +318,7 @@ def test_known_intrinsics_alone_serve_every_mapper(tracks_run, rendered, tmp_pat
 
 def test_the_seed_reaches_the_robust_estimators():
     """Which random samples the verification of a pair draws is part of what its cache entry depends on."""
-    matching = [_frontend(PipelineConfig(seed=seed)).matching for seed in (0, 3)]
+    matching = [chosen_frontend(PipelineConfig(seed=seed)).matching for seed in (0, 3)]
     assert [m.seed for m in matching] == [0, 3]
     rng = np.random.default_rng(0)
     xy_i = rng.uniform(-500, 500, (60, 2))

@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command line in this process."""
     try:
         process.prepare()
-        from anchorsfm.cli import main as run
+        from anchorsfm.cli.main import main as run
     except Exception as error:
         from anchorsfm.io.memory import is_out_of_memory
 

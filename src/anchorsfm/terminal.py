@@ -38,6 +38,9 @@ class _Bars(Progress):
             self._bars.update(task, total=1, completed=1)
         self._bars.stop_task(task)
 
+    def note(self, message: str) -> None:
+        self._bars.console.print(message)
+
     def warn(self, message: str) -> None:
         self._bars.console.print(f"warning: {message}", style="yellow")
 
@@ -69,6 +72,9 @@ class _PlainLines(Progress):
     def _line(self, text: str) -> None:
         if not self._quiet:
             self._terminal.print(text)
+
+    def note(self, message: str) -> None:
+        self._line(message)
 
     def warn(self, message: str) -> None:
         self._terminal.print(f"warning: {message}")

@@ -607,12 +607,15 @@ def test_points_behind_a_camera_do_not_stop_the_solver(scene, observed):
 
 
 def test_iteration_limits_and_progress(observed):
-    seen = []
+    seen, notes = [], []
 
     class Watch(Progress):
         @contextmanager
         def stage(self, name, total):
             yield lambda n: seen.append((name, n))
+
+        def note(self, message):
+            notes.append(message)
 
     anchors = build_anchors(observed)
     tree = build_tree(observed.graph, anchors, "hclust-ward")
@@ -620,3 +623,8 @@ def test_iteration_limits_and_progress(observed):
     assert result.fine.status == result.coarse.status == SolverStatus.MAX_ITERATIONS
     assert len(result.fine.total) == 4 and len(result.coarse.total) == 3
     assert sum(n for name, n in seen if name == "fine alignment") == 4
+    stages = {"coarse alignment": result.coarse, "fine alignment": result.fine}
+    assert notes == [
+        f"{name}: loss {stage.total[0]:.4g} -> {stage.total[-1]:.4g} ({len(stage.total)} evaluations)"
+        for name, stage in stages.items()
+    ]

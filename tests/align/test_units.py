@@ -75,7 +75,7 @@ def test_predictions_in_any_unit_give_the_same_result(solver, power):
 def test_a_stage_that_gets_nowhere_does_not_say_converged(solver):
     """Every depth below the limit under which an observation is uninformative, as with tiny units before."""
     scene, observed = observed_at(1e-6)
-    config = AlignConfig(solver=solver, reference=ReferenceCompat(no_units=True), niter1=0, niter2=30)
+    config = AlignConfig(solver=solver, reference=ReferenceCompat(raw_units=True), niter1=0, niter2=30)
     known = {k: KnownImage(cam_from_world=scaled(scene.cam_from_world[k], 1e-6), freeze_pose=True) for k in range(4)}
     (result,) = align_scene(observed, config, known=known)
     assert result.fine.status in (SolverStatus.STALLED, SolverStatus.MAX_ITERATIONS)

@@ -170,8 +170,8 @@ def test_every_public_name_exists_and_is_typed():
 def test_no_adjust_is_an_option_of_the_command_line():
     import tyro
 
-    from anchorsfm.cli import Reconstruct
+    from anchorsfm.cli.reconstruct import Reconstruct
 
     command = tyro.cli(Reconstruct, args=["photos", "--output", "out", "--no-adjust"])
-    assert not command._settings().bundle_adjustment
-    assert tyro.cli(Reconstruct, args=["photos", "--output", "out"])._settings().bundle_adjustment
+    assert not command.configured().bundle_adjustment
+    assert tyro.cli(Reconstruct, args=["photos", "--output", "out"]).configured().bundle_adjustment

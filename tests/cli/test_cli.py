@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorsfm.cli import main
+from anchorsfm.cli.main import main
 from command import COMMAND, QUICK, anchorsfm, assert_one_clear_line
 from unix import full_disk, unix_only
 

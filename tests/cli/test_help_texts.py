@@ -1,15 +1,13 @@
 """The help of every setting can be understood without that of its neighbours."""
 
-import ast
 import dataclasses
-import inspect
 import re
 from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 
-from anchorsfm.export import ExportConfig
+from anchorsfm.cli.options import help_of
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
 from anchorsfm.run.config import PipelineConfig
 
@@ -18,14 +16,8 @@ LEANS_ON_OTHERS = re.compile(r"(Of|The same|It|Its|They|Their|Every how)\b|\.\.\
 
 def texts(config: type, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Dotted name and help of every setting of a configuration, those of nested ones included."""
-    statements = ast.parse(inspect.getsource(config)).body[0].body
-    help_of = {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in pairwise(statements)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
     for field in dataclasses.fields(config):
-        yield prefix + field.name, help_of.get(field.name, "")
+        yield prefix + field.name, help_of(config).get(field.name, "")
         nested = None if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(nested):
             yield from texts(type(nested), f"{prefix}{field.name}.")

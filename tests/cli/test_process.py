@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsfm.cli import _in_words
+from anchorsfm.cli.wording import in_words
 from anchorsfm.io.memory import amount_asked, is_out_of_memory
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
@@ -150,12 +150,12 @@ def test_memory_that_runs_out_names_the_stage_and_what_lowers_its_need(photograp
     def greedy(*_args, **_options):
         np.empty((1 << 40, 8))
 
-    monkeypatch.setattr("anchorsfm.pipeline.make_pairs", greedy)
+    monkeypatch.setattr("anchorsfm.run.predictions.make_pairs", greedy)
     with pytest.raises(
         OutOfMemoryError, match=r"stage 'features, matches' .*64\.0 TiB.*lower max_image_size or"
     ) as caught:
         reconstruct(photographs, tmp_path / "out", PipelineConfig(dense=False))
-    assert "lower --max-image-size or --classical.workers.num-workers, or use fewer" in _in_words(caught.value)
+    assert "lower --max-image-size or --classical.workers.num-workers, or use fewer" in in_words(caught.value)
 
 
 def test_memory_that_runs_out_while_a_photograph_is_read_does_not_skip_it(photographs, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from anchorsfm.align.config import AlignConfig
-from anchorsfm.cli import Reconstruct
+from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.colmap.meshing import poisson_mesh
 from anchorsfm.dense.cells import CellMerger
 from anchorsfm.dense.config import CloudConfig
@@ -500,7 +500,7 @@ def test_matching_continues_where_it_was_to_the_same_depth(run, tmp_path):
 def test_large_sets_get_a_cloud_only_if_it_is_asked_for(run, rendered, tmp_path, monkeypatch):
     _, output = run
     shutil.copytree(output, tmp_path / "out")
-    monkeypatch.setattr("anchorsfm.pipeline.MAX_IMAGES_BY_DEFAULT", 4)
+    monkeypatch.setattr("anchorsfm.run.checks.MAX_IMAGES_BY_DEFAULT", 4)
     result = reconstruct(rendered / "images", tmp_path / "out", settings())
     assert any("add --dense" in warning for warning in result.report.warnings)
     assert result.depth_maps == () and not (tmp_path / "out" / "dense").exists()
@@ -508,7 +508,7 @@ def test_large_sets_get_a_cloud_only_if_it_is_asked_for(run, rendered, tmp_path,
 
 def test_flags_of_the_command_line():
     def parsed(*flags) -> PipelineConfig:
-        return tyro.cli(Reconstruct, args=["photos", "-o", "out", *flags])._settings()
+        return tyro.cli(Reconstruct, args=["photos", "-o", "out", *flags]).configured()
 
     assert parsed().dense is None
     assert parsed("--dense").dense is True

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anchorsfm.export import ExportConfig, ExportFormat, export
+from anchorsfm.export.config import ExportConfig, ExportFormat
+from anchorsfm.export.run import export
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import to_json
 from anchorsfm.scene.errors import AnchorSfMError, InputError, StorageError

@@ -13,8 +13,9 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.models import read_reconstruction
 from anchorsfm.colmap.write import write_models
-from anchorsfm.export import ExportConfig, export
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.export.names import flat_names, without_spaces
+from anchorsfm.export.run import export
 from anchorsfm.export.source import ExportModel
 from anchorsfm.export.trajectories import timestamps
 from anchorsfm.export.transforms import nerfstudio_camera

@@ -11,12 +11,14 @@ from PIL import Image
 
 import anchorsfm.export.undistorted as undistorted_module
 from anchorsfm.colmap.cameras import normalised_from_pixels, project
-from anchorsfm.colmap.undistort import UndistortConfig, has_blank_pixels, plan_undistortion, source_map
+from anchorsfm.colmap.undistort import has_blank_pixels, plan_undistortion, source_map
 from anchorsfm.colmap.write import write_models
-from anchorsfm.export import ExportConfig, export
+from anchorsfm.export.config import ExportConfig
+from anchorsfm.export.run import export
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import Progress, RecordingProgress
 from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.undistortion import UndistortConfig
 from anchorsfm.synthetic import LensConfig, render_image
 from dataset_readers import View, read_graphdeco, read_gsplat, read_nerfstudio_colmap
 from export_scene import BARREL, FISHEYE, PINCUSHION, ExportScene, undistorted_by_opencv, write_export_scene

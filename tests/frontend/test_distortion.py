@@ -108,7 +108,7 @@ def synthetic_matches(
     noise_px: float = 0.3,
     translation: float = 0.6,
     outliers: float = 0.2,
-) -> lens.PairMatches:
+) -> lens.LensMatches:
     """Matches of random points through two cameras with the same lens, in centred coordinates of 4:3 photographs."""
     size_wh, focal = np.array([1024, 768]), 600.0
     distortion = one_image(coefficient, size_wh)
@@ -123,7 +123,7 @@ def synthetic_matches(
     xy_i, xy_j = (xy[seen] + noise_px * rng.standard_normal((int(seen.sum()), 2)) - size_wh / 2 for xy in ends)
     wrong = rng.uniform(size=len(xy_j)) < outliers
     xy_j[wrong] = rng.uniform(-0.5, 0.5, (int(wrong.sum()), 2)) * size_wh
-    return lens.PairMatches(xy_i=xy_i, xy_j=xy_j)
+    return lens.LensMatches(xy_i=xy_i, xy_j=xy_j)
 
 
 @pytest.mark.parametrize("coefficient", [(-0.6, -0.09), (-0.25, 0.0), (-0.1, 0.0), (0.15, 0.0)])
@@ -142,7 +142,7 @@ def test_undistorted_photographs_stay_exactly_undistorted(options):
     pairs = [synthetic_matches(rng, (0.0, 0.0), **options) for _ in range(4)]
     assert (lens.estimate_distortion(pairs, 640.0, CONFIG) == 0).all()
     rng = np.random.default_rng(3)
-    chance = [lens.PairMatches(xy_i=rng.uniform(-400, 400, (200, 2)), xy_j=rng.uniform(-400, 400, (200, 2)))] * 3
+    chance = [lens.LensMatches(xy_i=rng.uniform(-400, 400, (200, 2)), xy_j=rng.uniform(-400, 400, (200, 2)))] * 3
     assert (lens.estimate_distortion(chance, 640.0, CONFIG) == 0).all(), "no geometry at all"
 
 

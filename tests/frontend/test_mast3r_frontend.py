@@ -406,7 +406,7 @@ def test_a_device_that_is_not_there(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert devices.resolve_device("auto") == torch.device("cpu")
-    with pytest.raises(InputError, match=rf"--mast3r\.device {kind}: .* use --mast3r\.device auto"):
+    with pytest.raises(InputError, match=rf"--device {kind}: .* use --device auto"):
         open_frontend(photos_folder, weights["mast3r"], device=kind)
 
 

@@ -21,7 +21,7 @@ from tiny_network import MAST3R, write_weights
 def test_exact_pointmaps_and_descriptors_become_an_exact_model(tmp_path, monkeypatch):
     scene = make_scene(SceneConfig(num_images=5, size_wh=(640, 480), arc_deg=50.0, seed=3))
     truth = read_poses(write_photographs(scene, tmp_path / "photos"))
-    monkeypatch.setattr(pipeline, "_frontend", lambda _config: ExactNetwork(scene, shrink=2))
+    monkeypatch.setattr(pipeline, "chosen_frontend", lambda _config: ExactNetwork(scene, shrink=2))
     settings = PipelineConfig(dense=False)
     result = reconstruct(tmp_path / "photos" / "images", tmp_path / "out", settings)
     assert result.report.num_registered == 5

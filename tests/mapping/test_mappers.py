@@ -14,12 +14,11 @@ from anchorsfm.colmap.mappers import MapperOptions, _interruptible, _largest_fir
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.mapping.initial_pair import PairConfig, initial_pairs
+from anchorsfm.scene.edit import with_points, without_view
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.edit import remove_view
-from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
 from point_scene import make_point_scene, project_pinhole
 from unix import unix_only
@@ -249,9 +248,9 @@ def test_an_image_of_two_models_stays_in_the_larger_one():
     ).models
     first, second = full, full
     for image in (5, 6, 7):
-        first = remove_view(first, first.image.tolist().index(image))
+        first = without_view(first, first.image.tolist().index(image))
     for image in (0, 1, 2, 3):
-        second = remove_view(second, second.image.tolist().index(image))
+        second = without_view(second, second.image.tolist().index(image))
     names = [f"{k}.jpg" for k in range(8)]
     keypoints = []
     models = {0: to_pycolmap(second, names), 1: to_pycolmap(first, names)}
@@ -328,7 +327,7 @@ def test_a_missing_image_is_registered_against_the_points():
     index = np.array([0, 0, 0, 1, 0, 0, 0, 2])
     cameras = (CAMERA, CAMERA, replace(CAMERA, params=(1503.0, 800.0, 600.0, 0.0)))
     (full,) = map_tracks(tracks, cameras, index, FromScratchConfig(), working_scale=np.ones(8)).models
-    part = remove_view(remove_view(full, 7), 3)
+    part = without_view(without_view(full, 7), 3)
     used = np.unique(part.camera_index)
     part = replace(part, cameras=tuple(part.cameras[c] for c in used), camera_index=np.zeros(6, np.int64))
     registration = register_missing(
@@ -351,7 +350,7 @@ def test_an_image_that_does_not_fit_is_refused_with_numbers():
     scene = make_point_scene(6, 300)
     tracks = build_tracks(scene.matches, 6)
     (full,) = map_tracks(tracks, (CAMERA,), np.zeros(6, np.int64), FromScratchConfig(), working_scale=np.ones(6)).models
-    part = remove_view(full, 5)
+    part = without_view(full, 5)
     xy = tracks.obs_xy.copy()
     wrong = tracks.obs_image == 5
     xy[wrong] = np.random.default_rng(0).uniform([0, 0], [1600, 1200], (int(wrong.sum()), 2))

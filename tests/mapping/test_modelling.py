@@ -13,12 +13,12 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
+from anchorsfm.scene.edit import without_view
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, refine_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from point_scene import PointScene, make_lens_scene, make_point_scene, perturb
 
@@ -136,7 +136,7 @@ def given(scene: PointScene) -> MapperInput:
     return MapperInput(
         images=images,
         cameras=scene.model.cameras,
-        given=np.zeros(1, bool),
+        known_camera=np.zeros(1, bool),
         matches=scene.matches,
         tracks=build_tracks(scene.matches, NUM),
         working_scale=SCALE,
@@ -145,7 +145,7 @@ def given(scene: PointScene) -> MapperInput:
 
 def without(model: Reconstruction, *images: int) -> Reconstruction:
     for image in images:
-        model = remove_view(model, model.image.tolist().index(image))
+        model = without_view(model, model.image.tolist().index(image))
     return model
 
 

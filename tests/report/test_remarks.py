@@ -7,13 +7,13 @@ import pytest
 
 from anchorsfm.colmap.bundle import BundleOptions, Held
 from anchorsfm.report.remarks import model_remarks
+from anchorsfm.scene.edit import select_observations, with_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.synthetic import SceneConfig, image_set, make_scene
 from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.build import KeypointMatches, select_observations
+from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.degeneracy import pairs_without_motion
-from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.uncertainty import Deviations, ModelUncertainty
 from point_scene import make_lens_scene
 

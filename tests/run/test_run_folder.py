@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from anchorsfm.demo import run_demo
-from anchorsfm.export import export
+from anchorsfm.export.run import export
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.owned import OwnedFolder, is_ours
 from anchorsfm.pipeline import reconstruct

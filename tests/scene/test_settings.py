@@ -11,23 +11,26 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from anchorsfm import cli
+import anchorsfm
 from anchorsfm.align.config import AlignConfig, ReferenceCompat, Solver
-from anchorsfm.export import ExportConfig
+from anchorsfm.cli.commands import COMMANDS
+from anchorsfm.cli.view import View
+from anchorsfm.cli.wording import in_words
+from anchorsfm.export.config import ExportConfig
 from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, FrontendName
 from anchorsfm.frontend.classical.config import DenseConfig, MatchingConfig
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.incremental import FromScratchConfig
-from anchorsfm.pipeline import _frontend, reconstruct
+from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.predictions import chosen_frontend
 from anchorsfm.scene.errors import InputError, SettingError
 from anchorsfm.scene.settings import Constraint, OneOf, Range, Settings, parts_of, place_of
 from anchorsfm.synthetic import SceneConfig
 from anchorsfm.synthetic.scenes import LensConfig
 
-COMMANDS = [get_args(kind)[0] for kind in get_args(cli.Command)]
-ROOTS = [PipelineConfig, ExportConfig, SceneConfig, LensConfig, FromScratchConfig, *COMMANDS]
+ROOTS = [PipelineConfig, ExportConfig, SceneConfig, LensConfig, FromScratchConfig, *COMMANDS.values()]
 REQUIRED = {
     "photos": (Path("a"),), "output": Path("b"), "model": Path("c"), "truth": Path("d"), "to": ("ply",),
 }  # fmt: skip
@@ -211,20 +214,20 @@ def test_the_command_line_names_flags() -> None:
     assert place_of(MatchingConfig, PipelineConfig) == ("classical", "matching")
     with pytest.raises(SettingError) as raised:
         MatchingConfig(max_ratio=1.5)
-    assert cli._in_words(raised.value) == "--classical.matching.max-ratio 1.5: must be from 0.1 to 1"
+    assert in_words(raised.value) == "--classical.matching.max-ratio 1.5: must be from 0.1 to 1"
     with pytest.raises(SettingError) as raised:
-        made(cli.View, port=0)
-    assert cli._in_words(raised.value) == "--port 0: must be from 1 to 65 535"
+        made(View, port=0)
+    assert in_words(raised.value) == "--port 0: must be from 1 to 65 535"
     with pytest.raises(SettingError) as raised:
         ExportConfig(jpeg_quality=101)
-    assert cli._in_words(raised.value) == "--jpeg-quality 101: must be from 1 to 100"
+    assert in_words(raised.value) == "--jpeg-quality 101: must be from 1 to 100"
 
 
 # ------------------------------------------------------------------------------------------- settings without effect
 
 
 def test_every_setting_is_read_somewhere() -> None:
-    source = "\n".join(path.read_text() for path in Path(cli.__file__).parent.rglob("*.py"))
+    source = "\n".join(path.read_text() for path in Path(anchorsfm.__file__).parent.rglob("*.py"))
     unread = [f"{kind.__name__}.{name}" for kind, name in FIELDS if not re.search(rf"\.{name}\b", source)]
     assert not unread
 
@@ -246,19 +249,19 @@ def changed(config: Any) -> Any:
 def test_what_the_front_end_is_told_reaches_it() -> None:
     """The run fills in what was left open, and overrides nothing that was set."""
     ours = changed(ClassicalFrontend())
-    assert _frontend(PipelineConfig(classical=ours, seed=3, max_image_size=500)) == ours
-    left_open = _frontend(PipelineConfig(seed=3, max_image_size=500))
+    assert chosen_frontend(PipelineConfig(classical=ours, seed=3, max_image_size=500)) == ours
+    left_open = chosen_frontend(PipelineConfig(seed=3, max_image_size=500))
     assert (left_open.matching.seed, left_open.features.max_image_size) == (3, 500)
     own = ClassicalFrontend(features=FeatureConfig(max_image_size=640), matching=MatchingConfig(seed=0))
-    assert _frontend(PipelineConfig(classical=own, seed=3)) == own
+    assert chosen_frontend(PipelineConfig(classical=own, seed=3)) == own
 
 
 def test_front_ends_are_chosen_by_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert get_args(FrontendName) == tuple(FRONTENDS)
     for name, kind in FRONTENDS.items():
-        assert isinstance(_frontend(PipelineConfig(frontend=name)), kind)
+        assert isinstance(chosen_frontend(PipelineConfig(frontend=name)), kind)
     monkeypatch.setitem(FRONTENDS, "mast3r", ClassicalFrontend)
-    assert isinstance(_frontend(PipelineConfig(frontend="mast3r")), ClassicalFrontend)
+    assert isinstance(chosen_frontend(PipelineConfig(frontend="mast3r")), ClassicalFrontend)
 
 
 def test_a_focal_length_in_other_units_is_refused(rendered: Path, tmp_path: Path) -> None:

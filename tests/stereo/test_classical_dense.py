@@ -7,8 +7,8 @@ from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.predictor import dense_matches
 from anchorsfm.stereo import aggregation as sgm
 from anchorsfm.stereo import confidence as checks
-from anchorsfm.stereo.pair import dense_depth, pair_geometry
-from anchorsfm.stereo.refine import refine
+from anchorsfm.stereo.pair import dense_depth, stereo_pair
+from anchorsfm.stereo.subplane import refine_below_planes
 from anchorsfm.stereo.sweep import GridView, choose_planes, epipolar, sample, sweep, warp
 from classical_scene import View, pose_between, render
 
@@ -29,7 +29,7 @@ def _scene(left: View = LEFT, right: View = RIGHT):
     pose[:, 3] /= length
     rows = np.random.default_rng(0).integers(0, depth_i.size, 400)
     matches = np.stack([depth_i.ravel()[rows], depth_j.ravel()[rows % depth_j.size]], axis=1) / length
-    return pair_geometry(view_i, view_j, pose), pose, depth_i / length, depth_j / length, matches
+    return stereo_pair(view_i, view_j, pose), pose, depth_i / length, depth_j / length, matches
 
 
 def _naive_path(cost, penalty, reverse):
@@ -139,7 +139,7 @@ def test_refinement_brings_depth_below_the_plane_distance():
     config = DenseConfig(plane_step_px=2.0)
     planes = choose_planes(geometry.view_i, geometry.to_j, matches[:, 0], config)
     swept, correlation = sweep(geometry.view_i, geometry.view_j, geometry.to_j, planes, config)
-    better, _ = refine(geometry.view_i, geometry.view_j, geometry.to_j, swept, correlation, config)
+    better, _ = refine_below_planes(geometry.view_i, geometry.view_j, geometry.to_j, swept, correlation, config)
     good = correlation > 0.9
     errors = [np.median(np.abs(r * depth_i - 1)[good]) for r in (swept, better)]
     assert errors[1] < 0.4 * errors[0]
@@ -177,7 +177,7 @@ def test_forward_motion_gives_depth_away_from_the_epipole():
 def test_black_image_is_not_trusted():
     geometry, pose, _, _, matches = _scene()
     black = GridView(grey=np.zeros_like(geometry.view_j.grey), focal_xy=geometry.view_j.focal_xy)
-    dense = dense_depth(pair_geometry(geometry.view_i, black, pose), matches, DenseConfig())
+    dense = dense_depth(stereo_pair(geometry.view_i, black, pose), matches, DenseConfig())
     assert (dense.i.confidence == 1).all() and (dense.j.confidence == 1).all()
     assert np.isfinite(dense.i.depth).all()
 

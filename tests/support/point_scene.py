@@ -7,8 +7,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.cameras import project
+from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
-from anchorsfm.tracks.build import KeypointMatches, select_observations
+from anchorsfm.tracks.build import KeypointMatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,8 @@ def make_point_scene(
     wrong = rng.random(len(image_i)) < outliers
     xy_j = np.where(wrong[:, None], rng.uniform([0, 0], [1600, 1200], xy_j.shape), xy_j)
     confidence = np.where(wrong, 5.0, 10.0)
+    from anchorsfm.scene.edit import with_points
     from anchorsfm.tracks.build import build_tracks
-    from anchorsfm.tracks.points import with_points
 
     exact = KeypointMatches(image_i=image_i, image_j=image_j, xy_i=xy_i, xy_j=xy_j, confidence=confidence)
     empty = Reconstruction(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.frontend.base import Frontend, PairPredictor
+from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, transform
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.store import Store
@@ -29,7 +30,7 @@ from anchorsfm.synthetic import (
     write_photographs,
 )
 from anchorsfm.synthetic.oracle import SyntheticPredictor
-from anchorsfm.synthetic.scenes import cast_pixels, pixel_centres, project, rays
+from anchorsfm.synthetic.scenes import cast_pixels, project, rays
 from anchorsfm.synthetic.solids import Solids, cast
 
 SMALL = SceneConfig(num_images=4, size_wh=(320, 240), arc_deg=30.0)

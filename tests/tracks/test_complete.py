@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from anchorsfm.scene.edit import select_observations, with_points
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
-from anchorsfm.tracks.build import KeypointMatches, build_tracks, select_observations
+from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.complete import complete_and_merge
-from anchorsfm.tracks.points import triangulate_model, with_points
+from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import all_matches, make_lens_scene, make_point_scene
 

@@ -9,11 +9,12 @@ from PIL import Image
 
 import coarse_scene
 from anchorsfm.io.images import load_grey
+from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Tracks
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
-from anchorsfm.tracks.build import build_tracks, select_observations
+from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.patches import StepLimits, Warps, _linearise, align_patches, cut_templates, grey_pyramid
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction

@@ -8,13 +8,13 @@ import pytest
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
+from anchorsfm.scene.edit import without_view
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.tracks.adjust import refine_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.edit import remove_view
 from anchorsfm.tracks.points import drop_unseen
 from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import make_point_scene, perturb
@@ -192,7 +192,7 @@ def test_written_model_reads_back(tmp_path):
     pycolmap = pytest.importorskip("pycolmap")
     scene = make_point_scene(num_points=300)
     model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
-    model = remove_view(model, 2)
+    model = without_view(model, 2)
     names = [f"folder/{k}.jpg" for k in range(8)]
     write_models(tmp_path / "sparse", [model, model], names)
     assert sorted(p.name for p in (tmp_path / "sparse").iterdir()) == ["0", "1"]
@@ -212,7 +212,7 @@ def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays
     scene = make_point_scene(num_points=300)
     model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
     names = [f"{k}.jpg" for k in range(8)]
-    write_models(tmp_path / "sparse", [remove_view(model, 0)], names)
+    write_models(tmp_path / "sparse", [without_view(model, 0)], names)
     before = (tmp_path / "sparse" / "0" / "images.bin").read_bytes()
     # COLMAP's writer is cut short without an error
     with full_disk(5_000), pytest.raises(StorageError, match="disk is full"):

@@ -11,13 +11,12 @@ from anchorsfm.colmap.cameras import project
 from anchorsfm.colmap.covariance import intrinsics_covariances
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.report import report_uncertainty
+from anchorsfm.scene.edit import select_observations, with_points
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.synthetic import GroundConfig, SceneConfig, make_scene
 from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.lens import LensChoice, LensTrial
 from anchorsfm.tracks.linearised import gauge_directions
-from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.residuals import loss_scale_px, residual_variance_px2
 from anchorsfm.tracks.uncertainty import ModelUncertainty, _stands_out, estimate_uncertainty
 from point_scene import make_lens_scene

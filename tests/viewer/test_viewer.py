@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.geometry.upright import up_direction
+from anchorsfm.io.colours import linear_light
 from anchorsfm.io.ply import read_ply, write_ply
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -27,7 +28,7 @@ from anchorsfm.viewer.clouds import (
     sparse_cloud,
     thin,
 )
-from anchorsfm.viewer.colours import format_number, legend_html, linear_light, model_colours, scale_colours
+from anchorsfm.viewer.colours import format_number, legend_html, model_colours, scale_colours
 from anchorsfm.viewer.frame import SCENE_RADIUS, look_through, overview, shown_frame
 from anchorsfm.viewer.frusta import corners, half_picture, make_frusta, outline_colours, outlines, spread
 from anchorsfm.viewer.photographs import Photograph, Photographs

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Annotated
 
+import tyro.conf
+
 from anchorsfm.observe.config import KINEMATIC_MODES
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Settings, Threads
@@ -80,9 +82,9 @@ class ReferenceCompat(Settings):
     """Clip projected pixels to [-1000, 2000] whatever the image size."""
     last_state: bool = False
     """Return the state of the last iteration, hand on the one after its step, and never stop early."""
-    no_units: bool = False
+    raw_units: bool = False
     """Work in the units of the front end and of known poses, on which losses and limits then depend."""
-    no_priors: bool = False
+    omit_priors: bool = False
     """Leave out the priors on principal points and depths."""
 
     @staticmethod
@@ -94,8 +96,8 @@ class ReferenceCompat(Settings):
             repeated_shared_steps=True,
             fixed_pixel_clip=True,
             last_state=True,
-            no_units=True,
-            no_priors=True,
+            raw_units=True,
+            omit_priors=True,
         )
 
 
@@ -108,7 +110,7 @@ class AlignConfig(Settings):
     niter2 limit the iterations of either."""
     compiled: bool = True
     """Use compiled kernels in the second-order solver where numba is installed (`pip install anchorsfm[fast]`)."""
-    device: Annotated[str, Parsed(check_device)] = "cpu"
+    device: Annotated[str, Parsed(check_device), tyro.conf.Suppress] = "cpu"
     """Torch device on which the second-order solver sums over matches; compiled kernels are used on "cpu" only."""
     pp_prior: Annotated[float, Range(0, 1_000_000)] = 3.0
     """Strength k of the prior on principal points: an offset of x longer sides from the image centre costs k x^2 / 2;

@@ -31,7 +31,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from anchorsfm.align.losses import offset_of
+from anchorsfm.align.losses import CLIP_SIDES, FIXED_CLIP_PX, offset_of
 from anchorsfm.align.rows import SortedRows
 from anchorsfm.align.state import Constants, State
 
@@ -41,6 +41,19 @@ OF_SOURCE = (6, 7, 8)
 """Local unknowns that differ from pair to pair, and those of the intrinsics of the source."""
 NUM_NODE = 10
 """Unknowns of a node: rotation (3), shift (3), log size; log focal, principal point (2)."""
+
+
+# Columns of `Point.pairs`, what the observations of a directed pair share:
+ROTATION, SHIFT = slice(0, 9), slice(9, 12)
+"""R, row by row, and T."""
+FOCAL, CENTRE = 12, slice(13, 15)
+"""f_t and c_t, of terms whose residuals are pixels."""
+UNIT, SIZE = 12, 13
+"""n and e^sigma_t, of the others."""
+SOURCE_INVERSE_FOCAL, SOURCE_CENTRE, FOCAL_RATIO = 15, slice(16, 18), 18
+"""1 / f_s, c_s and f0 / f_s."""
+LOWEST, HIGHEST = slice(19, 21), slice(21, 23)
+"""Pixels (x, y) that projections are clipped to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +82,7 @@ class Point:
     """Where sums are evaluated: what observations depend on, for all terms."""
 
     pairs: tuple[Float[np.ndarray, "_ 23"], ...]
-    """Per term: R, T, f_t, c_t, 1 / f_s, c_s, f0 / f_s, lowest and highest pixel of every directed pair."""
+    """Per term and directed pair: see `ROTATION` and the columns after it."""
     depth: Float[np.ndarray, "anchor"]
     kappa: Float[np.ndarray, "anchor"]
     robust: tuple[tuple[float, float, float], ...]
@@ -106,6 +119,9 @@ class DepthSums:
 @runtime_checkable
 class Sums(Protocol):
     """One way of computing the sums. Weights of the last linearisation are kept, for back-substitution."""
+
+    name: str
+    """As the history of the solver says it."""
 
     def source_block(self, view: int, point: Point, coupled: bool) -> SourceBlock: ...
 
@@ -144,14 +160,17 @@ def _pair_constants(state: State, term: Term, constants: Constants, fixed_clip: 
     rotation, shift = relative_pose(state, s, t)
     focal, pp = constants.focal(state), constants.principal_point_px(state)
     side = constants.size[t].max(axis=1, initial=0.0)
-    low, high = (np.full(len(s), -1000.0), np.full(len(s), 2000.0)) if fixed_clip else (-2 * side, 4 * side)
+    low, high = (np.full(len(s), bound) for bound in FIXED_CLIP_PX) if fixed_clip else (k * side for k in CLIP_SIDES)
+    constant = np.zeros((len(s), 23))
+    constant[:, ROTATION], constant[:, SHIFT] = rotation.reshape(-1, 9), shift
     if term.projected:
-        target = np.column_stack([focal[t], pp[t]])
+        constant[:, FOCAL], constant[:, CENTRE] = focal[t], pp[t]
     else:
-        size = np.ones(len(t)) if term.unscaled else np.exp(state.log_size[t])
-        target = np.column_stack([np.full(len(t), term.unit), size, np.zeros(len(t))])
-    source = np.column_stack([1 / focal[s], pp[s], constants.base_focal[s] / focal[s]])
-    return np.column_stack([rotation.reshape(-1, 9), shift, target, source, low, low, high, high])
+        constant[:, UNIT], constant[:, SIZE] = term.unit, 1.0 if term.unscaled else np.exp(state.log_size[t])
+    constant[:, SOURCE_INVERSE_FOCAL], constant[:, SOURCE_CENTRE] = 1 / focal[s], pp[s]
+    constant[:, FOCAL_RATIO] = constants.base_focal[s] / focal[s]
+    constant[:, LOWEST], constant[:, HIGHEST] = low[:, None], high[:, None]
+    return constant
 
 
 def local_maps(

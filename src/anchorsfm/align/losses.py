@@ -28,6 +28,11 @@ SLAB = 128
 """Chunks handled at a time: with 256 slots an array of a slab is 128 KiB in float32."""
 MIN_PROJECTION_DEPTH = 1e-3
 
+CLIP_SIDES = (-2, 4)
+"""Lowest and highest pixel that a projection is clipped to, as multiples of the image's longer side."""
+FIXED_CLIP_PX = (-1000.0, 2000.0)
+"""The same where it is not to depend on the image's size."""
+
 
 def offset_of(gamma: float) -> float:
     """b such that the slope of (d + b)^gamma - b^gamma at d = 0 is 1."""

@@ -53,13 +53,13 @@ def make_priors(total: float, typical: float, layout: Layout, config: AlignConfi
     prior.
     """
     size, camera = layout.size.double().numpy(), layout.camera.numpy()
-    strength = 0.0 if config.reference.no_priors else config.pp_prior
+    strength = 0.0 if config.reference.omit_priors else config.pp_prior
     weight = np.zeros((int(camera.max()) + 1, 2))
     weight[camera] = strength * total / len(size) * (size / size.max(axis=1, keepdims=True)) ** 2
     sigma = depth_sigma if depth_sigma > 0 else UNINFORMED_SIGMA
     return Priors(
         principal_point_weight=weight,
-        depth_weight=typical / 2 / (UNINFORMED_SIGMA if config.reference.no_priors else sigma) ** 2,
+        depth_weight=typical / 2 / (UNINFORMED_SIGMA if config.reference.omit_priors else sigma) ** 2,
         total=total,
     )
 

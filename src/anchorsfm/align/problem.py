@@ -14,6 +14,8 @@ from torch import Tensor
 
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.losses import (
+    CLIP_SIDES,
+    FIXED_CLIP_PX,
     PixelClip,
     RayChunks,
     RobustLoss,
@@ -261,7 +263,7 @@ class FineObjective:
         self._clip = _pixel_clip(layout.size.index_select(0, self._pairs[1]), config.reference.fixed_pixel_clip)
         total, typical = observations.total_weight(config.loss_dust3r_w), observations.typical_weight
         priors = make_priors(total, typical, layout, config, config.depth_prior)
-        on_depths = config.depth_prior > 0 and not config.reference.no_priors
+        on_depths = config.depth_prior > 0 and not config.reference.omit_priors
         self._prior = PriorLoss(priors, layout, start_core if on_depths else None)
 
     def __call__(self, variables: Variables) -> Losses:
@@ -310,11 +312,11 @@ def _views_of(rows: DirectedObservations, count: int) -> tuple[Int[Tensor, "pair
 
 
 def _pixel_clip(size: Float[Tensor, "pair 2"], fixed: bool) -> PixelClip:
-    """Far outside the image a projection says no more than that: [-2, 4] x the longer side, or [-1000, 2000] px."""
+    """Far outside the image a projection says no more than that."""
     if fixed:
-        return PixelClip(torch.full_like(size, -1000.0), torch.full_like(size, 2000.0))
+        return PixelClip(*(torch.full_like(size, bound) for bound in FIXED_CLIP_PX))
     side = size.max(dim=1, keepdim=True).values.expand(-1, 2) if len(size) else size
-    return PixelClip((-2 * side).contiguous(), (4 * side).contiguous())
+    return PixelClip(*((k * side).contiguous() for k in CLIP_SIDES))
 
 
 class UnitPoints:

@@ -85,7 +85,7 @@ def prepare(
     require_finite("alignment", "what it starts from", graph.xy_i, graph.xy_j, graph.confidence)
     require_finite("alignment", "what it starts from", graph.fallback.xyz, graph.fallback.confidence)
     require_finite("alignment", "what it starts from", anchors.depth, anchors.depth_ratio_i, anchors.depth_ratio_j)
-    units = Units.none() if config.reference.no_units else find_units(anchors, known)
+    units = Units.none() if config.reference.raw_units else find_units(anchors, known)
     scaled = replace(scene, graph=units.of_graph(scene.graph))
     with _threads(config.num_threads):
         problem = build_problem(
@@ -97,7 +97,7 @@ def prepare(
 def coarse_stage(prepared: PreparedAlignment, progress: Progress = SILENT) -> SolverResult:
     """Poses and sizes from matched 3D points."""
     with _threads(prepared.config.num_threads):
-        return _checked("coarse alignment", _coarse_stage(prepared.problem, prepared.config, progress))
+        return _checked("coarse alignment", _coarse_stage(prepared.problem, prepared.config, progress), progress)
 
 
 def fine_stage(prepared: PreparedAlignment, coarse: SolverResult, progress: Progress = SILENT) -> SolverResult:
@@ -105,7 +105,7 @@ def fine_stage(prepared: PreparedAlignment, coarse: SolverResult, progress: Prog
     config = prepared.config
     start = coarse.stepped if config.reference.last_state else coarse.state
     with _threads(config.num_threads):
-        return _checked("fine alignment", _fine_stage(prepared.problem, start, config, progress))
+        return _checked("fine alignment", _fine_stage(prepared.problem, start, config, progress), progress)
 
 
 def finish(prepared: PreparedAlignment, coarse: SolverResult, fine: SolverResult) -> AlignmentResult:
@@ -131,10 +131,14 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _checked(stage: str, result: SolverResult) -> SolverResult:
+def _checked(stage: str, result: SolverResult, progress: Progress) -> SolverResult:
+    """The result, if its loss is finite, which is reported."""
     if result.history.status == SolverStatus.NON_FINITE:
         iteration = len(result.history.total)
         raise NonFiniteError(f"{stage}: the loss is not finite at iteration {iteration}; please report this")
+    losses = result.history.total
+    if len(losses):
+        progress.note(f"{stage}: loss {losses[0]:.4g} -> {losses[-1]:.4g} ({len(losses)} evaluations)")
     return result
 
 

@@ -16,7 +16,7 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.config import GraphConfig
-from anchorsfm.observe.graph import ObservedScene, select_component
+from anchorsfm.observe.graph import ObservedScene, components
 from anchorsfm.observe.tree import build_tree
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
@@ -93,24 +93,35 @@ def align_scene(
     camera_index: Int[np.ndarray, "image"] | None = None,
     long_side_px: Float[np.ndarray, "image"] | None = None,
     known: Mapping[int, KnownImage] | None = None,
+    store: Store | None = None,
+    predictions: str = "",
     progress: Progress = SILENT,
 ) -> tuple[AlignmentResult, ...]:
-    """Align every connected component of a condensed scene, the largest first; arguments as for `align`."""
+    """Align every connected component of a condensed scene, the largest first; other arguments as for `align`.
+
+    `store`: where the result of each component is kept; None: nowhere. `predictions`: digest of what the scene was
+    condensed from, which the store tells scenes apart by.
+    """
     config = config or AlignConfig()
-    _check_indices(known or {}, scene.graph.num_images)
+    known = known or {}
+    _check_indices(known, scene.graph.num_images)
     results = []
-    for component in range(int(scene.graph.component.max(initial=-1)) + 1):
-        part = select_component(scene, component)
-        results.append(
-            align_component(
-                part,
-                config,
-                camera_index=None if camera_index is None else camera_index[part.image],
-                long_side_px=None if long_side_px is None else long_side_px[part.image],
-                known=[(known or {}).get(image) for image in part.image.tolist()],
-                progress=progress,
-            )
+    for part in components(scene):
+        cameras = None if camera_index is None else camera_index[part.image]
+        side = None if long_side_px is None else long_side_px[part.image]
+        given = [known.get(image) for image in part.image.tolist()]
+        align_part = partial(
+            align_component, part, config, camera_index=cameras, long_side_px=side, known=given, progress=progress
         )
+        if store is None:
+            results.append(align_part())
+            continue
+        key = digest("alignment", predictions, scene.config, config, part.image, cameras, side, given)
+        arrays = store.load("alignment", key)
+        if arrays is None:
+            arrays = to_arrays(align_part())
+            store.save("alignment", key, arrays)
+        results.append(from_arrays(arrays))
     return tuple(results)
 
 

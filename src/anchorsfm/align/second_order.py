@@ -152,8 +152,6 @@ def minimise_fine(
     fine = _fine_problem(problem, config, make_sums, start)
     state = state_of(start, fine.constants, problem.layout)
     trace = _Trace(limit=config.niter2, advance=advance)
-    kernels = "compiled kernels" if make_sums.__name__ == "NumbaSums" else "torch"
-    method = f"second order, depths eliminated, {kernels}, {name_of(fine.pattern)}"
     for stage in STAGES:
         for smoothing_px, depth_sigma in stage.opening:
             eased = replace(stage, smoothing_px=smoothing_px, depth_sigma=depth_sigma)
@@ -166,6 +164,8 @@ def minimise_fine(
     if not final.says_something:
         trace.status = SolverStatus.STALLED
     result = variables_of(state, fine.constants, problem.layout, parents_of(problem.layout))
+    sums = fine.selection(STAGES[-1].step)[1]
+    method = f"second order, depths eliminated, {sums.name}, {name_of(fine.pattern)}"
     return SolverResult(state=result, stepped=result, history=trace.history(method))
 
 

@@ -12,6 +12,8 @@ from anchorsfm.align.state import Constants
 class NumbaSums:
     """See `linearise.Sums`. The coupling of one source image is kept in a buffer that the next one overwrites."""
 
+    name = "compiled kernels"
+
     def __init__(self, terms: tuple[Term, ...], constants: Constants, dtype: np.dtype[Any]) -> None:
         self._terms = terms
         self._start = constants.anchor_start

@@ -14,7 +14,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from anchorsfm.align.linearise import NUM_LOCAL, OF_PAIR, OF_SOURCE, DepthSums, Point, SourceBlock, Term
+from anchorsfm.align.linearise import (
+    CENTRE,
+    FOCAL,
+    FOCAL_RATIO,
+    HIGHEST,
+    LOWEST,
+    NUM_LOCAL,
+    OF_PAIR,
+    OF_SOURCE,
+    ROTATION,
+    SHIFT,
+    SIZE,
+    SOURCE_CENTRE,
+    SOURCE_INVERSE_FOCAL,
+    UNIT,
+    DepthSums,
+    Point,
+    SourceBlock,
+    Term,
+)
 from anchorsfm.align.losses import RobustLoss
 from anchorsfm.align.observations import lay_out
 from anchorsfm.align.state import Constants
@@ -123,6 +142,8 @@ class _Batch:
 class TorchSums:
     """See `linearise.Sums`. Images that have few observations are summed together, because every operation takes its
     time however short it is."""
+
+    name = "torch"
 
     def __init__(
         self, terms: tuple[Term, ...], constants: Constants, dtype: np.dtype[Any], device: str = "cpu"
@@ -250,13 +271,13 @@ def _slab(
     pairs: Float[Tensor, "chunk 23 1"],
     depth: Float[Tensor, "anchor"],
 ) -> _Slab:
-    relief, gathered = chunks.relief[here] * pairs[:, 18], _gathered(depth, chunks.anchor[here])
+    relief, gathered = chunks.relief[here] * pairs[:, FOCAL_RATIO], _gathered(depth, chunks.anchor[here])
     z = torch.addcmul(gathered, gathered, relief)
-    rotation, shift, goal = pairs[:, :9, 0].view(-1, 3, 3), pairs[:, 9:12], chunks.goal[here]
+    rotation, shift, goal = pairs[:, ROTATION, 0].view(-1, 3, 3), pairs[:, SHIFT], chunks.goal[here]
     if projected:  # in homogeneous pixels of the target, K_t Y
         rotation, shift = (_calibrated(v, pairs) for v in (rotation, shift))
-    of_pixel = rotation[:, :, :2] * pairs[:, 15:16]
-    y = torch.bmm(of_pixel, chunks.xy[here]).add_(rotation[:, :, 2:] - of_pixel @ pairs[:, 16:18])
+    of_pixel = rotation[:, :, :2] * pairs[:, SOURCE_INVERSE_FOCAL, None]
+    y = torch.bmm(of_pixel, chunks.xy[here]).add_(rotation[:, :, 2:] - of_pixel @ pairs[:, SOURCE_CENTRE])
     y.mul_(z[:, None]).add_(shift)
     if projected:
         inverse = y[:, 2].clamp(min=CLOSEST).reciprocal_()
@@ -265,7 +286,7 @@ def _slab(
         valid, residual = _seen(y[:, 2], z, clipped - point), clipped.sub_(goal)
         along = (point * shift[:, 2:]).sub_(shift[:, :2]).mul_(inverse[:, None])
     else:
-        unit, size = pairs[:, 12:13], pairs[:, 13:14]
+        unit, size = pairs[:, UNIT, None], pairs[:, SIZE, None]
         residual, along, valid, point, inverse = unit * (y - size * goal), unit * (y - shift), None, y, None
     confidence, (gamma, _, square) = chunks.weight[here], robust
     distance = _summed_products(residual, residual).add_(max(square, 1e-24)).sqrt_()
@@ -290,12 +311,12 @@ def _slab(
 def _calibrated(vectors: Float[Tensor, "chunk 3 _"], pairs: Float[Tensor, "chunk 23 1"]) -> Float[Tensor, "chunk 3 _"]:
     """K_t times vectors in the frame of the target."""
     last = vectors[:, 2:]
-    return torch.cat([vectors[:, :2] * pairs[:, 12:13] + pairs[:, 13:15] * last, last], dim=1)
+    return torch.cat([vectors[:, :2] * pairs[:, FOCAL, None] + pairs[:, CENTRE] * last, last], dim=1)
 
 
 def _clipped(pixel: Float[Tensor, "chunk 2 slot"], pairs: Float[Tensor, "chunk 23 1"]) -> Float[Tensor, "chunk 2 slot"]:
     """Brought into the bounds of each target, which are usually the same: clamping to numbers is much faster."""
-    low, high = pairs[:, 19:21], pairs[:, 21:23]
+    low, high = pairs[:, LOWEST], pairs[:, HIGHEST]
     if low.min() == low.max() and high.min() == high.max():
         return pixel.clamp(low[0, 0].item(), high[0, 0].item())
     return pixel.clamp(low, high)
@@ -376,9 +397,9 @@ def _project(out: Float[Tensor, "chunk 13 2 slot"], slab: _Slab, e: Float[Tensor
     """Columns of the local unknowns, then the residual, into a buffer; weights leave out what says nothing."""
     pairs = slab.pairs
     assert slab.inverse is not None
-    f = pairs[:, 12]
-    scaled = torch.sub(slab.point, pairs[:, 13:15], out=out[:, 9])  # f (x, y)
-    point, scale = scaled / pairs[:, 12:13], slab.inverse * f
+    f = pairs[:, FOCAL]
+    scaled = torch.sub(slab.point, pairs[:, CENTRE], out=out[:, 9])  # f (x, y)
+    point, scale = scaled / pairs[:, FOCAL, None], slab.inverse * f
     (fx, fy), (x, y) = scaled.unbind(1), point.unbind(1)
     torch.mul(fx, y, out=out[:, 1, 1])
     torch.neg(out[:, 1, 1], out=out[:, 0, 0])
@@ -400,8 +421,8 @@ def _project(out: Float[Tensor, "chunk 13 2 slot"], slab: _Slab, e: Float[Tensor
 def _of_calibration(pairs: Float[Tensor, "chunk 23 1"]) -> Float[Tensor, "chunk 6 3"]:
     """z f_t / Y_2 (1, x, y) -> derivatives of both residuals by what moves the ray: log focal length (along the axis of
     the source), then principal point."""
-    rotation = pairs[:, :9, 0].view(-1, 3, 3)
-    turned = torch.cat([rotation[:, :, 2:], rotation[:, :, :2] * -pairs[:, 15:16]], dim=2)
+    rotation = pairs[:, ROTATION, 0].view(-1, 3, 3)
+    turned = torch.cat([rotation[:, :, 2:], rotation[:, :, :2] * -pairs[:, SOURCE_INVERSE_FOCAL, None]], dim=2)
     matrix = turned.new_zeros(len(turned), 3, 2, 3)
     matrix[:, :, 0, 0], matrix[:, :, 1, 0] = turned[:, 0], turned[:, 1]
     matrix[:, :, 0, 1] = matrix[:, :, 1, 2] = -turned[:, 2]
@@ -416,9 +437,9 @@ def _regress(
 ) -> None:
     """As `_project` for distances from predicted points."""
     pairs, z = slab.pairs, slab.depth
-    unit, size = pairs[:, 12], pairs[:, 13]
+    unit, size = pairs[:, UNIT], pairs[:, SIZE]
     y = unit[:, None] * slab.point
-    lateral = -unit * z * pairs[:, 15]
+    lateral = -unit * z * pairs[:, SOURCE_INVERSE_FOCAL]
     for d in range(3):
         after, before = (d + 1) % 3, (d + 2) % 3
         out[:, after, d], out[:, before, d] = y[:, before], -y[:, after]  # a x Y

@@ -16,7 +16,7 @@ from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.canonical import CanonicalAccumulator
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.config import DepthMode, GraphConfig
-from anchorsfm.observe.graph import ObservedScene, build_scene_graph, score_matrix, select_component
+from anchorsfm.observe.graph import ObservedScene, build_scene_graph, components, score_matrix
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import Anchors, CanonicalView
 from anchorsfm.scene.pairs import Matches
@@ -87,10 +87,10 @@ class CondensedScene:
     @cached_property
     def components(self) -> "tuple[CondensedScene, ...]":
         """The connected parts, the largest first: each is aligned by itself. Images without a match are in none."""
-        count = int(self.scene.graph.component.max(initial=-1)) + 1
-        if count == 1 and (self.scene.graph.component == 0).all():
+        component = self.scene.graph.component
+        if len(component) and (component == 0).all():
             return (self,)
-        return tuple(CondensedScene(self.predictions, select_component(self.scene, number)) for number in range(count))
+        return tuple(CondensedScene(self.predictions, part) for part in components(self.scene))
 
     @cached_property
     def anchors(self) -> Anchors:

@@ -1,11 +1,9 @@
 """A model from one's own matches: no photographs are needed, only their sizes."""
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,11 +15,14 @@ from anchorsfm.api.model import Intrinsics, Model
 from anchorsfm.api.settings import full_name, setting_names, with_settings
 from anchorsfm.colmap.cameras import focal_length_px
 from anchorsfm.geometry.cameras import PARAM_NAMES
-from anchorsfm.mapping.base import Mapped, MapperInput, map_images, save_database
+from anchorsfm.io.store import Store
+from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.config import MapperName
-from anchorsfm.mapping.finish import ModellingSettings, finish_models, start_from_mapper
+from anchorsfm.mapping.finish import ModellingSettings, finish_models
+from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.edit import with_colours
 from anchorsfm.scene.errors import InputError, NoReconstructionError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
@@ -89,7 +90,7 @@ def reconstruct_matches(
         NoReconstructionError: the matches do not hold two images together; says why.
     """
     config = _config(settings)
-    chosen = arguments.choice("mapper", mapper, get_args(MapperName))
+    chosen = arguments.choice("mapper", mapper, MAPPERS)
     if chosen == "align":
         raise InputError("mapper = 'align' needs pointmaps: use sparse_global_alignment(), or mapper='tracks'")
     arguments.choice("camera_model", camera_model, ("auto", *CAMERA_MODELS))
@@ -114,8 +115,7 @@ def reconstruct_matches(
             from_grid=not repeated,
             adjusts=adjusts,
         )
-        starts = [start_from_mapper(model, prepared) for model in mapped.models]
-        results = finish_models(starts, prepared, modelling, shown) if starts else []
+        results = finish_models(mapped.starts, prepared, modelling, shown) if mapped.starts else []
         models = [result.model for result in results if len(result.model.image) >= 2]
         reasons = mapped.reasons | {image: reason for result in results for image, reason in result.dropped.items()}
         if not models:
@@ -388,7 +388,7 @@ def _mapper_input(
     return MapperInput(
         images=images,
         cameras=start_cameras(images, focal_px, camera_model, known=known),
-        given=frozen,
+        known_camera=frozen,
         matches=sparse.matches,
         tracks=tracks,
         working_scale=scale,
@@ -421,16 +421,14 @@ def _why(pairs: PairReport, config: PipelineConfig) -> str:
 
 
 def _map(mapper: MapperName, given: MapperInput, config: PipelineConfig, progress: Progress) -> Mapped:
-    threads = config.adjust.num_threads
-    with tempfile.TemporaryDirectory(prefix="anchorsfm-") as folder:
-        database = Path(folder) / "database.db"
-        if mapper != "tracks":
-            save_database(given, database, seed=config.seed)
-        return map_images(mapper, given, database, seed=config.seed, num_threads=threads, progress=progress)
+    settings = MapperSettings(
+        align=config.align, seed=config.seed, num_threads=config.adjust.num_threads, store=Store(None)
+    )
+    return MAPPERS[mapper](given, settings, progress)
 
 
 def _grey(model: Reconstruction) -> Reconstruction:
-    return replace(model, rgb=np.full((len(model.points), 3), 128, np.uint8))
+    return with_colours(model, np.full((len(model.points), 3), 128, np.uint8))
 
 
 def _named(

@@ -1,7 +1,7 @@
 """A finished model by the names of its images."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from anchorsfm.colmap.convert import to_pycolmap, to_pycolmap_camera
 from anchorsfm.colmap.write import write_model
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import read_ply
+from anchorsfm.scene.edit import with_images_numbered
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 
@@ -175,10 +176,7 @@ class Model:
     ) -> None:
         """`names` are those that `reconstruction.image` counts. The rest is what the attributes of the name say."""
         order = reconstruction.image.tolist()
-        row_of = np.full(max([*order, -1]) + 1, -1, np.int64)
-        row_of[reconstruction.image] = np.arange(len(order))
-        tracks = replace(reconstruction.tracks, obs_image=row_of[reconstruction.tracks.obs_image])
-        self.reconstruction = replace(reconstruction, image=np.arange(len(order)), tracks=tracks)
+        self.reconstruction = with_images_numbered(reconstruction)
         """The same as plain arrays; its images are rows of `names`."""
         self.names = tuple(names[image] for image in order)
         """Of the registered images."""
@@ -275,7 +273,8 @@ class Model:
             raise InputError(f"folder = {target} is a file: expected a folder")
         write_model(target, self.reconstruction, self.names, text=text)
         if wanted:
-            from anchorsfm.export import ExportConfig, export
+            from anchorsfm.export.config import ExportConfig
+            from anchorsfm.export.run import export
 
             photographs = self.photographs if images is None else arguments.path("images", images)
             export(target, wanted, target / "export", ExportConfig(images=photographs))
@@ -311,7 +310,7 @@ class Model:
 def _formats(formats: object) -> list[Any]:
     from typing import get_args
 
-    from anchorsfm.export import ExportFormat
+    from anchorsfm.export.config import ExportFormat
 
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise InputError(f"formats = {arguments.short(formats)}: expected a list such as ['undistorted', 'ply']")

@@ -19,6 +19,7 @@ from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.frontend.mast3r.predictor import make_prediction, select_pair
 from anchorsfm.frontend.mast3r.preparation import Preparation, image_grid, plan_preparation, to_network_input
 from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS, WeightsFile, load_network, resolve_weights
+from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.io.images import load_rgb
 from anchorsfm.io.store import Store
 from anchorsfm.networks.mast3r import EncodedImages, PairNetwork
@@ -209,5 +210,4 @@ def _picture(name: str, value: Any) -> UInt8[np.ndarray, "h w 3"]:
 
 def _original_pixels(plan: Preparation) -> Float[np.ndarray, "h w 2"]:
     width, height = plan.grid_wh
-    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    return image_grid((plan,)).to_image(0, np.stack([x.ravel(), y.ravel()], axis=1)).reshape(height, width, 2)
+    return image_grid((plan,)).to_image(0, pixel_centres((width, height)).reshape(-1, 2)).reshape(height, width, 2)

@@ -7,8 +7,10 @@ import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float
 
+from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
 from anchorsfm.colmap.quiet import silent
+from anchorsfm.scene.edit import scaled, with_former_cameras
 from anchorsfm.scene.reconstruction import Reconstruction
 
 _USUAL_SIZE = 1000.0
@@ -101,7 +103,7 @@ def adjust(
     unit = _unit(reconstruction)
     with silent():  # a line for every step that could not be computed
         held = held or Held.nothing(reconstruction)
-        problem = bundle_problem(_scaled(reconstruction, 1 / unit), options, held.scaled(1 / unit))
+        problem = bundle_problem(scaled(reconstruction, 1 / unit), options, held.scaled(1 / unit))
         summary = problem.adjuster.solve()
     ceres = getattr(summary, "ceres_summary", None)
     report = BundleReport(
@@ -110,7 +112,7 @@ def adjust(
         final_cost=float(getattr(ceres, "final_cost", 0.0) or 0.0),
         failed_steps=_failed_steps(ceres),
     )
-    adjusted = _scaled(from_pycolmap(problem.model, reconstruction), unit)
+    adjusted = scaled(from_pycolmap(problem.model, reconstruction), unit)
     finite = np.isfinite(adjusted.cam_from_world).all() and np.isfinite(adjusted.points).all()
     return (adjusted if report.usable and finite else reconstruction), report
 
@@ -127,12 +129,13 @@ def _unit(model: Reconstruction) -> float:
     return 1.0 if is_usual else float(2.0 ** np.round(np.log2(size)))
 
 
-def _scaled(model: Reconstruction, factor: float) -> Reconstruction:
-    if factor == 1:
-        return model
-    pose = model.cam_from_world.copy()
-    pose[:, :, 3] *= factor
-    return replace(model, cam_from_world=pose, points=factor * model.points)
+def with_plausible_cameras(adjusted: Reconstruction, before: Reconstruction) -> Reconstruction:
+    """Cameras whose parameters left the plausible range get their former ones back, and their views the former poses.
+
+    Observations of these views will not fit well, so the next round gives the views new poses.
+    """
+    absurd = np.array([has_absurd_params(camera) for camera in adjusted.cameras], bool)
+    return with_former_cameras(adjusted, before, absurd) if absurd.any() else adjusted
 
 
 def _failed_steps(ceres: Any) -> int:

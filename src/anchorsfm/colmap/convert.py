@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float
 
+from anchorsfm.scene.edit import with_cameras, with_moved_points, with_poses
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
 UNKNOWN_ERROR = -1.0
@@ -53,16 +54,9 @@ def from_pycolmap(model: pycolmap.Reconstruction, reconstruction: Reconstruction
     """The state of `model`, made by `to_pycolmap(reconstruction, ...)` and since adjusted in place."""
     poses = [model.images[int(image) + 1].cam_from_world().matrix() for image in reconstruction.image]
     points = np.array([model.points3D[k + 1].xyz for k in range(len(reconstruction.points))]).reshape(-1, 3)
-    return Reconstruction(
-        image=reconstruction.image,
-        cam_from_world=np.array(poses).reshape(-1, 3, 4),
-        cameras=tuple(from_pycolmap_camera(model.cameras[k + 1]) for k in range(len(reconstruction.cameras))),
-        camera_index=reconstruction.camera_index,
-        points=points,
-        rgb=reconstruction.rgb,
-        error_px=np.full(len(points), np.nan),
-        tracks=reconstruction.tracks,
-    )
+    cameras = [from_pycolmap_camera(model.cameras[k + 1]) for k in range(len(reconstruction.cameras))]
+    moved = with_poses(with_cameras(reconstruction, cameras), np.array(poses).reshape(-1, 3, 4))
+    return with_moved_points(moved, points)
 
 
 def from_mapper(model: pycolmap.Reconstruction, keypoints: Sequence[Float[np.ndarray, "_ 2"]]) -> Reconstruction | None:

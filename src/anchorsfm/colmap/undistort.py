@@ -15,7 +15,6 @@ picture again: a place counts only where the inverse of the distorted camera lea
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
 import pycolmap
@@ -25,7 +24,7 @@ from anchorsfm.colmap.cameras import normalised_from_pixels, project
 from anchorsfm.colmap.convert import from_pycolmap_camera, to_pycolmap_camera
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.scene.reconstruction import Camera
-from anchorsfm.scene.settings import Range, Settings
+from anchorsfm.scene.undistortion import UndistortConfig
 
 _BLOCK = 4
 """Places are computed for one pixel in so many by so many."""
@@ -38,22 +37,6 @@ _GRID_STEPS = 128
 _SHARES = 512
 """Steps in which sides are drawn in, and places that are tried along each."""
 _MIN_SIDE = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class UndistortConfig(Settings):
-    """What the undistorted picture shows."""
-
-    centre_principal_point: bool = True
-    """Cut the wider side of undistorted pictures so that the principal point is the middle, which some trainers take
-    for granted."""
-    blank_pixels: Annotated[float, Range(0, 1)] = 0.0
-    """How much of an undistorted picture may lack a source. 0: no pixel; 1: all of the photograph is shown, with black
-    corners that the masks mark."""
-    max_fov_deg: Annotated[float, Range(10, 170)] = 120.0
-    """Largest horizontal and vertical angle of view of undistorted pictures, in degrees."""
-    max_side: Annotated[int | None, Range(64, 1_000_000)] = None
-    """Longest side of the undistorted pictures in pixels; they are never enlarged."""
 
 
 @dataclass(frozen=True, kw_only=True)

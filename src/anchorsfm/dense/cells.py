@@ -20,7 +20,7 @@ _XYZ, _NORMAL, _RGB, _WEIGHT, _COUNT = slice(0, 3), slice(3, 6), slice(6, 9), 9,
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseCloud:
+class FusedCloud:
     """Coloured points with normals of one model, in its world frame."""
 
     xyz: Float[np.ndarray, "point 3"]
@@ -32,9 +32,9 @@ class DenseCloud:
     cell: Float[np.ndarray, "point"]
     """Side of the cell a point stands for."""
 
-    def rows(self, rows: np.ndarray) -> "DenseCloud":
+    def rows(self, rows: np.ndarray) -> "FusedCloud":
         """Some of the points."""
-        return DenseCloud(
+        return FusedCloud(
             xyz=self.xyz[rows],
             normal=self.normal[rows],
             rgb=self.rgb[rows],
@@ -92,7 +92,7 @@ class CellMerger:
         if self._waiting > max(_MIN_WAITING, self._merged // 2):
             self._merge()
 
-    def finish(self) -> DenseCloud:
+    def finish(self) -> FusedCloud:
         """The cloud, level by level and cell by cell."""
         self._merge()
         while self._num_cells() > self._max_points:
@@ -127,12 +127,12 @@ class CellMerger:
         self._coarser += 1
 
 
-def _points_of(level: int, sums: _Sums, origin: Float[np.ndarray, "3"]) -> DenseCloud:
+def _points_of(level: int, sums: _Sums, origin: Float[np.ndarray, "3"]) -> FusedCloud:
     weight = np.maximum(sums.value[:, _WEIGHT, None], 1e-12)
     normal = sums.value[:, _NORMAL]
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     place = _cell(sums.key) + 0.5 + sums.value[:, _XYZ] / weight
-    return DenseCloud(
+    return FusedCloud(
         xyz=place * 2.0**level + origin,
         normal=(normal / np.maximum(length, 1e-12)).astype(np.float32),
         rgb=np.rint(np.clip(sums.value[:, _RGB] / weight, 0, 255)).astype(np.uint8),
@@ -141,7 +141,7 @@ def _points_of(level: int, sums: _Sums, origin: Float[np.ndarray, "3"]) -> Dense
     )
 
 
-def _without_coarse_copies(levels: list[DenseCloud], origin: Float[np.ndarray, "3"]) -> DenseCloud:
+def _without_coarse_copies(levels: list[FusedCloud], origin: Float[np.ndarray, "3"]) -> FusedCloud:
     """All levels, from fine to coarse; points whose cell holds at least two finer points are left out."""
     kept = levels[:1]
     for cloud in levels[1:]:
@@ -153,9 +153,9 @@ def _without_coarse_copies(levels: list[DenseCloud], origin: Float[np.ndarray, "
     return _joined(kept)
 
 
-def _joined(parts: list[DenseCloud]) -> DenseCloud:
-    return DenseCloud(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in DenseCloud.__dataclass_fields__}
+def _joined(parts: list[FusedCloud]) -> FusedCloud:
+    return FusedCloud(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in FusedCloud.__dataclass_fields__}
     )
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.dense.cells import CellMerger, DenseCloud
+from anchorsfm.dense.cells import CellMerger, FusedCloud
 from anchorsfm.dense.config import CloudConfig
 from anchorsfm.dense.maps import CleanView
 from anchorsfm.dense.specks import without_specks
 
 
-def fuse(views: Iterable[CleanView], config: CloudConfig, origin: Float[np.ndarray, "3"]) -> DenseCloud:
+def fuse(views: Iterable[CleanView], config: CloudConfig, origin: Float[np.ndarray, "3"]) -> FusedCloud:
     """Merge the points of all views and drop specks.
 
     A pixel covers depth / focal length of the surface that it sees; cells are about `config.resolution` times that.

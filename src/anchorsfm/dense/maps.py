@@ -5,10 +5,8 @@ is the slow one, and an interrupted run goes on where it was. The second compare
 (`consistency`), looks for planes (`surface`) and keeps what is on them. Only the views at hand are in memory.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -21,12 +19,16 @@ from anchorsfm.dense.pinhole import Pinhole, make_pinhole, pinhole_rgb, to_pinho
 from anchorsfm.dense.polish import Photo, Polished, polish, texture
 from anchorsfm.dense.surface import fit_planes, normals, on_surface
 from anchorsfm.dense.views import DenseView, dense_view
+from anchorsfm.geometry.pixels import plane_coordinates
+from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.edit import select_views
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.stereo.depth_code import decode_log_depth, encode_log_depth
 from anchorsfm.stereo.sweep import GridView
 
 MATCHING_VERSION = 1
@@ -44,8 +46,6 @@ MIN_REGION_PX = 60
 """Connected regions of a depth map with fewer pixels are dropped, on maps of `REFERENCE_AREA_PX`."""
 REFERENCE_AREA_PX = 512 * 384
 REGION_LOG_STEP = 0.02
-
-Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +80,15 @@ class DepthMaps:
         self.config = config
         self._store = store
         rows = np.flatnonzero(np.isin(model.image, depths.image))
-        part = replace(
-            model,
-            image=model.image[rows],
-            cam_from_world=model.cam_from_world[rows],
-            camera_index=model.camera_index[rows],
-        )
+        part = select_views(model, rows)
         assert np.array_equal(part.image, depths.image)
         self.neighbours = choose_neighbours(part, config.num_neighbours)
         self._pinholes = [self._pinhole(model, view) for view in range(len(part.image))]
         self.origin = np.median(model.points, axis=0) if len(model.points) else np.zeros(3)
         """A place in the middle of the model."""
-        self._photos: _Recent[Photo] = _Recent(self._load_photo, VIEWS_KEPT)
+        self._photos: Recent[int, Photo] = Recent(VIEWS_KEPT)
         kept = VIEWS_KEPT if store.root is not None else len(part.image)
-        self._matched: _Recent[Polished] = _Recent(self._match, kept)
+        self._matched: Recent[int, Polished] = Recent(kept)
 
     def __len__(self) -> int:
         return len(self._pinholes)
@@ -102,7 +97,7 @@ class DepthMaps:
         """Match all views that the store does not have yet."""
         with progress.stage("matching depth", len(self)) as advance:
             for view in range(len(self)):
-                self._matched(view)
+                self._polished(view)
                 advance(1)
 
     def __iter__(self) -> Iterator[CleanView]:
@@ -111,7 +106,7 @@ class DepthMaps:
 
     def clean(self, view: int) -> CleanView:
         """The cleaned depth map of one view."""
-        own, photo = self._witness(view), self._photos(view)
+        own, photo = self._witness(view), self._photo(view)
         others = [self._witness(int(other)) for other in self.neighbours[view]]
         agreement = compare(own, others, self.config)
         inverse, valid = agreement.inverse_depth, self._agreed(view, own, agreement)
@@ -140,7 +135,7 @@ class DepthMaps:
 
     def _witness(self, view: int) -> Witness:
         """A view whose correlation is 0 where its depth is not to be believed."""
-        matched, photo = self._matched(view), self._photos(view)
+        matched, photo = self._polished(view), self._photo(view)
         blank = texture(photo) < MIN_TEXTURE
         sure = blank & (self._front_end(view).confidence > SURE_CONFIDENCE)
         believed = ~blank & (matched.correlation >= self.config.min_correlation)
@@ -162,7 +157,7 @@ class DepthMaps:
             if not others or not known.any():
                 arrays = _encode(Polished(inverse_depth=inverse, correlation=np.zeros_like(inverse)))
             else:
-                arrays = _encode(polish(self._photos(view), [self._photos(k) for k in others], inverse, weight))
+                arrays = _encode(polish(self._photo(view), [self._photo(k) for k in others], inverse, weight))
             self._store.save("dense-depth", key, arrays)
         return _decode(arrays)
 
@@ -195,6 +190,12 @@ class DepthMaps:
         focal_px, centre = float(self.depths.focal_px[view]), self.depths.principal_point_px[view]
         return make_pinhole(image, camera, focal_px, centre, self.grid)
 
+    def _polished(self, view: int) -> Polished:
+        return self._matched.get(view, lambda: self._match(view))
+
+    def _photo(self, view: int) -> Photo:
+        return self._photos.get(view, lambda: self._load_photo(view))
+
     def _load_photo(self, view: int) -> Photo:
         pinhole = self._pinholes[view]
         rgb = pinhole_rgb(self.images, self.grid, pinhole)
@@ -211,39 +212,20 @@ class DepthMaps:
         )
 
 
-class _Recent(Generic[Kept]):
-    """What was asked for lately; the rest is made again."""
-
-    def __init__(self, make: Callable[[int], Kept], limit: int) -> None:
-        self._make, self._limit = make, limit
-        self._kept: OrderedDict[int, Kept] = OrderedDict()
-
-    def __call__(self, key: int) -> Kept:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        value = self._kept[key] = self._make(key)
-        if len(self._kept) > self._limit:
-            self._kept.popitem(last=False)
-        return value
-
-
 def _encode(found: Polished) -> dict[str, np.ndarray]:
     """Logarithms of depth in 65534 steps (0: unknown), correlation in steps of 1/255."""
     known = found.inverse_depth > 0
     log_depth = -np.log(np.where(known, found.inverse_depth, 1)).astype(np.float64)
     low, high = (float(log_depth[known].min()), float(log_depth[known].max())) if known.any() else (0.0, 0.0)
-    code = 1 + np.rint((log_depth - low) * (65534 / max(high - low, 1e-9)))
     return {
-        "depth": np.where(known, np.clip(code, 1, 65535), 0).astype(np.uint16),
+        "depth": np.where(known, encode_log_depth(log_depth, low, high, first=1), 0).astype(np.uint16),
         "range": np.array([low, high]),
         "correlation": np.rint(np.clip(found.correlation, 0, 1) * 255).astype(np.uint8),
     }
 
 
 def _decode(arrays: dict[str, np.ndarray]) -> Polished:
-    low, high = arrays["range"]
-    depth = np.exp(low + (arrays["depth"].astype(np.float64) - 1) * ((high - low) / 65534))
+    depth = np.exp(decode_log_depth(arrays["depth"], arrays["range"], first=1))
     return Polished(
         inverse_depth=np.where(arrays["depth"] > 0, 1 / depth, 0).astype(np.float32),
         correlation=arrays["correlation"].astype(np.float32) / np.float32(255),
@@ -252,9 +234,7 @@ def _decode(arrays: dict[str, np.ndarray]) -> Polished:
 
 def _facing(normal: Float32[np.ndarray, "h w 3"], pinhole: Pinhole) -> Float[np.ndarray, "h w"]:
     """Cosine of the angle between the normal and the way back to the camera."""
-    width, height = pinhole.size_wh
-    x = (np.arange(width) + 0.5 - pinhole.principal_point_px[0]) / pinhole.focal_px
-    y = ((np.arange(height) + 0.5 - pinhole.principal_point_px[1]) / pinhole.focal_px)[:, None]
+    x, y = plane_coordinates(pinhole.size_wh, (pinhole.focal_px, pinhole.focal_px), pinhole.principal_point_px)
     along = normal[..., 0] * x + normal[..., 1] * y + normal[..., 2]
     return -along / np.sqrt(1 + x**2 + y**2)
 

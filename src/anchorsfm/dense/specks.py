@@ -11,7 +11,7 @@ from jaxtyping import Int, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from anchorsfm.dense.cells import DenseCloud
+from anchorsfm.dense.cells import FusedCloud
 
 WIDER = 4
 """Side of the cells, in those of the points."""
@@ -20,7 +20,7 @@ MIN_SHARE = 0.01
 """Small clouds: groups with less than this share of the points are specks."""
 
 
-def without_specks(cloud: DenseCloud) -> DenseCloud:
+def without_specks(cloud: FusedCloud) -> FusedCloud:
     """The cloud without groups of fewer than `MIN_POINTS` points."""
     if not len(cloud.xyz):
         return cloud
@@ -29,7 +29,7 @@ def without_specks(cloud: DenseCloud) -> DenseCloud:
     return cloud.rows(size[label] >= min(MIN_POINTS, MIN_SHARE * len(label)))
 
 
-def connected_groups(cloud: DenseCloud) -> Int[np.ndarray, "point"]:
+def connected_groups(cloud: FusedCloud) -> Int[np.ndarray, "point"]:
     """Group of every point."""
     level = np.rint(np.log2(cloud.cell)).astype(np.int64)
     side = WIDER * cloud.cell.astype(np.float64)[:, None]

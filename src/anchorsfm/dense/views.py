@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.observe.anchors import dense_depth_ratio
 from anchorsfm.observe.canonical import spread
@@ -33,9 +34,9 @@ class DenseView:
     def points(self, pixel_centre: float = 0.5) -> Float[np.ndarray, "h w 3"]:
         """World points of all pixels, in the type of the depth."""
         height, width = self.depth.shape
-        x = (np.arange(width) + pixel_centre - self.principal_point_px[0]) / self.focal_px
-        y = (np.arange(height) + pixel_centre - self.principal_point_px[1]) / self.focal_px
-        local = np.stack([x[None, :] * self.depth, y[:, None] * self.depth, self.depth], axis=-1)
+        focal_xy = (self.focal_px, self.focal_px)
+        x, y = plane_coordinates((width, height), focal_xy, self.principal_point_px, pixel_centre=pixel_centre)
+        local = np.stack([x * self.depth, y * self.depth, self.depth], axis=-1)
         return transform(invert(self.cam_from_world), local).astype(self.depth.dtype)
 
     def camera(self) -> dict[str, object]:

@@ -1,5 +1,1 @@
-"""Models in the formats of other programs."""
-
-from anchorsfm.export.run import ExportConfig, ExportFormat, export
-
-__all__ = ["ExportConfig", "ExportFormat", "export"]
+"""Models in the formats of other programs: `run` writes them, `config` says which there are."""

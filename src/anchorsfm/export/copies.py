@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anchorsfm.export.names import flat_names
-from anchorsfm.export.photographs import Photographs, copy_suffix
+from anchorsfm.export.photographs import ViewPhotographs, copy_suffix
 from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.io.names import require_inside
 from anchorsfm.io.store import to_json, write_atomic
@@ -50,7 +50,7 @@ class Copy:
 
 
 def plan_copies(
-    photographs: Photographs, *, keys: Sequence[str], with_masks: bool, names: Sequence[str] | None = None
+    photographs: ViewPhotographs, *, keys: Sequence[str], with_masks: bool, names: Sequence[str] | None = None
 ) -> list[Copy]:
     """A copy `images/<flat name>` of every photograph, with `masks/<flat name without extension>.png` if wanted."""
     originals = photographs.images.names
@@ -67,7 +67,7 @@ def plan_copies(
     ]
 
 
-def require_own_folder(folder: Path, photographs: Photographs) -> None:
+def require_own_folder(folder: Path, photographs: ViewPhotographs) -> None:
     """Raise InputError if a folder holds images that were not copied here, or the photographs themselves."""
     if not (folder / RECORD).is_file() and any((folder / name).exists() for name in ("images", "masks")):
         raise InputError(f"{folder} holds images that were not exported by anchorsfm: choose another --output")

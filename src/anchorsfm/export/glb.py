@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
 from anchorsfm.export.source import ExportModel
 from anchorsfm.geometry.transforms import camera_centres, invert
+from anchorsfm.io.colours import linear_light
 from anchorsfm.io.store import write_atomic
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 
@@ -49,7 +50,7 @@ def export_glb(entry: ExportModel, folder: Path) -> None:
         middle = np.median(model.points, axis=0)  # single precision counts from here
         place = np.eye(4)
         place[:3, 3] = middle
-        cloud = trimesh.PointCloud(model.points - middle, colors=_linear(model.rgb))
+        cloud = trimesh.PointCloud(model.points - middle, colors=linear_light(model.rgb))
         scene.add_geometry(cloud, node_name=POINTS, geom_name=POINTS, transform=_FLIP @ place)
     depth = _frustum_depth(model)
     used = sorted(set(model.camera_index.tolist()))
@@ -128,10 +129,3 @@ def _frustum(camera: Camera, depth: float) -> Any:
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=(*half, 1.0), emissiveFactor=half, name="frustum")
     mesh.visual = trimesh.visual.TextureVisuals(material=material)
     return mesh
-
-
-def _linear(rgb: UInt8[np.ndarray, "point 3"]) -> UInt8[np.ndarray, "point 3"]:
-    """Linear intensities of sRGB colours."""
-    value = rgb / 255
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return np.round(255 * linear).astype(np.uint8)

@@ -22,7 +22,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photographs:
+class ViewPhotographs:
     """Photographs of the views of a model, row by row."""
 
     images: ImageSet
@@ -60,7 +60,7 @@ class Photographs:
 
 def open_photographs(
     entry: ExportModel, root: Path | None, *, masks: Path | None = None, invert_masks: bool = False
-) -> Photographs:
+) -> ViewPhotographs:
     """Find the photographs of a model, and their masks.
 
     Args:
@@ -95,7 +95,7 @@ def open_photographs(
         digests=tuple(header.digest for header in headers),
     )
     found = None if masks is None else _find_masks(masks, names)
-    return Photographs(images=images, headers=headers, masks=found, invert_masks=invert_masks)
+    return ViewPhotographs(images=images, headers=headers, masks=found, invert_masks=invert_masks)
 
 
 def copy_suffix(name: str) -> str:

@@ -1,15 +1,14 @@
 """Exporting models in several formats, each into a folder of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import get_args
 
-from anchorsfm.colmap.undistort import UndistortConfig
 from anchorsfm.export.colmap import export_binary, export_text
+from anchorsfm.export.config import ExportConfig, ExportFormat
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
-from anchorsfm.export.photographs import Photographs, open_photographs
+from anchorsfm.export.photographs import ViewPhotographs, open_photographs
 from anchorsfm.export.seeds import DenseSeeds, dense_seeds
 from anchorsfm.export.source import ExportModel, default_output, photograph_folder, read_models
 from anchorsfm.export.trajectories import export_kitti, export_tum
@@ -19,37 +18,6 @@ from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import write_ply
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
-from anchorsfm.scene.settings import Range, Settings
-
-ExportFormat = Literal[
-    "undistorted", "transforms", "colmap-binary", "colmap-text", "ply", "glb", "database", "tum", "kitti"
-]
-"""undistorted: photographs and a PINHOLE model for radiance field trainers; transforms: nerfstudio's transforms.json;
-database: COLMAP's; tum and kitti: camera paths as text."""
-
-
-PointKind = Literal["sparse", "dense"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig(Settings):
-    """Settings of an export."""
-
-    points: PointKind = "sparse"
-    """Points of the formats `undistorted` and `transforms`, from which trainers start: the triangulated ones, or with
-    `dense` those of the dense cloud too (undistorted) or instead (transforms)."""
-    max_dense: Annotated[int, Range(1, 100_000_000)] = 500_000
-    """Points of the dense cloud that are exported at most, chosen evenly at random; trainers keep all in memory."""
-    images: Path | None = None
-    """Folder that image names are relative to; known from report.json where the photographs have not moved."""
-    masks: Path | None = None
-    """Folder with a mask <image name>.png (or <name without extension>.png) for every image: black is ignored."""
-    invert_masks: bool = False
-    """Ignore the white parts of masks instead of the black ones."""
-    undistort: UndistortConfig = field(default_factory=UndistortConfig)
-    """How the pictures of the format `undistorted` are made."""
-    jpeg_quality: Annotated[int, Range(1, 100)] = 95
-    """JPEG quality, 1 .. 100, of pictures made from JPEG photographs; PNG, TIFF and BMP become PNG."""
 
 
 def export(
@@ -134,14 +102,14 @@ def _seeds(entry: ExportModel, config: ExportConfig) -> DenseSeeds | None:
     return None if config.points == "sparse" else dense_seeds(entry, config.max_dense)
 
 
-def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> Photographs:
+def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> ViewPhotographs:
     root = photograph_folder(folder, config.images)
     return open_photographs(entry, root, masks=config.masks, invert_masks=config.invert_masks)
 
 
 def _photographs_if_known(
     entry: ExportModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
-) -> Photographs | None:
+) -> ViewPhotographs | None:
     root = photograph_folder(folder, config.images)
     if root is not None and (config.images is not None or root.is_dir()):
         return _photographs(entry, folder, config)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
-from anchorsfm.export.photographs import Photographs
+from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.seeds import DenseSeeds
 from anchorsfm.export.source import ExportModel
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
@@ -72,7 +72,7 @@ def nerfstudio_camera(camera: Camera) -> dict[str, Any]:
 
 def export_transforms(
     entry: ExportModel,
-    photographs: Photographs | None,
+    photographs: ViewPhotographs | None,
     target: Path,
     folder: Path,
     jpeg_quality: int,
@@ -128,7 +128,7 @@ def _cameras(entry: ExportModel) -> list[dict[str, Any]]:
 
 
 def _copy(
-    photographs: Photographs, target: Path, folder: Path, jpeg_quality: int, progress: Progress
+    photographs: ViewPhotographs, target: Path, folder: Path, jpeg_quality: int, progress: Progress
 ) -> tuple[list[Copy], list[str]]:
     """Upright copies; files that are upright already are copied as they are."""
 

@@ -22,7 +22,6 @@ import numpy as np
 
 from anchorsfm.colmap.undistort import (
     SourceMap,
-    UndistortConfig,
     Undistortion,
     has_blank_pixels,
     plan_undistortion,
@@ -31,14 +30,15 @@ from anchorsfm.colmap.undistort import (
 )
 from anchorsfm.colmap.write import write_model
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
-from anchorsfm.export.photographs import Photographs
+from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.seeds import DenseSeeds, with_seeds
 from anchorsfm.export.source import ExportModel
 from anchorsfm.io.store import digest
+from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.build import select_observations
+from anchorsfm.scene.undistortion import UndistortConfig
 
 _VERSION = 1
 """Raise when pixels are made differently: earlier copies are then made again."""
@@ -48,7 +48,7 @@ _MUCH_CUT = 0.9
 
 def export_undistorted(
     entry: ExportModel,
-    photographs: Photographs,
+    photographs: ViewPhotographs,
     target: Path,
     folder: Path,
     config: UndistortConfig,
@@ -84,15 +84,9 @@ def undistorted_model(model: Reconstruction, plans: list[Undistortion]) -> Recon
     xy = np.full(tracks.obs_xy.shape, np.nan)
     for row, plan in enumerate(plans):
         xy[camera == row] = undistort_points(plan, tracks.obs_xy[camera == row])
-    kept, old_point = select_observations(replace(tracks, obs_xy=xy), np.isfinite(xy).all(axis=1), min_length=1)
-    return replace(
-        model,
-        cameras=tuple(plan.target for plan in plans),
-        points=model.points[old_point],
-        rgb=model.rgb[old_point],
-        error_px=model.error_px[old_point],
-        tracks=kept,
-    )
+    seen = with_tracks(model, replace(tracks, obs_xy=xy))
+    kept = select_points(seen, np.isfinite(xy).all(axis=1), min_length=1)
+    return with_cameras(kept, [plan.target for plan in plans])
 
 
 def _plan(entry: ExportModel, config: UndistortConfig, progress: Progress) -> list[Undistortion]:
@@ -111,7 +105,7 @@ def _plan(entry: ExportModel, config: UndistortConfig, progress: Progress) -> li
     return plans
 
 
-def _keys(photographs: Photographs, plans: list[Undistortion], jpeg_quality: int, *, masked: bool) -> list[str]:
+def _keys(photographs: ViewPhotographs, plans: list[Undistortion], jpeg_quality: int, *, masked: bool) -> list[str]:
     cameras = photographs.images.camera_index.tolist()
     return [
         digest(_VERSION, photographs.state(view), plans[camera], jpeg_quality, masked, photographs.invert_masks)
@@ -122,7 +116,7 @@ def _keys(photographs: Photographs, plans: list[Undistortion], jpeg_quality: int
 class _Workshop:
     """Makes pictures in several threads; keeps the map of the last camera that more than one image shares."""
 
-    def __init__(self, photographs: Photographs, plans: list[Undistortion], jpeg_quality: int) -> None:
+    def __init__(self, photographs: ViewPhotographs, plans: list[Undistortion], jpeg_quality: int) -> None:
         self._photographs = photographs
         self._plans = plans
         self._jpeg_quality = jpeg_quality

@@ -37,6 +37,7 @@ class StageClock:
 
         Raises OutOfMemoryError in the place of whatever a library raises when memory runs out.
         """
+        name = str(name)  # the plain text of a member of an enumeration
         _reset_peak()
         wall, cpu = time.perf_counter(), time.process_time()
         try:

@@ -1,94 +1,107 @@
-"""First poses from matches alone: the mappers beside the global alignment (docs/method.md, Mappers)."""
+"""What every mapper gets and gives: from matches, or depth too, to first poses (docs/method.md, Mappers).
 
-from dataclasses import dataclass
+`mapping.mappers` is the table of the mappers that there are.
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from anchorsfm.colmap.database import PairMatches, estimate_geometries, number_keypoints, write_database
-from anchorsfm.colmap.mappers import MapperOptions, map_global, map_incremental
-from anchorsfm.mapping.config import MapperName
-from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
-from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.align.config import AlignConfig
+from anchorsfm.colmap.bundle import Held
+from anchorsfm.io.store import Store
+from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.observe.graph import ObservedScene
+from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
 
-MAX_EPIPOLAR_ERROR = 1.5
-"""Largest distance of a verified match from the geometry of its pair, in working pixels."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Mapped:
-    """Models without a common image, the largest first, and why other images are in none."""
+class DepthInput:
+    """What the front end said about depth, condensed, and what is known beforehand: for the alignment."""
 
-    models: tuple[Reconstruction, ...]
-    reasons: dict[int, str]
-
-    @staticmethod
-    def nothing() -> "Mapped":
-        return Mapped(models=(), reasons={})
+    scene: ObservedScene
+    grid: ImageGrid
+    """The grid of the predictions."""
+    digest: str
+    """Of the predictions."""
+    known: KnownCameras
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapperInput:
-    """What the mappers work on."""
+    """What mappers work on."""
 
     images: ImageSet
     cameras: tuple[Camera, ...]
     """One per camera of the ImageSet: where the intrinsics start."""
-    given: Bool[np.ndarray, "camera"]
+    known_camera: Bool[np.ndarray, "camera"]
     """Cameras whose intrinsics are known and stay."""
     matches: KeypointMatches
     tracks: Tracks
     working_scale: Float[np.ndarray, "image"]
     """Original pixels per pixel of the images that keypoints were found on."""
+    depth: DepthInput | None = None
+    """None: nothing was predicted but matches."""
 
 
-def map_images(
-    mapper: MapperName, given: MapperInput, database: Path, *, seed: int, num_threads: int, progress: Progress = SILENT
-) -> Mapped:
-    """Models by one of the mappers; those of COLMAP work on `database`, as `save_database` wrote it."""
-    if mapper == "tracks":
-        result = map_tracks(
-            given.tracks,
-            given.cameras,
-            given.images.camera_index,
-            FromScratchConfig(num_threads=num_threads),
-            working_scale=given.working_scale,
-            known_camera=given.given,
-            progress=progress,
-        )
-        return Mapped(models=result.models, reasons=result.unregistered)
-    options = MapperOptions(working_scale=float(np.median(given.working_scale)), seed=seed, num_threads=num_threads)
-    run = map_incremental if mapper == "incremental" else map_global
-    keypoints = _numbered(given).keypoints
-    models = run(database, keypoints, options, constant_camera=given.given, progress=progress)
-    placed = {int(image) for model in models for image in model.image}
-    reason = f"COLMAP's {mapper} mapper could not register it"
-    missing = {image: reason for image in range(given.images.num_images) if image not in placed}
-    return Mapped(models=tuple(models), reasons=missing)
+@dataclass(frozen=True, kw_only=True)
+class MapperSettings:
+    """What a user can set about mappers; each takes what concerns it."""
+
+    align: AlignConfig
+    camera_model: str = "auto"
+    """COLMAP camera model that intrinsics start with, or auto."""
+    focal_px: float | None = None
+    """Focal length of all cameras that are not known, original pixels, kept. None: focal lengths are found."""
+    seed: int = 0
+    num_threads: int = 1
+    """Of adjustments on the way. With one, equal input gives equal bits."""
+    store: Store
+    """Where results are kept that need not be computed again."""
+    database: Path | None = None
+    """The matches as `mapping.colmap.save_database` wrote them, if it was asked to."""
 
 
-def save_database(given: MapperInput, path: Path, *, seed: int) -> None:
-    """Write keypoints, matches and verified geometries as a COLMAP database.
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A model as a mapper left it: where its adjustment starts from."""
 
-    Raises StorageError if the file cannot be written.
-    """
-    numbered = _numbered(given)
-    reliable = np.ones(len(given.cameras), bool)
-    geometries = estimate_geometries(
-        given.images,
-        given.cameras,
-        numbered,
-        has_focal_prior=reliable,
-        max_error_px=MAX_EPIPOLAR_ERROR * given.working_scale,
-        seed=seed,
-    )
-    write_database(path, given.images, given.cameras, numbered, geometries, has_focal_prior=reliable)
+    model: Reconstruction
+    held: Held
+    """What the adjustment leaves as it is."""
 
 
-def _numbered(given: MapperInput) -> PairMatches:
-    matches = given.matches
-    return number_keypoints(given.images.num_images, matches.image_i, matches.image_j, matches.xy_i, matches.xy_j)
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """What a mapper found."""
+
+    starts: tuple[Start, ...]
+    """Models without a common image, the largest first."""
+    reasons: dict[int, str]
+    """Image index -> why it is in no model, as far as the mapper knows."""
+    alignments: tuple[AlignmentResult, ...] = ()
+    """That the starts were made from, one each; empty for mappers that work on matches alone."""
+
+
+class Mapper(Protocol):
+    """Finds poses and intrinsics of as many images as hold together."""
+
+    def __call__(self, given: MapperInput, settings: MapperSettings, progress: Progress) -> Mapped: ...
+
+
+def start_from_model(model: Reconstruction, given: MapperInput) -> Start:
+    """A model whose known intrinsics are held."""
+    return Start(model=model, held=known_held(model, given))
+
+
+def known_held(model: Reconstruction, given: MapperInput) -> Held:
+    """Holds the known intrinsics of a model, and no poses."""
+    rows = np.unique(given.images.camera_index[model.image])
+    return replace(Held.nothing(model), camera=given.known_camera[rows])

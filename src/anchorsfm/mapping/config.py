@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from anchorsfm.scene.settings import Range, Settings
 
 MapperName = Literal["align", "tracks", "incremental", "global"]
+DEPTH_MAPPERS: tuple[MapperName, ...] = ("align",)
+"""Mappers that work on predictions of depth and take known poses; the others work on matches, and find all poses."""
 
 
 @dataclass(frozen=True, kw_only=True)

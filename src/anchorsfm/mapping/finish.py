@@ -8,15 +8,11 @@ from jaxtyping import Float
 
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import with_focal_length
-from anchorsfm.mapping.base import MapperInput
-from anchorsfm.mapping.known import KnownCameras
-from anchorsfm.mapping.start_cameras import start_model
-from anchorsfm.scene.alignment import AlignmentResult
-from anchorsfm.scene.images import ImageGrid
+from anchorsfm.mapping.base import MapperInput, Start, known_held
+from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, refine_model, triangulate_start
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import refine_observations
@@ -40,34 +36,6 @@ class ModellingSettings:
     """Matches lie on the front end's grid: they are less exact than a detector's keypoints."""
     adjusts: bool = True
     """False: the cameras stay as they start; points are triangulated, and no image is added."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """Where the adjustment of a model starts from."""
-
-    model: Reconstruction
-    held: Held
-
-
-def start_from_alignment(
-    alignment: AlignmentResult, given: MapperInput, grid: ImageGrid, known: KnownCameras, camera_model: str
-) -> Start:
-    """The alignment's cameras in original pixels; given poses and intrinsics are held."""
-    model = start_model(alignment, given.images, grid, camera_model, known=known.cameras)
-    model = replace(model, cam_from_world=known.exact_poses(alignment))
-    held = replace(_held(model, given), pose=alignment.pose_known, positions=known.position_priors(model.image))
-    return Start(model=model, held=held)
-
-
-def start_from_mapper(model: Reconstruction, given: MapperInput) -> Start:
-    """A mapper's model; given intrinsics are held."""
-    return Start(model=model, held=_held(model, given))
-
-
-def _held(model: Reconstruction, given: MapperInput) -> Held:
-    rows = np.unique(given.images.camera_index[model.image])
-    return replace(Held.nothing(model), camera=given.given[rows])
 
 
 def finish_models(
@@ -112,7 +80,7 @@ def _adjust(
     if settings.focal_px is not None:
         cameras = zip(model.cameras, start.held.camera, strict=True)
         kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
-        model, config = replace(model, cameras=kept), replace(config, refine_focal=False)
+        model, config = with_cameras(model, kept), replace(config, refine_focal=False)
     return refine_model(
         model,
         given.tracks,
@@ -171,4 +139,4 @@ def _grown_held(result: AdjustResult, grown: Reconstruction, given: MapperInput)
         places = np.full((len(old), 3), np.nan)
         places[old] = positions.position
         positions = replace(positions, position=places)
-    return replace(_held(grown, given), pose=pose, positions=positions)
+    return replace(known_held(grown, given), pose=pose, positions=positions)

@@ -16,16 +16,16 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
+from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
+from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings, start_from_model
 from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
+from anchorsfm.scene.edit import observations_per_view, with_cameras_of_views, without_points, without_view
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
-from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.points import filter_observations, triangulate_model
 from anchorsfm.tracks.resect import points_of_tracks, register_missing
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
-from anchorsfm.tracks.views import observations_per_view
 
 _VIEWS_THAT_SHOW_INTRINSICS = 3
 _VIEWS_THAT_HOLD = 5
@@ -86,6 +86,21 @@ class _Setting:
         return np.minimum(
             self.config.final_error_px * self.working_scale, self.config.second_error * self.long_side_px()
         )
+
+
+def map_incrementally(given: MapperInput, settings: MapperSettings, progress: Progress) -> Mapped:
+    """The mapper `tracks`: `map_tracks` with its defaults."""
+    result = map_tracks(
+        given.tracks,
+        given.cameras,
+        given.images.camera_index,
+        FromScratchConfig(num_threads=settings.num_threads),
+        working_scale=given.working_scale,
+        known_camera=given.known_camera,
+        progress=progress,
+    )
+    starts = tuple(start_from_model(model, given) for model in result.models)
+    return Mapped(starts=starts, reasons=result.unregistered)
 
 
 def map_tracks(
@@ -176,16 +191,8 @@ def _grow_best(
 def _from_pair(setting: _Setting, pair: InitialPair) -> Reconstruction:
     image = np.array([pair.i, pair.j])
     used, camera_index = np.unique(setting.camera_index[image], return_inverse=True)
-    model = Reconstruction(
-        image=image,
-        cam_from_world=np.stack([np.eye(3, 4), pair.j_from_i]),
-        cameras=tuple(setting.cameras[row] for row in used),
-        camera_index=camera_index.reshape(-1).astype(np.int64),
-        points=np.zeros((0, 3)),
-        rgb=np.zeros((0, 3), np.uint8),
-        error_px=np.zeros(0),
-        tracks=Tracks.empty(),
-    )
+    poses = np.stack([np.eye(3, 4), pair.j_from_i])
+    model = without_points(image, poses, [setting.cameras[row] for row in used], camera_index.reshape(-1))
     return _settle(setting, model)
 
 
@@ -280,5 +287,5 @@ def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconst
         weakest = int(count.argmin())
         if count[weakest] >= min_observations:
             break
-        model = remove_view(model, weakest)
+        model = without_view(model, weakest)
     return with_cameras_of_views(model)

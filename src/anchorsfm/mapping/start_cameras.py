@@ -5,8 +5,10 @@ from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import CameraFit, fit_camera, make_camera
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.edit import without_points
 from anchorsfm.scene.images import ImageGrid, ImageSet
-from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.settings import TYPICAL_FOCAL
 
 AUTO_MODELS = ("SIMPLE_RADIAL", "RADIAL", "OPENCV_FISHEYE")
 """From which "auto" takes the simplest that fits; a better one may be chosen when there are tracks."""
@@ -34,7 +36,7 @@ def start_model(
         cameras.append(
             given or start_camera(camera_model, float(np.median(focal_px[rows == row])), grid, images, image)
         )
-    return _without_points(alignment, tuple(cameras), np.searchsorted(used, rows))
+    return without_points(alignment.image, alignment.cam_from_world, tuple(cameras), np.searchsorted(used, rows))
 
 
 def start_cameras(
@@ -47,14 +49,14 @@ def start_cameras(
 ) -> tuple[Camera, ...]:
     """One camera per camera of the ImageSet with the median focal length of its images, as for `start_model`.
 
-    `focal_px` (image,) is in original pixels; cameras where it is NaN throughout get 1.1 times their long side. `grid`
+    `focal_px` (image,) is in original pixels; cameras where it is NaN throughout get a typical focal length. `grid`
     tells the distortion.
     """
     cameras = []
     for row in range(images.num_cameras):
         mine = images.camera_index == row
         seen = focal_px[mine][np.isfinite(focal_px[mine])]
-        focal = float(np.median(seen)) if len(seen) else 1.1 * float(images.size_wh[mine][0].max())
+        focal = float(np.median(seen)) if len(seen) else TYPICAL_FOCAL * float(images.size_wh[mine][0].max())
         image = int(np.flatnonzero(mine)[0])
         cameras.append(known.get(row) or start_camera(camera_model, focal, grid, images, image))
     return tuple(cameras)
@@ -92,19 +94,4 @@ def alignment_model(alignment: AlignmentResult, images: ImageSet, grid: ImageGri
         focal_px = float(alignment.focal_px[view] / grid.scale[image].mean())
         centre_px = grid.to_image(int(image), alignment.principal_point_px[view][None])[0]
         cameras.append(make_camera("SIMPLE_PINHOLE", focal_px, width, height, centre_px))
-    return _without_points(alignment, tuple(cameras), np.arange(len(cameras)))
-
-
-def _without_points(
-    alignment: AlignmentResult, cameras: tuple[Camera, ...], camera_index: np.ndarray
-) -> Reconstruction:
-    return Reconstruction(
-        image=alignment.image.astype(np.int64),
-        cam_from_world=alignment.cam_from_world.astype(np.float64),
-        cameras=cameras,
-        camera_index=camera_index.astype(np.int64),
-        points=np.zeros((0, 3)),
-        rgb=np.zeros((0, 3), np.uint8),
-        error_px=np.zeros(0),
-        tracks=Tracks.empty(),
-    )
+    return without_points(alignment.image, alignment.cam_from_world, tuple(cameras), np.arange(len(cameras)))

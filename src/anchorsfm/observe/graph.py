@@ -4,7 +4,7 @@ Pointmaps enter running sums and are dropped; matches are kept flat. A pair whos
 place of them, where it predicts the anchors of both images to be (the fallback, see docs/method.md, Losses).
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,6 +50,12 @@ def build_scene_graph(
     for prediction in predictions:
         builder.add(prediction)
     return builder.finish()
+
+
+def components(scene: ObservedScene) -> Iterator[ObservedScene]:
+    """The connected parts of a scene, the largest first."""
+    for component in range(int(scene.graph.component.max(initial=-1)) + 1):
+        yield select_component(scene, component)
 
 
 def select_component(scene: ObservedScene, component: int) -> ObservedScene:
@@ -216,18 +222,14 @@ class SceneGraphBuilder:
         order = np.lexsort((pair[:, 1], pair[:, 0]))
         matches = [self.matches[k] for k in order]
         counts = np.array([len(m[2]) for m in matches], np.int64)
-        xy_i, xy_j, confidence = (
-            np.concatenate(part) if matches else np.zeros((0, *shape), np.float32)
-            for part, shape in zip(zip(*matches, strict=True) if matches else ((),) * 3, ((2,), (2,), ()), strict=True)
-        )
         graph = SceneGraph(
             num_images=self.num_images,
             pair=pair[order],
             score=counts.astype(np.float64),
             match_pair=np.repeat(np.arange(len(counts)), counts),
-            xy_i=xy_i,
-            xy_j=xy_j,
-            confidence=confidence,
+            xy_i=np.concatenate([xy for xy, _, _ in matches] or [np.zeros((0, 2), np.float32)]),
+            xy_j=np.concatenate([xy for _, xy, _ in matches] or [np.zeros((0, 2), np.float32)]),
+            confidence=np.concatenate([confidence for _, _, confidence in matches] or [np.zeros(0, np.float32)]),
             is_matching=np.array([int(self._is_matching(m[2])) for m in matches], np.int64),
             fallback=_concatenate(self.fallback),
             component=_components(self.num_images, pair[order], counts),

@@ -16,12 +16,12 @@ from anchorsfm.report.record import (
     UncertaintyReport,
 )
 from anchorsfm.scene.alignment import AlignmentResult, StageHistory
+from anchorsfm.scene.edit import observations_per_view, view_of_image
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.uncertainty import ModelUncertainty
-from anchorsfm.tracks.views import observations_per_view, view_of_image
 
 
 def report_images(

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.report.figures import shared_points
+from anchorsfm.scene.edit import view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.views import view_of_image
 
 MAX_PER_PAIR, MIN_PER_PAIR = 40, 12
 """Points of a pair that are embedded: fewer where there are many pairs."""

@@ -11,7 +11,7 @@ from anchorsfm.dense.config import CloudConfig
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import KnownConfig, MapperName
+from anchorsfm.mapping.config import DEPTH_MAPPERS, KnownConfig, MapperName
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.scene.images import CameraMode
@@ -38,7 +38,8 @@ class PipelineConfig(Settings):
     similarity: Path | None = None
     """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
     frontend: FrontendName = "classical"
-    """What predicts depth and matches of a pair: the embedded front end, or a trained network (see --weights)."""
+    """What predicts depth and matches of a pair. classical: the embedded front end; mast3r: a trained network (see
+    --weights)."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
     """The embedded front end: no weights, no GPU."""
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
@@ -48,16 +49,16 @@ class PipelineConfig(Settings):
     align: AlignConfig = field(default_factory=AlignConfig)
     """Global alignment of all images."""
     mapper: MapperName = "align"
-    """What finds the poses: the global alignment; tracks (a good pair, then image after image); or COLMAP's
-    incremental or global mapper on our matches."""
+    """What finds the poses. align: the global alignment; tracks: a good pair, then image after image; incremental,
+    global: COLMAP's mappers on our matches."""
     camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
-    """COLMAP camera model (SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE, ...). auto: for each
-    camera the simplest one that predicts observations held out of the adjustment."""
+    """COLMAP camera model: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE and others; auto: for
+    each camera the simplest one that predicts observations held out of the adjustment."""
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size: auto does so for matches on a network's grid, not for
-    keypoints of a detector."""
+    """Refine observations in the photographs at full size. auto: for matches on a network's grid, not for keypoints of
+    a detector."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
@@ -76,9 +77,17 @@ class PipelineConfig(Settings):
     """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 
     def check_together(self) -> None:
-        needs_depth = self.mapper == "align" or self.dense is not False
-        if self.frontend == "classical" and needs_depth and not self.classical.dense.enabled:
+        if self.frontend == "classical" and self.needs_depth and not self.classical.dense.enabled:
             problem = (
                 "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
             )
             raise self.refused("classical.dense.enabled", problem)
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether anything is made of the front end's depth, or may be."""
+        return self.mapper in DEPTH_MAPPERS or self.dense is not False
+
+    def refines_keypoints(self, *, from_grid: bool) -> bool:
+        """Whether observations are refined; `from_grid`: they come from a network's grid, not from a detector."""
+        return self.refine_keypoints == "on" or (self.refine_keypoints == "auto" and from_grid)

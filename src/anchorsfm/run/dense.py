@@ -8,34 +8,43 @@ from anchorsfm.dense.cloud import fuse
 from anchorsfm.dense.config import CloudConfig
 from anchorsfm.dense.maps import CleanView, DepthMaps
 from anchorsfm.dense.rescale import canonical_depths, onto_model
-from anchorsfm.observe.graph import ObservedScene
+from anchorsfm.frontend.base import PairPredictor
+from anchorsfm.mapping.base import Mapped
 from anchorsfm.report.depth import DepthLog
+from anchorsfm.report.record import DepthFigures
+from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
-from anchorsfm.scene.alignment import AlignmentResult
-from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.run.modelling import Finished
+from anchorsfm.run.predictions import Predicted
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress, counted
-from anchorsfm.scene.reconstruction import Reconstruction
 
 
-def depth_maps(
-    models: Sequence[Reconstruction],
-    alignments: Sequence[AlignmentResult],
-    scene: ObservedScene,
+def make_dense(
+    finished: Finished,
+    mapped: Mapped,
+    predicted: Predicted,
+    predictor: PairPredictor,
     images: ImageSet,
-    grid: ImageGrid,
-    config: CloudConfig,
+    config: PipelineConfig,
     folder: RunFolder,
-) -> tuple[DepthMaps, ...]:
-    """Depth maps of each model, made when asked for: from the alignment it came from, else from canonical depths."""
+    progress: Progress,
+) -> tuple[tuple[DepthMaps, ...], DepthFigures | None]:
+    """Depth maps of each model, made when asked for, if they are asked for at all; their clouds are on disk already."""
+    if not config.dense:
+        return (), None
     maps = []
-    for model in models:
-        of_model = [a for a in alignments if np.isin(model.image, a.image).any()]
+    for model in finished.models:
+        of_model = [a for a in mapped.alignments if np.isin(model.image, a.image).any()]
+        scene, grid = predicted.scene_with_depth, predictor.grid
         depths = onto_model(of_model[0] if of_model else canonical_depths(model, scene), model, scene, grid)
-        maps.append(DepthMaps(depths, model, scene, images, grid, config, folder.store))
-    return tuple(maps)
+        maps.append(DepthMaps(depths, model, scene, images, grid, config.cloud, folder.store))
+    log = DepthLog(sum(len(views) for views in maps))
+    _write_dense(maps, images, config.cloud, folder, log, progress)
+    return tuple(maps), log.finish(folder.depth_pictures)
 
 
-def write_dense(
+def _write_dense(
     maps: Sequence[DepthMaps],
     images: ImageSet,
     config: CloudConfig,

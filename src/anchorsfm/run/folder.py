@@ -11,7 +11,7 @@ import yaml
 
 from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
-from anchorsfm.dense.cells import DenseCloud
+from anchorsfm.dense.cells import FusedCloud
 from anchorsfm.dense.maps import CleanView
 from anchorsfm.io.owned import OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
@@ -124,18 +124,20 @@ class RunFolder:
 
     def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """Poses and intrinsics of each aligned component before any adjustment, as COLMAP models without points."""
-        write_models(self.result / "alignment", models, names)
+        if models:
+            write_models(self.result / "alignment", models, names)
 
     def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """The final models, largest first, as sparse/0, sparse/1, ..."""
-        write_models(self.result / "sparse", models, names)
+        if models:
+            write_models(self.result / "sparse", models, names)
 
-    def write_cloud(self, number: int, cloud: DenseCloud) -> None:
+    def write_cloud(self, number: int, cloud: FusedCloud) -> None:
         """The dense cloud of a model as dense/NUMBER.ply."""
         path = self.result / "dense" / f"{number}.ply"
         write_ply(path, cloud.xyz, cloud.rgb, normal=cloud.normal, confidence=cloud.confidence)
 
-    def write_mesh(self, number: int, method: str, cloud: DenseCloud) -> None:
+    def write_mesh(self, number: int, method: str, cloud: FusedCloud) -> None:
         """A surface as dense/NUMBER-mesh.ply: of the dense cloud (poisson) or of the sparse points (delaunay)."""
         mesh = self.result / "dense" / f"{number}-mesh.ply"
         if method == "poisson" and len(cloud.xyz):

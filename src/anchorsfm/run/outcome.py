@@ -1,26 +1,28 @@
 """What the stages of a run came to, and the record of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 
 import numpy as np
 from jaxtyping import Int
 
 from anchorsfm.align.config import AlignConfig
-from anchorsfm.frontend.base import PairPredictor
+from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.clock import StageClock
-from anchorsfm.observe.graph import ObservedScene, score_matrix, select_component
+from anchorsfm.mapping.base import Mapped
+from anchorsfm.observe.graph import ObservedScene, components, score_matrix
 from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
 from anchorsfm.report.record import DepthFigures
 from anchorsfm.report.remarks import model_remarks
-from anchorsfm.run.settings import plain
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.modelling import Finished
+from anchorsfm.run.predictions import Predicted
+from anchorsfm.run.settings import changed_settings, plain
+from anchorsfm.run.stages import lowers_memory
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.progress import RecordingProgress
-from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.uncertainty import ModelUncertainty
+from anchorsfm.scene.progress import Progress, RecordingProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +31,7 @@ class Outcome:
 
     images: ImageSet
     log: PairLog
-    models: tuple[Reconstruction, ...] = ()
-    finished: tuple[AdjustResult, ...] = ()
-    uncertainties: tuple[ModelUncertainty, ...] = ()
+    finished: Finished = field(default_factory=Finished)
     alignments: tuple[AlignmentResult, ...] = ()
     dropped: dict[int, str] = field(default_factory=dict)
     """Why images of no model were left out."""
@@ -41,50 +41,84 @@ class Outcome:
     weights: dict[str, str] | None = None
     """Terms of the trained weights."""
 
-    def report(
-        self, config: object, changed: tuple[str, ...], seed: int, clock: StageClock, recorded: RecordingProgress
-    ) -> RunReport:
-        """The record of the run. `changed`: names of the settings that are not the default."""
-        results = zip(self.models, self.finished, self.uncertainties, strict=True)
+    @staticmethod
+    def of(images: ImageSet, predicted: Predicted, predictor: PairPredictor) -> "Outcome":
+        """What is known before there is a model."""
+        return Outcome(
+            images=images, log=predicted.log, weights=asdict(predictor.licence) if predictor.licence else None
+        )
+
+    def with_models(
+        self, mapped: Mapped, finished: Finished, predicted: Predicted, align: AlignConfig, depth: DepthFigures | None
+    ) -> "Outcome":
+        """With what mapper, adjustment and dense output came to."""
+        return replace(
+            self,
+            finished=finished,
+            alignments=mapped.alignments,
+            dropped=mapped.reasons | finished.dropped,
+            tree=kinematic_edges(predicted.scene_with_depth, align) if mapped.alignments else None,
+            depth=depth,
+        )
+
+
+class RunRecord:
+    """Everything that is taken down about a run while it goes on."""
+
+    def __init__(self, config: PipelineConfig, frontend: Frontend | None, progress: Progress) -> None:
+        self.changed = changed_settings(config, PipelineConfig())
+        """Names of the settings that are not the default."""
+        self.clock = StageClock(lowers_memory(config))
+        self.progress = RecordingProgress(progress)
+        self._frontend = frontend
+
+    def settings(self, config: PipelineConfig) -> object:
+        """The settings in writing: a front end of one's own is no value of `config.frontend`."""
+        if self._frontend is None:
+            return config
+        return plain(config) | {"frontend": str(getattr(self._frontend, "name", "one's own"))}
+
+    def report(self, outcome: Outcome, config: PipelineConfig) -> RunReport:
+        """The record of the run so far."""
+        models, images = outcome.finished.models, outcome.images
+        results = zip(models, outcome.finished.results, outcome.finished.uncertainties, strict=True)
         return RunReport(
             versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
-            seed=seed,
-            config=plain(config),
-            changed=changed,
-            image_root=str(self.images.root.resolve()),
-            images=report_images(self.images, self.models, self.dropped, self.log),
-            pairs=dict(sorted(self.log.status.items())),
-            pair_list=self.log.columns(),
-            alignments=tuple(report_alignment(a) for a in self.alignments),
+            seed=config.seed,
+            config=plain(self.settings(config)),
+            changed=self.changed,
+            image_root=str(images.root.resolve()),
+            images=report_images(images, models, outcome.dropped, outcome.log),
+            pairs=dict(sorted(outcome.log.status.items())),
+            pair_list=outcome.log.columns(),
+            alignments=tuple(report_alignment(a) for a in outcome.alignments),
             models=tuple(
                 report_model(
                     number,
                     model,
                     result.lenses,
                     uncertainty,
-                    self.images.names,
-                    self.tree,
-                    remarks=model_remarks(result, uncertainty, self.images),
+                    images.names,
+                    outcome.tree,
+                    remarks=model_remarks(result, uncertainty, images),
                 )
                 for number, (model, result, uncertainty) in enumerate(results)
             ),
-            depth=self.depth,
-            stages=tuple(clock.timings),
-            warnings=tuple(recorded.warnings),
-            weights=self.weights,
+            depth=outcome.depth,
+            stages=tuple(self.clock.timings),
+            warnings=tuple(self.progress.warnings),
+            weights=outcome.weights,
         )
 
-
-def licence_of(predictor: PairPredictor) -> dict[str, str] | None:
-    """The terms of the weights that predict, if trained ones do."""
-    return asdict(predictor.licence) if predictor.licence else None
+    def timed(self, report: RunReport) -> RunReport:
+        """The record with the cost of all stages that have ended by now."""
+        return replace(report, stages=tuple(self.clock.timings))
 
 
 def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray, "edge 2"]:
     """Pairs of images that the alignments of all components chained poses along."""
     edges = [np.zeros((0, 2), np.int64)]
-    for component in range(int(scene.graph.component.max()) + 1):
-        part = select_component(scene, component)
+    for part in components(scene):
         blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
         parent = tree_of_scores(
             score_matrix(part.graph),

@@ -1,10 +1,19 @@
-"""The settings of a run as plain values, for its record."""
+"""The settings of a run as plain values, for its record, and read back from there."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.errors import InputError, SettingError
+from anchorsfm.scene.settings import closest, parts_of, place_of, shown
+
+_MAX_BYTES = 1_000_000
+"""Records are a few kilobytes."""
 
 
 def plain(value: Any) -> Any:
@@ -18,6 +27,47 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def read_config(path: Path) -> PipelineConfig:
+    """The settings in the record of a run, OUT/config.yaml; those that it lacks have their defaults.
+
+    Raises InputError, naming the file, if it cannot be read, is no such record, or has a setting that does not exist or
+    a value that is not allowed.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise InputError(f"{path} is too large for the settings of a run: give the config.yaml of one")
+        values = yaml.safe_load(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; give the config.yaml of a run") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise InputError(f"{path} is no YAML file: give the config.yaml of a run") from None
+    try:
+        return _configured(PipelineConfig, values, path, ())
+    except SettingError as error:
+        setting = ".".join([*(place_of(error.owner, PipelineConfig) or ()), error.setting])
+        raise InputError(f"{path}: {setting} = {error.value}: {error.problem}") from None
+
+
+def _configured(kind: type[Any], values: object, path: Path, place: tuple[str, ...]) -> Any:
+    if not isinstance(values, dict):
+        what = f"{'.'.join(place)} holds no settings" if place else "holds no settings of a run"
+        raise InputError(f"{path}: {what}: give the config.yaml of a run")
+    names, parts = [field.name for field in fields(kind)], dict(parts_of(kind))
+    for name in values:
+        if name not in names:
+            near = closest(name, names)
+            hint = f"did you mean {near}?" if near else "give the config.yaml of a run"
+            raise InputError(f"{path}: there is no setting {shown('.'.join([*place, str(name)]))}: {hint}")
+    return kind(
+        **{
+            name: _configured(parts[name], value, path, (*place, name)) if name in parts else value
+            for name, value in values.items()
+        }
+    )
 
 
 def changed_settings(config: object, default: object) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ class Progress:
         """Enter a stage of `total` steps (None: unknown); the yielded function adds finished steps."""
         yield lambda _count: None
 
+    def note(self, message: str) -> None:
+        """One line about what a stage came to, such as the loss that an alignment ends with."""
+
     def warn(self, message: str) -> None:
         """One line the user should see, such as the name of a skipped file."""
 
@@ -31,6 +34,9 @@ class RecordingProgress(Progress):
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
         with self._inner.stage(description, total) as advance:
             yield advance
+
+    def note(self, message: str) -> None:
+        self._inner.note(message)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)

@@ -107,6 +107,8 @@ class Ascending:
 
 FocalRange = Annotated[tuple[Annotated[float, Range(0.01, 1000)], Annotated[float, Range(0.01, 1000)]], Ascending()]
 """Shortest and longest focal length over the longer side of the picture."""
+TYPICAL_FOCAL = 1.1
+"""Focal length over the longer side of the picture that is assumed where nothing is known."""
 Threads = Annotated[int, Range(1, 256)]
 Seed = Annotated[int, Range(0, 2**31 - 1)]
 """What all random generators take: those of COLMAP have 31 bits."""

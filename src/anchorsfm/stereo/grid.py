@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.io.images import load_grey, load_rgb
 from anchorsfm.scene.images import Distortion, ImageGrid, ImageSet
 
@@ -84,8 +85,7 @@ def _undistorted(
     picture: UInt8[np.ndarray, "rows columns *channel"], images: ImageSet, grid: ImageGrid, image: int
 ) -> UInt8[np.ndarray, "h w *channel"]:
     width, height = grid.size_wh[image].tolist()
-    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    xy = grid.to_image(image, np.stack([u.ravel(), v.ravel()], axis=1))
+    xy = grid.to_image(image, pixel_centres((width, height)).reshape(-1, 2))
     xy = xy * (np.array(picture.shape[1::-1]) / images.size_wh[image]) - 0.5  # OpenCV's pixels
     x, y = xy.astype(np.float32).T.reshape(2, height, width)
     warped = cv2.remap(picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

@@ -8,7 +8,8 @@ from jaxtyping import Float, Float32, UInt8, UInt16
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.stereo.confidence import confidence, fill_smoothly, left_right_error_px
 from anchorsfm.stereo.config import SweepConfig
-from anchorsfm.stereo.refine import refine
+from anchorsfm.stereo.depth_code import decode_log_depth, encode_log_depth
+from anchorsfm.stereo.subplane import refine_below_planes
 from anchorsfm.stereo.sweep import (
     Epipolar,
     GridView,
@@ -26,7 +27,7 @@ REFERENCE_AREA_PX = 512 * 384
 
 @dataclass(frozen=True, kw_only=True)
 class DepthMap:
-    """Depth and confidence as stored: log depth is `log_range[0] + depth_code / 65535 * (log_range[1] - log_range[0])`.
+    """Depth and confidence as stored: see `depth_code`.
 
     Values are rounded before anything is derived from them, so that a resumed run repeats the first one exactly.
     """
@@ -38,8 +39,7 @@ class DepthMap:
     @property
     def depth(self) -> Float32[np.ndarray, "h w"]:
         """In baselines of the pair."""
-        low, high = self.log_range
-        return np.exp((low + self.depth_code * ((high - low) / 65535)).astype(np.float32))
+        return np.exp(decode_log_depth(self.depth_code, self.log_range).astype(np.float32))
 
     @property
     def confidence(self) -> Float32[np.ndarray, "h w"]:
@@ -55,7 +55,7 @@ class DensePair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairGeometry:
+class StereoPair:
     """Both views of a pair, the pose between them and the way from either to the other."""
 
     view_i: GridView
@@ -64,8 +64,8 @@ class PairGeometry:
     to_i: Epipolar
 
 
-def pair_geometry(view_i: GridView, view_j: GridView, j_from_i: Float[np.ndarray, "3 4"]) -> PairGeometry:
-    return PairGeometry(
+def stereo_pair(view_i: GridView, view_j: GridView, j_from_i: Float[np.ndarray, "3 4"]) -> StereoPair:
+    return StereoPair(
         view_i=view_i,
         view_j=view_j,
         to_j=epipolar(view_i, view_j, j_from_i),
@@ -73,7 +73,7 @@ def pair_geometry(view_i: GridView, view_j: GridView, j_from_i: Float[np.ndarray
     )
 
 
-def dense_depth(pair: PairGeometry, match_depth: Float[np.ndarray, "match 2"], config: SweepConfig) -> DensePair:
+def dense_depth(pair: StereoPair, match_depth: Float[np.ndarray, "match 2"], config: SweepConfig) -> DensePair:
     """Sweep both images against each other. `match_depth`: depths of sparse matches in i and j, in baselines."""
     found_i = _sweep_one(pair.view_i, pair.view_j, pair.to_j, match_depth[:, 0], config)
     found_j = _sweep_one(pair.view_j, pair.view_i, pair.to_i, match_depth[:, 1], config)
@@ -101,7 +101,7 @@ def _sweep_one(
     planes = choose_planes(reference, geometry, match_depth, config)
     inverse_depth, correlation = sweep(reference, other, geometry, planes, config)
     if config.refine:
-        inverse_depth, correlation = refine(reference, other, geometry, inverse_depth, correlation, config)
+        inverse_depth, correlation = refine_below_planes(reference, other, geometry, inverse_depth, correlation, config)
     return _Found(inverse_depth=inverse_depth, correlation=correlation)
 
 
@@ -121,5 +121,6 @@ def _judge(
     )
     log_depth = -np.log(np.maximum(filled, 1e-12))
     low, high = float(log_depth.min()), float(log_depth.max())
-    depth_code = np.rint((log_depth - low) * (65535 / max(high - low, 1e-9)))
-    return DepthMap(depth_code=depth_code.astype(np.uint16), log_range=np.array([low, high]), confidence_code=code)
+    return DepthMap(
+        depth_code=encode_log_depth(log_depth, low, high), log_range=np.array([low, high]), confidence_code=code
+    )

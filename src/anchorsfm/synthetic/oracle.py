@@ -17,12 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
+from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.geometry.transforms import compose, invert, transform
 from anchorsfm.io.store import Store, digest
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus, Pointmaps
 from anchorsfm.scene.progress import Progress
-from anchorsfm.synthetic.scenes import SyntheticScene, cast_pixels, pixel_centres, project, rays
+from anchorsfm.synthetic.scenes import SyntheticScene, cast_pixels, project, rays
 from anchorsfm.synthetic.solids import cast
 
 _CELL_PX = 8

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
+from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.scene.progress import SILENT, Progress
-from anchorsfm.synthetic.scenes import SyntheticScene, cast_pixels, material, pixel_centres, rays
+from anchorsfm.synthetic.scenes import SyntheticScene, cast_pixels, material, rays
 from anchorsfm.synthetic.solids import Hits, cast
 from anchorsfm.synthetic.texture import colour
 

@@ -268,9 +268,3 @@ def _look_at(centre: np.ndarray, target: np.ndarray, roll: np.ndarray) -> Float[
     right /= np.linalg.norm(right)
     rotation = roll @ np.stack([right, np.cross(forward, right), forward])
     return np.concatenate([rotation, -rotation @ centre[:, None]], axis=1)
-
-
-def pixel_centres(size_wh: tuple[int, int] | Int[np.ndarray, "2"]) -> Float[np.ndarray, "h w 2"]:
-    """COLMAP coordinates of all pixel centres, float64."""
-    x, y = np.meshgrid(np.arange(int(size_wh[0])) + 0.5, np.arange(int(size_wh[1])) + 0.5)
-    return np.stack([x, y], axis=-1)

@@ -10,22 +10,27 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
+from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
+from anchorsfm.scene.edit import (
+    observations_per_view,
+    select_observations,
+    view_of_image,
+    with_cameras_of_views,
+    without_view,
+)
 from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.tracks.build import KeypointMatches, select_observations
+from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.edit import remove_view, with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
 from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.triangulate import triangulate
-from anchorsfm.tracks.views import observations_per_view, view_of_image
 
 _LOOSE, _TIGHT = 1e-4, 1e-9
 """Relative change of the cost at which an adjustment stops: in the rounds, and in the end."""
@@ -273,7 +278,7 @@ def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int,
             for image in model.image[model.camera_index == row]:
                 reason = f"its camera came out with implausible parameters (focal {focal_length_px(camera):.0f} px)"
                 dropped[int(image)] = reason
-                model = remove_view(model, int(view_of_image(model)[image]))
+                model = without_view(model, int(view_of_image(model)[image]))
     return model, dropped
 
 
@@ -287,5 +292,5 @@ def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Recon
             break
         image = int(model.image[weakest])
         dropped[image] = f"only {count[weakest]} observations of triangulated points"
-        model = remove_view(model, weakest)
+        model = without_view(model, weakest)
     return model, dropped

@@ -150,12 +150,3 @@ def _tracks_from_labels(
     order = np.lexsort((node_image[keep], label[keep]))
     point = np.unique(label[keep][order], return_inverse=True)[1]
     return Tracks(obs_point=point, obs_image=node_image[keep][order], obs_xy=xy[keep][order])
-
-
-def select_observations(tracks: Tracks, keep: np.ndarray, min_length: int = 2) -> tuple[Tracks, np.ndarray]:
-    """Tracks of the kept observations (obs,) that still have `min_length` of them, and the old row of each point."""
-    count = np.bincount(tracks.obs_point[keep], minlength=tracks.num_points)
-    keep = keep & (count >= min_length)[tracks.obs_point]
-    old_point, point = np.unique(tracks.obs_point[keep], return_inverse=True)
-    kept = Tracks(obs_point=point, obs_image=tracks.obs_image[keep], obs_xy=tracks.obs_xy[keep])
-    return kept, old_point

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.scene.edit import view_of_image, with_points
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
-from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.residuals import pixel_errors
-from anchorsfm.tracks.views import view_of_image
 
 ROUNDS = 3
 """Each round reaches one match further from the observations a point has."""

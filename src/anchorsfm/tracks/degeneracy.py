@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anchorsfm.geometry.planes import fit_plane
+from anchorsfm.scene.edit import view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.points import widest_angles_deg
-from anchorsfm.tracks.views import view_of_image
 
 FLAT = 0.03
 """Points lie in a plane if nine of ten are nearer to it than this share of their depth."""

@@ -21,11 +21,9 @@ from anchorsfm.colmap.cameras import (
     has_absurd_params,
     with_focal_length,
 )
+from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras, with_points, with_poses
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.build import select_observations
-from anchorsfm.tracks.points import with_points
 from anchorsfm.tracks.residuals import pixel_errors
-from anchorsfm.tracks.views import view_of_image
 
 MAX_TRACKS = 3000
 """Tracks that a choice looks at; more cost time and hardly change it."""
@@ -136,7 +134,7 @@ def choose_lenses(
         )
         for row in range(len(cameras))
     )
-    adjusted, _ = adjust(replace(model, cameras=tuple(cameras)), options, held)
+    adjusted, _ = adjust(with_cameras(model, cameras), options, held)
     return LensResult(model=adjusted, choices=choices)
 
 
@@ -168,9 +166,9 @@ def _held_out_scores(
     held: Held,
     free_centre: Bool[np.ndarray, "camera"],
 ) -> _Scores:
-    start = replace(
+    start = with_cameras(
         sample,
-        cameras=tuple(_converted(c, name, options) if o else c for c, o in zip(sample.cameras, open_, strict=True)),
+        [_converted(c, name, options) if o else c for c, o in zip(sample.cameras, open_, strict=True)],
     )
     error = np.full(len(sample.tracks.obs_point), np.inf)
     camera_of_obs = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
@@ -181,7 +179,7 @@ def _held_out_scores(
         found = np.array([focal_length_px(camera) for camera in fitted.cameras])
         focal_px += np.where(sane, found, np.nan) / len(halves)
         rest = ~half
-        test = replace(_part(start, rest), cameras=fitted.cameras, cam_from_world=fitted.cam_from_world)
+        test = with_poses(with_cameras(_part(start, rest), fitted.cameras), fitted.cam_from_world)
         everything = Held(pose=np.ones(len(test.image), bool), camera=np.ones(len(test.cameras), bool))
         predicted = pixel_errors(adjust(test, options, everything)[0])
         error[rest] = np.where(sane[camera_of_obs[rest]], predicted, np.inf)

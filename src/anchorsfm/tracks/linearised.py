@@ -19,8 +19,8 @@ from scipy.sparse import coo_array, csr_array, hstack
 
 from anchorsfm.colmap.cameras import principal_point_px, project
 from anchorsfm.geometry.transforms import camera_centres, cross_matrix
+from anchorsfm.scene.edit import view_of_image
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.views import view_of_image
 
 _STEP = 1e-6
 """Of numerical derivatives of projections: relative to depth and to the size of parameters."""

@@ -1,18 +1,18 @@
 """Points of a model: triangulate tracks with its cameras, check them, colour them."""
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import normalised_from_pixels, normalised_per_pixel
 from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.scene.edit import select_observations, select_points, view_of_image, with_colours, with_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.residuals import pixel_errors, with_errors
 from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
-from anchorsfm.tracks.views import view_of_image
+
+_ENOUGH_POINTS = 500
+"""A view with so many points that more than two views see needs no points of two views."""
 
 
 def triangulate_model(
@@ -53,26 +53,8 @@ def drop_unseen(model: Reconstruction) -> tuple[Reconstruction, int]:
     seen = np.isfinite(pixel_errors(model))
     if seen.all():
         return model, 0
-    tracks, old_point = select_observations(model.tracks, seen)
-    kept = replace(
-        model,
-        points=model.points[old_point],
-        rgb=model.rgb[old_point],
-        error_px=model.error_px[old_point],
-        tracks=tracks,
-    )
+    kept = select_points(model, seen)
     return kept, len(model.points) - len(kept.points)
-
-
-def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray, "point 3"]) -> Reconstruction:
-    """The cameras of `model` with other points, uncoloured and with errors that are not known yet."""
-    return replace(
-        model,
-        points=points,
-        rgb=np.zeros((len(points), 3), np.uint8),
-        error_px=np.full(len(points), np.nan),
-        tracks=tracks,
-    )
 
 
 def ray_bundle(model: Reconstruction, tracks: Tracks, max_error_px: Float[np.ndarray, "view"]) -> RayBundle:
@@ -98,10 +80,9 @@ def _needed(
     view: Int[np.ndarray, "obs"], point: Int[np.ndarray, "obs"], keep: Bool[np.ndarray, "obs"], num_views: int
 ) -> Bool[np.ndarray, "obs"]:
     """False for observations of two-view points all of whose views have enough points that more views see."""
-    enough = 500
     length = np.bincount(point[keep], minlength=int(point.max(initial=-1)) + 1)
     multi = keep & (length > 2)[point]
-    hungry_view = np.bincount(view[multi], minlength=num_views) < enough
+    hungry_view = np.bincount(view[multi], minlength=num_views) < _ENOUGH_POINTS
     hungry_point = np.zeros(len(length), bool)
     np.logical_or.at(hungry_point, point[keep], hungry_view[view[keep]])
     return (length > 2)[point] | hungry_point[point]
@@ -121,4 +102,4 @@ def colour(model: Reconstruction, images: ImageSet, *, max_size: int = 1024) -> 
         xy = np.floor(tracks.obs_xy[rows] * (size_wh / images.size_wh[image])).astype(int)
         xy = np.clip(xy, 0, size_wh - 1)
         np.add.at(total, tracks.obs_point[rows], rgb[xy[:, 1], xy[:, 0]])
-    return replace(with_errors(model), rgb=np.round(total / count[:, None]).astype(np.uint8))
+    return with_colours(with_errors(model), np.round(total / count[:, None]).astype(np.uint8))

@@ -20,6 +20,7 @@ from anchorsfm.colmap.cameras import (
     with_principal_point,
 )
 from anchorsfm.colmap.covariance import intrinsics_covariances
+from anchorsfm.scene.edit import with_cameras
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.residuals import residual_variance_px2
 
@@ -83,7 +84,7 @@ def settle_principal_points(
             before, principal_point_px(after) - gain @ (principal_point_px(after) - expected)
         )
         determined[row] = np.linalg.norm(gain, 2) < _DETERMINED
-    settled = replace(model, cameras=tuple(cameras))
+    settled = with_cameras(model, cameras)
     if (determined | held.camera).all():
         return PrincipalPoints(model=adjusted, determined=determined)
     return PrincipalPoints(model=adjust(settled, options, held)[0], determined=determined)

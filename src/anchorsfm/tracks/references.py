@@ -15,11 +15,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from anchorsfm.colmap.cameras import normalised_from_pixels, project
+from anchorsfm.scene.edit import select_observations, view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.points import ray_bundle
 from anchorsfm.tracks.triangulate import triangulate
-from anchorsfm.tracks.views import view_of_image
 
 _STEP_PX = 4.0
 """Of the difference quotient; about the reach of a window."""

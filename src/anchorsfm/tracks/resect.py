@@ -1,12 +1,13 @@
 """Poses of single views from points that other views have triangulated (docs/method.md, Registration)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
+from anchorsfm.scene.edit import with_poses, with_tracks, with_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
 MAX_RANSAC_ITERATIONS = 10_000
@@ -98,7 +99,7 @@ def resect(
         if pose is not None and pose.inlier.sum() >= min_inliers:
             poses[view] = pose.cam_from_world
             found[k] = True
-    return replace(model, cam_from_world=poses), found
+    return with_poses(model, poses), found
 
 
 def register_missing(
@@ -150,7 +151,7 @@ def register_missing(
         obs_xy=tracks.obs_xy[rows],
     )
     return Registration(
-        model=replace(grown, tracks=_join(model.tracks, joined)),
+        model=with_tracks(grown, _join(model.tracks, joined)),
         added={image: int(pose.inlier.sum()) for image, pose in added.items()},
         refused=refused,
     )
@@ -174,34 +175,6 @@ def points_of_tracks(model: Reconstruction, tracks: Tracks) -> Int[np.ndarray, "
     out = np.full(tracks.num_points, -1)
     out[links[order, 0]] = links[order, 1]  # the last assignment, of the largest count, stays
     return out
-
-
-def with_views(
-    model: Reconstruction,
-    poses: dict[int, Float[np.ndarray, "3 4"]],
-    cameras: Sequence[Camera],
-    camera_index: Int[np.ndarray, "image"],
-) -> Reconstruction:
-    """The model with further views (image index -> cam_from_world), its points and observations as they were.
-
-    Cameras that the model has stay as they are there, others are taken from `cameras` (one per camera of the
-    ImageSet, `camera_index` (image,) their rows); both views and cameras stay in the order of the ImageSet.
-    """
-    if not poses:
-        return model
-    row_of_view = camera_index[model.image]
-    lens = dict(zip(row_of_view.tolist(), (model.cameras[c] for c in model.camera_index), strict=True))
-    image = np.concatenate([model.image, np.array(list(poses), np.int64)])
-    pose = np.concatenate([model.cam_from_world, np.array(list(poses.values()), np.float64)])
-    order = np.argsort(image, kind="stable")
-    used, index = np.unique(camera_index[image[order]], return_inverse=True)
-    return replace(
-        model,
-        image=image[order],
-        cam_from_world=pose[order],
-        cameras=tuple(lens.get(int(row), cameras[int(row)]) for row in used),
-        camera_index=index.reshape(-1).astype(np.int64),
-    )
 
 
 def _rows_by_image(

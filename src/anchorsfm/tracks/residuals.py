@@ -1,13 +1,11 @@
 """Reprojection errors of a model in original pixels, and the noise they show."""
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import project
+from anchorsfm.scene.edit import view_of_image, with_point_errors
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.views import view_of_image
 
 
 def pixel_errors(model: Reconstruction) -> Float[np.ndarray, "obs"]:
@@ -21,7 +19,7 @@ def with_errors(model: Reconstruction) -> Reconstruction:
     num_points = len(model.points)
     count = np.maximum(np.bincount(model.tracks.obs_point, minlength=num_points), 1)
     total = np.bincount(model.tracks.obs_point, weights=pixel_errors(model), minlength=num_points)
-    return replace(model, error_px=total / count)
+    return with_point_errors(model, total / count)
 
 
 def residual_vectors(model: Reconstruction) -> Float[np.ndarray, "obs 2"]:

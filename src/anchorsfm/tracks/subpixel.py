@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from anchorsfm.io.images import load_grey
+from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.patches import StepLimits, Templates, Warps, align_patches, cut_templates, grey_pyramid
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction

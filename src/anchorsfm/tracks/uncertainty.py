@@ -25,9 +25,9 @@ from scipy.sparse.csgraph import connected_components
 from anchorsfm.colmap.bundle import BundleOptions, Held
 from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.scene.edit import select_points, select_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
-from anchorsfm.tracks.build import select_observations
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.linearised import (
     NUM_FURTHER,
@@ -39,7 +39,6 @@ from anchorsfm.tracks.linearised import (
     solve,
     with_further_distortion,
 )
-from anchorsfm.tracks.points import with_points
 
 MAX_UNKNOWNS = 3200
 """Of one joint estimate, whose cost grows with their cube: about 500 views. Of larger models the intrinsics are judged
@@ -175,13 +174,8 @@ def _part_that_fits(result: AdjustResult) -> AdjustResult:
     count = max(int((unknowns <= MAX_UNKNOWNS).sum()), 2)
     if count >= len(model.image):
         return result
-    tracks, points = select_observations(model.tracks, np.isin(model.tracks.obs_image, model.image[:count]))
-    first = replace(
-        with_points(model, tracks, model.points[points]),
-        image=model.image[:count],
-        cam_from_world=model.cam_from_world[:count],
-        camera_index=model.camera_index[:count],
-    )
+    of_first = np.isin(model.tracks.obs_image, model.image[:count])
+    first = select_views(select_points(model, of_first), np.arange(count))
     held, priors = result.held, result.held.positions
     if priors is not None:
         priors = replace(priors, position=priors.position[:count])

@@ -83,10 +83,3 @@ def format_number(value: float) -> str:
         return f"{value:.2e}" if value else "0"
     text = f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def linear_light(rgb: UInt8[np.ndarray, "*batch 3"]) -> UInt8[np.ndarray, "*batch 3"]:
-    """sRGB colours as linear intensities, which viser 1.1 takes colours of line segments for (IEC 61966-2-1)."""
-    share = rgb / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return np.round(255 * linear).astype(np.uint8)

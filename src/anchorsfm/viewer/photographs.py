@@ -1,7 +1,5 @@
 """Photographs of a model, read when they are looked at."""
 
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from jaxtyping import Float, UInt8
 
 from anchorsfm.io.images import load_image_set, load_rgb, working_size_wh
 from anchorsfm.io.names import require_inside
+from anchorsfm.io.recent import Recent
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera
 
@@ -32,8 +31,7 @@ class Photographs:
 
     def __init__(self, root: Path | None) -> None:
         self.root = root
-        self._kept: OrderedDict[tuple[str, int], Photograph] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recent: Recent[tuple[str, int], Photograph] = Recent(_KEPT)
 
     def load(self, name: str, camera: Camera, max_side: int) -> Photograph:
         """The photograph `name` with its longer side at most `max_side`.
@@ -43,17 +41,8 @@ class Photographs:
         if self.root is None:
             raise InputError("where the photographs lie is not known: start with --images FOLDER to see them")
         require_inside([name], self.root)
-        key = (name, max_side)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        photograph = _read(self.root / name, camera, max_side)
-        with self._lock:
-            self._kept[key] = photograph
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return photograph
+        path = self.root / name
+        return self._recent.get((name, max_side), lambda: _read(path, camera, max_side))
 
 
 def _read(path: Path, camera: Camera, max_side: int) -> Photograph:

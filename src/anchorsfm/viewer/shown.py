@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from anchorsfm.io.colours import linear_light
 from anchorsfm.viewer.clouds import DenseCloud, is_near
-from anchorsfm.viewer.colours import linear_light
 from anchorsfm.viewer.frame import ShownFrame, shown_frame
 from anchorsfm.viewer.frusta import Frusta, make_frusta, quaternions
 from anchorsfm.viewer.sources import ViewedModel

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
-from anchorsfm.scene.settings import FocalRange, Range, Seed, Settings
+from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Seed, Settings
 from anchorsfm.stereo.config import SweepConfig
 
 
@@ -27,7 +27,7 @@ class MatchingConfig(DescriptorMatchingConfig):
 class IntrinsicsConfig(Settings):
     """Focal lengths, one per camera, from the photographs' own record or from the pairs."""
 
-    typical_focal: Annotated[float, Range(0.2, 20)] = 1.1
+    typical_focal: Annotated[float, Range(0.2, 20)] = TYPICAL_FOCAL
     """Focal length assumed where nothing is known, as a multiple of the long side."""
     typical_focal_spread: Annotated[float, Range(0.01, 5)] = 0.5
     """Standard deviation of the logarithm of focal lengths about `typical_focal`, over all cameras."""

@@ -108,7 +108,7 @@ def pair_stretch(points_i: LensPoints, points_j: LensPoints) -> Float[np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairMatches:
+class LensMatches:
     """Matches of two images of one device before verification, centred coordinates of the photographs."""
 
     xy_i: Float[np.ndarray, "match 2"]
@@ -127,7 +127,7 @@ def choose_pairs(pairs: Int[np.ndarray, "pair 2"], num_matches: Int[np.ndarray, 
 
 
 def estimate_distortion(
-    matches: list[PairMatches], half_diagonal: float, config: IntrinsicsConfig
+    matches: list[LensMatches], half_diagonal: float, config: IntrinsicsConfig
 ) -> Float[np.ndarray, "2"]:
     """k1, k2 of the device that took the pairs; 0, 0 unless they clearly show distortion."""
     search = _Search([_thinned(pair) for pair in matches], half_diagonal)
@@ -142,7 +142,7 @@ def estimate_distortion(
 class _Search:
     """Scores of coefficients on some pairs, each computed once."""
 
-    def __init__(self, matches: list[PairMatches], half_diagonal: float) -> None:
+    def __init__(self, matches: list[LensMatches], half_diagonal: float) -> None:
         self._matches = matches
         self._half_diagonal = half_diagonal
         self._known: dict[tuple[float, float], Float[np.ndarray, pair]] = {}
@@ -175,7 +175,7 @@ class _Search:
         return gain > max(min_gain * float(without.sum()), MIN_GAIN_MATCHES) and bool(np.median(with_it - without) > 0)
 
 
-def agreement(pair: PairMatches, coefficient: Float[np.ndarray, "2"], half_diagonal: float) -> float:
+def agreement(pair: LensMatches, coefficient: Float[np.ndarray, "2"], half_diagonal: float) -> float:
     """Sum over matches of 1 - (distance / TOLERANCE_PX)^2 where positive, for the best fundamental matrix found."""
     if not is_sensible(coefficient):
         return 0.0
@@ -198,6 +198,6 @@ def is_sensible(coefficient: Float[np.ndarray, "2"]) -> bool:
     return bool((divisor > 0.03).all() and rising.all())
 
 
-def _thinned(pair: PairMatches) -> PairMatches:
+def _thinned(pair: LensMatches) -> LensMatches:
     rows = np.linspace(0, len(pair.xy_i) - 1, min(len(pair.xy_i), MATCHES_USED)).astype(int)
-    return PairMatches(xy_i=pair.xy_i[rows], xy_j=pair.xy_j[rows])
+    return LensMatches(xy_i=pair.xy_i[rows], xy_j=pair.xy_j[rows])

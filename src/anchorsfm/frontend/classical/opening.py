@@ -137,9 +137,9 @@ class _Run:
 
     def _centred_matches(
         self, pair: int, xy: tuple[Float[np.ndarray, "_ 2"], ...], keypoint: Int[np.ndarray, "match 2"]
-    ) -> lens.PairMatches:
+    ) -> lens.LensMatches:
         i, j = self.pairs[pair].tolist()
-        return lens.PairMatches(
+        return lens.LensMatches(
             xy_i=centred(self.images, i, xy[i][keypoint[:, 0]]), xy_j=centred(self.images, j, xy[j][keypoint[:, 1]])
         )
 

@@ -1,9 +1,7 @@
 """From sparse two-view geometry and dense depth to the predictions the alignment takes."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from threading import Lock
 
 import cv2
 import numpy as np
@@ -12,14 +10,16 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from anchorsfm.frontend.classical import cache
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.frontend.classical.two_view import RelativePose
+from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.geometry.transforms import invert, transform
+from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
 from anchorsfm.stereo.confidence import left_right_error_px
 from anchorsfm.stereo.grid import grid_grey
-from anchorsfm.stereo.pair import DensePair, DepthMap, PairGeometry, dense_depth, pair_geometry
+from anchorsfm.stereo.pair import DensePair, DepthMap, StereoPair, dense_depth, stereo_pair
 from anchorsfm.stereo.sweep import Epipolar, GridView, warp
 
 MAX_DENSE_MATCH_ERROR_PX = 0.5
@@ -88,7 +88,7 @@ class ClassicalPredictor:
         self._config = config
         self._store = store
         self._num_workers = num_workers
-        self._greys = _RecentGreys(lambda image: grid_grey(images, grid, image))
+        self._greys: Recent[int, UInt8[np.ndarray, "h w"]] = Recent(GREY_IMAGES_KEPT)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -131,7 +131,7 @@ class ClassicalPredictor:
                 frame_i=None,
                 frame_j=None,
             )
-        geometry = pair_geometry(self._view(i), self._view(j), pose.j_from_i)
+        geometry = stereo_pair(self._view(i), self._view(j), pose.j_from_i)
         on_grid = self._on_grid(i, keypoint_matches.xy_i) & self._on_grid(j, keypoint_matches.xy_j)
         dense = self._dense(i, j, pose, on_grid, geometry)
         baseline = float(self._geometry.baseline[pair])
@@ -153,7 +153,8 @@ class ClassicalPredictor:
 
     def _view(self, image: int) -> GridView:
         focal_xy = self.focal_px[image] * self.grid.scale[image]
-        return GridView(grey=self._greys(image), focal_xy=(float(focal_xy[0]), float(focal_xy[1])))
+        grey = self._greys.get(image, lambda: grid_grey(self._images, self.grid, image))
+        return GridView(grey=grey, focal_xy=(float(focal_xy[0]), float(focal_xy[1])))
 
     def _on_grid(self, image: int, xy: Float[np.ndarray, "match 2"]) -> Bool[np.ndarray, "match"]:
         """Which keypoints the grid shows: all of them, unless it is an undistorted crop."""
@@ -163,7 +164,7 @@ class ClassicalPredictor:
         return np.asarray(((on_grid >= 0) & (on_grid < self.grid.size_wh[image])).all(axis=1))
 
     def _dense(
-        self, i: int, j: int, pose: RelativePose, on_grid: Bool[np.ndarray, "match"], geometry: PairGeometry
+        self, i: int, j: int, pose: RelativePose, on_grid: Bool[np.ndarray, "match"], geometry: StereoPair
     ) -> DensePair:
         depth = pose.depth[on_grid] if on_grid.sum() >= MIN_DEPTHS else pose.depth
         key = digest(
@@ -189,38 +190,16 @@ def _coefficient(grid: ImageGrid, image: int) -> Float[np.ndarray, "2"]:
     return np.zeros(2) if grid.distortion is None else grid.distortion.coefficient[image]
 
 
-class _RecentGreys:
-    """Grid images read lately, shared by the threads."""
-
-    def __init__(self, load: Callable[[int], UInt8[np.ndarray, "h w"]]) -> None:
-        self._load = load
-        self._kept: OrderedDict[int, UInt8[np.ndarray, "h w"]] = OrderedDict()
-        self._lock = Lock()
-
-    def __call__(self, image: int) -> UInt8[np.ndarray, "h w"]:
-        with self._lock:
-            if image in self._kept:
-                self._kept.move_to_end(image)
-                return self._kept[image]
-        grey = self._load(image)
-        with self._lock:
-            self._kept[image] = grey
-            while len(self._kept) > GREY_IMAGES_KEPT:
-                self._kept.popitem(last=False)
-        return grey
-
-
 def unproject(depth: Float32[np.ndarray, "h w"], view: GridView) -> Float32[np.ndarray, "h w 3"]:
     """Points of all pixel centres in the frame of their camera."""
     height, width = depth.shape
     k = view.intrinsics
-    x = ((np.arange(width) + 0.5 - k[0, 2]) / k[0, 0]).astype(np.float32)
-    y = ((np.arange(height) + 0.5 - k[1, 2]) / k[1, 1]).astype(np.float32)
-    return np.stack([x * depth, y[:, None] * depth, depth], axis=-1)
+    x, y = (c.astype(np.float32) for c in plane_coordinates((width, height), (k[0, 0], k[1, 1]), k[:2, 2]))
+    return np.stack([x * depth, y * depth, depth], axis=-1)
 
 
 def _pointmaps(
-    geometry: PairGeometry, dense: DensePair, j_from_i: Float[np.ndarray, "3 4"], baseline: float
+    geometry: StereoPair, dense: DensePair, j_from_i: Float[np.ndarray, "3 4"], baseline: float
 ) -> tuple[Pointmaps, Pointmaps]:
     """Pointmaps of both images in the frames of i and of j."""
     points_i = unproject(dense.i.depth * np.float32(baseline), geometry.view_i)
@@ -238,7 +217,7 @@ def _pointmaps(
     return frame_i, frame_j
 
 
-def dense_matches(geometry: PairGeometry, dense: DensePair, config: DenseConfig) -> list[Matches]:
+def dense_matches(geometry: StereoPair, dense: DensePair, config: DenseConfig) -> list[Matches]:
     """Correspondences every few pixels of either image that pass the left-right check closely, in grid pixels."""
     stride = config.match_stride
     if stride <= 0:

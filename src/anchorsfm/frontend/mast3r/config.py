@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import tyro.conf
+
 from anchorsfm.scene.settings import NotEmpty, Range, Settings
 
 _MIN_IMAGE_SIZE = 32
@@ -12,11 +14,11 @@ _MIN_IMAGE_SIZE = 32
 class Mast3rConfig(Settings):
     """Settings of the MASt3R front end."""
 
-    weights: Annotated[str, NotEmpty()] = "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
+    weights: Annotated[str, NotEmpty(), tyro.conf.Suppress] = "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric"
     """Weights of the network: a Hugging Face id, or a local .safetensors or .pth file."""
-    accept_weights_license: bool = False
+    accept_weights_license: Annotated[bool, tyro.conf.Suppress] = False
     """Accept the terms the weights come under; asked for once."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], tyro.conf.Suppress] = "auto"
     """Where the network runs: auto takes a GPU if there is one."""
     half_precision: Literal["auto", "on", "off"] = "auto"
     """Run encoder and decoders in half precision: auto does so on CUDA GPUs. Heads always run in float32."""

@@ -18,11 +18,11 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
     if name not in available:
-        raise InputError(f"--mast3r.device {name}: choose one of auto, {', '.join(available)}")
+        raise InputError(f"--device {name}: choose one of auto, {', '.join(available)}")
     if not available[name]:
         kind = {"cuda": "CUDA GPU", "mps": "Apple GPU"}[name]
         raise InputError(
-            f"--mast3r.device {name}: PyTorch {torch.__version__} finds no {kind}; use --mast3r.device auto or cpu, "
+            f"--device {name}: PyTorch {torch.__version__} finds no {kind}; use --device auto or cpu, "
             "or install a PyTorch and a driver that support it"
         )
     return torch.device(name)

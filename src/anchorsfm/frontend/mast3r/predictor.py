@@ -227,7 +227,7 @@ class Mast3rPredictor:
     def _too_little_memory(self, what: str) -> InputError:
         ways = ["--mast3r.image-size with a smaller size", "--mast3r.token-memory-mib with less"]
         if self.device.type != "cpu":
-            ways = ["--mast3r.device cpu", *ways]
+            ways = ["--device cpu", *ways]
             if self.dtype == torch.float32:
                 ways = ["--mast3r.half-precision on", *ways]
         return InputError(f"not enough memory on the {self.device.type} device for {what}: use {' or '.join(ways)}")

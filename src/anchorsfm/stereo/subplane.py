@@ -33,7 +33,7 @@ MAX_PRIOR_PX = 1.5
 HALF_STEP_PX = 0.5
 
 
-def refine(
+def refine_below_planes(
     reference: GridView,
     other: GridView,
     geometry: Epipolar,

@@ -6,14 +6,22 @@ import numpy as np
 import pycolmap
 import pytest
 
+from anchorsfm.colmap.bundle import with_plausible_cameras
 from anchorsfm.colmap.write import write_models
 from anchorsfm.mapping import incremental
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
+from anchorsfm.scene.edit import (
+    scaled,
+    view_of_image,
+    with_cameras,
+    with_cameras_of_views,
+    with_images_numbered,
+    without_view,
+)
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.tracks.adjust import refine_model
 from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.edit import with_cameras_of_views, with_plausible_cameras
 from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import make_point_scene
@@ -81,3 +89,20 @@ def test_a_written_model_has_errors_whoever_made_it(tmp_path):
     back = pycolmap.Reconstruction(str(tmp_path / "sparse" / "0"))
     found = np.array([back.points3D[point + 1].error for point in range(len(made.points))])
     np.testing.assert_allclose(found, mean_errors(made), rtol=1e-6)
+
+
+def test_verbs_keep_together_what_belongs_together():
+    """Views go with their observations, points with their colours; what an edit does not name stays."""
+    model = make_point_scene(4, 50).model
+    fewer = without_view(model, 1)
+    assert fewer.image.tolist() == np.delete(model.image, 1).tolist()
+    assert not np.isin(fewer.tracks.obs_image, model.image[1]).any()
+    assert len(fewer.points) == len(fewer.rgb) == len(fewer.error_px) == fewer.tracks.num_points
+    back = with_images_numbered(fewer)
+    assert back.image.tolist() == [0, 1, 2]
+    assert np.array_equal(view_of_image(fewer)[fewer.tracks.obs_image], back.tracks.obs_image)
+    twice = scaled(model, 2.0)
+    assert np.allclose(pixel_errors(twice), pixel_errors(model), atol=1e-9)
+    assert np.array_equal(twice.points, 2 * model.points)
+    with pytest.raises(ValueError, match="2 cameras for a model of 1"):
+        with_cameras(model, [CAMERA, CAMERA])

@@ -1,0 +1,32 @@
+"""Which commands there are."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Union
+
+import tyro
+
+from anchorsfm.cli.demo import Demo
+from anchorsfm.cli.evaluate import Evaluate
+from anchorsfm.cli.export import Export
+from anchorsfm.cli.reconstruct import Reconstruct
+from anchorsfm.cli.report import Report
+from anchorsfm.cli.view import View
+from anchorsfm.cli.weights import Weights
+
+Command = Reconstruct | View | Export | Report | Evaluate | Demo | Weights
+
+COMMANDS: Mapping[str, type[Command]] = {
+    "reconstruct": Reconstruct,
+    "view": View,
+    "export": Export,
+    "report": Report,
+    "evaluate": Evaluate,
+    "demo": Demo,
+    "weights": Weights,
+}
+"""By the names that users type, in the order of the help."""
+
+
+def all_commands() -> Any:
+    """One type of all commands, as tyro takes it for the scripts that complete names in a shell."""
+    return Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]  # noqa: UP007

@@ -1,0 +1,57 @@
+"""`anchorsfm export`: a model in the formats of other programs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from anchorsfm.export.config import ExportConfig, ExportFormat
+from anchorsfm.scene.settings import Settings
+from anchorsfm.terminal import Terminal, show_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Settings):
+    """Write a model in the formats of other programs.
+
+    Pictures that an interrupted export has finished are not made again.
+    """
+
+    model: tyro.conf.Positional[Path]
+    """An output folder of `reconstruct` (its largest model counts), or a folder with a COLMAP model."""
+    to: tuple[ExportFormat, ...]
+    """Formats. undistorted: photographs without distortion and a PINHOLE model, for Gaussian splatting; transforms:
+    nerfstudio's transforms.json; database: COLMAP's; tum, kitti: camera paths as text."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for a folder of each format; default: `export` in the output folder the model belongs to."""
+    all_models: bool = False
+    """Every model of an output folder, in numbered folders."""
+    config: Annotated[ExportConfig, tyro.conf.arg(name="")] = field(default_factory=ExportConfig)
+    quiet: bool = False
+    """No progress display, only warnings and the folders written."""
+
+    def run(self, console: Terminal) -> None:
+        export_models(
+            console, self.model, self.to, self.output, self.config, every_model=self.all_models, quiet=self.quiet
+        )
+
+
+def export_models(
+    console: Terminal,
+    model: Path,
+    formats: Sequence[ExportFormat],
+    output: Path | None = None,
+    config: ExportConfig | None = None,
+    *,
+    every_model: bool = False,
+    quiet: bool,
+) -> None:
+    """Export a model and say where the results are."""
+    from anchorsfm.export.run import export
+
+    with show_progress(console, quiet=quiet) as progress:
+        folders = export(model, formats, output, config, every_model=every_model, progress=progress)
+    for folder in folders:
+        console.print(f"{folder.name}: {folder}")

@@ -1,0 +1,117 @@
+"""`anchorsfm reconstruct`: photographs in, models out."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from anchorsfm.align.config import Solver
+from anchorsfm.cli.export import export_models
+from anchorsfm.export.config import ExportFormat
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.settings import NotEmpty, Settings
+from anchorsfm.terminal import Terminal, show_progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Settings):
+    """Reconstruct photographs: poses, intrinsics, sparse and dense points, as a COLMAP model.
+
+    Running the same command again after an interruption continues where it stopped.
+    """
+
+    photos: tyro.conf.Positional[tuple[Path, ...]]
+    """A folder (searched recursively), a text file that lists images, or image files."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, cache/,
+    report.html, report.json, uncertainty.json and config.yaml."""
+    config: Path | None = None
+    """Start from the settings of an earlier run (its config.yaml). Options that are given here win."""
+    settings: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
+    dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write a dense cloud however many images there are; without this, for sets of up to 200."""
+    no_dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write no dense cloud."""
+    no_adjust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave the poses as the mapper found them. Points are triangulated, nothing is adjusted."""
+    weights: Annotated[str | None, NotEmpty()] = None
+    """Weights of the network: a Hugging Face id or local file. Without it: the official MASt3R model."""
+    accept_weights_license: bool = False
+    """Accept the terms the weights come under; asked for once."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where network and alignment compute. auto: a network on a GPU if there is one, the alignment on the processor."""
+    export: tuple[ExportFormat, ...] = ()
+    """Also write the largest model to OUT/export in these formats; `anchorsfm export` has more options."""
+    quiet: bool = False
+    """No progress display, only warnings and the summary."""
+
+    def run(self, console: Terminal) -> None:
+        from anchorsfm.pipeline import reconstruct
+        from anchorsfm.report import summary_lines
+
+        source = self.photos[0] if len(self.photos) == 1 else list(self.photos)
+        with show_progress(console, quiet=self.quiet) as progress:
+            result = reconstruct(source, self.output, self.configured(), progress)
+        for line in [*summary_lines(result.report), *self._results()]:
+            console.print(line)
+        if self.export:
+            export_models(console, self.output, self.export, quiet=self.quiet)
+        console.print(f"next: anchorsfm view {shlex.quote(str(self.output))}")
+
+    def _results(self) -> Iterator[str]:
+        """What lies where."""
+        for what, path in (
+            ("model", self.output / "sparse" / "0"),
+            ("cloud", self.output / "dense" / "0.ply"),
+            ("report", self.output / "report.html"),
+        ):
+            if path.exists():
+                yield f"{what}: {path}"
+
+    def configured(self) -> PipelineConfig:
+        """All settings of the run. Raises InputError for options that contradict each other or have no effect."""
+        settings = self.settings
+        if self.weights is not None and settings.frontend != "mast3r":
+            raise InputError("--weights are those of a network: add --frontend mast3r")
+        if self.dense and self.no_dense:
+            raise InputError("--dense and --no-dense contradict each other: leave one out")
+        network = replace(
+            settings.mast3r,
+            weights=self.weights or settings.mast3r.weights,
+            accept_weights_license=self.accept_weights_license or settings.mast3r.accept_weights_license,
+        )
+        settings = replace(
+            settings,
+            mast3r=network,
+            dense=True if self.dense else False if self.no_dense else settings.dense,
+            bundle_adjustment=settings.bundle_adjustment and not self.no_adjust,
+        )
+        return settings if self.device == "auto" else _on(self.device, settings)
+
+
+def starting_from(start: PipelineConfig) -> type[Reconstruct]:
+    """The command with other defaults."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Reconfigured(Reconstruct):
+        settings: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default=start)
+
+    Reconfigured.__doc__ = Reconstruct.__doc__
+    return Reconfigured
+
+
+def _on(device: Literal["cpu", "cuda", "mps"], settings: PipelineConfig) -> PipelineConfig:
+    """The settings with everything that can choose on one device."""
+    has_network = settings.frontend == "mast3r"
+    aligns = settings.mapper == "align" and settings.align.solver is Solver.SECOND_ORDER
+    if device != "cpu" and not has_network and not aligns:
+        raise InputError(f"--device {device}: neither front end nor mapper of this run can use it, leave it out")
+    return replace(
+        settings,
+        mast3r=replace(settings.mast3r, device=device) if has_network else settings.mast3r,
+        align=replace(settings.align, device=device) if aligns else settings.align,
+    )

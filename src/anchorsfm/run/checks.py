@@ -1,0 +1,46 @@
+"""What can be wrong with the settings of a run as a whole: before a photograph is read, and once they are known."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from anchorsfm.colmap.meshing import check_mesh_method
+from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
+from anchorsfm.mapping.config import DEPTH_MAPPERS
+from anchorsfm.pairing import check_scene_graph
+from anchorsfm.pairing.similarity import open_similarity
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.unused import without_effect
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import Progress
+
+
+def check_settings(config: PipelineConfig) -> None:
+    """Raise InputError for what depends on files, libraries, or settings of several parts."""
+    check_mesh_method(config.cloud.mesh)
+    check_scene_graph(config.scene_graph, has_similarity=config.similarity is not None)
+    if config.similarity is not None:
+        open_similarity(config.similarity)
+    if config.mapper not in DEPTH_MAPPERS and config.known.model is not None and config.known.use_poses:
+        raise InputError(
+            f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
+        )
+
+
+def settled(config: PipelineConfig, images: ImageSet, changed: Sequence[str], progress: Progress) -> PipelineConfig:
+    """The settings with those decided that the number of photographs decides; warns of changed ones without effect."""
+    dense = config.dense is not False
+    if config.dense is None and images.num_images > MAX_IMAGES_BY_DEFAULT:
+        progress.warn(f"no dense cloud of more than {MAX_IMAGES_BY_DEFAULT} images unless asked for: add --dense")
+        dense = False
+    config = replace(config, dense=dense)
+    for line in without_effect(
+        changed,
+        frontend=config.frontend,
+        mapper=config.mapper,
+        dense=dense,
+        refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
+        has_known_model=config.known.model is not None,
+    ):
+        progress.warn(line)
+    return config

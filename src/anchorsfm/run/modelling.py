@@ -1,0 +1,142 @@
+"""What a run gives to its mapper, and from its models to finished ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.frontend.base import PairPredictor
+from anchorsfm.io.store import Store
+from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.finish import ModellingSettings, finish_models
+from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.predictions import Predicted
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.degeneracy import pairs_without_motion
+from anchorsfm.tracks.points import colour
+from anchorsfm.tracks.sparsify import sparsify
+from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
+
+
+def mapper_input(
+    predicted: Predicted,
+    predictor: PairPredictor,
+    images: ImageSet,
+    known: KnownCameras,
+    config: PipelineConfig,
+    progress: Progress,
+) -> MapperInput:
+    """Keypoints, tracks, and the cameras they start from; warns of pairs that are one picture."""
+    scale = _working_scale(predictor, images, config)
+    matches = sparsify(
+        predicted.matches,
+        config.sparsify,
+        pixel_px=scale,
+        size_wh=images.size_wh,
+        are_keypoints=predictor.detects_keypoints,
+        are_verified=predictor.detects_keypoints,
+        scores="confidence",
+    ).matches
+    depth = None
+    if predicted.scene is not None:
+        depth = DepthInput(scene=predicted.scene, grid=predictor.grid, digest=predictor.digest, known=known)
+    given = MapperInput(
+        images=images,
+        cameras=_cameras(predicted, predictor, images, known, config),
+        known_camera=known.frozen_cameras(np.arange(images.num_cameras)),
+        matches=matches,
+        tracks=build_tracks(matches, images.num_images),
+        working_scale=scale,
+        depth=depth,
+    )
+    _name_still_pairs(given, progress)
+    return given
+
+
+def mapper_settings(config: PipelineConfig, store: Store, database: Path | None) -> MapperSettings:
+    """The settings of mappers; `database`: where the matches were written, if they were."""
+    return MapperSettings(
+        align=config.align,
+        camera_model=config.camera_model,
+        focal_px=config.focal_px,
+        seed=config.seed,
+        num_threads=config.adjust.num_threads,
+        store=store,
+        database=database,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The models of a run, largest first."""
+
+    models: tuple[Reconstruction, ...] = ()
+    """Coloured."""
+    results: tuple[AdjustResult, ...] = ()
+    """How each came out of its adjustment."""
+    uncertainties: tuple[ModelUncertainty, ...] = ()
+    dropped: dict[int, str] = field(default_factory=dict)
+    """Image index -> why it is in no model."""
+
+
+def finish(
+    starts: Sequence[Start], given: MapperInput, predictor: PairPredictor, config: PipelineConfig, progress: Progress
+) -> Finished:
+    """Adjust the models of the mapper; those of fewer than two views are none."""
+    from_grid = not predictor.detects_keypoints
+    settings = ModellingSettings(
+        adjust=config.adjust,
+        subpixel=config.subpixel if config.refines_keypoints(from_grid=from_grid) else None,
+        choose_camera_model=config.camera_model == "auto",
+        focal_px=config.focal_px,
+        from_grid=from_grid,
+        adjusts=config.bundle_adjustment,
+    )
+    adjusted = finish_models(starts, given, settings, progress)
+    results = [result for result in adjusted if len(result.model.image) >= 2]
+    return Finished(
+        models=tuple(colour(result.model, given.images, max_size=config.max_image_size) for result in results),
+        results=tuple(results),
+        uncertainties=tuple(estimate_uncertainty(result) for result in results),
+        dropped={image: reason for result in adjusted for image, reason in result.dropped.items()},
+    )
+
+
+def _name_still_pairs(given: MapperInput, progress: Progress) -> None:
+    """Pictures that are the same but for their encoding, or taken from one place, are no evidence of depth."""
+    still = pairs_without_motion(given.matches, given.working_scale, given.images.size_wh)
+    if still:
+        i, j = still[0]
+        more = "" if len(still) == 1 else f" (and {len(still) - 1} more such pairs)"
+        names = given.images.names
+        progress.warn(f"{names[i]} and {names[j]} are the same picture{more}: together they say nothing about depth")
+
+
+def _working_scale(predictor: PairPredictor, images: ImageSet, config: PipelineConfig) -> Float[np.ndarray, "image"]:
+    """Original pixels per pixel of the image that keypoints were found on: the unit of their noise."""
+    if not predictor.detects_keypoints:
+        return 1 / predictor.grid.scale.mean(axis=1)
+    detector_size = config.classical.features.max_image_size or config.max_image_size
+    return np.maximum(1.0, images.size_wh.max(axis=1) / detector_size)
+
+
+def _cameras(
+    predicted: Predicted, predictor: PairPredictor, images: ImageSet, known: KnownCameras, config: PipelineConfig
+) -> tuple[Camera, ...]:
+    """Where the intrinsics of the ImageSet's cameras start: given, or with the front end's focal length."""
+    focal_px = predictor.focal_px
+    if focal_px is None and config.focal_px is not None:
+        focal_px = np.full(images.num_images, config.focal_px)
+    elif focal_px is None:
+        views = [None] * images.num_images if predicted.scene is None else list(predicted.scene.views)
+        focal = [np.nan if view is None else view.focal_px for view in views]
+        focal_px = np.array(focal, np.float64) / predictor.grid.scale.mean(axis=1)
+    return start_cameras(images, focal_px, config.camera_model, known=known.cameras, grid=predictor.grid)

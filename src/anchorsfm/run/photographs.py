@@ -1,0 +1,58 @@
+"""The first stage: photographs that can be used, and what is known about their cameras."""
+
+from pathlib import Path
+
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
+from anchorsfm.mapping.known import KnownCameras, read_known
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.folder import RunFolder
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import Progress
+
+_FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
+"""Between a fisheye and a telescope."""
+
+
+def load_photographs(
+    source: Path | list[Path], config: PipelineConfig, folder: RunFolder, progress: Progress
+) -> tuple[ImageSet, KnownCameras]:
+    """The photographs, each once, with known focal lengths and distortions as priors; and all that is known.
+
+    Raises InputError if they cannot be used, lie in the output folder, or do not fit what is said about them.
+    """
+    images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
+    folder.require_outside(images.path(k) for k in range(images.num_images))
+    images = _without_repeats(images, progress)
+    if images.num_images < 2:
+        raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
+    _require_plausible_focal(config, images)
+    known = read_known(config.known, images)
+    return known.with_priors(images), known
+
+
+def _without_repeats(images: ImageSet, progress: Progress) -> ImageSet:
+    """Every file once; mirrored copies are named, for nobody knows which of them shows the place."""
+    once = without_repeated_files(images)
+    for skipped in once.skipped[len(images.skipped) :]:
+        progress.warn(f"skipped {skipped.name}: {skipped.reason}")
+    mirrored = mirrored_copies(once)
+    if mirrored:
+        i, j = mirrored[0]
+        more = "" if len(mirrored) == 1 else f" (and {len(mirrored) - 1} more such pairs)"
+        progress.warn(
+            f"{once.names[j]} is {once.names[i]} mirrored{more}: no place looks like both, models that hold them are "
+            "wrong; remove the mirrored copies"
+        )
+    return once
+
+
+def _require_plausible_focal(config: PipelineConfig, images: ImageSet) -> None:
+    """A focal length in other units than pixels ends here, not in a model that makes no sense."""
+    low, high = _FOCAL_OVER_LONG_SIDE
+    for name, size_wh in zip(images.names, images.size_wh, strict=True) if config.focal_px is not None else ():
+        ratio = config.focal_px / size_wh.max()
+        if not low <= ratio <= high:
+            problem = f"is {ratio:.3g} times the long side of {name} ({size_wh.max()} px)"
+            raise config.refused("focal_px", f"{problem}; focal lengths are {low:g} to {high:g} times as long")
