@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.colmap.models import read_reconstruction
+from anchorsfm.colmap.models import StoredModel, read_reconstruction
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export.config import ExportConfig
 from anchorsfm.export.names import flat_names, without_spaces
 from anchorsfm.export.run import export
-from anchorsfm.export.source import ExportModel
 from anchorsfm.export.trajectories import timestamps
 from anchorsfm.export.transforms import nerfstudio_camera
 from anchorsfm.io.ply import write_ply
@@ -195,7 +194,7 @@ def test_glb_of_thousands_of_images(tmp_path: Path) -> None:
         camera_index=np.zeros(count, np.int64),
     )
     names = tuple(f"folder/{k:05d}.jpg" for k in range(count))
-    export_glb(ExportModel(folder=tmp_path, model=model, names=names), tmp_path)
+    export_glb(StoredModel(folder=tmp_path, model=model, names=names), tmp_path)
     assert (tmp_path / "model.glb").stat().st_size < 2_000_000
     loaded = trimesh.load(tmp_path / "model.glb")
     np.testing.assert_allclose(loaded.graph.get(names[777])[0], OPENGL @ world_from_cam(model)[777] @ OPENGL, atol=1e-6)

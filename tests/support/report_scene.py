@@ -10,10 +10,11 @@ from PIL import Image
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.io.clock import StageTiming
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import write_atomic
 from anchorsfm.report import PairLog, RunReport, report_images, report_model
-from anchorsfm.report.depth import DEPTH_PICTURES, DepthLog
+from anchorsfm.report.depth import DepthLog
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.record import AlignmentReport, SolverReport
 from anchorsfm.scene.images import ImageSet, SkippedImage
@@ -167,7 +168,7 @@ def write_synthetic_run(
                             solver={"coarse": solver, "fine": solver}),
         ),
         models=(report_model(0, model, (), uncertainty, names),),
-        depth=depths.finish(output / DEPTH_PICTURES),
+        depth=depths.finish(Layout(output).depth_pictures),
         stages=(StageTiming(stage="dense depth", wall_s=12.5, cpu_s=23.25, peak_memory_mib=640.0),
                 StageTiming(stage="adjustment", wall_s=5.0, cpu_s=4.9, peak_memory_mib=510.0)),
         warnings=("skipped notes.jpg: not an image, or damaged at its beginning",),

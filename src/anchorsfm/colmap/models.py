@@ -145,12 +145,19 @@ def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """A COLMAP model from disk."""
+    """A COLMAP model from disk, with the names of its images."""
 
+    folder: Path
+    """Where it was read from."""
     model: Reconstruction
     """`model.image` is 0 .. view-1: rows of `names`. Observations of no point are left out."""
     names: tuple[str, ...]
     """Of the registered images, by image id."""
+
+    @property
+    def view_names(self) -> list[str]:
+        """Of every view of the model."""
+        return [self.names[image] for image in self.model.image.tolist()]
 
 
 def read_reconstruction(folder: Path) -> StoredModel:
@@ -185,7 +192,7 @@ def read_reconstruction(folder: Path) -> StoredModel:
             obs_xy=np.array([xy for _, _, xy in flat], float).reshape(-1, 2),
         ),
     )
-    return StoredModel(model=model, names=tuple(entry.name for entry in entries))
+    return StoredModel(folder=folder, model=model, names=tuple(entry.name for entry in entries))
 
 
 def _observations(

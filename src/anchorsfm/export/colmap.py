@@ -6,21 +6,21 @@ says how.
 
 from pathlib import Path
 
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.colmap.write import write_model
 from anchorsfm.export.names import without_spaces
-from anchorsfm.export.source import ExportModel
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.scene.progress import Progress
 
 NAMES = "names.json"
 
 
-def export_binary(entry: ExportModel, folder: Path) -> None:
+def export_binary(entry: StoredModel, folder: Path) -> None:
     """Write cameras.bin, images.bin, points3D.bin, rigs.bin and frames.bin; raises StorageError."""
     write_model(folder, entry.model, entry.names)
 
 
-def export_text(entry: ExportModel, folder: Path, progress: Progress) -> None:
+def export_text(entry: StoredModel, folder: Path, progress: Progress) -> None:
     """Write cameras.txt, images.txt, points3D.txt, rigs.txt and frames.txt; raises StorageError."""
     names = without_spaces(entry.names)
     changed = {new: old for new, old in zip(names, entry.names, strict=True) if new != old}

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
-from anchorsfm.export.source import ExportModel
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.io.colours import linear_light
 from anchorsfm.io.store import write_atomic
@@ -40,7 +40,7 @@ _COLOUR = (0.79, 0.1, 0.02)
 """Of frusta, linear."""
 
 
-def export_glb(entry: ExportModel, folder: Path) -> None:
+def export_glb(entry: StoredModel, folder: Path) -> None:
     """Write model.glb; raises StorageError."""
     import trimesh
 

@@ -17,7 +17,7 @@ from anchorsfm.colmap.database import (
     number_keypoints,
     write_database,
 )
-from anchorsfm.export.source import ExportModel
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import camera_centres, compose, cross_matrix, invert
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -26,7 +26,7 @@ from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 FILE = "database.db"
 
 
-def export_database(entry: ExportModel, folder: Path) -> None:
+def export_database(entry: StoredModel, folder: Path) -> None:
     """Write database.db.
 
     Raises:

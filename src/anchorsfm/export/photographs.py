@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from anchorsfm.export.source import ExportModel
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.io.files import read_regular
 from anchorsfm.io.images import PhotoHeader, load_rgb, photo_bytes, read_header
 from anchorsfm.io.names import require_inside
@@ -59,7 +59,7 @@ class ViewPhotographs:
 
 
 def open_photographs(
-    entry: ExportModel, root: Path | None, *, masks: Path | None = None, invert_masks: bool = False
+    entry: StoredModel, root: Path | None, *, masks: Path | None = None, invert_masks: bool = False
 ) -> ViewPhotographs:
     """Find the photographs of a model, and their masks.
 

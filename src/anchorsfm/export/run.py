@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.export.colmap import export_binary, export_text
 from anchorsfm.export.config import ExportConfig, ExportFormat
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
 from anchorsfm.export.photographs import ViewPhotographs, open_photographs
 from anchorsfm.export.seeds import DenseSeeds, dense_seeds
-from anchorsfm.export.source import ExportModel, default_output, photograph_folder, read_models
+from anchorsfm.export.source import default_output, photograph_folder, read_models
 from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
 from anchorsfm.export.undistorted import export_undistorted
@@ -63,7 +64,7 @@ def export(
 
 
 def _export_one(
-    entry: ExportModel,
+    entry: StoredModel,
     kind: ExportFormat,
     target: Path,
     part: Path,
@@ -98,17 +99,17 @@ def _export_one(
     return []
 
 
-def _seeds(entry: ExportModel, config: ExportConfig) -> DenseSeeds | None:
+def _seeds(entry: StoredModel, config: ExportConfig) -> DenseSeeds | None:
     return None if config.points == "sparse" else dense_seeds(entry, config.max_dense)
 
 
-def _photographs(entry: ExportModel, folder: Path, config: ExportConfig) -> ViewPhotographs:
+def _photographs(entry: StoredModel, folder: Path, config: ExportConfig) -> ViewPhotographs:
     root = photograph_folder(folder, config.images)
     return open_photographs(entry, root, masks=config.masks, invert_masks=config.invert_masks)
 
 
 def _photographs_if_known(
-    entry: ExportModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
+    entry: StoredModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
 ) -> ViewPhotographs | None:
     root = photograph_folder(folder, config.images)
     if root is not None and (config.images is not None or root.is_dir()):

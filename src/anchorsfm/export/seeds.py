@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from anchorsfm.export.source import ExportModel
+from anchorsfm.colmap.models import StoredModel
+from anchorsfm.io.layout import SPARSE, Layout
 from anchorsfm.io.ply import read_ply
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -22,14 +23,14 @@ class DenseSeeds:
     rgb: UInt8[np.ndarray, "point 3"]
 
 
-def dense_seeds(entry: ExportModel, max_points: int) -> DenseSeeds:
+def dense_seeds(entry: StoredModel, max_points: int) -> DenseSeeds:
     """At most `max_points` of the dense cloud OUT/dense/<n>.ply beside a model OUT/sparse/<n>, the same every time.
 
     Raises InputError if there is none, or it cannot be read.
     """
     folder = entry.folder.resolve()
-    path = folder.parent.parent / "dense" / f"{folder.name}.ply"
-    if folder.parent.name != "sparse" or not path.is_file():
+    path = Layout(folder.parent.parent).cloud(folder.name)
+    if folder.parent.name != SPARSE or not path.is_file():
         raise InputError(
             f"--points dense: the model in {entry.folder} has no dense cloud {path}: reconstruct without --no-dense, "
             "or export with sparse points"

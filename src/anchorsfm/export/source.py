@@ -3,28 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from anchorsfm.colmap.models import find_models, read_reconstruction
+from anchorsfm.colmap.models import StoredModel, find_models, read_reconstruction
 from anchorsfm.io.json_files import checked, read_json
+from anchorsfm.io.layout import REPORT, SPARSE
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.reconstruction import Reconstruction
-
-REPORT = "report.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportModel:
-    """One model to export."""
-
-    folder: Path
-    """Where it was read from."""
-    model: Reconstruction
-    names: tuple[str, ...]
-    """Of the images of `model.image`."""
-
-    @property
-    def view_names(self) -> list[str]:
-        """Of every view of the model."""
-        return [self.names[image] for image in self.model.image.tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +16,12 @@ class _Recorded:
     image_root: str | None = None
 
 
-def read_models(folder: Path, *, every: bool) -> list[ExportModel]:
+def read_models(folder: Path, *, every: bool) -> list[StoredModel]:
     """The models a folder stands for (an output folder, its `sparse`, or a model): all, or the one with most images.
 
     Raises InputError if there is none or a file is damaged.
     """
-    models = []
-    for path in find_models(folder):
-        stored = read_reconstruction(path)
-        models.append(ExportModel(folder=path, model=stored.model, names=stored.names))
+    models = [read_reconstruction(path) for path in find_models(folder)]
     if not every:
         models = [max(models, key=lambda entry: len(entry.model.image))]
     for entry in models:
@@ -81,7 +60,7 @@ def photograph_folder(folder: Path, given: Path | None) -> Path | None:
     for candidate in (folder, *folder.parents[:2]):
         if (candidate / REPORT).is_file():
             return _recorded_folder(candidate / REPORT)
-        if (candidate / "images").is_dir() and (candidate / "sparse").is_dir():
+        if (candidate / "images").is_dir() and (candidate / SPARSE).is_dir():
             return candidate / "images"
     return None
 

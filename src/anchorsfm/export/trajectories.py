@@ -15,14 +15,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.export.source import ExportModel
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.store import write_atomic
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
 
 
-def export_tum(entry: ExportModel, folder: Path) -> None:
+def export_tum(entry: StoredModel, folder: Path) -> None:
     """Write poses.txt and names.txt; raises StorageError."""
     names = entry.view_names
     stamps = timestamps(names)
@@ -33,7 +33,7 @@ def export_tum(entry: ExportModel, folder: Path) -> None:
     _write(folder, ["# timestamp tx ty tz qx qy qz qw", *rows], [names[v] for v in order])
 
 
-def export_kitti(entry: ExportModel, folder: Path) -> None:
+def export_kitti(entry: StoredModel, folder: Path) -> None:
     """Write poses.txt and names.txt; raises StorageError."""
     names = entry.view_names
     order = sorted(range(len(names)), key=lambda view: names[view])

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.seeds import DenseSeeds
-from anchorsfm.export.source import ExportModel
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import write_ply
@@ -71,7 +71,7 @@ def nerfstudio_camera(camera: Camera) -> dict[str, Any]:
 
 
 def export_transforms(
-    entry: ExportModel,
+    entry: StoredModel,
     photographs: ViewPhotographs | None,
     target: Path,
     folder: Path,
@@ -112,7 +112,7 @@ def export_transforms(
     return kept
 
 
-def _cameras(entry: ExportModel) -> list[dict[str, Any]]:
+def _cameras(entry: StoredModel) -> list[dict[str, Any]]:
     """Intrinsics of all cameras, which share one `camera_model`."""
     way_out = "export with --to undistorted instead, or with --to transforms from that copy"
     cameras = []

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anchorsfm.colmap.models import StoredModel
 from anchorsfm.colmap.undistort import (
     SourceMap,
     Undistortion,
@@ -32,7 +33,6 @@ from anchorsfm.colmap.write import write_model
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.seeds import DenseSeeds, with_seeds
-from anchorsfm.export.source import ExportModel
 from anchorsfm.io.store import digest
 from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
@@ -47,7 +47,7 @@ _MUCH_CUT = 0.9
 
 
 def export_undistorted(
-    entry: ExportModel,
+    entry: StoredModel,
     photographs: ViewPhotographs,
     target: Path,
     folder: Path,
@@ -89,7 +89,7 @@ def undistorted_model(model: Reconstruction, plans: list[Undistortion]) -> Recon
     return with_cameras(kept, [plan.target for plan in plans])
 
 
-def _plan(entry: ExportModel, config: UndistortConfig, progress: Progress) -> list[Undistortion]:
+def _plan(entry: StoredModel, config: UndistortConfig, progress: Progress) -> list[Undistortion]:
     plans = []
     for row, camera in enumerate(entry.model.cameras):
         example = entry.view_names[int(np.flatnonzero(entry.model.camera_index == row)[0])]

@@ -15,8 +15,6 @@ from anchorsfm.report.record import DepthFigures, DepthReport
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 
-DEPTH_PICTURES = "dense/pictures.safetensors"
-"""Their file in an output folder: part of the result, so that the page can be made again without the cache."""
 _MARGIN = 1.1
 """The colour scale reaches this much beyond the depths of the triangulated points."""
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.colmap.models import read_reconstruction
+from anchorsfm.io.layout import DENSE, PAGE, REPORT, SPARSE, Layout
 from anchorsfm.io.names import require_inside
 from anchorsfm.io.owned import OwnedFolder, complete_publication, is_ours
 from anchorsfm.io.ply import read_ply
 from anchorsfm.io.store import write_atomic
-from anchorsfm.report.depth import DEPTH_PICTURES, stored_pictures
+from anchorsfm.report.depth import stored_pictures
 from anchorsfm.report.page import Page, PlacedModel, render
 from anchorsfm.report.pictures import thumbnails
 from anchorsfm.report.reading import read_report
@@ -21,10 +22,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 
-PAGE = "report.html"
-
-
-_CHECKED = ("report.json", "sparse", "dense")
+_CHECKED = (REPORT, SPARSE, DENSE)
 """What a page is made from."""
 
 
@@ -51,7 +49,7 @@ def make_page(
     """
     complete_publication(output)
     path = output / PAGE
-    report = read_report(output / "report.json")
+    report = read_report(output / REPORT)
     folder = OwnedFolder(output)
     folder.require_free([PAGE], [PAGE])
     lacking: list[str] = []
@@ -75,7 +73,7 @@ def try_page(output: Path, result: Path, models: Sequence[Reconstruction], progr
     """The page of a result that is about to be published in `output`; whatever goes wrong is a warning."""
     try:
         lacking: list[str] = []
-        text = _page(result, read_report(result / "report.json"), models, None, lacking, progress)
+        text = _page(result, read_report(result / REPORT), models, None, lacking, progress)
         write_atomic(result / PAGE, text)
         for line in lacking:
             progress.warn(f"the page comes incomplete: {line}")
@@ -115,7 +113,7 @@ def _depth_pictures(folder: Path, report: dict[str, Any], lacking: list[str]) ->
     if not report["depth"]:
         return {}
     try:
-        return stored_pictures(folder / DEPTH_PICTURES, report["depth"]["entry"])
+        return stored_pictures(Layout(folder).depth_pictures, report["depth"]["entry"])
     except InputError as error:
         lacking.append(str(error))
         return {}
@@ -124,7 +122,7 @@ def _depth_pictures(folder: Path, report: dict[str, Any], lacking: list[str]) ->
 def _stored_models(output: Path, report: dict[str, Any], lacking: list[str]) -> Iterable[PlacedModel]:
     row = {image["name"]: k for k, image in enumerate(report["images"])}
     for number, entry in enumerate(report["models"]):
-        path = output / "sparse" / str(number)
+        path = Layout(output).model(number)
         try:
             stored = read_reconstruction(path)
             if (len(stored.names), len(stored.model.points)) != (entry["registered"], entry["points"]):
@@ -142,7 +140,7 @@ def _stored_models(output: Path, report: dict[str, Any], lacking: list[str]) -> 
 
 def _dense_cloud(output: Path, number: int, report: dict[str, Any], lacking: list[str]) -> Cloud | None:
     """The dense cloud of a model, if there is one."""
-    path = output / "dense" / f"{number}.ply"
+    path = Layout(output).cloud(number)
     try:
         if not path.is_file():
             if report["depth"]:
@@ -164,7 +162,7 @@ def _thumbnails(
     content: list[bytes | None] = [None] * len(report["images"])
     if not usable:
         return content
-    require_inside((report["images"][k]["name"] for k in usable), folder / "report.json")
+    require_inside((report["images"][k]["name"] for k in usable), folder / REPORT)
     images = ImageSet(
         root=root,
         names=tuple(report["images"][k]["name"] for k in usable),

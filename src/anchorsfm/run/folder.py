@@ -13,11 +13,11 @@ from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
 from anchorsfm.dense.cells import FusedCloud
 from anchorsfm.dense.maps import CleanView
+from anchorsfm.io.layout import ALIGNMENT, CONFIG, DATABASE, DENSE, PAGE, REPORT, SPARSE, UNCERTAINTY, Layout
 from anchorsfm.io.owned import OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
 from anchorsfm.report import RunReport, UncertaintyReport
-from anchorsfm.report.depth import DEPTH_PICTURES
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.run.settings import plain
@@ -25,7 +25,7 @@ from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 
-PARTS = ("sparse", "dense", "alignment", "report.json", "report.html", "uncertainty.json", "config.yaml", "database.db")
+PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE)
 """What a run publishes, as a whole."""
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
@@ -63,13 +63,13 @@ class RunFolder:
             raise StorageError(f"{self.store.root} is a link: results are never written through links, replace it")
         self._owned.claim()
         self._owned.complete()
-        foreseen = ["report.json", "report.html", "uncertainty.json", "config.yaml", f"{FAILED}/report.json"]
-        foreseen += [f"sparse/0/{name}" for name in _MODEL_FILES]
-        foreseen += ["dense/0.ply"] if dense else []
-        foreseen += ["database.db"] if database else []
+        foreseen = [REPORT, PAGE, UNCERTAINTY, CONFIG, f"{FAILED}/{REPORT}"]
+        foreseen += [f"{SPARSE}/0/{name}" for name in _MODEL_FILES]
+        foreseen += [f"{DENSE}/0.ply"] if dense else []
+        foreseen += [DATABASE] if database else []
         self._owned.require_free(foreseen, (*PARTS, FAILED))
         with self._owned.publication() as self._publication:
-            write_atomic(self.result / "config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+            write_atomic(self._made.config, yaml.safe_dump(plain(config), sort_keys=False))
             try:
                 yield
             finally:
@@ -82,12 +82,16 @@ class RunFolder:
         return self._publication.path
 
     @property
+    def _made(self) -> Layout:
+        return Layout(self.result)
+
+    @property
     def database(self) -> Path:
-        return self.result / "database.db"
+        return self._made.database
 
     @property
     def depth_pictures(self) -> Path:
-        return self.result / DEPTH_PICTURES
+        return self._made.depth_pictures
 
     def require_outside(self, paths: Iterable[Path]) -> None:
         """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
@@ -114,7 +118,7 @@ class RunFolder:
         """
         assert self._publication is not None, "a result is published after `begin`"
         for path in list(self.result.iterdir()):
-            if path.name not in ("report.json", "report.html", "config.yaml"):
+            if path.name not in (REPORT, PAGE, CONFIG):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         for path in list(self.result.iterdir()):
             (self.result / FAILED).mkdir(exist_ok=True)
@@ -125,25 +129,25 @@ class RunFolder:
     def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """Poses and intrinsics of each aligned component before any adjustment, as COLMAP models without points."""
         if models:
-            write_models(self.result / "alignment", models, names)
+            write_models(self._made.alignments, models, names)
 
     def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """The final models, largest first, as sparse/0, sparse/1, ..."""
         if models:
-            write_models(self.result / "sparse", models, names)
+            write_models(self._made.models, models, names)
 
     def write_cloud(self, number: int, cloud: FusedCloud) -> None:
         """The dense cloud of a model as dense/NUMBER.ply."""
-        path = self.result / "dense" / f"{number}.ply"
+        path = self._made.cloud(number)
         write_ply(path, cloud.xyz, cloud.rgb, normal=cloud.normal, confidence=cloud.confidence)
 
     def write_mesh(self, number: int, method: str, cloud: FusedCloud) -> None:
         """A surface as dense/NUMBER-mesh.ply: of the dense cloud (poisson) or of the sparse points (delaunay)."""
-        mesh = self.result / "dense" / f"{number}-mesh.ply"
+        mesh = self._made.mesh(number)
         if method == "poisson" and len(cloud.xyz):
-            poisson_mesh(self.result / "dense" / f"{number}.ply", mesh, len(cloud.xyz))
+            poisson_mesh(self._made.cloud(number), mesh, len(cloud.xyz))
         elif method == "delaunay":
-            delaunay_mesh(self.result / "sparse" / str(number), mesh)
+            delaunay_mesh(self._made.model(number), mesh)
 
     def write_depth_map(self, name: str, clean: CleanView) -> None:
         """Depth and confidence of an image, as dense/depth/NAME.depth.npy and NAME.confidence.npy.
@@ -152,7 +156,7 @@ class RunFolder:
         confidence is the number of agreeing views, each weighted by its correlation, 0 where none was kept. Pixels are
         those of the pinhole picture that cameras.json describes, row 0 at the top.
         """
-        folder = self.result / "dense" / "depth"
+        folder = self._made.depth_maps
         kept = clean.view.confidence > 0
         for kind, values in (("depth", np.where(kept, clean.view.depth, 0)), ("confidence", clean.view.confidence)):
             buffer = io.BytesIO()
@@ -161,11 +165,11 @@ class RunFolder:
 
     def write_depth_cameras(self, cameras: Mapping[str, object]) -> None:
         """The cameras of all depth maps by image name, as dense/depth/cameras.json."""
-        write_atomic(self.result / "dense" / "depth" / "cameras.json", to_json(cameras))
+        write_atomic(self._made.depth_maps / "cameras.json", to_json(cameras))
 
     def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
         """Standard deviations of poses and intrinsics of all models."""
-        write_atomic(self.result / "uncertainty.json", to_json(list(models)))
+        write_atomic(self._made.uncertainty, to_json(list(models)))
 
     def write_report(self, report: RunReport, models: Sequence[Reconstruction], progress: Progress) -> None:
         """Everything the run says about itself: report.json, uncertainty.json, and report.html made from the first.
@@ -173,5 +177,5 @@ class RunFolder:
         A page that cannot be made is a warning.
         """
         self.write_uncertainty([model.uncertainty for model in report.models])
-        write_atomic(self.result / "report.json", report_json(report))
+        write_atomic(self._made.report, report_json(report))
         try_page(self.root, self.result, models, progress)

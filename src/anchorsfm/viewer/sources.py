@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from anchorsfm.colmap.models import find_models, read_reconstruction
 from anchorsfm.io.json_files import checked, read_json
+from anchorsfm.io.layout import SPARSE, Layout
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.residuals import residual_vectors
@@ -103,8 +104,8 @@ def read_folder(folder: Path, images: Path | None = None) -> ViewedFolder:
     paths = find_models(folder)
     root = _output_folder(paths[0])
     notes: list[str] = []
-    report = _read_part(root / "report.json", _StoredReport, notes) if root else None
-    details = _read_part(root / "uncertainty.json", tuple[_StoredUncertainty, ...], notes) if root else None
+    report = _read_part(Layout(root).report, _StoredReport, notes) if root else None
+    details = _read_part(Layout(root).uncertainty, tuple[_StoredUncertainty, ...], notes) if root else None
     if details is None and report is not None:
         details = [entry["uncertainty"] for entry in report["models"]]
     models = []
@@ -112,7 +113,7 @@ def read_folder(folder: Path, images: Path | None = None) -> ViewedFolder:
         stored = read_reconstruction(path)
         row = int(path.name) if path.name.isdigit() else number
         entries = details or []
-        dense = root / "dense" / f"{path.name}.ply" if root else None
+        dense = Layout(root).cloud(path.name) if root else None
         models.append(
             ViewedModel(
                 number=number,
@@ -132,7 +133,7 @@ def read_folder(folder: Path, images: Path | None = None) -> ViewedFolder:
 def _output_folder(model: Path) -> Path | None:
     """OUT of a model OUT/sparse/0 or OUT/sparse."""
     for candidate in (model.resolve(), model.resolve().parent):
-        if candidate.name == "sparse":
+        if candidate.name == SPARSE:
             return candidate.parent
     return None
 

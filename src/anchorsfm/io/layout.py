@@ -1,0 +1,77 @@
+"""What lies where in an output folder: the one list of its paths, for those who write and those who read it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
+    "report.json",
+    "report.html",
+    "uncertainty.json",
+    "config.yaml",
+    "database.db",
+)
+SPARSE, DENSE, ALIGNMENT = "sparse", "dense", "alignment"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths in an output folder, or in the folder where a result grows."""
+
+    root: Path
+
+    @property
+    def report(self) -> Path:
+        """What the run says about itself, for programs."""
+        return self.root / REPORT
+
+    @property
+    def page(self) -> Path:
+        """The same for people."""
+        return self.root / PAGE
+
+    @property
+    def uncertainty(self) -> Path:
+        """Standard deviations of poses and intrinsics of all models."""
+        return self.root / UNCERTAINTY
+
+    @property
+    def config(self) -> Path:
+        """Settings of the run."""
+        return self.root / CONFIG
+
+    @property
+    def database(self) -> Path:
+        """Keypoints and matches as a COLMAP database."""
+        return self.root / DATABASE
+
+    @property
+    def models(self) -> Path:
+        """Folder of the numbered models."""
+        return self.root / SPARSE
+
+    @property
+    def alignments(self) -> Path:
+        """Folder of the numbered alignments."""
+        return self.root / ALIGNMENT
+
+    def model(self, number: int | str) -> Path:
+        """A model's folder."""
+        return self.models / str(number)
+
+    def cloud(self, number: int | str) -> Path:
+        """The dense cloud of a model."""
+        return self.root / DENSE / f"{number}.ply"
+
+    def mesh(self, number: int | str) -> Path:
+        """The surface of a model."""
+        return self.root / DENSE / f"{number}-mesh.ply"
+
+    @property
+    def depth_maps(self) -> Path:
+        """Folder of depth maps and their cameras."""
+        return self.root / DENSE / "depth"
+
+    @property
+    def depth_pictures(self) -> Path:
+        """Small pictures of depth maps, for the page."""
+        return self.root / DENSE / "pictures.safetensors"
