@@ -1,5 +1,6 @@
 """Options of the command line: what the helps list, what is said about wrong ones, and where they come from."""
 
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.errors import InputError
+from unix import unix_only
 
 LONG = re.compile(r"(?<![\w-])--[a-z][a-z0-9.-]*[a-z0-9]")
 
@@ -177,6 +179,19 @@ def test_a_damaged_or_foreign_file_is_one_line(tmp_path: Path, text: str, said: 
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
-            configured("--config", path)
+    with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
+        configured("--config", tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="is no file"):
+        configured("--config", tmp_path)
+
+
+@unix_only
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is no file"):
+        configured("--config", tmp_path / "pipe")
+
+
+def test_a_whole_disk_of_settings_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is too large"):
+        read_config(written(tmp_path / "config.yaml", "#" * 1_000_001))

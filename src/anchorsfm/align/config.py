@@ -70,7 +70,7 @@ class ReferenceCompat(Settings):
 
     fallback_at_matches: bool = False
     """Regress every matched pixel of an image on the target of its block, instead of each anchor once. The original
-    also samples targets at block corners: `GraphConfig.corner_targets`."""
+    also samples targets at block corners (--graph.corner-targets)."""
     fallback_unscaled: bool = False
     """Use the predicted points of the regression fallback at their own scale, although the image they are expressed in
     has been resized."""

@@ -138,7 +138,7 @@ def _checked(stage: str, result: SolverResult, progress: Progress) -> SolverResu
         raise NonFiniteError(f"{stage}: the loss is not finite at iteration {iteration}; please report this")
     losses = result.history.total
     if len(losses):
-        progress.note(f"{stage}: loss {losses[0]:.4g} -> {losses[-1]:.4g} ({len(losses)} evaluations)")
+        progress.note(f"{stage}: loss {losses[-1]:.4g} after {len(losses)} evaluations")
     return result
 
 

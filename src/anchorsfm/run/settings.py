@@ -35,6 +35,8 @@ def read_config(path: Path) -> PipelineConfig:
     Raises InputError, naming the file, if it cannot be read, is no such record, or has a setting that does not exist or
     a value that is not allowed.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path} is no file: give the config.yaml of a run")
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
