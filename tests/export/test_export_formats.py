@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -17,6 +18,7 @@ from anchorsfm.export.names import flat_names, without_spaces
 from anchorsfm.export.run import export
 from anchorsfm.export.trajectories import timestamps
 from anchorsfm.export.transforms import nerfstudio_camera
+from anchorsfm.io.ply import write_ply
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress, RecordingProgress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -325,3 +327,57 @@ def test_a_model_without_points_can_be_exported(scene: ExportScene, tmp_path: Pa
     assert len(read_reconstruction(tmp_path / "out" / "undistorted" / "sparse" / "0").names) == 3
     with pytest.raises(InputError, match="no observations"):
         export(tmp_path, ["database"], tmp_path / "out")
+
+
+def test_glb_has_cameras_that_programs_look_from(scene: ExportScene, tmp_path: Path) -> None:
+    export(scene.folder, ["glb"], tmp_path)
+    content = (tmp_path / "glb" / "model.glb").read_bytes()
+    tree = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    nodes = {node["name"]: node for node in tree["nodes"] if "name" in node}
+    for name, row in zip(scene.names, scene.model.camera_index, strict=True):
+        camera, given = scene.model.cameras[row], tree["cameras"][nodes[f"camera of {name}"]["camera"]]
+        assert tree["nodes"][nodes[name]["children"][0]] is nodes[f"camera of {name}"]
+        assert given["type"] == "perspective"
+        assert given["perspective"]["aspectRatio"] == pytest.approx(camera.width / camera.height)
+        assert camera.height / 2 / np.tan(given["perspective"]["yfov"] / 2) == pytest.approx(camera.params[0], rel=1e-3)
+        assert given["perspective"]["znear"] > 0
+
+
+# -------------------------------------------------------------------------------------------------------- dense points
+
+
+@pytest.fixture
+def with_dense(scene: ExportScene, tmp_path: Path) -> tuple[Path, np.ndarray]:
+    shutil.copytree(scene.folder, tmp_path / "run")
+    xyz = np.random.default_rng(0).uniform(-1, 1, (500, 3)).astype(np.float32)
+    write_ply(tmp_path / "run" / "dense" / "0.ply", xyz, np.full((500, 3), 77, np.uint8))
+    return tmp_path / "run", xyz
+
+
+def test_dense_points_seed_what_trainers_read(
+    scene: ExportScene, with_dense: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, xyz = with_dense
+    export(folder, ["undistorted", "transforms"], tmp_path / "out", ExportConfig(points="dense"))
+    points = pycolmap.Reconstruction(tmp_path / "out" / "undistorted" / "sparse" / "0").points3D.values()
+    seeds = [point for point in points if (point.color == 77).all()]
+    np.testing.assert_allclose(sorted(point.xyz.tolist() for point in seeds), sorted(xyz.tolist()), atol=1e-6)
+    assert not any(point.track.length() for point in seeds) and len(points) > len(seeds) + 10
+    content = json.loads((tmp_path / "out" / "transforms" / "transforms.json").read_text())
+    stored = read_ply(tmp_path / "out" / "transforms" / content["ply_file_path"])
+    np.testing.assert_allclose(stored, xyz, atol=1e-6)
+
+
+def test_dense_points_are_as_many_as_wanted_and_the_same_ones(
+    with_dense: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        export(with_dense[0], ["transforms"], tmp_path / name, ExportConfig(points="dense", max_dense=60))
+    files = [tmp_path / name / "transforms" / "dense_pc.ply" for name in ("a", "b")]
+    assert files[0].read_bytes() == files[1].read_bytes() and len(read_ply(files[0])) == 60
+
+
+def test_dense_points_that_are_not_there_are_named(scene: ExportScene, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--points dense.*no dense cloud.*0\.ply"):
+        export(scene.folder, ["transforms"], tmp_path, ExportConfig(points="dense"))
+    assert not (tmp_path / "transforms" / "transforms.json").exists()

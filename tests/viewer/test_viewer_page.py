@@ -168,10 +168,9 @@ def test_controls_change_what_is_drawn(viewer: Viewer) -> None:
     panel.points.value = True
 
 
-def test_the_dense_cloud_is_read_when_it_is_asked_for(viewer: Viewer) -> None:
+def test_the_dense_cloud_is_shown_from_the_start(viewer: Viewer) -> None:
     panel, first = viewer.panel, viewer.panel.stage.models[0]
-    assert "dense" not in first.nodes
-    panel.dense.value = True
+    assert panel.dense.value
     assert len(first.nodes["dense"].points) == len(first.viewed.model.points) and first.nodes["dense"].visible
     panel.dense.value = False
     assert not first.nodes["dense"].visible
@@ -292,8 +291,10 @@ def pixel_of(client, place: np.ndarray, canvas: dict[str, float]) -> tuple[float
 def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer, tmp_path: Path) -> None:
     require_chromium()
     panel, first = viewer.panel, viewer.panel.stage.models[0]
-    with Page(viewer.url, size_wh=(1100, 700)) as page:
-        page.wait_for("document.body.innerText.includes('points drawn')")
+    with Page("about:blank", size_wh=(1100, 700)) as page:
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        page.call("Page.navigate", url=viewer.url)
+        page.wait_for("document.body?.innerText.includes('points drawn')")
         wait_until(lambda: len(viewer.server.get_clients()) == 1)
         full = shown_pixels(page)
         panel.points.value = False
@@ -332,3 +333,47 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
         panel.images.close()
         assert first.thumbnails[4].visible and "overlay" not in first.nodes
         assert page.errors == []
+
+
+# --------------------------------------------------------------------------------------------------- as a page of ours
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_a_title_and_follows_the_colours_of_the_system(viewer, output, scheme):
+    with Page("about:blank") as page:
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        page.call("Page.navigate", url=viewer.url)
+        page.wait_for(f"document.documentElement?.getAttribute('data-mantine-color-scheme') === '{scheme}'")
+        page.wait_for("document.querySelectorAll('canvas').length > 0")
+        assert page.evaluate("document.title") == f"{output.name} – AnchorSfM"
+        other = "light" if scheme == "dark" else "dark"
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": other}])
+        page.wait_for(f"document.documentElement?.getAttribute('data-mantine-color-scheme') === '{other}'")
+        assert page.errors == []
+
+
+def test_pictures_of_the_panel_open_large(viewer):
+    with Page(viewer.url, (1280, 900)) as page:
+        page.wait_for("document.querySelectorAll('canvas').length > 0")
+        viewer.panel.images.pick(0, 1)
+        try:
+            panel = "[...document.querySelectorAll('#root img')].find(i => i.src.startsWith('blob:') && i.width > 100)"
+            page.wait_for(f"Boolean({panel})")
+            page.evaluate(f"{panel}.click()")
+            page.wait_for("document.querySelector('dialog').open")
+            page.wait_for("document.querySelector('dialog img').getBoundingClientRect().width > 900")
+            page.evaluate("document.querySelector('dialog').click()")
+            assert not page.evaluate("document.querySelector('dialog').open")
+        finally:
+            viewer.panel.images.close()
+        assert page.errors == []
+
+
+def test_the_controls_begin_folded_away_on_a_phone(viewer):
+    with Page("about:blank") as page:
+        page.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+        page.call("Page.navigate", url=viewer.url)
+        label = (
+            "[...document.querySelectorAll('#root div')].find(d => !d.children.length && d.textContent === 'AnchorSfM')"
+        )
+        page.wait_for(f"{label}?.getBoundingClientRect().top > 780")

@@ -14,10 +14,18 @@ ExportFormat = Literal[
 database: COLMAP's; tum and kitti: camera paths as text."""
 
 
+PointKind = Literal["sparse", "dense"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(Settings):
     """Settings of an export."""
 
+    points: PointKind = "sparse"
+    """Points of the formats `undistorted` and `transforms`, from which trainers start: the triangulated ones, or with
+    `dense` those of the dense cloud too (undistorted) or instead (transforms)."""
+    max_dense: Annotated[int, Range(1, 100_000_000)] = 500_000
+    """Points of the dense cloud that are exported at most, chosen evenly at random; trainers keep all in memory."""
     images: Path | None = None
     """Folder that image names are relative to; known from report.json where the photographs have not moved."""
     masks: Path | None = None

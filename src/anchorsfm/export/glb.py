@@ -3,8 +3,10 @@
 glTF's axes are x right, y up, z backward, for the world as for cameras. The world of a model is turned by half a turn
 about x, F = diag(1, -1, -1): as a rule a model lies as in one of its photographs, y down. So a camera's node has the
 matrix F [R | centre] F, with R and centre of world_from_cam in COLMAP's axes. Every view is a node with the name of its
-image that shows the frustum of its camera; views of a camera share its mesh. Edges of frusta are thin prisms, because
-viewers draw lines one pixel wide or not at all.
+image that shows the frustum of its camera, and a camera of glTF below it, from which programs can look; views of one
+camera share both. Cameras of glTF have a vertical field of view and a ratio of sides only: no distortion, and the
+principal point in the middle. Edges of frusta are thin prisms, because viewers draw lines one pixel wide or not at
+all.
 
 Colours of vertices are linear in glTF, those of photographs are not (sRGB, IEC 61966-2-1). The specification is at
 https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html, sections 3.4 and 3.7.2.
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.colmap.cameras import normalised_from_pixels
+from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
 from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.io.colours import linear_light
@@ -57,7 +59,29 @@ def export_glb(entry: StoredModel, folder: Path) -> None:
         scene.geometry[shapes[row]] = _frustum(model.cameras[row], depth)
     for matrix, row, name in zip(gltf_matrices(model), model.camera_index.tolist(), entry.view_names, strict=True):
         scene.graph.update(frame_from=scene.graph.base_frame, frame_to=name, matrix=matrix, geometry=shapes[row])
-    write_atomic(folder / "model.glb", scene.export(file_type="glb"))
+    cameras = [_perspective(model.cameras[row], depth) for row in used]
+    of_view = {name: used.index(row) for name, row in zip(entry.view_names, model.camera_index.tolist(), strict=True)}
+
+    def add_cameras(tree: dict[str, Any]) -> None:
+        tree["cameras"] = cameras
+        for node in [node for node in tree["nodes"] if node.get("name") in of_view]:
+            node.setdefault("children", []).append(len(tree["nodes"]))
+            tree["nodes"].append({"name": f"camera of {node['name']}", "camera": of_view[node["name"]]})
+
+    write_atomic(folder / "model.glb", scene.export(file_type="glb", tree_postprocessor=add_cameras))
+
+
+def _perspective(camera: Camera, depth: float) -> dict[str, Any]:
+    """A camera of glTF (section 3.10) with the focal length in the middle of the picture; it sees from a tenth of its
+    frustum on, without end."""
+    return {
+        "type": "perspective",
+        "perspective": {
+            "yfov": 2 * float(np.arctan(camera.height / (2 * focal_length_px(camera)))),
+            "aspectRatio": camera.width / camera.height,
+            "znear": depth / 10,
+        },
+    }
 
 
 def gltf_matrices(model: Reconstruction) -> Float[np.ndarray, "view 4 4"]:

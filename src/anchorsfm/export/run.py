@@ -10,6 +10,7 @@ from anchorsfm.export.config import ExportConfig, ExportFormat
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
 from anchorsfm.export.photographs import ViewPhotographs, open_photographs
+from anchorsfm.export.seeds import DenseSeeds, dense_seeds
 from anchorsfm.export.source import default_output, photograph_folder, read_models
 from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
@@ -78,11 +79,13 @@ def _export_one(
         case "colmap-text":
             export_text(entry, part, progress)
         case "undistorted":
-            photographs = _photographs(entry, folder, config)
-            return export_undistorted(entry, photographs, target, part, config.undistort, config.jpeg_quality, progress)
+            photographs, seeds = _photographs(entry, folder, config), _seeds(entry, config)
+            quality = config.jpeg_quality
+            return export_undistorted(entry, photographs, target, part, config.undistort, quality, progress, seeds)
         case "transforms":
             known = _photographs_if_known(entry, folder, config, target, progress)
-            return export_transforms(entry, known, target, part, config.jpeg_quality, progress)
+            seeds = _seeds(entry, config)
+            return export_transforms(entry, known, target, part, config.jpeg_quality, progress, seeds)
         case "ply":
             write_ply(part / "points.ply", entry.model.points, entry.model.rgb)
         case "glb":
@@ -94,6 +97,10 @@ def _export_one(
         case "kitti":
             export_kitti(entry, part)
     return []
+
+
+def _seeds(entry: StoredModel, config: ExportConfig) -> DenseSeeds | None:
+    return None if config.points == "sparse" else dense_seeds(entry, config.max_dense)
 
 
 def _photographs(entry: StoredModel, folder: Path, config: ExportConfig) -> ViewPhotographs:

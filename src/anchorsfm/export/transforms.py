@@ -22,6 +22,7 @@ import numpy as np
 from anchorsfm.colmap.models import StoredModel
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import ViewPhotographs
+from anchorsfm.export.seeds import DenseSeeds
 from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import write_ply
@@ -30,7 +31,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera
 
-POINTS = "sparse_pc.ply"
+POINTS, DENSE_POINTS = "sparse_pc.ply", "dense_pc.ply"
 _VERSION = 1
 _RADIAL = {"n1": "k1", "n2": "k2", "n3": "k3", "n4": "k4", "p1": "p1", "p2": "p2"}
 """nerfstudio's names of coefficients by those of `PARAM_NAMES`."""
@@ -76,8 +77,11 @@ def export_transforms(
     folder: Path,
     jpeg_quality: int,
     progress: Progress,
+    seeds: DenseSeeds | None = None,
 ) -> list[str]:
-    """Write transforms.json, the sparse points and, if they are known, upright copies of the photographs into `folder`.
+    """Write transforms.json, points and, if they are known, upright copies of the photographs into `folder`.
+
+    The points are `seeds`, or the sparse ones.
 
     Returns the paths of copies that lie finished in `target` and are not made again. Without photographs the frames are
     called `images/<name in the model>`.
@@ -94,7 +98,8 @@ def export_transforms(
         copies, kept = _copy(photographs, target, folder, jpeg_quality, progress)
         files = [(copy.image, copy.mask) for copy in copies]
     model = entry.model
-    write_ply(folder / POINTS, model.points, model.rgb)
+    points = POINTS if seeds is None else DENSE_POINTS
+    write_ply(folder / points, *((model.points, model.rgb) if seeds is None else (seeds.xyz, seeds.rgb)))
     content: dict[str, Any] = dict(cameras[0]) if len(cameras) == 1 else {"camera_model": cameras[0]["camera_model"]}
     frames = []
     matrices = opengl_from_colmap_axes(model.cam_from_world)
@@ -102,7 +107,7 @@ def export_transforms(
         own = {} if len(cameras) == 1 else {k: v for k, v in cameras[row].items() if k != "camera_model"}
         masked: dict[str, str] = {} if mask is None else {"mask_path": mask}
         frames.append({"file_path": image, **masked, **own, "transform_matrix": matrix})
-    content |= {"applied_transform": np.eye(4)[:3], "ply_file_path": POINTS, "frames": frames}
+    content |= {"applied_transform": np.eye(4)[:3], "ply_file_path": points, "frames": frames}
     write_atomic(folder / "transforms.json", to_json(content))
     return kept
 

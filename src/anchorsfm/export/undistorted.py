@@ -32,6 +32,7 @@ from anchorsfm.colmap.undistort import (
 from anchorsfm.colmap.write import write_model
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import ViewPhotographs
+from anchorsfm.export.seeds import DenseSeeds, with_seeds
 from anchorsfm.io.store import digest
 from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
@@ -53,8 +54,11 @@ def export_undistorted(
     config: UndistortConfig,
     jpeg_quality: int,
     progress: Progress,
+    seeds: DenseSeeds | None = None,
 ) -> list[str]:
     """Write the undistorted copy into `folder`, but for pictures that lie finished in `target`; their paths there.
+
+    `seeds` become points of the model, too.
 
     Raises:
         InputError: the folder is not ours, a photograph cannot be read, or hardly anything of a picture would be left.
@@ -68,7 +72,8 @@ def export_undistorted(
     by_camera = sorted(copies, key=lambda copy: int(photographs.images.camera_index[copy.view]))  # a map serves a run
     kept = make_copies(target, folder, by_camera, workshop.make, progress, what="undistorting photographs")
     names = [Path(copy.image).name for copy in copies]
-    write_model(folder / "sparse" / "0", undistorted_model(entry.model, plans), names)
+    model = undistorted_model(entry.model, plans)
+    write_model(folder / "sparse" / "0", model if seeds is None else with_seeds(model, seeds), names)
     return kept
 
 

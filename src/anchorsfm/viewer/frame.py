@@ -85,8 +85,19 @@ class Viewpoint:
     """Vertical, radians."""
 
 
-def overview(shown_from_cam: Float[np.ndarray, "view 3 4"], radius: float = SCENE_RADIUS) -> Viewpoint:
-    """From behind and above the cameras, far enough to see a ball of `radius` around the origin."""
+_MARGIN = 0.9
+"""Share of the window that the cameras fill at most at first."""
+_FURTHEST = 2.0
+"""Cameras further away than this many times the usual distance stay outside at first."""
+
+
+def overview(
+    shown_from_cam: Float[np.ndarray, "view 3 4"], radius: float = SCENE_RADIUS, *, aspect: float | None = None
+) -> Viewpoint:
+    """From behind and above the cameras, far enough to see a ball of `radius` around the origin and nearly all cameras.
+
+    `aspect`: width by height of the window; None: at least as wide as high.
+    """
     fov = np.radians(50.0)
     forward = shown_from_cam[:, :, 2].mean(0) if len(shown_from_cam) else np.array([0.0, 1.0, 0.0])
     level = np.array([forward[0], forward[1], 0.0])
@@ -95,7 +106,15 @@ def overview(shown_from_cam: Float[np.ndarray, "view 3 4"], radius: float = SCEN
     level = level / np.linalg.norm(level) if np.linalg.norm(level) > 1e-9 else np.array([0.0, 1.0, 0.0])
     tilt = np.radians(25.0)
     direction = level * np.cos(tilt) - np.array([0.0, 0.0, np.sin(tilt)])
-    distance = _CLOSENESS * radius / np.sin(fov / 2)
+    narrow = min(1.0, aspect or 1.0)
+    distance = _CLOSENESS * radius / np.sin(np.arctan(np.tan(fov / 2) * narrow))
+    centres = shown_from_cam[:, :, 3]
+    if len(centres):
+        right = np.array([level[1], -level[0], 0.0])
+        sides = np.abs(np.stack([centres @ right, centres @ np.cross(right, direction)]))
+        tans = _MARGIN * np.tan(fov / 2) * np.array([[aspect or 1.0], [1.0]])
+        needed = (sides / tans - centres @ direction).max(axis=0)
+        distance = float(np.clip(np.quantile(needed, _MANY_IN_CAMERAS), distance, _FURTHEST * distance))
     return Viewpoint(position=-direction * distance, look_at=np.zeros(3), up=np.array([0.0, 0.0, 1.0]), fov=float(fov))
 
 

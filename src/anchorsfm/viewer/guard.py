@@ -43,11 +43,12 @@ _REFUSED = b"open the whole address that `anchorsfm view` printed: it holds a se
 class Guard:
     """Lets in requests with the secret and drops messages that are not needed."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, dress: Callable[[bytes], bytes] = bytes) -> None:
+        """host: address that the server listens on; dress: makes the page that is sent from that of viser."""
         self.secret = secrets.token_urlsafe(24)
         self.is_offered: Callable[[str, object], bool] = lambda uuid, value: True
         """Whether a control, by viser's id of it, can be given a value."""
-        self._host = host
+        self._host, self._dress = host, dress
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -127,7 +128,14 @@ class Guard:
                 return None
             if not path:  # relative addresses in the page need the slash
                 return respond(http.HTTPStatus.PERMANENT_REDIRECT, b"", Location=f"/{self.secret}/")
-            response = inner(connection, replace(request, path=path)) if inner is not None else None
+            headers = Headers(request.headers)
+            if path == "/":
+                headers.pop("Accept-Encoding", None)  # the page itself is changed, so it must come as it is
+            response = inner(connection, replace(request, path=path, headers=headers)) if inner is not None else None
+            if response is not None and path == "/" and response.status_code == http.HTTPStatus.OK:
+                response.body = self._dress(response.body)
+                del response.headers["Content-Length"]
+                response.headers["Content-Length"] = str(len(response.body))
             if response is not None:
                 response.headers["Referrer-Policy"] = "no-referrer"  # the address is a secret
             return response

@@ -40,8 +40,13 @@ class Panel:
         self._add_camera_settings(gui)
         self._draw_points()
         self._draw_cameras()
+        self.problems: tuple[str, ...] = ()
+        """What could not be shown at first, a line each."""
+        if self.dense.value:
+            self.stage.set_visible("dense", True)
+            self.problems = tuple(self._draw_dense())
         self._show_model()
-        server.on_client_connect(lambda client: face(client, self.stage.overview(self._number())))
+        server.on_client_connect(self._welcome)
         self.stage.start_pictures()
 
     def stop(self) -> None:
@@ -69,7 +74,7 @@ class Panel:
             self.pictures = gui.add_checkbox("Photographs", True, visible=self._content.photo_root is not None)
             self.points = gui.add_checkbox("Points", True)
             has_dense = any(viewed.dense is not None for viewed in self._models)
-            self.dense = gui.add_checkbox("Dense cloud", False, visible=has_dense)
+            self.dense = gui.add_checkbox("Dense cloud", has_dense, visible=has_dense)
             self.axes = gui.add_checkbox("Axes", False, hint="x red, y green, z blue (up); not those of the model")
         self.cameras.on_update(lambda _: self._switch("cameras", self.cameras.value))
         self.pictures.on_update(lambda _: self._switch("pictures", self.pictures.value))
@@ -122,12 +127,15 @@ class Panel:
             first = self._server.initial_camera
             first.position, first.look_at, first.up, first.fov = place.position, place.look_at, place.up, place.fov
             for client in self._server.get_clients().values():
-                face(client, place)
+                face(client, self.stage.overview(number, _aspect(client)))
             self._say_what_is_drawn()
+
+    def _welcome(self, client: Any) -> None:
+        face(client, self.stage.overview(self._number(), _aspect(client)))
 
     def _to_overview(self, client: Any) -> None:
         with self.stage.lock:
-            self.images.leave(client, self.stage.overview(self._number()))
+            self.images.leave(client, self.stage.overview(self._number(), _aspect(client)))
 
     def _switch(self, what: str, visible: bool) -> None:
         with self.stage.lock:
@@ -183,7 +191,8 @@ class Panel:
         _set_legend(self.point_legend, [cloud.legend for cloud in shown])
         _set_legend(self.camera_legend, [each for k, each in enumerate(self._camera_legends) if number in (None, k)])
 
-    def _draw_dense(self) -> None:
+    def _draw_dense(self) -> list[str]:
+        """Draw the dense clouds; what went wrong, which those who look are told too."""
         with self.stage.lock:
             problems = self.stage.draw_dense(float(self.min_confidence.value), self._max_points, self._size())
             limits = self.stage.confidence_limits()
@@ -197,6 +206,7 @@ class Panel:
         for problem in problems:
             for client in self._server.get_clients().values():
                 client.add_notification("Dense cloud", problem, color="red")
+        return problems
 
     def _resize_points(self) -> None:
         with self.stage.lock:
@@ -210,6 +220,12 @@ class Panel:
                 self._camera_legends = self.stage.draw_cameras(*wanted)
                 self._say_what_is_drawn()
                 self.images.mark()
+
+
+def _aspect(client: Any) -> float | None:
+    """Width by height of what a browser shows of the scene; None while nobody knows."""
+    camera = getattr(client, "camera", None)
+    return None if camera is None else float(camera.image_width / max(1, camera.image_height)) or None
 
 
 def _title(viewed: ViewedModel) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.guard import EVERYWHERE, Guard, is_within
+from anchorsfm.viewer.page import dressed, title_of
 from anchorsfm.viewer.sources import read_folder
 
 _NUM_PORTS = 100
@@ -78,7 +79,7 @@ def open_viewer(
     address = "127.0.0.1" if host == "localhost" else host
     free = find_free_port(address, port)
     _silence()
-    guard = Guard(address)
+    guard = Guard(address, dress=lambda page: dressed(page, title_of(folder)))
     with guard.installed():
         server = viser.ViserServer(host=address, port=free, label="AnchorSfM", verbose=False)
     try:
@@ -91,7 +92,7 @@ def open_viewer(
 
     panel = Panel(server, content, max_points=max_points)
     taken = server.get_port()
-    notes = content.notes + ((f"port {port} is in use: taking {taken}",) if taken != port else ())
+    notes = content.notes + panel.problems + ((f"port {port} is in use: taking {taken}",) if taken != port else ())
     return Viewer(server=server, panel=panel, host=address, port=taken, secret=guard.secret, notes=notes)
 
 

@@ -86,11 +86,12 @@ class Stage:
                 handle.visible = self._pictures_are_visible()
             self._update_faces(shown)
 
-    def overview(self, number: int | None) -> Viewpoint:
-        """Where to stand to see one model, or all."""
+    def overview(self, number: int | None, aspect: float | None = None) -> Viewpoint:
+        """Where to stand to see one model, or all, in a window of `aspect` (width by height)."""
         if number is not None or len(self.models) == 1:
-            return overview(self.models[number or 0].frusta.shown_from_cam)
-        return overview(np.zeros((0, 3, 4)), SCENE_RADIUS + _SIDE_BY_SIDE * (len(self.models) - 1) / 2)
+            return overview(self.models[number or 0].frusta.shown_from_cam, aspect=aspect)
+        radius = SCENE_RADIUS + _SIDE_BY_SIDE * (len(self.models) - 1) / 2
+        return overview(np.zeros((0, 3, 4)), radius, aspect=aspect)
 
     def look_through(self, number: int, view: int, aspect: float) -> Viewpoint:
         """The viewpoint of a photograph; other cameras do not stand in the way until `restore_cameras`."""

@@ -1,0 +1,38 @@
+"use strict";
+/* Colours as the system has them, pictures of the panels in full size, controls that begin folded away on a phone. */
+(() => {
+  const scheme = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement, NAME = "data-mantine-color-scheme";
+  function follow() {
+    const wanted = scheme.matches ? "dark" : "light";
+    if (root.hasAttribute(NAME) && root.getAttribute(NAME) !== wanted) root.setAttribute(NAME, wanted);
+  }
+  new MutationObserver(follow).observe(root, { attributes: true, attributeFilter: [NAME] });
+  scheme.addEventListener("change", follow);
+
+  const style = document.createElement("style");  // the scene's own background is written into its element
+  style.textContent = `html[${NAME}="light"] div[style*="background-color: rgb(20, 20, 20)"] { background-color: #f1f4f7 !important; }`;
+  document.head.append(style);
+
+  if (matchMedia("(max-width: 640px)").matches) {
+    const label = "AnchorSfM", fold = new MutationObserver(() => {
+      const found = [...document.querySelectorAll("#root div")].find((part) => !part.children.length && part.textContent.trim() === label);
+      if (found) { fold.disconnect(); setTimeout(() => found.click(), 300); }
+    });
+    fold.observe(root, { childList: true, subtree: true, characterData: true });
+  }
+
+  const large = document.createElement("dialog"), picture = new Image();
+  large.append(picture);
+  large.style.cssText = "padding: 0; border: 0; max-width: none; max-height: none; background: none; margin: auto;";
+  picture.style.cssText = "display: block; max-width: 98vw; max-height: 98dvh; width: 98vw; height: auto; object-fit: contain; cursor: zoom-out;";
+  large.addEventListener("click", () => large.close());
+  addEventListener("DOMContentLoaded", () => document.body.append(large));
+  addEventListener("click", ({ target }) => {
+    if (!(target instanceof HTMLImageElement) || target === picture) return;
+    picture.src = target.src;
+    large.showModal();
+  });
+  addEventListener("mouseover", ({ target }) => {
+    if (target instanceof HTMLImageElement && target !== picture) target.style.cursor = "zoom-in";
+  });
+})();
