@@ -6,6 +6,10 @@ The first SIGINT, SIGTERM or SIGHUP ends a command tidily: it is raised as `Inte
 removes what was being written. Libraries may swallow that or be busy for long; so a thread that the signal wakes ends
 the process after a grace period, and a second signal ends it at once. Files are complete or absent at any moment, so
 nothing is lost either way. From the first signal on nothing but our own line reaches the terminal.
+
+SIGTERM takes a detour. A library that is imported later (PyCOLMAP's logging) handles it as a crash, in whichever thread
+it reaches. So it is blocked before other threads exist, all of which inherit that, and a thread that waits for it passes
+it on to the main thread as another signal.
 """
 
 import os
@@ -18,6 +22,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, NoReturn
 
+_PASSED_ON = getattr(signal, "SIGUSR1", None)
+"""What the main thread gets in place of SIGTERM."""
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE_S = 5.0
 _MESSAGE = b"interrupted: run the same command again and it continues\n"
@@ -54,13 +60,26 @@ class _Signals:
             _connect_to_nothing(2)
         raise Interrupted(number)
 
+    def handle_passed_on(self, _number: int, frame: FrameType | None) -> None:
+        """The handler of what `pass_on` sends."""
+        self.handle(signal.SIGTERM, frame)
+
     def watch(self, pipe: int) -> None:
         """In a thread of its own: end the process if the main thread does not."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they are for the main thread
-        while not (number := next((n for n in os.read(pipe, 1) if n in SIGNALS), None)):
+        while not (number := next((n for n in os.read(pipe, 1) if n in (*SIGNALS, _PASSED_ON)), None)):
             pass
         time.sleep(GRACE_S)
-        end_interrupted(number)
+        end_interrupted(signal.SIGTERM if number == _PASSED_ON else number)
+
+    def pass_on(self) -> None:
+        """In a thread of its own: wait for SIGTERM, which is blocked everywhere, and tell the main thread."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        main = threading.main_thread().ident
+        assert main is not None and _PASSED_ON is not None
+        while True:
+            signal.sigwait({signal.SIGTERM})
+            signal.pthread_kill(main, _PASSED_ON)
 
 
 _signals = _Signals()
@@ -85,6 +104,10 @@ def handle_signals() -> None:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     with suppress(RuntimeError):  # too little memory for a thread
         threading.Thread(target=_signals.watch, args=(reading,), daemon=True, name="anchorsfm-signals").start()
+        if signal.SIGTERM in handled and _PASSED_ON is not None:
+            signal.signal(_PASSED_ON, _signals.handle_passed_on)
+            threading.Thread(target=_signals.pass_on, daemon=True, name="anchorsfm-sigterm").start()
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 @contextmanager
@@ -105,6 +128,12 @@ def end_interrupted(number: int) -> NoReturn:
     with suppress(OSError):
         os.write(_signals.errors, _MESSAGE)
     os._exit(128 + number)
+
+
+def end_if_interrupted() -> None:
+    """End the process if a signal has come, whatever a library made of the exception that was raised for it."""
+    if _signals.received is not None:
+        end_interrupted(_signals.received)
 
 
 def leave(code: int) -> NoReturn:

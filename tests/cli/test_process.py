@@ -94,12 +94,42 @@ def test_code_that_swallows_a_signal_is_ended_soon():
 with process.tidy_ending():
     while True:
         try:
-            os.kill(os.getpid(), signal.SIGTERM) if not process._signals.received else time.sleep(9)
+            os.kill(os.getpid(), signal.SIGTERM) if not process._signals.received else None
+            time.sleep(9)
         except BaseException:
             print("swallowed", file=sys.stderr)
 """
     process = start(sys.executable, "-c", script)
     assert process.communicate(timeout=8)[1] == INTERRUPTED and process.returncode == 143
+
+
+def test_an_error_that_a_library_makes_of_a_signal_is_no_error():
+    """Some imports turn what is raised inside them into exceptions of their own."""
+    script = f"""{SCRIPT}
+from anchorsfm.cli import main
+def fail(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(9)
+    except BaseException:
+        raise ImportError("initialisation failed")
+main._dispatch = fail
+main.main(["weights"])
+"""
+    process = start(sys.executable, "-c", script)
+    assert process.communicate(timeout=8)[1] == INTERRUPTED and process.returncode == 143
+
+
+def test_a_signal_does_not_reach_threads_of_libraries():
+    """PyCOLMAP's logging would take SIGTERM for a crash, in whichever thread it arrives."""
+    script = f"""{SCRIPT}
+import threading
+masks = []
+thread = threading.Thread(target=lambda: masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+thread.start(); thread.join()
+print(signal.SIGTERM in masks[0])
+"""
+    assert start(sys.executable, "-c", script).communicate(timeout=20)[0] == "True\n"
 
 
 def test_output_that_nobody_takes_does_not_end_a_command():

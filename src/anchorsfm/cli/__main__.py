@@ -1,11 +1,6 @@
 """`python -m anchorsfm.cli`: the same as `python -m anchorsfm`."""
 
-import sys
+from anchorsfm.__main__ import main
 
-from anchorsfm import process
-
-process.prepare()
-
-from anchorsfm.cli.main import main  # noqa: E402 - signals are handled before libraries load
-
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main()

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(arguments)
     except KeyboardInterrupt as error:
         process.end_interrupted(getattr(error, "number", signal.SIGINT))
+    except Exception:
+        process.end_if_interrupted()
+        raise
     lost = getattr(sys.stdout, "error", None)
     if lost is not None:
         _fail(f"cannot write to the standard output: {lost.strerror}")
@@ -76,6 +79,7 @@ def _dispatch(arguments: list[str]) -> None:
 def _fail(message: str) -> NoReturn:
     from anchorsfm.terminal import Terminal
 
+    process.end_if_interrupted()
     Terminal(stderr=True).print(f"error: {message}", style="red")
     process.leave(2)
 
