@@ -7,9 +7,9 @@ removes what was being written. Libraries may swallow that or be busy for long; 
 the process after a grace period, and a second signal ends it at once. Files are complete or absent at any moment, so
 nothing is lost either way. From the first signal on nothing but our own line reaches the terminal.
 
-SIGTERM takes a detour. A library that is imported later (PyCOLMAP's logging) handles it as a crash, in whichever thread
-it reaches. So it is blocked before other threads exist, all of which inherit that, and a thread that waits for it passes
-it on to the main thread as another signal.
+SIGTERM takes a detour. A library that is imported later (PyCOLMAP's logging) handles it as a crash, in whichever
+thread it reaches. So it is blocked before other threads exist, all of which inherit that, and a thread that waits for
+it passes it on to the main thread as another signal.
 """
 
 import os

@@ -1,6 +1,12 @@
 """`python -m anchorsfm.cli`: the same as `python -m anchorsfm`."""
 
-from anchorsfm.__main__ import main
+import sys
+
+from anchorsfm import process
 
 if __name__ == "__main__":
-    main()
+    process.prepare()
+
+    from anchorsfm.cli.main import main  # signals are handled before libraries load
+
+    main(sys.argv[1:])
