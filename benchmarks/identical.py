@@ -1,4 +1,4 @@
-"""Do two versions of the program make the same models, bit for bit, and at what cost? Each runs from its checkout on the same files.
+"""Do two versions of the program make the same models, bit for bit, and what does each cost? Both run the same files.
 
     python benchmarks/identical.py OLD NEW FOLDER [FOLDER ...] [-- OPTION ...]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from anchorsfm.scene.printable import printable
@@ -29,14 +29,22 @@ class Terminal(Console):
 class _Bars(Progress):
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
+        self._running: list[TaskID] = []
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        task = self._bars.add_task(printable(description), total=total)
+        task = self._bars.add_task(printable(description), total=total, status="")
+        self._running.append(task)
         yield lambda steps: self._bars.update(task, advance=steps)
+        self._running.remove(task)
         if total is None:
             self._bars.update(task, total=1, completed=1)
+        self._bars.update(task, status="")
         self._bars.stop_task(task)
+
+    def status(self, message: str) -> None:
+        if self._running:
+            self._bars.update(self._running[-1], status=printable(message))
 
     def note(self, message: str) -> None:
         self._bars.console.print(message)
@@ -51,10 +59,12 @@ class _PlainLines(Progress):
     def __init__(self, terminal: Terminal, *, quiet: bool) -> None:
         self._terminal = terminal
         self._quiet = quiet
+        self._status = ""
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
         start = last = time.monotonic()
+        self._status = ""
         done = 0
 
         def advance(steps: int) -> None:
@@ -64,10 +74,13 @@ class _PlainLines(Progress):
             if total and now - last >= 10:
                 last = now
                 left = (now - start) / done * (total - done)
-                self._line(f"{description}: {done} of {total}, about {left:.0f} s left")
+                self._line(f"{description}: {done} of {total}{self._status}, about {left:.0f} s left")
 
         self._line(description + (f" ({total})" if total else ""))
         yield advance
+
+    def status(self, message: str) -> None:
+        self._status = f", {message}"
 
     def _line(self, text: str) -> None:
         if not self._quiet:
@@ -93,6 +106,7 @@ def show_progress(terminal: Terminal, *, quiet: bool) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
     )
     with RichProgress(*columns, console=terminal) as bars:
         yield _Bars(bars)

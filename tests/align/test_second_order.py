@@ -606,23 +606,29 @@ def test_points_behind_a_camera_do_not_stop_the_solver(scene, observed):
         assert np.isfinite(result.state.translation.numpy()).all()
 
 
-def test_iteration_limits_and_progress(observed):
-    seen, notes = [], []
+@pytest.mark.parametrize("solver", Solver)
+def test_iteration_limits_and_progress(observed, solver):
+    seen, notes, shown = [], [], []
 
     class Watch(Progress):
         @contextmanager
         def stage(self, name, total):
             yield lambda n: seen.append((name, n))
 
+        def status(self, message):
+            shown.append(message)
+
         def note(self, message):
             notes.append(message)
 
     anchors = build_anchors(observed)
     tree = build_tree(observed.graph, anchors, "hclust-ward")
-    result = align(observed, anchors, tree, AlignConfig(niter1=2, niter2=3), progress=Watch())
+    result = align(observed, anchors, tree, AlignConfig(solver=solver, niter1=2, niter2=3), progress=Watch())
     assert result.fine.status == result.coarse.status == SolverStatus.MAX_ITERATIONS
-    assert len(result.fine.total) == 4 and len(result.coarse.total) == 3
-    assert sum(n for name, n in seen if name == "fine alignment") == 4
+    last = solver is Solver.SECOND_ORDER  # which evaluates the state after the last step too
+    assert len(result.fine.total) == 3 + last and len(result.coarse.total) == 2 + last
+    assert sum(n for name, n in seen if name == "fine alignment") == 3 + last
+    assert shown == [f"loss {loss:.4g}" for loss in [*result.coarse.total[:2], *result.fine.total]]
     stages = {"coarse alignment": result.coarse, "fine alignment": result.fine}
     assert notes == [
         f"{name}: loss {stage.total[-1]:.4g} after {len(stage.total)} evaluations" for name, stage in stages.items()

@@ -67,12 +67,13 @@ def minimise(
     settings: AdamSettings,
     mask: Callable[[str], Tensor | None],
     after_step: Callable[[Variables], None],
-    advance: Callable[[int], None],
+    evaluated: Callable[[float], None],
 ) -> SolverResult:
     """Minimise the objective over the active unknowns.
 
     mask: 0/1 factor for the gradient of an unknown, None where all of it is free.
     after_step: brings unknowns back into their domain, in place.
+    evaluated: called in every iteration with the loss of its state.
     """
     current = start.detached()
     parameters = {name: getattr(current, name).requires_grad_() for name in settings.active}
@@ -90,7 +91,7 @@ def minimise(
             break
         if trace.add(losses) or settings.keep_last:
             kept = current.detached()
-        advance(1)
+        evaluated(trace.rows[-1][2])
         if trace.has_converged():
             status = SolverStatus.CONVERGED if trace.has_improved else SolverStatus.STALLED
             break

@@ -1,6 +1,6 @@
 """Sparse global alignment of one connected component: coarse stage, fine stage, result (docs/method.md, Losses)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -131,6 +131,18 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def _stage(name: str, num_iterations: int, progress: Progress) -> Iterator[Callable[[float], None]]:
+    """A stage of the progress, to be told the loss of each evaluation."""
+    with progress.stage(name, num_iterations) as advance:
+
+        def evaluated(loss: float) -> None:
+            progress.status(f"loss {loss:.4g}")
+            advance(1)
+
+        yield evaluated
+
+
 def _checked(stage: str, result: SolverResult, progress: Progress) -> SolverResult:
     """The result, if its loss is finite, which is reported."""
     if result.history.status == SolverStatus.NON_FINITE:
@@ -146,13 +158,18 @@ def _coarse_stage(problem: Problem, config: AlignConfig, progress: Progress) -> 
     if config.niter1 == 0:
         return skipped(problem.start)
     if config.solver == Solver.SECOND_ORDER:
-        with progress.stage("coarse alignment", config.niter1) as advance:
-            return minimise_coarse(problem, problem.start, config, advance)
+        with _stage("coarse alignment", config.niter1, progress) as evaluated:
+            return minimise_coarse(problem, problem.start, config, evaluated)
     objective = CoarseObjective(problem.observations, problem.start, problem.layout, config)
     settings = _settings(config, config.niter1, config.lr1, POSE_VARIABLES)
-    with progress.stage("coarse alignment", config.niter1) as advance:
+    with _stage("coarse alignment", config.niter1, progress) as evaluated:
         return minimise(
-            objective, problem.start, settings, problem.coarse_freedom.mask, lambda v: _into_domain(v, problem), advance
+            objective,
+            problem.start,
+            settings,
+            problem.coarse_freedom.mask,
+            lambda v: _into_domain(v, problem),
+            evaluated,
         )
 
 
@@ -165,8 +182,8 @@ def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progres
     if config.opt_depth:
         active.append("core_depth")
     if config.solver == Solver.SECOND_ORDER:
-        with progress.stage("fine alignment", config.niter2) as advance:
-            return minimise_fine(problem, start, config, sums_of(config), advance)
+        with _stage("fine alignment", config.niter2, progress) as evaluated:
+            return minimise_fine(problem, start, config, sums_of(config), evaluated)
     objective = FineObjective(
         problem.observations, problem.layout, config, start.log_size.dtype, problem.start.core_depth
     )
@@ -174,9 +191,9 @@ def _fine_stage(problem: Problem, start: Variables, config: AlignConfig, progres
     num_views, num_cameras = problem.layout.num_views, len(start.log_focal)
     if config.reference.repeated_shared_steps and num_cameras == 1:
         settings = replace(settings, repeats={"log_focal": num_views, "principal_point": num_views})
-    with progress.stage("fine alignment", config.niter2) as advance:
+    with _stage("fine alignment", config.niter2, progress) as evaluated:
         return minimise(
-            objective, start, settings, problem.fine_freedom.mask, lambda v: _into_domain(v, problem), advance
+            objective, start, settings, problem.fine_freedom.mask, lambda v: _into_domain(v, problem), evaluated
         )
 
 

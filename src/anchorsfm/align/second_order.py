@@ -146,12 +146,15 @@ class FineProblem:
 
 
 def minimise_fine(
-    problem: Problem, start: Variables, config: AlignConfig, make_sums: MakeSums, advance: Callable[[int], None]
+    problem: Problem, start: Variables, config: AlignConfig, make_sums: MakeSums, evaluated: Callable[[float], None]
 ) -> SolverResult:
-    """Minimise the reprojection loss, the fallback's share and the priors over everything that is free."""
+    """Minimise the reprojection loss, the fallback's share and the priors over everything that is free.
+
+    evaluated: called with the loss of every state that is evaluated, smoothed as its stage is.
+    """
     fine = _fine_problem(problem, config, make_sums, start)
     state = state_of(start, fine.constants, problem.layout)
-    trace = _Trace(limit=config.niter2, advance=advance)
+    trace = _Trace(limit=config.niter2, evaluated=evaluated)
     for stage in STAGES:
         for smoothing_px, depth_sigma in stage.opening:
             eased = replace(stage, smoothing_px=smoothing_px, depth_sigma=depth_sigma)
@@ -364,8 +367,8 @@ def _evaluate(fine: FineProblem, state: State, priors: Priors) -> _Evaluation:
 class _Trace:
     """Losses so far."""
 
-    def __init__(self, limit: int, advance: Callable[[int], None]) -> None:
-        self._limit, self._advance = limit, advance
+    def __init__(self, limit: int, evaluated: Callable[[float], None]) -> None:
+        self._limit, self._evaluated = limit, evaluated
         self._rows: list[tuple[float, float, float]] = []
         self.status = SolverStatus.MAX_ITERATIONS
 
@@ -373,7 +376,7 @@ class _Trace:
         """Record a state: summed losses, and cost, of which the total confidence makes means."""
         fallback = loss[1] / total if len(loss) > 1 else 0.0
         self._rows.append((loss[0] / total, fallback, cost / total))
-        self._advance(1)
+        self._evaluated(cost / total)
 
     @property
     def is_over(self) -> bool:

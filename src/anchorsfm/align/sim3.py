@@ -73,9 +73,12 @@ class Similarity:
 
 
 def minimise_coarse(
-    problem: Problem, start: Variables, config: AlignConfig, advance: Callable[[int], None]
+    problem: Problem, start: Variables, config: AlignConfig, evaluated: Callable[[float], None]
 ) -> SolverResult:
-    """Poses and sizes that bring matched points together; intrinsics and depths stay."""
+    """Poses and sizes that bring matched points together; intrinsics and depths stay.
+
+    evaluated: called in every iteration with the loss of its state.
+    """
     constants = constants_of(problem)
     state = state_of(start, constants, problem.layout)
     pairs = _point_pairs(problem, start, config)
@@ -87,7 +90,7 @@ def minimise_coarse(
         damping, moments = 1e-6, _moments(pairs, similarity, tolerance)
         while len(costs) < config.niter1:
             costs.append((moments.matched_cost, moments.fallback_cost))
-            advance(1)
+            evaluated(moments.cost)
             if not np.isfinite(moments.cost):
                 return _result(start, costs[:-1], SolverStatus.NON_FINITE, pattern)
             found = _step(pairs, similarity, moments, tolerance, free, pattern, damping)

@@ -16,6 +16,9 @@ class Progress:
         """Enter a stage of `total` steps (None: unknown); the yielded function adds finished steps."""
         yield lambda _count: None
 
+    def status(self, message: str) -> None:
+        """A few words on where the running stage stands, such as a loss; the next ones take their place."""
+
     def note(self, message: str) -> None:
         """One line about what a stage came to, such as the loss that an alignment ends with."""
 
@@ -34,6 +37,9 @@ class RecordingProgress(Progress):
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
         with self._inner.stage(description, total) as advance:
             yield advance
+
+    def status(self, message: str) -> None:
+        self._inner.status(message)
 
     def note(self, message: str) -> None:
         self._inner.note(message)
