@@ -177,13 +177,13 @@ def readjusted(photos: Path, output: Path) -> dict:
         start,
         start.tracks,
         AdjustConfig(),
-        working_scale=np.full(len(start.image), max(scale, 1.0)),
+        working_scale=np.full(len(start.image_index), max(scale, 1.0)),
         choose_camera_model=True,
     )
     folder = output.with_name(output.name + "-readjusted")
     write_models(folder / "sparse", [result.model], [image.name for image in images])
     model = result.model
-    figures = {"registered": len(model.image), "points": len(model.points), "note": model.cameras[0].model}
+    figures = {"registered": len(model.image_index), "points": len(model.points), "note": model.cameras[0].model}
     figures["track_length"] = len(model.tracks.obs_point) / max(len(model.points), 1)
     return figures | evaluate(folder, photos)
 

@@ -175,7 +175,7 @@ def load(folder: Path) -> tuple[ObservedScene, PoseSet]:
         component=np.zeros(count, np.int64),
     )
     observed = ObservedScene(
-        image=np.arange(count), graph=graph, views=tuple(views), config=GraphConfig(pixel_centre=0.0)
+        image_index=np.arange(count), graph=graph, views=tuple(views), config=GraphConfig(pixel_centre=0.0)
     )
     rotation = np.swapaxes(cameras["pose"][:, :, :3], 1, 2)
     shift = -np.einsum("vij,vj->vi", rotation, cameras["pose"][:, :, 3])

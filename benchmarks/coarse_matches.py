@@ -135,7 +135,7 @@ def adjusted(
 ) -> PoseError:
     """Triangulate, adjust, compare with the truth, print a row."""
     begin = time.process_time()
-    scales = np.full(len(start.image), working_scale)
+    scales = np.full(len(start.image_index), working_scale)
     model = refine_model(start, tracks, AdjustConfig(), working_scale=scales).model
     seconds = time.process_time() - begin
     error = pose_error(scene, model)
@@ -146,7 +146,7 @@ def adjusted(
 
 
 def pose_error(scene: SyntheticScene, model: Reconstruction) -> PoseError:
-    truth = scene.cam_from_world[model.image]
+    truth = scene.cam_from_world[model.image_index]
     found, wanted = camera_centres(model.cam_from_world), camera_centres(truth)
     scale, true_from_found = fit_similarity(found, wanted)
     moved = scale * found @ true_from_found[:, :3].T + true_from_found[:, 3]

@@ -92,7 +92,7 @@ def fuse_before(maps: DepthMaps) -> tuple[np.ndarray, np.ndarray, float]:
     depths, scene = maps.depths, maps.scene
     views = [
         dense_view(depths, k, scene.views[image], scene.config.subsample)  # type: ignore[arg-type]
-        for k, image in enumerate(depths.image.tolist())
+        for k, image in enumerate(depths.image_index.tolist())
     ]
     cleaned = [view.confidence.copy() for view in views]
     for k, view in enumerate(views):
@@ -103,7 +103,7 @@ def fuse_before(maps: DepthMaps) -> tuple[np.ndarray, np.ndarray, float]:
                 cleaned[k].ravel()[drop] = 0
     voxel = float(np.median([np.median(view.depth) / view.focal_px for view in views]))
     xyz, rgb, trust = (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32))
-    for view, confidence, image in zip(views, cleaned, depths.image.tolist(), strict=True):
+    for view, confidence, image in zip(views, cleaned, depths.image_index.tolist(), strict=True):
         kept = (confidence > 1.5) & (view.depth > 0)
         xyz = np.concatenate([xyz, view.points()[kept]])
         rgb = np.concatenate([rgb, grid_colours(maps.images, maps.grid, image)[kept]])
@@ -205,7 +205,7 @@ class Measured:
 
 def measured_cameras(path: Path, model: Reconstruction, images: ImageSet) -> Measured:
     truth = json.loads(path.read_text())
-    entries = [truth[images.names[image]] for image in model.image.tolist()]
+    entries = [truth[images.names[image]] for image in model.image_index.tolist()]
     pose = np.array([np.column_stack([e["R_cam_from_world"], e["t_cam_from_world"]]) for e in entries])
     calibration = np.array([e["K"] for e in entries])
     tracks = model.tracks
@@ -231,7 +231,7 @@ def compare_measured(
     """Accuracy of points in the measured frame at the reference points."""
     tracks, view = model.tracks, _views(model, images)
     errors, wanted = [], 0
-    for k, image in enumerate(model.image.tolist()):
+    for k, image in enumerate(model.image_index.tolist()):
         rows = np.flatnonzero((view == k) & known.good[tracks.obs_point])
         scale, (width, height) = grid.scale[image], grid.size_wh[image].tolist()
         depth = foremost_depth(xyz, known.pose[k], np.diag([*scale, 1]) @ known.calibration[k], width, height)
@@ -279,7 +279,7 @@ def _project(
 
 def _views(model: Reconstruction, images: ImageSet) -> np.ndarray:
     row = np.full(images.num_images, -1)
-    row[model.image] = np.arange(len(model.image))
+    row[model.image_index] = np.arange(len(model.image_index))
     return row[model.tracks.obs_image]
 
 
@@ -376,8 +376,8 @@ def main() -> None:
         result, clouds = run_set(f"seed-{seed}", truth.parent / "images", work)
         model = result.models[0]
         for label, cloud in clouds.items():
-            moved = onto(cloud.xyz, model.cam_from_world, scene.cam_from_world[model.image])
-            figures = compare_synthetic(scene, moved, model.image.tolist())
+            moved = onto(cloud.xyz, model.cam_from_world, scene.cam_from_world[model.image_index])
+            figures = compare_synthetic(scene, moved, model.image_index.tolist())
             if seed == 0 and label == "before":
                 print_header(figures)
             print_row(f"synthetic {seed}", label, cloud, figures, result.report.pairs.get("ok", 0))

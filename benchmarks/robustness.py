@@ -131,11 +131,11 @@ def truth_of(scene: SyntheticScene, predictor: SyntheticPredictor) -> PoseSet:
 def score(results: Sequence[AlignmentResult], truth: PoseSet) -> tuple[float, float, float]:
     """Median rotation error (deg), worst focal length error (percent), AUC@1."""
     result = results[0]
-    names = tuple(truth.names[k] for k in result.image)
-    size_wh = truth.size_wh[result.image]
+    names = tuple(truth.names[k] for k in result.image_index)
+    size_wh = truth.size_wh[result.image_index]
     found = PoseSet(names=names, cam_from_world=result.cam_from_world, focal_px=result.focal_px, size_wh=size_wh)
     figures = evaluate_poses(found, truth)
-    worst = np.abs(np.log(result.focal_px / truth.focal_px[result.image])).max()
+    worst = np.abs(np.log(result.focal_px / truth.focal_px[result.image_index])).max()
     return figures.median_rotation_deg, 100 * float(np.expm1(worst)), float(figures.auc[0])
 
 

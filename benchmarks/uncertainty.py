@@ -108,10 +108,10 @@ def configuration(kind: str, seed: int) -> SceneConfig:
 
 def compare(result: AdjustResult, uncertainty, scene: SyntheticScene) -> dict[str, np.ndarray]:
     """Rows (error, former deviation, deviation) of every quantity that was estimated."""
-    model, truth = result.model, scene.camera(int(result.model.image[0]))
+    model, truth = result.model, scene.camera(int(result.model.image_index[0]))
     camera, now = model.cameras[0], np.array(uncertainty.camera_params[0])
     former_params, former_position, former_rotation = former(result)
-    position, rotation_deg = pose_errors(model.cam_from_world, scene.cam_from_world[model.image])
+    position, rotation_deg = pose_errors(model.cam_from_world, scene.cam_from_world[model.image_index])
     rows = {
         "position": np.stack([position, former_position, uncertainty.position]),
         "rotation": np.stack([rotation_deg, former_rotation, uncertainty.rotation_deg]),
@@ -140,9 +140,9 @@ def former(result: AdjustResult) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     covariance = intrinsics_covariances(model, result.options, result.held, variance)[0]
     lin = linearise(model, result.options.loss_scale_px)
     once = replace(lin, weight=np.sqrt(lin.weight))  # Ceres' covariance is that of the reweighted problem
-    free = np.flatnonzero(np.concatenate([np.ones(6 * len(model.image)), np.diag(covariance) > 0]))
+    free = np.flatnonzero(np.concatenate([np.ones(6 * len(model.image_index)), np.diag(covariance) > 0]))
     equations = normal_equations(once, free, np.ones(len(lin.point), bool))
-    poses = 6 * len(model.image)
+    poses = 6 * len(model.image_index)
     directions = gauge_directions(model.cam_from_world)
     directions /= np.sqrt((directions**2 / np.diag(equations.hessian)[:poses, None]).sum(axis=0))
     equations.hessian[:poses, :poses] += directions @ directions.T

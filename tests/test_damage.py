@@ -139,7 +139,7 @@ def sound_poses(poses: PoseSet) -> str | None:
 def sound_folder(reference: ViewedFolder) -> Callable[[ViewedFolder], str | None]:
     def check(content: ViewedFolder) -> str | None:
         before, after = reference.models[0].model, content.models[0].model
-        same = len(before.points) == len(after.points) and len(before.image) == len(after.image)
+        same = len(before.points) == len(after.points) and len(before.image_index) == len(after.image_index)
         same = same and np.array_equal(before.tracks.obs_image, after.tracks.obs_image)
         finite = np.isfinite(after.points).all() and np.isfinite(after.cam_from_world).all()
         return None if same and finite else "another model"

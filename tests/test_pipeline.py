@@ -146,7 +146,7 @@ def test_two_scenes_give_two_models_the_larger_first(rendered, tmp_path):
     shutil.copytree(rendered / "images", folder)
     other_photographs(folder, 3, seed=11, arc_deg=25.0)
     result = reconstruct(folder, tmp_path / "out", PipelineConfig(dense=False))
-    assert [len(model.image) for model in result.models] == [5, 3]
+    assert [len(model.image_index) for model in result.models] == [5, 3]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "8 of 8 images registered in 2 models" in page and not result.report.warnings
     second = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "1"))
@@ -295,7 +295,7 @@ def test_known_positions_give_the_model_their_frame_and_scale(tracks_run, render
     result = reconstruct(rendered / "images", output, quick(known=known, dense=False))
     (model,) = result.models
     size = np.linalg.norm(np.ptp(centres, axis=0))
-    assert size > 5 and len(model.image) == 5
+    assert size > 5 and len(model.image_index) == 5
     assert np.linalg.norm(camera_centres(model.cam_from_world) - centres, axis=1).max() < 0.003 * size
     images = result.report.models[0].uncertainty.images
     assert all(0 < image.position_m < 0.1 for image in images)

@@ -34,7 +34,7 @@ PAIRS = all_pairs(4)
 
 def errors(result, scene: OvalScene, *, aligned=True):
     """Largest rotation (deg) and centre error, after a similarity if `aligned`."""
-    truth, estimate = scene.world_from_cam[result.image], invert(result.cam_from_world)
+    truth, estimate = scene.world_from_cam[result.image_index], invert(result.cam_from_world)
     if aligned:
         scale, rotation, shift = similarity_of_poses(estimate, truth)
         estimate = np.concatenate(
@@ -296,7 +296,7 @@ def test_only_doubtful_pairs_still_align():
 def test_each_component_is_aligned_by_itself():
     scene = oval_scene(6)
     results = align_scene(scene.observe([(0, 2), (2, 4), (0, 4), (1, 5)]), QUICK)
-    assert [r.image.tolist() for r in results] == [[0, 2, 4], [1, 5]]
+    assert [r.image_index.tolist() for r in results] == [[0, 2, 4], [1, 5]]
     for result in results:
         rotation, centre = errors(result, scene)
         assert rotation < 0.3 and centre < 0.05
@@ -330,7 +330,7 @@ def test_a_scene_with_unconnected_images_is_refused_by_align():
     with pytest.raises(ValueError, match="no canonical view"):
         build_anchors(observed)
     part = select_component(observed, 0)
-    assert align(part, *parts(scene, part)[1:], QUICK).image.tolist() == [0, 1]
+    assert align(part, *parts(scene, part)[1:], QUICK).image_index.tolist() == [0, 1]
 
 
 # --- solver ----------------------------------------------------------------------------------------------------------

@@ -313,7 +313,7 @@ def test_shared_cameras_have_nodes_of_their_own():
 def errors(result, truth, focal):
     """Largest rotation error (deg), largest centre error over the spread of the centres, largest focal error."""
     estimate = invert(result.cam_from_world)
-    target = truth[result.image]
+    target = truth[result.image_index]
     scale, rotation, shift = similarity_of_poses(estimate, target)
     turn = np.swapaxes(rotation @ estimate[:, :, :3], 1, 2) @ target[:, :, :3]
     centre = scale * estimate[:, :, 3] @ rotation.T + shift
@@ -321,7 +321,7 @@ def errors(result, truth, focal):
     return (
         rotation_angle_deg(turn).max(),
         np.abs(centre - target[:, :, 3]).max() / spread,
-        np.abs(result.focal_px / focal[result.image] - 1).max(),
+        np.abs(result.focal_px / focal[result.image_index] - 1).max(),
     )
 
 
@@ -519,7 +519,7 @@ def test_low_parallax_is_no_worse_than_with_adam():
 def test_two_components():
     scene = oval_scene(6, depth_noise=0.02)
     results = align_scene(noisy(scene.observe([(0, 2), (2, 4), (0, 4), (1, 5)])))
-    assert [r.image.tolist() for r in results] == [[0, 2, 4], [1, 5]]
+    assert [r.image_index.tolist() for r in results] == [[0, 2, 4], [1, 5]]
     assert all(r.fine.status in SOLVED for r in results)
     rotation, centre, _ = errors(results[0], scene.world_from_cam, scene.focal_px)
     assert rotation < 1.5 and centre < 0.1
@@ -540,7 +540,7 @@ def test_a_chain_of_sixty_images_with_neighbours_only():
     scene = chain_scene(60)
     observed = noisy(scene.observe([(k, k + 1) for k in range(59)]))
     (result,) = align_scene(observed)
-    assert len(result.image) == 60 and result.fine.status in SOLVED
+    assert len(result.image_index) == 60 and result.fine.status in SOLVED
     turn = np.swapaxes(invert(result.cam_from_world)[:-1, :, :3], 1, 2) @ invert(result.cam_from_world)[1:, :, :3]
     truth = np.swapaxes(scene.world_from_cam[:-1, :, :3], 1, 2) @ scene.world_from_cam[1:, :, :3]
     assert np.median(rotation_angle_deg(np.swapaxes(turn, 1, 2) @ truth)) < 0.6
@@ -571,12 +571,12 @@ def test_an_image_joined_by_one_weak_pair():
         ),
     )
     (result,) = align_scene(observed)
-    assert result.fine.status in SOLVED and len(result.image) == 5
+    assert result.fine.status in SOLVED and len(result.image_index) == 5
     rotation, centre, _ = errors(result, scene.world_from_cam, scene.focal_px)
     assert rotation < 2 and centre < 0.6
     strong = replace(
         result,
-        image=result.image[:4],
+        image_index=result.image_index[:4],
         cam_from_world=result.cam_from_world[:4],
         focal_px=result.focal_px[:4],
         base_focal_px=result.base_focal_px[:4],

@@ -24,7 +24,7 @@ def scene_with_points() -> Reconstruction:
 @pytest.mark.parametrize("text", [False, True])
 def test_a_written_model_is_read_back_whole(tmp_path: Path, text: bool) -> None:
     model = scene_with_points()
-    names = [f"folder/photo {k}.jpg" for k in range(len(model.image))]
+    names = [f"folder/photo {k}.jpg" for k in range(len(model.image_index))]
     if text:
         names = [name.replace(" ", "_") for name in names]
     write_models(tmp_path / "sparse", [model], names, text=text)
@@ -44,7 +44,7 @@ def test_a_written_model_is_read_back_whole(tmp_path: Path, text: bool) -> None:
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_damaged_model_is_named(tmp_path: Path, name: str, missing: bool) -> None:
     model = scene_with_points()
-    write_models(tmp_path / "sparse", [model], [str(k) for k in range(len(model.image))])
+    write_models(tmp_path / "sparse", [model], [str(k) for k in range(len(model.image_index))])
     damaged = tmp_path / "sparse" / "0" / name
     if missing:
         damaged.unlink()
@@ -56,7 +56,7 @@ def test_a_damaged_model_is_named(tmp_path: Path, name: str, missing: bool) -> N
 
 def written(folder: Path, *, text: bool = False) -> Path:
     model = scene_with_points()
-    write_models(folder / "sparse", [model], [f"{k}.jpg" for k in range(len(model.image))], text=text)
+    write_models(folder / "sparse", [model], [f"{k}.jpg" for k in range(len(model.image_index))], text=text)
     return folder / "sparse" / "0"
 
 
@@ -159,7 +159,7 @@ def test_a_model_before_rigs_and_one_without_points_are_read(tmp_path: Path) -> 
 
 def test_nothing_that_is_not_finite_is_written(tmp_path: Path) -> None:
     model = scene_with_points()
-    names = [str(k) for k in range(len(model.image))]
+    names = [str(k) for k in range(len(model.image_index))]
 
     def spoiled(values: np.ndarray, value: float = np.nan) -> np.ndarray:
         changed = values.astype(float)
@@ -185,7 +185,7 @@ def test_cameras_are_read_where_links_need_special_rights(tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
     scene = scene_with_points()
-    names = [f"{k}.jpg" for k in range(int(scene.image.max()) + 1)]
+    names = [f"{k}.jpg" for k in range(int(scene.image_index.max()) + 1)]
     write_models(tmp_path, [scene], names)
     found = read_cameras(tmp_path / "0")
-    assert set(found) == {names[image] for image in scene.image}
+    assert set(found) == {names[image] for image in scene.image_index}

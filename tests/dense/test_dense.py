@@ -49,7 +49,7 @@ SKIPPED = StageHistory(loss=NOTHING, fallback_loss=NOTHING, total=NOTHING, statu
 
 def recorded_result(data, views):
     return AlignmentResult(
-        image=np.arange(6),
+        image_index=np.arange(6),
         cam_from_world=invert(data["cam2w"][:, :3].astype(float)),
         focal_px=data["K"][:, 0, 0].astype(float),
         base_focal_px=np.array([view.focal_px for view in views]),
@@ -258,7 +258,7 @@ def model_on_a_line(positions, seen):
     points = np.random.default_rng(0).uniform([-1, -1, 4], [1, 1, 6], (60, 3))
     obs = sorted((point, view) for view, rows in enumerate(seen) for point in rows)
     return Reconstruction(
-        image=np.arange(len(positions)) * 2,
+        image_index=np.arange(len(positions)) * 2,
         cam_from_world=poses,
         cameras=(Camera(model="SIMPLE_PINHOLE", width=100, height=100, params=(100.0, 50.0, 50.0)),),
         camera_index=np.zeros(len(positions), np.int64),

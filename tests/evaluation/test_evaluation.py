@@ -218,7 +218,7 @@ def test_reconstruction_in_memory() -> None:
         digests=("", "", ""),
     )
     reconstruction = Reconstruction(
-        image=np.array([0, 2]),
+        image_index=np.array([0, 2]),
         cam_from_world=poses[:2],
         cameras=(
             Camera(model="SIMPLE_RADIAL", width=100, height=80, params=(90.0, 50.0, 40.0, 0.1)),

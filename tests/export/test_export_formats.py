@@ -189,7 +189,7 @@ def test_glb_of_thousands_of_images(tmp_path: Path) -> None:
     )
     model = replace(
         base,
-        image=np.arange(count),
+        image_index=np.arange(count),
         cam_from_world=np.concatenate([rotation, np.tile([[0.0], [0.0], [7.0]], (count, 1, 1))], axis=2),
         camera_index=np.zeros(count, np.int64),
     )
@@ -308,7 +308,7 @@ def make_two_models() -> tuple[Reconstruction, Reconstruction]:
     camera = Camera(model="PINHOLE", width=1600, height=1200, params=(1500.0, 1500.0, 800.0, 600.0))
     big, small = make_lens_scene((camera,), 6, 200), make_lens_scene((camera,), 3, 200, seed=1)
     shifted = replace(small.tracks, obs_image=small.tracks.obs_image + 6)
-    return big, replace(small, image=small.image + 6, tracks=shifted)
+    return big, replace(small, image_index=small.image_index + 6, tracks=shifted)
 
 
 def test_a_model_without_points_can_be_exported(scene: ExportScene, tmp_path: Path) -> None:

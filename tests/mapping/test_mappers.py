@@ -65,7 +65,7 @@ def run(kind, matches, num_images, folder, *, cameras=(CAMERA,), camera_index=No
 
 def rotation_errors_deg(model: Reconstruction, truth: np.ndarray) -> np.ndarray:
     """Errors of the relative rotations of all pairs of views."""
-    ours, true = model.cam_from_world[:, :, :3], truth[model.image][:, :, :3]
+    ours, true = model.cam_from_world[:, :, :3], truth[model.image_index][:, :, :3]
     i, j = np.triu_indices(len(ours), 1)
     relative = [r[j] @ r[i].transpose(0, 2, 1) for r in (ours, true)]
     return rotation_angle_deg(relative[0] @ relative[1].transpose(0, 2, 1))
@@ -73,7 +73,7 @@ def rotation_errors_deg(model: Reconstruction, truth: np.ndarray) -> np.ndarray:
 
 def centre_error(model: Reconstruction, truth: np.ndarray) -> float:
     """Largest distance of a camera from its true place after a similarity, relative to the extent of the cameras."""
-    source, target = camera_centres(model.cam_from_world), camera_centres(truth)[model.image]
+    source, target = camera_centres(model.cam_from_world), camera_centres(truth)[model.image_index]
     scale, pose = fit_similarity(source, target)
     distance = np.linalg.norm(scale * source @ pose[:, :3].T + pose[:, 3] - target, axis=1)
     return float(distance.max() / np.ptp(target, axis=0).max())
@@ -82,8 +82,8 @@ def centre_error(model: Reconstruction, truth: np.ndarray) -> float:
 def check_consistent(model: Reconstruction, matches: KeypointMatches) -> None:
     """The model is what the data types promise, and its observations are our keypoints bit for bit."""
     tracks = model.tracks
-    assert (np.diff(model.image) > 0).all()
-    assert np.isin(tracks.obs_image, model.image).all()
+    assert (np.diff(model.image_index) > 0).all()
+    assert np.isin(tracks.obs_image, model.image_index).all()
     assert (np.diff(tracks.obs_point) >= 0).all() and tracks.num_points == len(model.points)
     assert (np.bincount(tracks.obs_point) >= 2).all()
     seen = tracks.obs_point * 1000 + tracks.obs_image
@@ -130,7 +130,7 @@ def rotation_pair(noise_px: float = 0.3) -> KeypointMatches:
 def test_poses_are_recovered_in_spite_of_wrong_matches(kind, tmp_path):
     scene = make_point_scene(num_points=400, outliers=0.2)
     (model,) = run(kind, scene.matches, 8, tmp_path)
-    assert model.image.tolist() == list(range(8))
+    assert model.image_index.tolist() == list(range(8))
     assert np.median(rotation_errors_deg(model, scene.model.cam_from_world)) < 0.1
     assert centre_error(model, scene.model.cam_from_world) < 5e-3
     assert abs(model.cameras[0].params[0] / 1500 - 1) < 5e-3
@@ -143,7 +143,7 @@ def test_a_wrong_focal_length_is_corrected(kind, tmp_path):
     scene = make_point_scene(num_points=400, outliers=0.1)
     wrong = replace(CAMERA, params=(1650.0, 800.0, 600.0, 0.0))
     (model,) = run(kind, scene.matches, 8, tmp_path, cameras=(wrong,))
-    assert len(model.image) == 8
+    assert len(model.image_index) == 8
     assert abs(model.cameras[0].params[0] / 1500 - 1) < 5e-3
     assert np.median(rotation_errors_deg(model, scene.model.cam_from_world)) < 0.1
 
@@ -153,7 +153,7 @@ def test_given_intrinsics_stay(kind, tmp_path):
     scene = make_point_scene(num_points=300)
     given = replace(CAMERA, params=(1515.0, 800.0, 600.0, 0.0))
     (model,) = run(kind, scene.matches, 8, tmp_path, cameras=(given,), known=np.array([True]))
-    assert len(model.image) == 8
+    assert len(model.image_index) == 8
     assert model.cameras == (given,)
 
 
@@ -165,7 +165,7 @@ def test_a_scene_in_two_pieces_gives_two_models_and_a_lone_image_none(kind, tmp_
     cameras = (CAMERA, replace(CAMERA, params=(1490.0, 800.0, 600.0, 0.0)))
     camera_index = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
     models = run(kind, matches, 10, tmp_path, cameras=cameras, camera_index=camera_index)
-    assert [model.image.tolist() for model in models] == [[0, 1, 2, 3, 4], [6, 7, 8, 9]]
+    assert [model.image_index.tolist() for model in models] == [[0, 1, 2, 3, 4], [6, 7, 8, 9]]
     for model in models:
         assert np.median(rotation_errors_deg(model, truth)) < 0.1
         assert len(model.cameras) == 1 and not model.camera_index.any()
@@ -176,7 +176,7 @@ def test_a_scene_in_two_pieces_gives_two_models_and_a_lone_image_none(kind, tmp_
 def test_two_images_are_enough(kind, tmp_path):
     scene = make_point_scene(2, 300)
     (model,) = run(kind, scene.matches, 2, tmp_path)
-    assert model.image.tolist() == [0, 1]
+    assert model.image_index.tolist() == [0, 1]
     assert rotation_errors_deg(model, scene.model.cam_from_world)[0] < 0.2
     assert len(model.points) > 200
 
@@ -248,9 +248,9 @@ def test_an_image_of_two_models_stays_in_the_larger_one():
     ).models
     first, second = full, full
     for image in (5, 6, 7):
-        first = without_view(first, first.image.tolist().index(image))
+        first = without_view(first, first.image_index.tolist().index(image))
     for image in (0, 1, 2, 3):
-        second = without_view(second, second.image.tolist().index(image))
+        second = without_view(second, second.image_index.tolist().index(image))
     names = [f"{k}.jpg" for k in range(8)]
     keypoints = []
     models = {0: to_pycolmap(second, names), 1: to_pycolmap(first, names)}
@@ -258,7 +258,7 @@ def test_an_image_of_two_models_stays_in_the_larger_one():
         source = first if k < 4 else second
         keypoints.append(source.tracks.obs_xy[source.tracks.obs_image == k])
     kept = _largest_first(models, [*keypoints[:4], keypoints[4], *keypoints[5:]], MapperOptions())
-    assert [model.image.tolist() for model in kept] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    assert [model.image_index.tolist() for model in kept] == [[0, 1, 2, 3, 4], [5, 6, 7]]
     assert not (kept[1].tracks.obs_image == 4).any()
     assert (np.bincount(kept[1].tracks.obs_point) >= 2).all()
 
@@ -315,7 +315,7 @@ def test_reasons_name_what_was_missing(tmp_path):
     result = map_tracks(
         build_tracks(few, 7), (CAMERA,), np.zeros(7, np.int64), FromScratchConfig(), working_scale=np.ones(7)
     )
-    assert [model.image.tolist() for model in result.models] == [[0, 1, 2, 3, 4]]
+    assert [model.image_index.tolist() for model in result.models] == [[0, 1, 2, 3, 4]]
     assert result.unregistered.keys() == {5, 6}
     assert "observations" in result.unregistered[5]
     assert result.unregistered[6] == "it has no matches"
@@ -337,7 +337,7 @@ def test_a_missing_image_is_registered_against_the_points():
     grown = registration.model
     assert registration.added.keys() == {3, 7} and min(registration.added.values()) > 100
     assert registration.refused == {}
-    assert grown.image.tolist() == list(range(8))
+    assert grown.image_index.tolist() == list(range(8))
     assert grown.camera_index.tolist() == index.tolist()
     assert grown.cameras[0] == part.cameras[0] and grown.cameras[2] == cameras[2]
     assert np.array_equal(grown.points, part.points)

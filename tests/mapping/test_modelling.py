@@ -56,7 +56,7 @@ def moved(model: Reconstruction, scale: float) -> Reconstruction:
 
 def with_priors(model: Reconstruction, truth: Reconstruction, sigma: float, known: np.ndarray, seed: int = 0) -> Held:
     """Priors on the `known` positions: the true ones with noise of their standard deviation."""
-    noise = sigma * np.random.default_rng(seed).standard_normal((len(truth.image), 3))
+    noise = sigma * np.random.default_rng(seed).standard_normal((len(truth.image_index), 3))
     position = np.where(known[:, None], camera_centres(truth.cam_from_world) + noise, np.nan)
     return replace(Held.nothing(model), positions=PositionPriors(position=position, sigma=sigma))
 
@@ -74,7 +74,7 @@ def test_a_model_survives_text(refined, tmp_path):
     assert {"cameras.txt", "images.txt", "points3D.txt"} <= {p.name for p in (tmp_path / "text" / "0").iterdir()}
     back, model = pycolmap.Reconstruction(str(tmp_path / "text" / "0")), refined.model
     assert np.allclose(back.cameras[1].params, model.cameras[0].params, rtol=1e-12)
-    for view, image in enumerate(model.image):
+    for view, image in enumerate(model.image_index):
         entry = back.find_image_with_name(names[image])
         assert np.abs(entry.cam_from_world().matrix() - model.cam_from_world[view]).max() < 1e-10
     assert np.allclose([back.points3D[k + 1].xyz for k in range(len(model.points))], model.points, rtol=1e-10)
@@ -94,7 +94,7 @@ def test_position_priors_set_frame_and_scale(scene, known):
     start = moved(start, 3.0 * 0.92)
     held = with_priors(start, truth, 0.01, known)
     result = refine(scene, start, held)
-    assert len(result.model.image) == NUM and result.held.positions is not None
+    assert len(result.model.image_index) == NUM and result.held.positions is not None
     error = np.linalg.norm(camera_centres(result.model.cam_from_world) - camera_centres(truth.cam_from_world), axis=1)
     assert error.max() < 0.05
     claimed = estimate_uncertainty(result)
@@ -121,7 +121,7 @@ def test_a_start_far_from_the_priors_comes_to_them(scene):
     held = with_priors(scene.model, scene.model, 0.01, np.ones(NUM, bool))
     result = refine(scene, moved(scene.model, 5.0), held)
     error = camera_centres(result.model.cam_from_world) - camera_centres(scene.model.cam_from_world)
-    assert len(result.model.image) == NUM and np.abs(error).max() < 0.03
+    assert len(result.model.image_index) == NUM and np.abs(error).max() < 0.03
 
 
 def given(scene: PointScene) -> MapperInput:
@@ -145,14 +145,14 @@ def given(scene: PointScene) -> MapperInput:
 
 def without(model: Reconstruction, *images: int) -> Reconstruction:
     for image in images:
-        model = without_view(model, model.image.tolist().index(image))
+        model = without_view(model, model.image_index.tolist().index(image))
     return model
 
 
 def test_images_that_the_first_poses_leave_out_are_registered_afterwards(scene):
     model = without(scene.model, 2, 7)
     (result,) = finish_models([Start(model=model, held=Held.nothing(model))], given(scene), SETTINGS)
-    assert result.model.image.tolist() == list(range(NUM))
+    assert result.model.image_index.tolist() == list(range(NUM))
     size = scene_size(scene.model)
     ours, true = (camera_centres(m.cam_from_world) for m in (result.model, scene.model))
     distances = [np.linalg.norm(c[:, None] - c, axis=2) for c in (ours, true)]
@@ -169,15 +169,15 @@ def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene)
     material = replace(given(scene), matches=few, tracks=build_tracks(few, NUM))
     model = without(scene.model, 7)
     (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS)
-    assert result.model.image.tolist() == [k for k in range(NUM) if k != 2]
+    assert result.model.image_index.tolist() == [k for k in range(NUM) if k != 2]
     assert "observations of triangulated points" in result.dropped[2]
 
 
 def test_later_images_leave_held_poses_as_they_are(scene):
     model = without(scene.model, 5)
-    held = replace(Held.nothing(model), pose=np.isin(model.image, [0, 6]))
+    held = replace(Held.nothing(model), pose=np.isin(model.image_index, [0, 6]))
     (result,) = finish_models([Start(model=model, held=held)], given(scene), SETTINGS)
-    assert result.model.image.tolist() == list(range(NUM))
+    assert result.model.image_index.tolist() == list(range(NUM))
     assert np.flatnonzero(result.held.pose).tolist() == [0, 6]
     assert np.abs((result.model.cam_from_world - scene.model.cam_from_world)[[0, 6]]).max() < 1e-9
 
@@ -188,7 +188,7 @@ def test_later_images_leave_position_priors_in_force(scene):
     priors = PositionPriors(position=camera_centres(target.cam_from_world), sigma=0.01)
     start = Start(model=target, held=replace(Held.nothing(target), positions=priors))
     (result,) = finish_models([start], given(scene), SETTINGS)
-    assert result.model.image.tolist() == list(range(NUM))
+    assert result.model.image_index.tolist() == list(range(NUM))
     assert np.isnan(result.held.positions.position).any(1).tolist() == [k == 5 for k in range(NUM)]
     error = camera_centres(result.model.cam_from_world) - camera_centres(moved(scene.model, 2.0).cam_from_world)
     assert np.abs(error).max() < 0.03
@@ -198,7 +198,7 @@ def test_the_largest_model_comes_first_and_takes_no_images_of_others(scene):
     large, small = without(scene.model, 0, 1, 2), without(scene.model, 3, 4, 5, 6, 7)
     starts = [Start(model=m, held=Held.nothing(m)) for m in (small, large)]
     results = finish_models(starts, given(scene), SETTINGS)
-    assert [result.model.image.tolist() for result in results] == [[3, 4, 5, 6, 7], [0, 1, 2]]
+    assert [result.model.image_index.tolist() for result in results] == [[3, 4, 5, 6, 7], [0, 1, 2]]
 
 
 @pytest.mark.parametrize("choose", [False, True])

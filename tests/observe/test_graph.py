@@ -95,11 +95,11 @@ def test_components_by_size_then_first_image():
     observed = scene.observe([(0, 5), (1, 2), (2, 3)])
     assert observed.graph.component.tolist() == [1, 0, 0, 0, -1, 1, -1]
     part = select_component(observed, 1)
-    assert part.image.tolist() == [0, 5]
+    assert part.image_index.tolist() == [0, 5]
     assert part.graph.pair.tolist() == [[0, 1]] and part.graph.num_images == 2
     np.testing.assert_array_equal(part.graph.xy_i, observed.graph.xy_i[observed.graph.match_pair == 0])
     big = select_component(observed, 0)
-    assert big.image.tolist() == [1, 2, 3] and big.graph.pair.tolist() == [[0, 1], [1, 2]]
+    assert big.image_index.tolist() == [1, 2, 3] and big.graph.pair.tolist() == [[0, 1], [1, 2]]
     assert set(big.graph.match_pair.tolist()) == {0, 1}
     with pytest.raises(ValueError, match="no component 2"):
         select_component(observed, 2)

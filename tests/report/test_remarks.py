@@ -40,7 +40,7 @@ def remarks(
     of: ImageSet | None = None,
     failed: int = 0,
 ) -> str:
-    num = len(model.image)
+    num = len(model.image_index)
     result = AdjustResult(
         model=model,
         dropped={},
@@ -62,7 +62,9 @@ def remarks(
 def of_views(model: Reconstruction, count: int) -> Reconstruction:
     tracks, points = select_observations(model.tracks, model.tracks.obs_image < count)
     part = with_points(model, tracks, model.points[points])
-    return replace(part, **{name: getattr(part, name)[:count] for name in ("image", "cam_from_world", "camera_index")})
+    return replace(
+        part, **{name: getattr(part, name)[:count] for name in ("image_index", "cam_from_world", "camera_index")}
+    )
 
 
 def test_an_ordinary_model_has_no_remarks(model):

@@ -95,11 +95,11 @@ def test_verbs_keep_together_what_belongs_together():
     """Views go with their observations, points with their colours; what an edit does not name stays."""
     model = make_point_scene(4, 50).model
     fewer = without_view(model, 1)
-    assert fewer.image.tolist() == np.delete(model.image, 1).tolist()
-    assert not np.isin(fewer.tracks.obs_image, model.image[1]).any()
+    assert fewer.image_index.tolist() == np.delete(model.image_index, 1).tolist()
+    assert not np.isin(fewer.tracks.obs_image, model.image_index[1]).any()
     assert len(fewer.points) == len(fewer.rgb) == len(fewer.error_px) == fewer.tracks.num_points
     back = with_images_numbered(fewer)
-    assert back.image.tolist() == [0, 1, 2]
+    assert back.image_index.tolist() == [0, 1, 2]
     assert np.array_equal(view_of_image(fewer)[fewer.tracks.obs_image], back.tracks.obs_image)
     twice = scaled(model, 2.0)
     assert np.allclose(pixel_errors(twice), pixel_errors(model), atol=1e-9)

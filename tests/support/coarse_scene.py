@@ -128,7 +128,7 @@ def true_model(scene: SyntheticScene, camera_model: str = "SIMPLE_RADIAL") -> Re
     """True cameras and poses, no points."""
     width, height = scene.config.size_wh
     return Reconstruction(
-        image=np.arange(scene.num_images),
+        image_index=np.arange(scene.num_images),
         cam_from_world=scene.cam_from_world,
         cameras=(make_camera(camera_model, float(scene.focal_px[0]), width, height, scene.principal_point_px),),
         camera_index=np.zeros(scene.num_images, np.int64),

@@ -74,7 +74,7 @@ def true_model(scenes: tuple[SyntheticScene, ...], camera_index: list[int], per_
     first = {row: view for view, row in reversed(list(enumerate(camera_index)))}
     cameras = tuple(scenes[first[row]].camera(first[row]) for row in range(max(camera_index) + 1))
     return Reconstruction(
-        image=np.arange(len(scenes)),
+        image_index=np.arange(len(scenes)),
         cam_from_world=scenes[0].cam_from_world,
         cameras=cameras,
         camera_index=np.array(camera_index),

@@ -61,7 +61,7 @@ def make_point_scene(
 
     exact = KeypointMatches(image_i=image_i, image_j=image_j, xy_i=xy_i, xy_j=xy_j, confidence=confidence)
     empty = Reconstruction(
-        image=np.arange(num_views),
+        image_index=np.arange(num_views),
         cam_from_world=poses,
         cameras=(camera,),
         camera_index=np.zeros(num_views, np.int64),
@@ -140,7 +140,7 @@ def make_lens_scene(
     )
     tracks, kept = select_observations(everything, np.ones(len(order), bool), min_length=3)
     return Reconstruction(
-        image=np.arange(num_views),
+        image_index=np.arange(num_views),
         cam_from_world=poses,
         cameras=cameras,
         camera_index=camera_index,

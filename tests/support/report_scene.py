@@ -38,7 +38,7 @@ def ring_model(num_views: int, num_points: int = 3000, *, seed: int = 0) -> Reco
     view, point, xy = _observed(poses, points, normal, rng)
     kept, point = np.unique(point, return_inverse=True)
     return Reconstruction(
-        image=np.arange(num_views),
+        image_index=np.arange(num_views),
         cam_from_world=poses,
         cameras=(CAMERA,),
         camera_index=np.zeros(num_views, np.int64),

@@ -14,7 +14,7 @@ from point_scene import make_lens_scene
 
 
 def names_of(model: Reconstruction) -> list[str]:
-    return [f"photo {k}.jpg" for k in range(len(model.image))]
+    return [f"photo {k}.jpg" for k in range(len(model.image_index))]
 
 
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))

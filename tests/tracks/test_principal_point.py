@@ -70,7 +70,7 @@ def test_a_given_principal_point_is_where_it_is_expected():
     """Intrinsics that are given but not held: what is expected is their principal point, not the image centre."""
     scene = make_lens_scene((CAMERA,), num_views=3, num_points=300, noise_px=0.5, arc_deg=30.0)
     believed = refine_model(
-        scene, scene.tracks, AdjustConfig(principal_point_prior=1e-7), working_scale=np.ones(len(scene.image))
+        scene, scene.tracks, AdjustConfig(principal_point_prior=1e-7), working_scale=np.ones(len(scene.image_index))
     )
     assert np.abs(principal_point_px(believed.model.cameras[0]) - OFF).max() < 0.05
 

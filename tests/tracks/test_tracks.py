@@ -25,7 +25,7 @@ SCALE = np.full(8, 1.5)
 
 def centre_error(model, truth):
     """Largest distance of a camera from its true place after a similarity, relative to the extent of the cameras."""
-    source, target = camera_centres(model.cam_from_world), camera_centres(truth.cam_from_world)[model.image]
+    source, target = camera_centres(model.cam_from_world), camera_centres(truth.cam_from_world)[model.image_index]
     scale, pose = fit_similarity(source, target)
     distance = np.linalg.norm(scale * source @ pose[:, :3].T + pose[:, 3] - target, axis=1)
     return distance.max() / np.ptp(target, axis=0).max()
@@ -104,7 +104,7 @@ def test_adjustment_recovers_poses_focal_and_principal_point():
     tracks = build_tracks(scene.matches, 8)
     start = perturb(scene.model, degrees=0.3, distance=0.02, focal=1.03)
     result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE)
-    assert not result.dropped and len(result.model.image) == 8
+    assert not result.dropped and len(result.model.image_index) == 8
     focal, cx, cy, _ = result.model.cameras[0].params
     assert abs(focal / 1500 - 1) < 2e-3
     assert np.hypot(cx - 785, cy - 580) < 2.5
@@ -116,7 +116,7 @@ def test_principal_point_stays_where_few_images_share_a_camera():
     scene = make_point_scene(num_views=2, num_points=800)
     tracks = build_tracks(scene.matches, 2)
     result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:2])
-    assert len(result.model.image) == 2
+    assert len(result.model.image_index) == 2
     assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
 
 
@@ -135,7 +135,7 @@ def test_a_view_with_a_wrong_pose_is_resected():
     poses[3, :, 3] += [2.0, -1.0, 1.5]
     start = replace(scene.model, cam_from_world=poses)
     result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE)
-    assert len(result.model.image) == 8
+    assert len(result.model.image_index) == 8
     assert centre_error(result.model, scene.model) < 1e-3
 
 
@@ -146,7 +146,7 @@ def test_a_view_without_enough_observations_is_dropped_and_says_why():
     keep = ~touches | (np.cumsum(touches) <= 20)
     few = KeypointMatches(**{name: value[keep] for name, value in vars(matches).items()})
     result = refine_model(scene.model, build_tracks(few, 8), AdjustConfig(), working_scale=SCALE)
-    assert result.model.image.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert result.model.image_index.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert "observations" in result.dropped[7]
 
 
@@ -200,7 +200,7 @@ def test_written_model_reads_back(tmp_path):
     back = pycolmap.Reconstruction(str(tmp_path / "sparse" / "0"))
     assert {image.name for image in back.images.values()} == {names[k] for k in range(8) if k != 2}
     image = back.find_image_with_name("folder/4.jpg")
-    view = model.image.tolist().index(4)
+    view = model.image_index.tolist().index(4)
     assert np.abs(image.cam_from_world().matrix() - model.cam_from_world[view]).max() < 1e-12
     assert back.compute_num_observations() == len(model.tracks.obs_point)
     with pytest.raises(StorageError, match="sparse"):
@@ -234,7 +234,7 @@ def test_points_that_end_behind_a_camera_are_left_out_and_counted(monkeypatch):
         model, summary = honest(model, options, held)
         if options.function_tolerance == module._TIGHT:
             points, pose = model.points.copy(), model.cam_from_world[0]
-            seen = model.tracks.obs_point[model.tracks.obs_image == model.image[0]][:2]
+            seen = model.tracks.obs_point[model.tracks.obs_image == model.image_index[0]][:2]
             points[seen] = (np.array([0.0, 0.0, -1.0]) - pose[:, 3]) @ pose[:, :3]
             model = replace(model, points=points)
         return model, summary

@@ -96,7 +96,7 @@ def result_of(model: Reconstruction, held: Held | None = None, options: BundleOp
 
 
 def hold(model: Reconstruction, *views: int) -> Held:
-    return replace(Held.nothing(model), pose=np.isin(np.arange(len(model.image)), views))
+    return replace(Held.nothing(model), pose=np.isin(np.arange(len(model.image_index)), views))
 
 
 def agree(measured: np.ndarray, claimed: np.ndarray) -> None:
@@ -270,7 +270,7 @@ def flight(seed: int) -> Reconstruction:
     order = np.lexsort((image, point))
     order = order[many[point[order]]]
     return Reconstruction(
-        image=np.arange(9),
+        image_index=np.arange(9),
         cam_from_world=poses,
         cameras=(camera,),
         camera_index=np.zeros(9, np.int64),
@@ -325,7 +325,10 @@ def test_two_views_have_deviations(truth):
     tracks, points = select_observations(truth.tracks, truth.tracks.obs_image < 2)
     pair = with_points(noisy(truth, 2), tracks, truth.points[points])
     pair = replace(
-        pair, image=pair.image[:2], cam_from_world=pair.cam_from_world[:2], camera_index=pair.camera_index[:2]
+        pair,
+        image_index=pair.image_index[:2],
+        cam_from_world=pair.cam_from_world[:2],
+        camera_index=pair.camera_index[:2],
     )
     length = np.bincount(tracks.obs_point)
     tracks, points = select_observations(tracks, (length == 2)[tracks.obs_point])

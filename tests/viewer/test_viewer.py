@@ -523,9 +523,12 @@ def test_photographs_in_a_folder_images_beside_sparse_are_found(tmp_path: Path) 
 def test_a_model_without_images_is_nothing_to_look_at(tmp_path: Path) -> None:
     model = without_points(coloured_model())
     nobody = replace(
-        model, image=model.image[:0], cam_from_world=model.cam_from_world[:0], camera_index=model.camera_index[:0],
+        model,
+        image_index=model.image_index[:0],
+        cam_from_world=model.cam_from_world[:0],
+        camera_index=model.camera_index[:0],
         cameras=(),
-    )  # fmt: skip
+    )
     write_models(tmp_path / "model", [nobody], [])
     with pytest.raises(InputError, match="no registered images"):
         read_folder(tmp_path / "model")

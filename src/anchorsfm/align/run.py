@@ -233,7 +233,7 @@ def _result(
     rows = problem.observations.matches
     view = rows.source[rows.pair]
     return AlignmentResult(
-        image=scene.image,
+        image_index=scene.image_index,
         cam_from_world=invert(world_from_cam),
         focal_px=cameras.focal.numpy(),
         base_focal_px=layout.base_focal.numpy(),

@@ -107,16 +107,16 @@ def align_scene(
     _check_indices(known, scene.graph.num_images)
     results = []
     for part in components(scene):
-        cameras = None if camera_index is None else camera_index[part.image]
-        side = None if long_side_px is None else long_side_px[part.image]
-        given = [known.get(image) for image in part.image.tolist()]
+        cameras = None if camera_index is None else camera_index[part.image_index]
+        side = None if long_side_px is None else long_side_px[part.image_index]
+        given = [known.get(image) for image in part.image_index.tolist()]
         align_part = partial(
             align_component, part, config, camera_index=cameras, long_side_px=side, known=given, progress=progress
         )
         if store is None:
             results.append(align_part())
             continue
-        key = digest("alignment", predictions, scene.config, config, part.image, cameras, side, given)
+        key = digest("alignment", predictions, scene.config, config, part.image_index, cameras, side, given)
         arrays = store.load("alignment", key)
         if arrays is None:
             arrays = to_arrays(align_part())

@@ -58,7 +58,7 @@ def check_knowledge(known: Sequence[KnownImage | None] | None, scene: ObservedSc
     images = tuple(k or KnownImage() for k in (known or [None] * num))
     if len(images) != num:
         raise InputError(f"known quantities for {len(images)} images were given, but {num} are aligned")
-    for k, image, view in zip(images, scene.image.tolist(), require_views(scene.views), strict=True):
+    for k, image, view in zip(images, scene.image_index.tolist(), require_views(scene.views), strict=True):
         if k.freeze_pose and k.cam_from_world is None:
             raise InputError(f"image {image}: its pose is to be frozen but none was given")
         if k.freeze_intrinsics and k.focal_px is None:

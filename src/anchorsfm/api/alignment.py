@@ -228,7 +228,7 @@ class Alignment:
     @property
     def _images(self) -> Int[np.ndarray, "image"]:
         """Rows of the images among those of the predictions."""
-        return self.scene.scene.image
+        return self.scene.scene.image_index
 
     @property
     def _has_pictures(self) -> bool:
@@ -262,7 +262,7 @@ class Alignment:
         sparse = sparsify(matches, SparsifyConfig(), pixel_px=pixel_px, size_wh=size_wh).matches
         tracks = build_tracks(sparse, len(size_wh))
         limits = AdjustConfig()
-        max_error_px = limits.second_error * size_wh[cameras.image].max(axis=1).astype(np.float64)
+        max_error_px = limits.second_error * size_wh[cameras.image_index].max(axis=1).astype(np.float64)
         return triangulate_model(cameras, tracks, max_error_px=max_error_px, min_angle_deg=limits.min_angle_deg)
 
 
@@ -444,13 +444,13 @@ def _prepared(
         tree,
         config,
         camera_index=_camera_index(scene, shared),
-        long_side_px=long_side_px(predictions.images, predictions.grid)[scene.scene.image],
+        long_side_px=long_side_px(predictions.images, predictions.grid)[scene.scene.image_index],
     )
 
 
 def _camera_index(scene: CondensedScene, shared: bool | None) -> Int[np.ndarray, "image"]:
     if shared is None:
-        return scene.predictions.images.camera_index[scene.scene.image]
+        return scene.predictions.images.camera_index[scene.scene.image_index]
     if arguments.flag("shared_intrinsics", shared):
         return np.zeros(len(scene.names), np.int64)
     return np.arange(len(scene.names))

@@ -62,7 +62,7 @@ class CondensedScene:
         self.predictions = predictions
         self.scene = scene
         """The same as plain arrays; its images are rows of `names`."""
-        self.names = tuple(predictions.names[image] for image in scene.image)
+        self.names = tuple(predictions.names[image] for image in scene.image_index)
 
     @property
     def canonical(self) -> Mapping[str, CanonicalView]:

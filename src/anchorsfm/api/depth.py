@@ -58,7 +58,7 @@ class RunDepthMaps(Mapping[str, DepthMap]):
 
     def __init__(self, maps: "DepthMaps", names: tuple[str, ...]) -> None:
         self._maps = maps
-        self._view = {names[int(image)]: view for view, image in enumerate(maps.depths.image)}
+        self._view = {names[int(image)]: view for view, image in enumerate(maps.depths.image_index)}
 
     def __getitem__(self, name: str) -> DepthMap:
         if name not in self._view:

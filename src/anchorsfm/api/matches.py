@@ -116,7 +116,7 @@ def reconstruct_matches(
             adjusts=adjusts,
         )
         results = finish_models(mapped.starts, prepared, modelling, shown) if mapped.starts else []
-        models = [result.model for result in results if len(result.model.image) >= 2]
+        models = [result.model for result in results if len(result.model.image_index) >= 2]
         reasons = mapped.reasons | {image: reason for result in results for image, reason in result.dropped.items()}
         if not models:
             first = next(iter(reasons.values()), "no two images share enough tracks")
@@ -438,7 +438,7 @@ def _named(
     warnings: Sequence[str],
     photographs: object,
 ) -> Model:
-    placed = {int(image) for model in models for image in model.image}
+    placed = {int(image) for model in models for image in model.image_index}
     missing = {
         name: reasons.get(k, "it has no matches that agree with a geometry")
         for k, name in enumerate(images.names)

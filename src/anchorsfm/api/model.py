@@ -174,8 +174,8 @@ class Model:
         dense_file: Path | None = None,
         depth_maps: Mapping[str, DepthMap] | None = None,
     ) -> None:
-        """`names` are those that `reconstruction.image` counts. The rest is what the attributes of the name say."""
-        order = reconstruction.image.tolist()
+        """`names` are what `reconstruction.image_index` counts. The rest is what the attributes of the name say."""
+        order = reconstruction.image_index.tolist()
         self.reconstruction = with_images_numbered(reconstruction)
         """The same as plain arrays; its images are rows of `names`."""
         self.names = tuple(names[image] for image in order)

@@ -69,7 +69,7 @@ class Held:
 
     @staticmethod
     def nothing(model: Reconstruction) -> "Held":
-        return Held(pose=np.zeros(len(model.image), bool), camera=np.zeros(len(model.cameras), bool))
+        return Held(pose=np.zeros(len(model.image_index), bool), camera=np.zeros(len(model.cameras), bool))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +147,12 @@ def _failed_steps(ceres: Any) -> int:
 def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held: Held | None = None) -> BundleProblem:
     """The adjustment as PyCOLMAP's problem, not solved yet."""
     held = held or Held.nothing(reconstruction)
-    names = [f"{k}" for k in range(int(reconstruction.image.max()) + 1)]
+    names = [f"{k}" for k in range(int(reconstruction.image_index.max()) + 1)]
     model = to_pycolmap(reconstruction, names)
     config = pycolmap.BundleAdjustmentConfig()
-    for image in reconstruction.image:
+    for image in reconstruction.image_index:
         config.add_image(int(image) + 1)
-    for image in reconstruction.image[held.pose]:
+    for image in reconstruction.image_index[held.pose]:
         config.set_constant_rig_from_world_pose(model.images[int(image) + 1].frame_id)
     for row in np.flatnonzero(held.camera):
         config.set_constant_cam_intrinsics(int(row) + 1)
@@ -180,7 +180,7 @@ def _pose_priors(
     if positions is None:
         return []
     priors = []
-    for view, image in enumerate(reconstruction.image):
+    for view, image in enumerate(reconstruction.image_index):
         if np.isfinite(positions.position[view]).all():
             prior = pycolmap.PosePrior()
             prior.position = positions.position[view]

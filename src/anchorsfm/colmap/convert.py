@@ -24,7 +24,7 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
         model.add_camera_with_trivial_rig(to_pycolmap_camera(camera, row + 1))
     tracks = reconstruction.tracks
     slot = np.zeros(len(tracks.obs_point), np.int64)  # position of each observation in its image's list
-    for view, image in enumerate(reconstruction.image):
+    for view, image in enumerate(reconstruction.image_index):
         rows = np.flatnonzero(tracks.obs_image == image)
         slot[rows] = np.arange(len(rows))
         entry = pycolmap.Image(
@@ -52,7 +52,7 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
 
 def from_pycolmap(model: pycolmap.Reconstruction, reconstruction: Reconstruction) -> Reconstruction:
     """The state of `model`, made by `to_pycolmap(reconstruction, ...)` and since adjusted in place."""
-    poses = [model.images[int(image) + 1].cam_from_world().matrix() for image in reconstruction.image]
+    poses = [model.images[int(image) + 1].cam_from_world().matrix() for image in reconstruction.image_index]
     points = np.array([model.points3D[k + 1].xyz for k in range(len(reconstruction.points))]).reshape(-1, 3)
     cameras = [from_pycolmap_camera(model.cameras[k + 1]) for k in range(len(reconstruction.cameras))]
     moved = with_poses(with_cameras(reconstruction, cameras), np.array(poses).reshape(-1, 3, 4))
@@ -73,7 +73,7 @@ def from_mapper(model: pycolmap.Reconstruction, keypoints: Sequence[Float[np.nda
     used, camera_index = np.unique(camera_ids, return_inverse=True)
     points, tracks = _mapper_points(model, keypoints)
     return Reconstruction(
-        image=np.array(list(entries), np.int64),
+        image_index=np.array(list(entries), np.int64),
         cam_from_world=np.array([entry.cam_from_world().matrix() for entry in entries.values()], np.float64),
         cameras=tuple(from_pycolmap_camera(model.cameras[int(camera_id)]) for camera_id in used),
         camera_index=camera_index.reshape(-1).astype(np.int64),

@@ -189,7 +189,7 @@ def _largest_first(
             taken |= set(model.reg_image_ids())
             made = from_mapper(model, keypoints)
             separate += [made] if made is not None else []
-    return sorted(separate, key=lambda model: -len(model.image))
+    return sorted(separate, key=lambda model: -len(model.image_index))
 
 
 @contextmanager

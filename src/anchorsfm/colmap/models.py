@@ -150,14 +150,14 @@ class StoredModel:
     folder: Path
     """Where it was read from."""
     model: Reconstruction
-    """`model.image` is 0 .. view-1: rows of `names`. Observations of no point are left out."""
+    """`model.image_index` is 0 .. view-1: rows of `names`. Observations of no point are left out."""
     names: tuple[str, ...]
     """Of the registered images, by image id."""
 
     @property
     def view_names(self) -> list[str]:
         """Of every view of the model."""
-        return [self.names[image] for image in self.model.image.tolist()]
+        return [self.names[image] for image in self.model.image_index.tolist()]
 
 
 def read_reconstruction(folder: Path) -> StoredModel:
@@ -179,7 +179,7 @@ def read_reconstruction(folder: Path) -> StoredModel:
     kept = [k for k, seen in enumerate(observations) if seen]
     flat = [(n, image, xy) for n, k in enumerate(kept) for image, xy in sorted(observations[k].items())]
     model = Reconstruction(
-        image=np.arange(len(entries)),
+        image_index=np.arange(len(entries)),
         cam_from_world=np.array([entry.cam_from_world().matrix() for entry in entries], float).reshape(-1, 3, 4),
         cameras=tuple(from_pycolmap_camera(stored.cameras[camera_id]) for camera_id in camera_ids),
         camera_index=np.array([camera_ids.index(entry.camera_id) for entry in entries], np.int64),

@@ -70,7 +70,7 @@ def _require_finite(folder: Path, model: Reconstruction, names: Sequence[str]) -
         if row is not None:
             raise InputError(f"the model for {folder} cannot be written: {what} {name(row)} is not finite")
 
-    require("the pose of", first_wild(model.cam_from_world), lambda row: printable(names[int(model.image[row])]))
+    require("the pose of", first_wild(model.cam_from_world), lambda row: printable(names[int(model.image_index[row])]))
     wild = (row for row, camera in enumerate(model.cameras) if not np.isfinite(camera.params).all())
     require("a parameter of camera", next(wild, None))
     require("point", first_wild(model.points))
@@ -90,7 +90,7 @@ def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *,
         complete = text or all((folder / name).stat().st_size == size for name, size in _sizes(model, names).items())
         if complete:
             back = pycolmap.Reconstruction(str(folder))
-            complete = back.num_reg_images() == len(model.image)
+            complete = back.num_reg_images() == len(model.image_index)
             complete = complete and back.compute_num_observations() == len(model.tracks.obs_point)
     except (RuntimeError, ValueError, IndexError) as error:
         raise StorageError(f"cannot write the model to {folder}: {str(error).splitlines()[0]}") from error
@@ -104,9 +104,9 @@ def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *,
 def _sizes(model: Reconstruction, names: Sequence[str]) -> dict[str, int]:
     """Bytes of the binary files, from COLMAP's documented format (https://colmap.github.io/format.html)."""
     observations = len(model.tracks.obs_point)
-    name_bytes = sum(len(names[image].encode()) + 1 for image in model.image)
+    name_bytes = sum(len(names[image].encode()) + 1 for image in model.image_index)
     return {
         "cameras.bin": 8 + sum(24 + 8 * len(camera.params) for camera in model.cameras),
-        "images.bin": 8 + 72 * len(model.image) + name_bytes + 24 * observations,
+        "images.bin": 8 + 72 * len(model.image_index) + name_bytes + 24 * observations,
         "points3D.bin": 8 + 51 * len(model.points) + 8 * observations,
     }

@@ -79,15 +79,15 @@ class DepthMaps:
         self.depths, self.model, self.scene, self.images, self.grid = depths, model, scene, images, grid
         self.config = config
         self._store = store
-        rows = np.flatnonzero(np.isin(model.image, depths.image))
+        rows = np.flatnonzero(np.isin(model.image_index, depths.image_index))
         part = select_views(model, rows)
-        assert np.array_equal(part.image, depths.image)
+        assert np.array_equal(part.image_index, depths.image_index)
         self.neighbours = choose_neighbours(part, config.num_neighbours)
-        self._pinholes = [self._pinhole(model, view) for view in range(len(part.image))]
+        self._pinholes = [self._pinhole(model, view) for view in range(len(part.image_index))]
         self.origin = np.median(model.points, axis=0) if len(model.points) else np.zeros(3)
         """A place in the middle of the model."""
         self._photos: Recent[int, Photo] = Recent(VIEWS_KEPT)
-        kept = VIEWS_KEPT if store.root is not None else len(part.image)
+        kept = VIEWS_KEPT if store.root is not None else len(part.image_index)
         self._matched: Recent[int, Polished] = Recent(kept)
 
     def __len__(self) -> int:
@@ -185,8 +185,8 @@ class DepthMaps:
         return to_pinhole(found, self._pinholes[view], self.grid)
 
     def _pinhole(self, model: Reconstruction, view: int) -> Pinhole:
-        image = int(self.depths.image[view])
-        camera = model.cameras[int(model.camera_index[np.flatnonzero(model.image == image)[0]])]
+        image = int(self.depths.image_index[view])
+        camera = model.cameras[int(model.camera_index[np.flatnonzero(model.image_index == image)[0]])]
         focal_px, centre = float(self.depths.focal_px[view]), self.depths.principal_point_px[view]
         return make_pinhole(image, camera, focal_px, centre, self.grid)
 

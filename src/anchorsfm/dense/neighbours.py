@@ -25,16 +25,17 @@ def choose_neighbours(model: Reconstruction, count: int) -> tuple[Int[np.ndarray
     seen = _visibility(model)
     shared = (seen @ seen.T).tocsr()
     centres = camera_centres(model.cam_from_world)
-    return tuple(_best(model, seen, shared, centres, view, count) for view in range(len(model.image)))
+    return tuple(_best(model, seen, shared, centres, view, count) for view in range(len(model.image_index)))
 
 
 def _visibility(model: Reconstruction) -> csr_array:
     """Which view sees which point."""
-    tracks, row = model.tracks, np.full(int(max(model.image.max(), model.tracks.obs_image.max(initial=0))) + 1, -1)
-    row[model.image] = np.arange(len(model.image))
+    tracks = model.tracks
+    row = np.full(int(max(model.image_index.max(), tracks.obs_image.max(initial=0))) + 1, -1)
+    row[model.image_index] = np.arange(len(model.image_index))
     view = row[tracks.obs_image]
     kept = view >= 0
-    shape = (len(model.image), len(model.points))
+    shape = (len(model.image_index), len(model.points))
     return csr_array((np.ones(int(kept.sum()), np.int32), (view[kept], tracks.obs_point[kept])), shape=shape)
 
 

@@ -21,14 +21,14 @@ def canonical_depths(model: Reconstruction, scene: ObservedScene) -> AlignmentRe
     Each view's depths have a scale of their own until `onto_model` gives them that of the model. Views that no usable
     pair reaches have no depth and are left out.
     """
-    views = [k for k, image in enumerate(model.image) if scene.views[int(image)] is not None]
-    canonical = require_views(tuple(scene.views[int(image)] for image in model.image[views]))
+    views = [k for k, image in enumerate(model.image_index) if scene.views[int(image)] is not None]
+    canonical = require_views(tuple(scene.views[int(image)] for image in model.image_index[views]))
     nothing = np.zeros(0)
     skipped = StageHistory(
         loss=nothing, fallback_loss=nothing, total=nothing, status=SolverStatus.SKIPPED, method="none"
     )
     return AlignmentResult(
-        image=model.image[views],
+        image_index=model.image_index[views],
         cam_from_world=model.cam_from_world[views],
         focal_px=np.array([view.focal_px for view in canonical]),
         base_focal_px=np.array([view.focal_px for view in canonical]),
@@ -55,19 +55,19 @@ def onto_model(
     adjusted cameras then removes. Distortion is left to `dense.pinhole`; here it would move a point by less than a grid
     pixel for common lenses.
     """
-    row = {int(image): k for k, image in enumerate(alignment.image)}
-    model = _views_of(model, np.isin(model.image, alignment.image))
-    views = np.array([row[int(image)] for image in model.image])
+    row = {int(image): k for k, image in enumerate(alignment.image_index)}
+    model = _views_of(model, np.isin(model.image_index, alignment.image_index))
+    views = np.array([row[int(image)] for image in model.image_index])
     focal_px = np.array([focal_length_px(model.cameras[c]) for c in model.camera_index])
     centre_px = np.array([principal_point_px(model.cameras[c]) for c in model.camera_index])
     starts = [slice(alignment.anchor_start[v], alignment.anchor_start[v + 1]) for v in views]
     kept = replace(
         alignment,
-        image=model.image,
+        image_index=model.image_index,
         cam_from_world=model.cam_from_world,
-        focal_px=focal_px * grid.scale[model.image].mean(axis=1),
+        focal_px=focal_px * grid.scale[model.image_index].mean(axis=1),
         base_focal_px=alignment.base_focal_px[views],
-        principal_point_px=centre_px * grid.scale[model.image] + grid.offset[model.image],
+        principal_point_px=centre_px * grid.scale[model.image_index] + grid.offset[model.image_index],
         anchor_start=np.concatenate([[0], np.cumsum([s.stop - s.start for s in starts])]),
         anchor_depth=np.concatenate([alignment.anchor_depth[s] for s in starts]),
         points=np.zeros((0, 3)),
@@ -76,7 +76,7 @@ def onto_model(
         point_confidence=np.zeros(0),
         pose_known=alignment.pose_known[views],
     )
-    canonical = require_views(tuple(scene.views[k] for k in model.image.tolist()))
+    canonical = require_views(tuple(scene.views[k] for k in model.image_index.tolist()))
     depth = kept.anchor_depth.copy()
     for view, canonical_view in enumerate(canonical):
         rows = slice(kept.anchor_start[view], kept.anchor_start[view + 1])
@@ -89,17 +89,17 @@ def _views_of(model: Reconstruction, keep: Bool[np.ndarray, "view"]) -> Reconstr
     """Some of the views; points and tracks stay."""
     return replace(
         model,
-        image=model.image[keep],
+        image_index=model.image_index[keep],
         cam_from_world=model.cam_from_world[keep],
         camera_index=model.camera_index[keep],
     )
 
 
 def _depth_ratio(dense: DenseView, model: Reconstruction, view: int, grid: ImageGrid) -> float:
-    rows = np.flatnonzero(model.tracks.obs_image == model.image[view])
+    rows = np.flatnonzero(model.tracks.obs_image == model.image_index[view])
     z = transform(model.cam_from_world[view], model.points[model.tracks.obs_point[rows]])[:, 2]
     size_wh = np.array(dense.depth.shape[::-1])
-    xy = grid.to_grid(int(model.image[view]), model.tracks.obs_xy[rows])
+    xy = grid.to_grid(int(model.image_index[view]), model.tracks.obs_xy[rows])
     x, y = np.clip(np.floor(xy).astype(np.int64), 0, size_wh - 1).T
     known: Float[np.ndarray, obs] = dense.confidence[y, x]
     good = (known > 1) & (dense.depth[y, x] > 0) & (z > 0)

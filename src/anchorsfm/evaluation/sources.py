@@ -90,7 +90,7 @@ def poses_of(reconstruction: Reconstruction, images: ImageSet) -> PoseSet:
     """Poses of a reconstruction in memory."""
     cameras = [reconstruction.cameras[camera] for camera in reconstruction.camera_index]
     return PoseSet(
-        names=tuple(images.names[image] for image in reconstruction.image),
+        names=tuple(images.names[image] for image in reconstruction.image_index),
         cam_from_world=reconstruction.cam_from_world,
         focal_px=np.array([focal_length_px(camera) for camera in cameras], float),
         size_wh=np.array([(camera.width, camera.height) for camera in cameras], np.int64).reshape(-1, 2),

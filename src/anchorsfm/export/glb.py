@@ -86,7 +86,7 @@ def _perspective(camera: Camera, depth: float) -> dict[str, Any]:
 
 def gltf_matrices(model: Reconstruction) -> Float[np.ndarray, "view 4 4"]:
     """world_from_cam with glTF's axes for world and cameras."""
-    world_from_cam = np.tile(np.eye(4), (len(model.image), 1, 1))
+    world_from_cam = np.tile(np.eye(4), (len(model.image_index), 1, 1))
     world_from_cam[:, :3] = invert(model.cam_from_world)
     return np.asarray(_FLIP @ world_from_cam @ _FLIP)
 

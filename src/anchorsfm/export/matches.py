@@ -38,15 +38,15 @@ def export_database(entry: StoredModel, folder: Path) -> None:
         raise InputError(f"the model in {entry.folder} has no observations to make a database of")
     first, second = _pairs_of_observations(model.tracks)
     image, xy = model.tracks.obs_image, model.tracks.obs_xy
-    matches = number_keypoints(len(model.image), image[first], image[second], xy[first], xy[second])
+    matches = number_keypoints(len(model.image_index), image[first], image[second], xy[first], xy[second])
     size_wh = np.array([(model.cameras[row].width, model.cameras[row].height) for row in model.camera_index], np.int64)
     images = ImageSet(
         root=entry.folder,
         names=tuple(entry.view_names),
         size_wh=size_wh.reshape(-1, 2),
         camera_index=model.camera_index.astype(np.int64),
-        focal_prior_px=np.full(len(model.image), np.nan),
-        digests=("",) * len(model.image),
+        focal_prior_px=np.full(len(model.image_index), np.nan),
+        digests=("",) * len(model.image_index),
     )
     write_database(
         folder / FILE,

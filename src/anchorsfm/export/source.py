@@ -23,9 +23,9 @@ def read_models(folder: Path, *, every: bool) -> list[StoredModel]:
     """
     models = [read_reconstruction(path) for path in find_models(folder)]
     if not every:
-        models = [max(models, key=lambda entry: len(entry.model.image))]
+        models = [max(models, key=lambda entry: len(entry.model.image_index))]
     for entry in models:
-        if not len(entry.model.image):
+        if not len(entry.model.image_index):
             raise InputError(f"the model in {entry.folder} has no registered image")
     return models
 

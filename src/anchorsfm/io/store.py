@@ -30,7 +30,7 @@ import numpy as np
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.progress import SILENT, Progress
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raise when the meaning of stored arrays changes: old entries are then ignored."""
 
 TEMPORARY_PREFIX = ".anchorsfm-"

@@ -103,5 +103,5 @@ def start_from_model(model: Reconstruction, given: MapperInput) -> Start:
 
 def known_held(model: Reconstruction, given: MapperInput) -> Held:
     """Holds the known intrinsics of a model, and no poses."""
-    rows = np.unique(given.images.camera_index[model.image])
+    rows = np.unique(given.images.camera_index[model.image_index])
     return replace(Held.nothing(model), camera=given.known_camera[rows])

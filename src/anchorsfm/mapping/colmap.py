@@ -34,7 +34,7 @@ def map_with_colmap(
             save_database(given, database, seed=settings.seed)
         keypoints = _numbered(given).keypoints
         models = _RUNS[kind](database, keypoints, options, constant_camera=given.known_camera, progress=progress)
-    placed = {int(image) for model in models for image in model.image}
+    placed = {int(image) for model in models for image in model.image_index}
     reason = f"COLMAP's {kind} mapper could not register it"
     missing = {image: reason for image in range(given.images.num_images) if image not in placed}
     return Mapped(starts=tuple(start_from_model(model, given) for model in models), reasons=missing)

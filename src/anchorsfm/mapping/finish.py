@@ -44,16 +44,16 @@ def finish_models(
     """Adjusted models, the largest first; those of fewer than two views come last with what was dropped from them."""
     results = [_finish(start, given, settings, progress) for start in starts]
     results = [_with_missing(result, results, given, settings, progress) for result in results]
-    return sorted(results, key=lambda result: -len(result.model.image))
+    return sorted(results, key=lambda result: -len(result.model.image_index))
 
 
 def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress) -> AdjustResult:
-    scale = given.working_scale[start.model.image]
+    scale = given.working_scale[start.model.image_index]
     if not settings.adjusts:
         return triangulate_start(start.model, given.tracks, settings.adjust, held=start.held)
     if settings.subpixel is None:
         return _adjust(start, given, settings, scale, progress)
-    mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image))
+    mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image_index))
     sigma = GRID_UNCERTAINTY if settings.from_grid else KEYPOINT_UNCERTAINTY
     refined = refine_observations(
         mine,
@@ -101,11 +101,13 @@ def _with_missing(
     progress: Progress,
 ) -> AdjustResult:
     """The model with images that no model holds, where its points show their poses."""
-    placed = np.concatenate([r.model.image for r in results if len(r.model.image) >= 2] or [np.zeros(0, np.int64)])
+    placed = np.concatenate(
+        [r.model.image_index for r in results if len(r.model.image_index) >= 2] or [np.zeros(0, np.int64)]
+    )
     missing = np.setdiff1d(np.arange(given.images.num_images), placed)
     model = result.model
-    largest = max(results, key=lambda r: len(r.model.image))
-    if result is not largest or len(model.image) < 2 or not len(missing):
+    largest = max(results, key=lambda r: len(r.model.image_index))
+    if result is not largest or len(model.image_index) < 2 or not len(missing):
         return result
     if settings.subpixel is not None or not settings.adjusts:
         return result
@@ -122,8 +124,8 @@ def _with_missing(
     if not grown.added:
         return result
     start = Start(model=grown.model, held=_grown_held(result, grown.model, given))
-    again = _adjust(start, given, settings, given.working_scale[grown.model.image], progress)
-    if len(again.model.image) <= len(model.image):
+    again = _adjust(start, given, settings, given.working_scale[grown.model.image_index], progress)
+    if len(again.model.image_index) <= len(model.image_index):
         return result
     return replace(again, dropped=result.dropped | again.dropped)
 
@@ -131,7 +133,7 @@ def _with_missing(
 def _grown_held(result: AdjustResult, grown: Reconstruction, given: MapperInput) -> Held:
     """What was held stays so in a model that has further views; of these nothing is given."""
     before = result.held
-    old = np.isin(grown.image, result.model.image)
+    old = np.isin(grown.image_index, result.model.image_index)
     pose = np.zeros(len(old), bool)
     pose[old] = before.pose
     positions = before.positions

@@ -144,12 +144,12 @@ def map_tracks(
                 break
             reasons |= refused
             models.append(with_errors(model))
-            left = np.setdiff1d(left, model.image)
+            left = np.setdiff1d(left, model.image_index)
     for model in models:
-        for image in model.image.tolist():
+        for image in model.image_index.tolist():
             del reasons[image]
     return FromScratchResult(
-        models=tuple(sorted(models, key=lambda model: (-len(model.image), -len(model.points)))),
+        models=tuple(sorted(models, key=lambda model: (-len(model.image_index), -len(model.points)))),
         unregistered=reasons,
     )
 
@@ -177,14 +177,14 @@ def _grow_best(
             continue
         grown, refused = _grow(setting, start, left)
         model = _finish(setting, grown)
-        if len(model.image) >= 2 and (best is None or len(model.image) > len(best.image)):
-            lost = np.setdiff1d(grown.image, model.image).tolist()
+        if len(model.image_index) >= 2 and (best is None or len(model.image_index) > len(best.image_index)):
+            lost = np.setdiff1d(grown.image_index, model.image_index).tolist()
             best = model
             reasons = refused | dict.fromkeys(lost, "too few observations of triangulated points hold it")
-        if best is not None and (len(best.image) > 2 or len(left) == 2):
+        if best is not None and (len(best.image_index) > 2 or len(left) == 2):
             break
     if best is not None:
-        advance(len(best.image))
+        advance(len(best.image_index))
     return best, reasons
 
 
@@ -207,7 +207,7 @@ def _grow(
     refused: dict[int, str] = {}
     tried = np.zeros(len(setting.camera_index), np.int64)
     while True:
-        outside = np.setdiff1d(left, model.image)
+        outside = np.setdiff1d(left, model.image_index)
         seen = _points_seen(setting, model)
         enough = outside[(seen[outside] >= config.min_inliers) & (seen[outside] > _MORE_POINTS * tried[outside])]
         if not len(enough):
@@ -227,9 +227,9 @@ def _grow(
         tried[batch] = seen[batch]
         if registration.added:
             model = _settle(setting, registration.model)
-    for image in np.setdiff1d(left, [*model.image, *refused]).tolist():
+    for image in np.setdiff1d(left, [*model.image_index, *refused]).tolist():
         refused[image] = f"only {seen[image]} observations of triangulated points"
-    return model, {image: reason for image, reason in refused.items() if image not in model.image}
+    return model, {image: reason for image, reason in refused.items() if image not in model.image_index}
 
 
 def _points_seen(setting: _Setting, model: Reconstruction) -> Int[np.ndarray, "image"]:
@@ -243,7 +243,7 @@ def _settle(setting: _Setting, model: Reconstruction) -> Reconstruction:
     """Triangulate all tracks and adjust, while the model grows."""
     config = setting.config
     share = config.first_error
-    if len(model.image) >= _VIEWS_THAT_HOLD:
+    if len(model.image_index) >= _VIEWS_THAT_HOLD:
         share = float(np.sqrt(config.first_error * config.second_error))
     return _adjusted(setting, model, share * setting.long_side_px(), tolerance=1e-4)
 
@@ -254,7 +254,7 @@ def _finish(setting: _Setting, model: Reconstruction) -> Reconstruction:
     model = _adjusted(setting, model, setting.config.second_error * long_side_px, tolerance=1e-4)
     model = _adjusted(setting, model, setting.final_px(), tolerance=1e-6)
     model = filter_observations(
-        model, max_error_px=setting.final_px()[model.image], min_angle_deg=setting.config.min_angle_deg
+        model, max_error_px=setting.final_px()[model.image_index], min_angle_deg=setting.config.min_angle_deg
     )
     return _without_weak_views(model, setting.config.min_inliers)
 
@@ -263,26 +263,26 @@ def _adjusted(
     setting: _Setting, model: Reconstruction, max_error_px: Float[np.ndarray, "image"], *, tolerance: float
 ) -> Reconstruction:
     model = triangulate_model(
-        model, setting.tracks, max_error_px=max_error_px[model.image], min_angle_deg=setting.config.min_angle_deg
+        model, setting.tracks, max_error_px=max_error_px[model.image_index], min_angle_deg=setting.config.min_angle_deg
     )
     if not len(model.points):
         return model
-    rows = np.unique(setting.camera_index[model.image])
-    few = len(model.image) < _VIEWS_THAT_SHOW_INTRINSICS
+    rows = np.unique(setting.camera_index[model.image_index])
+    few = len(model.image_index) < _VIEWS_THAT_SHOW_INTRINSICS
     options = BundleOptions(
-        loss_scale_px=loss_scale_px(model, float(np.median(setting.working_scale[model.image]))),
+        loss_scale_px=loss_scale_px(model, float(np.median(setting.working_scale[model.image_index]))),
         max_iterations=setting.config.max_iterations,
         function_tolerance=tolerance,
         num_threads=setting.config.num_threads,
     )
-    held = Held(pose=np.zeros(len(model.image), bool), camera=setting.known_camera[rows] | few)
+    held = Held(pose=np.zeros(len(model.image_index), bool), camera=setting.known_camera[rows] | few)
     adjusted, _ = adjust(model, options, held)
     return with_plausible_cameras(adjusted, model)
 
 
 def _without_weak_views(model: Reconstruction, min_observations: int) -> Reconstruction:
     """The model without views that see too few points, the weakest first, and without cameras of none."""
-    while len(model.image):
+    while len(model.image_index):
         count = observations_per_view(model)
         weakest = int(count.argmin())
         if count[weakest] >= min_observations:

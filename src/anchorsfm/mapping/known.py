@@ -73,7 +73,7 @@ class KnownCameras:
         """The poses of an alignment, with frozen ones in full precision."""
         poses = alignment.cam_from_world.astype(np.float64)
         for view in np.flatnonzero(alignment.pose_known):
-            poses[view] = self.poses[int(alignment.image[view])]
+            poses[view] = self.poses[int(alignment.image_index[view])]
         return poses
 
     def position_priors(self, image: Int[np.ndarray, "view"]) -> PositionPriors | None:

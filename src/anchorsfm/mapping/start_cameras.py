@@ -26,17 +26,17 @@ def start_model(
     ImageSet's cameras) are taken as they are. Distortion that the grid is free of becomes parameters of the camera
     model, as far as that has any.
     """
-    rows = images.camera_index[alignment.image]
+    rows = images.camera_index[alignment.image_index]
     used = np.unique(rows)
-    focal_px = alignment.focal_px / grid.scale[alignment.image].mean(axis=1)
+    focal_px = alignment.focal_px / grid.scale[alignment.image_index].mean(axis=1)
     cameras = []
     for row in used:
-        image = int(alignment.image[rows == row][0])
+        image = int(alignment.image_index[rows == row][0])
         given = known.get(int(row))
         cameras.append(
             given or start_camera(camera_model, float(np.median(focal_px[rows == row])), grid, images, image)
         )
-    return without_points(alignment.image, alignment.cam_from_world, tuple(cameras), np.searchsorted(used, rows))
+    return without_points(alignment.image_index, alignment.cam_from_world, tuple(cameras), np.searchsorted(used, rows))
 
 
 def start_cameras(
@@ -89,9 +89,9 @@ def _fit(model: str, focal_px: float, grid: ImageGrid | None, images: ImageSet, 
 def alignment_model(alignment: AlignmentResult, images: ImageSet, grid: ImageGrid) -> Reconstruction:
     """The alignment exactly as it is: one pinhole camera per view, with its own focal length and principal point."""
     cameras = []
-    for view, image in enumerate(alignment.image):
+    for view, image in enumerate(alignment.image_index):
         width, height = images.size_wh[image].tolist()
         focal_px = float(alignment.focal_px[view] / grid.scale[image].mean())
         centre_px = grid.to_image(int(image), alignment.principal_point_px[view][None])[0]
         cameras.append(make_camera("SIMPLE_PINHOLE", focal_px, width, height, centre_px))
-    return without_points(alignment.image, alignment.cam_from_world, tuple(cameras), np.arange(len(cameras)))
+    return without_points(alignment.image_index, alignment.cam_from_world, tuple(cameras), np.arange(len(cameras)))

@@ -23,9 +23,9 @@ from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedScene:
-    """What the front end said, condensed. `image` maps local indices to those of the ImageSet."""
+    """What the front end said, condensed. `image_index` maps local indices to those of the ImageSet."""
 
-    image: Int[np.ndarray, "image"]
+    image_index: Int[np.ndarray, "image"]
     graph: SceneGraph
     views: tuple[CanonicalView | None, ...]
     """One per image; None for an image that no usable pair reaches."""
@@ -70,7 +70,7 @@ def select_component(scene: ObservedScene, component: int) -> ObservedScene:
     fallback = graph.fallback
     keep_row = keep[fallback.image] & keep[fallback.frame]
     return ObservedScene(
-        image=scene.image[keep],
+        image_index=scene.image_index[keep],
         views=tuple(view for view, kept in zip(scene.views, keep, strict=True) if kept),
         config=scene.config,
         graph=SceneGraph(
@@ -246,7 +246,7 @@ class SceneGraphBuilder:
                     view.relative_depth,
                     view.confidence,
                 )
-        return ObservedScene(image=every, graph=graph, views=views, config=self.config, left_out=self.left_out)
+        return ObservedScene(image_index=every, graph=graph, views=views, config=self.config, left_out=self.left_out)
 
 
 def empty_sums(grid: ImageGrid, image: int, config: GraphConfig) -> CanonicalAccumulator:

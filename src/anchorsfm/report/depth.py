@@ -98,7 +98,7 @@ def depth_limits(model: Reconstruction) -> tuple[float, float]:
     """Ends of the colour scale of a model: the 2nd and 98th percentile of the depths of its points, and a margin."""
     depths = [
         transform(pose, model.points[model.tracks.obs_point[model.tracks.obs_image == image]])[:, 2]
-        for image, pose in zip(model.image, model.cam_from_world, strict=True)
+        for image, pose in zip(model.image_index, model.cam_from_world, strict=True)
     ]
     ahead = np.concatenate([d[d > 0] for d in depths] or [np.zeros(0)])
     if not len(ahead):

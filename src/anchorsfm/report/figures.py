@@ -128,10 +128,10 @@ def links(model: Reconstruction, tree: Int[np.ndarray, "edge 2"] | None = None) 
     upper = shared.tocoo()
     keep = upper.row < upper.col
     rows, cols, count = upper.row[keep], upper.col[keep], upper.data[keep]
-    strongest = np.argsort(-count, kind="stable")[: MAX_LINKS_PER_IMAGE * len(model.image)]
+    strongest = np.argsort(-count, kind="stable")[: MAX_LINKS_PER_IMAGE * len(model.image_index)]
     order = strongest[np.lexsort((cols[strongest], rows[strongest]))]
-    i, j = model.image[rows[order]], model.image[cols[order]]
-    inside = np.zeros((0, 2), np.int64) if tree is None else tree[np.isin(tree, model.image).all(axis=1)]
+    i, j = model.image_index[rows[order]], model.image_index[cols[order]]
+    inside = np.zeros((0, 2), np.int64) if tree is None else tree[np.isin(tree, model.image_index).all(axis=1)]
     edges = inside if len(inside) else _spanning_tree(model, shared)
     return Links(
         total=len(count),
@@ -146,7 +146,7 @@ def links(model: Reconstruction, tree: Int[np.ndarray, "edge 2"] | None = None) 
 def shared_points(model: Reconstruction) -> csr_array:
     """Number of points that two views both see, (view, view); the diagonal holds what each sees."""
     view = view_of_image(model)[model.tracks.obs_image]
-    size = (max(len(model.points), 1), len(model.image))
+    size = (max(len(model.points), 1), len(model.image_index))
     seen = csr_array((np.ones(len(view), np.int64), (model.tracks.obs_point, view)), shape=size)
     return csr_array(seen.T @ seen)
 
@@ -156,7 +156,7 @@ def _spanning_tree(model: Reconstruction, shared: csr_array) -> Int[np.ndarray, 
     off = between.row != between.col
     negative = csr_array((-between.data[off].astype(float), (between.row[off], between.col[off])), shape=shared.shape)
     row, col = minimum_spanning_tree(negative).nonzero()
-    return np.stack([model.image[row], model.image[col]], axis=1).astype(np.int64)
+    return np.stack([model.image_index[row], model.image_index[col]], axis=1).astype(np.int64)
 
 
 def upright_from_world(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
@@ -164,7 +164,7 @@ def upright_from_world(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
     up = up_direction(model.cam_from_world, model.points)
     looks = model.cam_from_world[:, 2, :3].sum(axis=0)
     ahead = looks - (looks @ up) * up
-    if np.linalg.norm(ahead) < 0.05 * len(model.image):  # all round: any direction does
+    if np.linalg.norm(ahead) < 0.05 * len(model.image_index):  # all round: any direction does
         ahead = np.eye(3)[int(np.argmin(np.abs(up).round(3)))]
         ahead = ahead - (ahead @ up) * up
     ahead = ahead / np.linalg.norm(ahead)
@@ -178,7 +178,7 @@ def top_view(model: Reconstruction) -> TopView:
     east, north, up = (tuple(short(value, 6) for value in column) for column in (x, y, height))
     a, b, c = turn[2].tolist()
     return TopView(
-        image=tuple(model.image.tolist()),
+        image=tuple(model.image_index.tolist()),
         x=east,
         y=north,
         height=up,

@@ -94,7 +94,7 @@ def _page(
     given = (
         None
         if models is None
-        else [PlacedModel(number=k, model=m, rows=m.image.tolist()) for k, m in enumerate(models)]
+        else [PlacedModel(number=k, model=m, rows=m.image_index.tolist()) for k, m in enumerate(models)]
     )
     placed = list(_stored_models(folder, report, lacking)) if given is None else given
     if photos is not None and not photos.is_dir():

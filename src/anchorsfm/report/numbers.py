@@ -31,7 +31,7 @@ def report_images(
     placed = {
         int(image): report
         for number, model in enumerate(models)
-        for image, report in zip(model.image, _placed(images, number, model), strict=True)
+        for image, report in zip(model.image_index, _placed(images, number, model), strict=True)
     }
     reports = [
         placed[k]
@@ -47,7 +47,9 @@ def report_images(
 
 def _placed(images: ImageSet, number: int, model: Reconstruction) -> list[ImageReport]:
     """The registered photographs of one model."""
-    columns = zip(model.image, observations_per_view(model), model.camera_index, errors_per_view(model), strict=True)
+    columns = zip(
+        model.image_index, observations_per_view(model), model.camera_index, errors_per_view(model), strict=True
+    )
     return [
         ImageReport(
             name=images.names[image],
@@ -72,8 +74,8 @@ def errors_per_view(model: Reconstruction) -> Float[np.ndarray, "view"]:
     error = pixel_errors(model)
     rows = np.flatnonzero(np.isfinite(error))
     view = view_of_image(model)[model.tracks.obs_image[rows]]
-    total = np.bincount(view, weights=error[rows], minlength=len(model.image))
-    count = np.bincount(view, minlength=len(model.image))
+    total = np.bincount(view, weights=error[rows], minlength=len(model.image_index))
+    count = np.bincount(view, minlength=len(model.image_index))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -92,7 +94,7 @@ def report_model(
     length = np.bincount(model.tracks.obs_point, minlength=points)
     return ModelReport(
         number=number,
-        registered=len(model.image),
+        registered=len(model.image_index),
         points=points,
         observations=observations,
         mean_track_length=round(observations / max(points, 1), 3),
@@ -115,7 +117,7 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
         return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
     images = []
-    for view, image in enumerate(model.image):
+    for view, image in enumerate(model.image_index):
         position = float(uncertainty.position[view])
         images.append(
             PoseDeviation(
@@ -141,7 +143,7 @@ def report_alignment(alignment: AlignmentResult) -> AlignmentReport:
         return round(float(total[-1]), 6) if len(total) else None
 
     return AlignmentReport(
-        images=len(alignment.image),
+        images=len(alignment.image_index),
         coarse_iterations=len(alignment.coarse.total),
         coarse_loss=last(alignment.coarse.total),
         coarse_status=alignment.coarse.status.value,

@@ -78,7 +78,7 @@ def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images:
         if sigma_px == 0:
             continue
         claim = f"camera {row}: focal length {focal_px:.0f} px +- {short(sigma_px, 2):g} estimated"
-        recorded = images.focal_prior_px[model.image[model.camera_index == row]]
+        recorded = images.focal_prior_px[model.image_index[model.camera_index == row]]
         recorded_px = float(np.median(recorded)) if len(recorded) and np.isfinite(recorded).all() else np.nan
         if abs(focal_px - recorded_px) > CONTRADICTION * recorded_px:
             contradicted.append(f"{claim}, {_record(images, model, row, recorded_px)}")
@@ -89,7 +89,7 @@ def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images:
 
 def _record(images: ImageSet, model: Reconstruction, row: int, recorded_px: float) -> str:
     """Where another focal length of a camera comes from, and how to keep it."""
-    views = model.image[model.camera_index == row]
+    views = model.image_index[model.camera_index == row]
     if images.prior_is_known is not None and images.prior_is_known[views].all():
         return (
             f"{recorded_px:.0f} px in the known model: they contradict each other; if the known model is right, keep "

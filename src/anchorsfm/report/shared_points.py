@@ -66,7 +66,7 @@ def _by_view(model: Reconstruction) -> list[np.ndarray]:
     """Rows of the observations of each view."""
     view = view_of_image(model)[model.tracks.obs_image]
     order = np.argsort(view, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(view, minlength=len(model.image)))[:-1])
+    return np.split(order, np.cumsum(np.bincount(view, minlength=len(model.image_index)))[:-1])
 
 
 def _places(

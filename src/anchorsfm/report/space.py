@@ -139,7 +139,7 @@ def _home(model: Reconstruction, cloud: Cloud, space: Space) -> dict[str, Any]:
     points = space.place(cloud.thinned(20_000).xyz)
     low, high = np.percentile(points, _BULK, axis=0) if len(points) else np.zeros((2, 3))
     looks = (model.cam_from_world[:, 2, :3] @ space.turn.T).sum(axis=0)
-    round_about = np.linalg.norm(looks[:2]) < 0.3 * len(model.image)
+    round_about = np.linalg.norm(looks[:2]) < 0.3 * len(model.image_index)
     azimuth = float(np.pi / 4 if round_about else np.arctan2(looks[1], looks[0]))
     shown = np.concatenate([space.place(camera_centres(model.cam_from_world)), np.stack([low, high])[: len(points)]])
     turn = np.array([[np.cos(azimuth), -np.sin(azimuth)], [np.sin(azimuth), np.cos(azimuth)]])

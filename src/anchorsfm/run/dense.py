@@ -35,7 +35,7 @@ def make_dense(
         return (), None
     maps = []
     for model in finished.models:
-        of_model = [a for a in mapped.alignments if np.isin(model.image, a.image).any()]
+        of_model = [a for a in mapped.alignments if np.isin(model.image_index, a.image_index).any()]
         scene, grid = predicted.scene_with_depth, predictor.grid
         depths = onto_model(of_model[0] if of_model else canonical_depths(model, scene), model, scene, grid)
         maps.append(DepthMaps(depths, model, scene, images, grid, config.cloud, folder.store))

@@ -101,7 +101,7 @@ def finish(
         adjusts=config.bundle_adjustment,
     )
     adjusted = finish_models(starts, given, settings, progress)
-    results = [result for result in adjusted if len(result.model.image) >= 2]
+    results = [result for result in adjusted if len(result.model.image_index) >= 2]
     return Finished(
         models=tuple(colour(result.model, given.images, max_size=config.max_image_size) for result in results),
         results=tuple(results),

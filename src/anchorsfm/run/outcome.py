@@ -127,5 +127,5 @@ def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray
             allow_unmatched_edges=config.reference.unmatched_tree_edges,
         ).parent
         child = np.flatnonzero(parent >= 0)
-        edges.append(np.stack([part.image[child], part.image[parent[child]]], axis=1))
+        edges.append(np.stack([part.image_index[child], part.image_index[parent[child]]], axis=1))
     return np.concatenate(edges)

@@ -47,7 +47,7 @@ class StageHistory:
 class AlignmentResult:
     """Poses, intrinsics and anchor depths of one connected component. All pixels are grid pixels."""
 
-    image: Int[np.ndarray, "view"]
+    image_index: Int[np.ndarray, "view"]
     """Index in the ImageSet of each aligned view."""
     cam_from_world: Float[np.ndarray, "view 3 4"]
     focal_px: Float[np.ndarray, "view"]

@@ -11,25 +11,25 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
 def view_of_image(model: Reconstruction) -> Int[np.ndarray, "image"]:
     """Row of the pose arrays by image index; -1 for images that are not in the model."""
-    lookup = np.full(int(model.image.max(initial=-1)) + 1, -1)
-    lookup[model.image] = np.arange(len(model.image))
+    lookup = np.full(int(model.image_index.max(initial=-1)) + 1, -1)
+    lookup[model.image_index] = np.arange(len(model.image_index))
     return lookup
 
 
 def observations_per_view(model: Reconstruction) -> Int[np.ndarray, "view"]:
     """Number of observations of triangulated points in each view."""
-    return np.bincount(view_of_image(model)[model.tracks.obs_image], minlength=len(model.image))
+    return np.bincount(view_of_image(model)[model.tracks.obs_image], minlength=len(model.image_index))
 
 
 def without_points(
-    image: Int[np.ndarray, "view"],
+    image_index: Int[np.ndarray, "view"],
     cam_from_world: Float[np.ndarray, "view 3 4"],
     cameras: Sequence[Camera],
     camera_index: Int[np.ndarray, "view"],
 ) -> Reconstruction:
     """Cameras and poses as a model that has no points yet; arguments are its fields."""
     return Reconstruction(
-        image=image.astype(np.int64),
+        image_index=image_index.astype(np.int64),
         cam_from_world=cam_from_world.astype(np.float64),
         cameras=tuple(cameras),
         camera_index=camera_index.astype(np.int64),
@@ -42,15 +42,15 @@ def without_points(
 
 def without_view(model: Reconstruction, view: int) -> Reconstruction:
     """The model without one view, its observations, and points that it alone held."""
-    keep = np.arange(len(model.image)) != view
-    return select_views(select_points(model, model.tracks.obs_image != model.image[view]), keep)
+    keep = np.arange(len(model.image_index)) != view
+    return select_views(select_points(model, model.tracks.obs_image != model.image_index[view]), keep)
 
 
 def select_views(model: Reconstruction, keep: Bool[np.ndarray, "view"] | Int[np.ndarray, "kept"]) -> Reconstruction:
     """The model with the kept views, by mask or row. Cameras, points and observations stay: see `select_points`."""
     return replace(
         model,
-        image=model.image[keep],
+        image_index=model.image_index[keep],
         cam_from_world=model.cam_from_world[keep],
         camera_index=model.camera_index[keep],
     )
@@ -69,15 +69,15 @@ def with_views(
     """
     if not poses:
         return model
-    row_of_view = camera_index[model.image]
+    row_of_view = camera_index[model.image_index]
     lens = dict(zip(row_of_view.tolist(), (model.cameras[c] for c in model.camera_index), strict=True))
-    image = np.concatenate([model.image, np.array(list(poses), np.int64)])
+    image = np.concatenate([model.image_index, np.array(list(poses), np.int64)])
     pose = np.concatenate([model.cam_from_world, np.array(list(poses.values()), np.float64)])
     order = np.argsort(image, kind="stable")
     used, index = np.unique(camera_index[image[order]], return_inverse=True)
     return replace(
         model,
-        image=image[order],
+        image_index=image[order],
         cam_from_world=pose[order],
         cameras=tuple(lens.get(int(row), cameras[int(row)]) for row in used),
         camera_index=index.reshape(-1).astype(np.int64),
@@ -87,7 +87,7 @@ def with_views(
 def with_images_numbered(model: Reconstruction) -> Reconstruction:
     """The model with its images numbered 0, 1, ... in the order of its views."""
     tracks = replace(model.tracks, obs_image=view_of_image(model)[model.tracks.obs_image])
-    return replace(model, image=np.arange(len(model.image)), tracks=tracks)
+    return replace(model, image_index=np.arange(len(model.image_index)), tracks=tracks)
 
 
 def with_poses(model: Reconstruction, cam_from_world: Float[np.ndarray, "view 3 4"]) -> Reconstruction:

@@ -53,9 +53,9 @@ class Tracks:
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """One connected model. Row k of the pose arrays belongs to image `image[k]` of the ImageSet."""
+    """One connected model. Row k of the pose arrays belongs to image `image_index[k]` of the ImageSet."""
 
-    image: Int[np.ndarray, "view"]
+    image_index: Int[np.ndarray, "view"]
     cam_from_world: Float[np.ndarray, "view 3 4"]
     cameras: tuple[Camera, ...]
     camera_index: Int[np.ndarray, "view"]

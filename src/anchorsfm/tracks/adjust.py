@@ -71,7 +71,7 @@ class _Setting:
 
     def rows(self, model: Reconstruction) -> Int[np.ndarray, "view"]:
         """Rows of the start model that the views of a later model come from."""
-        return view_of_image(self.start)[model.image]
+        return view_of_image(self.start)[model.image_index]
 
     def max_error_px(self, model: Reconstruction, share: float | None) -> Float[np.ndarray, "view"]:
         """Threshold of every view: a share of the long side, or the final one."""
@@ -168,7 +168,7 @@ def triangulate_start(
     Views with fewer than `min_observations` observations are dropped.
     """
     held = held or Held.nothing(start)
-    ones = np.ones(len(start.image))
+    ones = np.ones(len(start.image_index))
     setting = _Setting(config=config, tracks=tracks, start=start, working_scale=ones, held=held)
     max_error_px = setting.max_error_px(start, config.second_error)
     model = triangulate_model(start, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
@@ -255,10 +255,10 @@ def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: flo
     made = triangulate_model(model, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
     held = setting.held_in(model)
     weak = np.flatnonzero((observations_per_view(made) < config.min_observations) & ~held.pose)
-    if not len(weak) or len(weak) > len(model.image) - 2:
+    if not len(weak) or len(weak) > len(model.image_index) - 2:
         return made
-    strong = np.setdiff1d(np.arange(len(model.image)), weak)
-    others, old_point = select_observations(tracks, np.isin(tracks.obs_image, model.image[strong]))
+    strong = np.setdiff1d(np.arange(len(model.image_index)), weak)
+    others, old_point = select_observations(tracks, np.isin(tracks.obs_image, model.image_index[strong]))
     bundle = ray_bundle(model, others, max_error_px)
     result = triangulate(bundle, others.num_points, min_angle_deg=config.min_angle_deg)
     points = np.full((tracks.num_points, 3), np.nan)
@@ -275,7 +275,7 @@ def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int,
     dropped: dict[int, str] = {}
     for row, camera in enumerate(model.cameras):
         if has_absurd_params(camera):
-            for image in model.image[model.camera_index == row]:
+            for image in model.image_index[model.camera_index == row]:
                 reason = f"its camera came out with implausible parameters (focal {focal_length_px(camera):.0f} px)"
                 dropped[int(image)] = reason
                 model = without_view(model, int(view_of_image(model)[image]))
@@ -285,12 +285,12 @@ def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int,
 def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Reconstruction, dict[int, str]]:
     """Remove views below `min_observations`, the weakest first, until all others hold."""
     dropped: dict[int, str] = {}
-    while len(model.image):
+    while len(model.image_index):
         count = observations_per_view(model)
         weakest = int(count.argmin())
         if count[weakest] >= config.min_observations:
             break
-        image = int(model.image[weakest])
+        image = int(model.image_index[weakest])
         dropped[image] = f"only {count[weakest]} observations of triangulated points"
         model = without_view(model, weakest)
     return model, dropped

@@ -55,7 +55,7 @@ def complete_and_merge(
 
 def _nodes(model: Reconstruction, matches: KeypointMatches) -> _Nodes:
     """Nodes of all matches between registered images and of all observations of the model."""
-    used = np.isin(matches.image_i, model.image) & np.isin(matches.image_j, model.image)
+    used = np.isin(matches.image_i, model.image_index) & np.isin(matches.image_j, model.image_index)
     image = np.concatenate([matches.image_i[used], matches.image_j[used], model.tracks.obs_image])
     xy = np.concatenate([matches.xy_i[used], matches.xy_j[used], model.tracks.obs_xy])
     keypoints, node = np.unique(np.column_stack([image, xy]), axis=0, return_inverse=True)

@@ -43,12 +43,12 @@ class Degeneracy:
 def describe_degeneracy(model: Reconstruction) -> Degeneracy:
     """Look at a finished model."""
     if len(model.points) < 4:
-        return Degeneracy(views=len(model.image), points=len(model.points), thickness=np.nan, angle_deg=np.nan)
+        return Degeneracy(views=len(model.image_index), points=len(model.points), thickness=np.nan, angle_deg=np.nan)
     depth = _depths(model)
     plane = fit_plane(model.points)
     distance = np.abs((model.points - plane.centre) @ plane.normal)
     return Degeneracy(
-        views=len(model.image),
+        views=len(model.image_index),
         points=len(model.points),
         thickness=float(np.percentile(distance, 90) / np.median(depth)),
         angle_deg=float(np.median(widest_angles_deg(model))),

@@ -180,7 +180,7 @@ def _held_out_scores(
         focal_px += np.where(sane, found, np.nan) / len(halves)
         rest = ~half
         test = with_poses(with_cameras(_part(start, rest), fitted.cameras), fitted.cam_from_world)
-        everything = Held(pose=np.ones(len(test.image), bool), camera=np.ones(len(test.cameras), bool))
+        everything = Held(pose=np.ones(len(test.image_index), bool), camera=np.ones(len(test.cameras), bool))
         predicted = pixel_errors(adjust(test, options, everything)[0])
         error[rest] = np.where(sane[camera_of_obs[rest]], predicted, np.inf)
         cameras = fitted.cameras

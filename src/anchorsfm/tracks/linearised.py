@@ -79,7 +79,7 @@ def linearise(model: Reconstruction, loss_scale_px: float) -> Linearised:
     by_point = by_place[rows] @ rotation[rows]
     by_pose = np.concatenate([-by_place[rows] @ cross_matrix(in_camera), -by_point], axis=2)
     count = np.array([len(entry.params) for entry in model.cameras])
-    first = 6 * len(model.image) + np.concatenate([[0], np.cumsum(count)])
+    first = 6 * len(model.image_index) + np.concatenate([[0], np.cumsum(count)])
     columns = np.concatenate(
         [
             6 * view[:, None] + np.arange(6),

@@ -23,11 +23,11 @@ def triangulate_model(
     `max_error_px` (view,) is in original pixels of each view. Two-view points are kept only for views that see few
     others: two views cannot contradict each other along the epipolar line.
     """
-    visible = np.isin(tracks.obs_image, model.image)
+    visible = np.isin(tracks.obs_image, model.image_index)
     tracks, _ = select_observations(tracks, visible)
     bundle = ray_bundle(model, tracks, max_error_px)
     result = triangulate(bundle, tracks.num_points, min_angle_deg=min_angle_deg)
-    keep = result.inlier & _needed(bundle.view, bundle.point, result.inlier, len(model.image))
+    keep = result.inlier & _needed(bundle.view, bundle.point, result.inlier, len(model.image_index))
     tracks, old_point = select_observations(tracks, keep)
     points = result.points[old_point]
     return with_points(model, tracks, points)
@@ -71,7 +71,7 @@ def ray_bundle(model: Reconstruction, tracks: Tracks, max_error_px: Float[np.nda
 
 def widest_angles_deg(model: Reconstruction) -> Float[np.ndarray, "point"]:
     """Triangulation angle of every point from all its observations."""
-    bundle = ray_bundle(model, model.tracks, np.ones(len(model.image)))
+    bundle = ray_bundle(model, model.tracks, np.ones(len(model.image_index)))
     everything = np.ones(len(bundle.point), bool)
     return widest_angle_deg(bundle, everything, model.points, len(model.points))
 
@@ -93,7 +93,7 @@ def colour(model: Reconstruction, images: ImageSet, *, max_size: int = 1024) -> 
     tracks = model.tracks
     total = np.zeros((len(model.points), 3))
     count = np.maximum(np.bincount(tracks.obs_point, minlength=len(model.points)), 1)
-    for image in model.image:
+    for image in model.image_index:
         rows = np.flatnonzero(tracks.obs_image == image)
         if not len(rows):
             continue

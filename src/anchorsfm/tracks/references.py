@@ -44,7 +44,7 @@ def rank_by_covisibility(tracks: Tracks, num_images: int) -> Float[np.ndarray, "
 def rank_by_direction(tracks: Tracks, model: Reconstruction) -> Float[np.ndarray, "obs"]:
     """Cosine between the ray of an observation and the mean ray of its track; -2 for images that the model lacks."""
     rank = np.full(len(tracks.obs_point), -2.0)
-    known = np.flatnonzero(np.isin(tracks.obs_image, model.image))
+    known = np.flatnonzero(np.isin(tracks.obs_image, model.image_index))
     view = view_of_image(model)[tracks.obs_image[known]]
     ray = _in_camera(model, view, tracks.obs_xy[known])
     ray = np.einsum("nji,nj->ni", model.cam_from_world[view][:, :, :3], ray)
@@ -79,7 +79,7 @@ def expected_affine(
     """
     affine = np.tile(np.eye(2), (len(tracks.obs_point), 1, 1))
     ref_row = reference[tracks.obs_point]
-    modelled = np.isin(tracks.obs_image, model.image)
+    modelled = np.isin(tracks.obs_image, model.image_index)
     rows = np.flatnonzero(modelled & modelled[ref_row] & (np.arange(len(ref_row)) != ref_row))
     if not len(rows):
         return affine
@@ -120,7 +120,7 @@ def _depth_in_reference(
     pose = model.cam_from_world[view[reference]]
     depth = np.einsum("nk,nk->n", pose[:, 2, :3], points) + pose[:, 2, 3]
     depth[~(depth > 0) | (view[reference] < 0)] = np.nan
-    for number in range(len(model.image)):
+    for number in range(len(model.image_index)):
         here = view[reference] == number
         known = here & np.isfinite(depth)
         depth[here & ~known] = np.median(depth[known]) if known.any() else np.nan

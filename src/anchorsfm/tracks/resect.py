@@ -92,7 +92,7 @@ def resect(
     has_point = np.isfinite(points).all(axis=1)
     for k, view in enumerate(views):
         camera = model.cameras[model.camera_index[view]]
-        rows = np.flatnonzero((tracks.obs_image == model.image[view]) & has_point[tracks.obs_point])
+        rows = np.flatnonzero((tracks.obs_image == model.image_index[view]) & has_point[tracks.obs_point])
         if len(rows) < min_inliers:
             continue
         pose = absolute_pose(camera, tracks.obs_xy[rows], points[tracks.obs_point[rows]], float(max_error_px[view]))
@@ -126,7 +126,9 @@ def register_missing(
         min_inlier_ratio: and this share of its observations of the model's points.
     """
     point_of_track = points_of_tracks(model, tracks)
-    lens = dict(zip(camera_index[model.image].tolist(), (model.cameras[c] for c in model.camera_index), strict=True))
+    lens = dict(
+        zip(camera_index[model.image_index].tolist(), (model.cameras[c] for c in model.camera_index), strict=True)
+    )
     added: dict[int, AbsolutePose] = {}
     observations: dict[int, np.ndarray] = {}
     refused: dict[int, str] = {}

@@ -51,6 +51,6 @@ def residual_variance_px2(model: Reconstruction) -> float:
     """
     error = pixel_errors(model)
     residuals = 2 * len(error)
-    unknowns = 3 * len(model.points) + 6 * len(model.image) + sum(len(camera.params) for camera in model.cameras)
+    unknowns = 3 * len(model.points) + 6 * len(model.image_index) + sum(len(camera.params) for camera in model.cameras)
     left = max(residuals - unknowns, 1) / max(residuals, 1)
     return float((np.median(error) / 1.1774) ** 2 / left) if len(error) else 0.0

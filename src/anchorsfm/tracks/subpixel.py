@@ -221,8 +221,8 @@ class _Work:
         if self._model is None:
             affine = np.tile(np.eye(2), (len(tracks.obs_point), 1, 1))
         else:
-            long_side = self._images.size_wh[self._model.image].max(axis=1)
-            error_px = config.model_error * long_side + 3 * self._uncertainty_px[self._model.image]
+            long_side = self._images.size_wh[self._model.image_index].max(axis=1)
+            error_px = config.model_error * long_side + 3 * self._uncertainty_px[self._model.image_index]
             affine = expected_affine(tracks, reference, self._model, error_px)
         scale = np.sqrt(np.abs(np.linalg.det(affine)))
         octaves = np.clip(np.round(np.log2(scale)), -_MAX_OCTAVES, _MAX_OCTAVES).astype(np.int64)

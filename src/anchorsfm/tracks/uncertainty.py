@@ -98,7 +98,7 @@ class _Problem:
 
     def of_views(self, columns: Int[np.ndarray, "free"]) -> Bool[np.ndarray, "free"]:
         """Which columns belong to poses."""
-        return columns < 6 * len(self.model.image)
+        return columns < 6 * len(self.model.image_index)
 
 
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
@@ -123,7 +123,7 @@ def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
 
 
 def _unknown(model: Reconstruction, scene_size: float, *, metric: bool) -> ModelUncertainty:
-    nan = np.full(len(model.image), np.nan)
+    nan = np.full(len(model.image_index), np.nan)
     nothing = Deviations(position=nan, rotation_deg=nan, camera_params=(None,) * len(model.cameras))
     return ModelUncertainty(
         **vars(nothing), noise=nothing, scene_size=scene_size, weak=np.zeros(len(nan), bool), metric=metric
@@ -132,10 +132,10 @@ def _unknown(model: Reconstruction, scene_size: float, *, metric: bool) -> Model
 
 def _deviations(result: AdjustResult, part: AdjustResult, variance: Float[np.ndarray, "unknown"]) -> Deviations:
     """Of a model from the variances of the part of it that was looked at."""
-    num, held = len(part.model.image), result.held
+    num, held = len(part.model.image_index), result.held
     poses = variance[: 6 * num].reshape(-1, 6)
-    if num < len(result.model.image):
-        poses = np.full((len(result.model.image), 6), np.nan)
+    if num < len(result.model.image_index):
+        poses = np.full((len(result.model.image_index), 6), np.nan)
     seen, first, params = set(part.model.camera_index.tolist()), 6 * num, []
     for row, camera in enumerate(result.model.cameras):
         deviation = np.sqrt(variance[first : first + len(camera.params)])
@@ -169,12 +169,12 @@ def _part_that_fits(result: AdjustResult) -> AdjustResult:
     """The model, or of a large one its first views."""
     model = result.model
     params = np.array([len(camera.params) for camera in model.cameras])
-    met = [len(set(model.camera_index[: k + 1].tolist())) for k in range(len(model.image))]
+    met = [len(set(model.camera_index[: k + 1].tolist())) for k in range(len(model.image_index))]
     unknowns = 6 * np.arange(1, len(met) + 1) + np.array(met) * int(params.max())
     count = max(int((unknowns <= MAX_UNKNOWNS).sum()), 2)
-    if count >= len(model.image):
+    if count >= len(model.image_index):
         return result
-    of_first = np.isin(model.tracks.obs_image, model.image[:count])
+    of_first = np.isin(model.tracks.obs_image, model.image_index[:count])
     first = select_views(select_points(model, of_first), np.arange(count))
     held, priors = result.held, result.held.positions
     if priors is not None:
@@ -274,7 +274,7 @@ def _jackknife(problem: _Problem) -> Float[np.ndarray, "free"]:
 
 def _groups(problem: _Problem) -> list[Bool[np.ndarray, "obs"]]:
     """Observations that are kept when each of the groups is left out."""
-    num, lin = len(problem.model.image), problem.lin
+    num, lin = len(problem.model.image_index), problem.lin
     if num >= _MIN_VIEWS:
         count = min(num, _NUM_GROUPS)
         return [lin.view * count // num != group for group in range(count)]

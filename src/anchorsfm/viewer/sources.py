@@ -30,7 +30,7 @@ class PosePrecision:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewedModel:
-    """One model with everything known about it. `model.image` is 0 .. view-1: rows of `names`."""
+    """One model with everything known about it. `model.image_index` is 0 .. view-1: rows of `names`."""
 
     number: int
     title: str
