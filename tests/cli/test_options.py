@@ -160,6 +160,22 @@ def test_the_settings_of_a_run_can_be_given_back(tmp_path: Path) -> None:
     assert changed.dense is True and changed.align.niter1 == 7 and not changed.bundle_adjustment
 
 
+def test_a_device_that_is_not_here_gives_way_to_the_one_that_is_given(tmp_path: Path) -> None:
+    """Records of a machine with a GPU can be given back on one without."""
+    lost = "cuda:9999"
+    path = written(tmp_path / "config.yaml", f"{{seed: 3, align: {{device: '{lost}', niter1: 7}}}}")
+    with pytest.raises(InputError, match=rf"align\.device = {lost}: .* finds no such device here; cpu is always there"):
+        configured("--config", path)
+    for given in (["--device", "cpu"], ["--device=auto"]):
+        found = configured("--config", path, *given)
+        assert (found.seed, found.align.niter1, found.align.device) == (3, 7, "cpu")
+    path = written(tmp_path / "other.yaml", "{frontend: mast3r, mast3r: {device: cuda, batch_size: 2}}")
+    for given, device in (("cpu", "cpu"), ("auto", "auto")):
+        found = configured("--config", path, "--device", given)
+        assert (found.mast3r.device, found.mast3r.batch_size) == (device, 2)
+    assert configured("--config", path).mast3r.device == "cuda"
+
+
 def test_a_part_of_the_settings_leaves_the_others(tmp_path: Path) -> None:
     assert read_config(written(tmp_path / "c.yaml", "seed: 4\n")) == PipelineConfig(seed=4)
 

@@ -106,8 +106,9 @@ class AlignConfig(Settings):
     """Settings of the sparse global alignment. Block size and matching threshold are in `GraphConfig`."""
 
     solver: Solver = Solver.SECOND_ORDER
-    """How the losses are minimised. lr1, lr2, gamma1, schedule, tolerance and patience are Adam's only; niter1 and
-    niter2 limit the iterations of either."""
+    """How the losses of the alignment are minimised. Only adam has learning rates and their schedule, an exponent of
+    the coarse loss, tolerance and patience (--align.lr1, --align.lr2, --align.schedule, --align.gamma1,
+    --align.tolerance, --align.patience); --align.niter1 and --align.niter2 limit the iterations of either."""
     compiled: bool = True
     """Use compiled kernels in the second-order solver where numba is installed (`pip install anchorsfm[fast]`)."""
     device: Annotated[str, Parsed(check_device), tyro.conf.Suppress] = "cpu"
@@ -149,9 +150,10 @@ class AlignConfig(Settings):
     schedule: Schedule = Schedule.COSINE
     """Adam: how the learning rate falls to zero."""
     tolerance: Annotated[float, Range(0, 1, below=True)] = 1e-4
-    """Adam: a stage ends early when its loss varied by less than this share over `patience` iterations; 0: never."""
+    """Adam: a stage ends early when its loss varied by less than this share over as many iterations as --align.patience
+    says; 0: never."""
     patience: Annotated[int, Range(1, 1_000_000)] = 20
-    """Adam: iterations over which the loss must stay put for a stage to end early."""
+    """Adam: iterations over which the loss must stay put (see --align.tolerance) for a stage to end early."""
     double_precision: bool = False
     """Compute the alignment in float64 instead of float32."""
     num_threads: Threads = 1

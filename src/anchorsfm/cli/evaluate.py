@@ -15,7 +15,7 @@ class Evaluate(Settings):
     """Compare the poses of a model with known ones: registered images, RRA, RTA, AUC, ATE, focal error."""
 
     model: tyro.conf.Positional[Path]
-    """An output folder of `reconstruct` (its largest model counts), or a folder with a COLMAP model."""
+    """An output folder of `anchorsfm reconstruct` (its largest model counts), or a folder with a COLMAP model."""
     truth: Path
     """A COLMAP model, or a JSON file: image name -> R_cam_from_world, t_cam_from_world and K."""
     json: bool = False

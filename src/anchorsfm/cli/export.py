@@ -20,12 +20,12 @@ class Export(Settings):
     """
 
     model: tyro.conf.Positional[Path]
-    """An output folder of `reconstruct` (its largest model counts), or a folder with a COLMAP model."""
+    """An output folder of `anchorsfm reconstruct` (its largest model counts), or a folder with a COLMAP model."""
     to: tuple[ExportFormat, ...]
     """Formats. undistorted: photographs without distortion and a PINHOLE model, for Gaussian splatting; transforms:
     nerfstudio's transforms.json; database: COLMAP's; tum, kitti: camera paths as text."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Folder for a folder of each format; default: `export` in the output folder the model belongs to."""
+    """Folder for a folder of each format; default: export/ in the output folder the model belongs to."""
     all_models: bool = False
     """Every model of an output folder, in numbered folders."""
     config: Annotated[ExportConfig, tyro.conf.arg(name="")] = field(default_factory=ExportConfig)

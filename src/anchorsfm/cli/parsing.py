@@ -11,7 +11,7 @@ import tyro
 
 from anchorsfm.cli.commands import COMMANDS, Command, all_commands
 from anchorsfm.cli.options import Option, names_of, nearest, options_of
-from anchorsfm.cli.reconstruct import Reconstruct, starting_from
+from anchorsfm.cli.reconstruct import DEVICE_SETTINGS, Reconstruct, starting_from
 from anchorsfm.run.settings import read_config
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, closest, shown
@@ -28,7 +28,9 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
     kind = COMMANDS[name]
     _require_known(name, arguments)
     if kind is Reconstruct and (given := _value_of("--config", arguments)):
-        kind = starting_from(read_config(Path(given)))
+        # the machine of the record may have devices that this one lacks
+        decided = DEVICE_SETTINGS if _value_of("--device", arguments) else ()
+        kind = starting_from(read_config(Path(given), without=decided))
     said = io.StringIO()
     try:
         with redirect_stderr(said):

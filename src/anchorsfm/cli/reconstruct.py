@@ -16,6 +16,9 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import NotEmpty, Settings
 from anchorsfm.terminal import Terminal, show_progress
 
+DEVICE_SETTINGS = ("align.device", "mast3r.device")
+"""What --device decides."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Settings):
@@ -30,7 +33,8 @@ class Reconstruct(Settings):
     """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, cache/,
     report.html, report.json, uncertainty.json and config.yaml."""
     config: Path | None = None
-    """Start from the settings of an earlier run (its config.yaml). Options that are given here win."""
+    """Start from the settings of an earlier run (its config.yaml). Options that are given here win, such as --device
+    on another machine."""
     settings: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""

@@ -14,7 +14,7 @@ class Report(Settings):
     """Make report.html of a finished run again, from what lies in its output folder and the photographs."""
 
     output: tyro.conf.Positional[Path]
-    """An output folder of `reconstruct`."""
+    """An output folder of `anchorsfm reconstruct`."""
     images: Path | None = None
     """Folder that image names are relative to; known from report.json where the photographs have not moved."""
     quiet: bool = False

@@ -17,9 +17,9 @@ class View(Settings):
     """Look at a reconstruction in the browser: cameras, points, residuals and matches. Ctrl-C ends it."""
 
     model: tyro.conf.Positional[Path]
-    """An output folder of `reconstruct`, or a folder with COLMAP models."""
+    """An output folder of `anchorsfm reconstruct`, or a folder with COLMAP models."""
     images: Path | None = None
-    """Folder of the photographs (default: where `reconstruct` found them, or `images` beside `sparse`)."""
+    """Folder of the photographs (default: where the run found them, or images/ beside sparse/)."""
     port: Annotated[int, Range(1, 65535)] = 8080
     """Port to listen on; the next free one is taken if it is in use."""
     host: Annotated[str, NotEmpty()] = "localhost"

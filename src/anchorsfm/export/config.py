@@ -22,8 +22,8 @@ class ExportConfig(Settings):
     """Settings of an export."""
 
     points: PointKind = "sparse"
-    """Points of the formats `undistorted` and `transforms`, from which trainers start: the triangulated ones, or with
-    `dense` those of the dense cloud too (undistorted) or instead (transforms)."""
+    """Points that trainers start from, in the formats undistorted and transforms. sparse: the triangulated ones; dense:
+    those of the dense cloud, beside the triangulated ones (undistorted) or instead of them (transforms)."""
     max_dense: Annotated[int, Range(1, 100_000_000)] = 500_000
     """Points of the dense cloud that are exported at most, chosen evenly at random; trainers keep all in memory."""
     images: Path | None = None
@@ -33,6 +33,6 @@ class ExportConfig(Settings):
     invert_masks: bool = False
     """Ignore the white parts of masks instead of the black ones."""
     undistort: UndistortConfig = field(default_factory=UndistortConfig)
-    """How the pictures of the format `undistorted` are made."""
+    """How the pictures of the format undistorted are made."""
     jpeg_quality: Annotated[int, Range(1, 100)] = 95
     """JPEG quality, 1 .. 100, of pictures made from JPEG photographs; PNG, TIFF and BMP become PNG."""

@@ -1,6 +1,6 @@
 """The settings of a run as plain values, for its record, and read back from there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,12 @@ _MAX_BYTES = 1_000_000
 
 
 def plain(value: Any) -> Any:
-    """Nested dataclasses, enums and paths as what YAML can say."""
+    """A value of settings as YAML has it, all that it holds included.
+
+    Dataclasses become dictionaries by the names of their fields, enumerations their values, paths strings, lists and
+    tuples lists. Everything else is returned as it is: None, truth values, numbers and strings, which is all that
+    settings hold beside.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Enum):
@@ -29,8 +34,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def read_config(path: Path) -> PipelineConfig:
+def read_config(path: Path, without: Sequence[str] = ()) -> PipelineConfig:
     """The settings in the record of a run, OUT/config.yaml; those that it lacks have their defaults.
+
+    without: dotted names of settings that have their defaults whatever the record says, such as those of a machine that
+        this one is not.
 
     Raises InputError, naming the file, if it cannot be read, is no such record, or has a setting that does not exist or
     a value that is not allowed.
@@ -48,13 +56,13 @@ def read_config(path: Path) -> PipelineConfig:
     except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{path} is no YAML file: give the config.yaml of a run") from None
     try:
-        return _configured(PipelineConfig, values, path, ())
+        return _configured(PipelineConfig, values, path, (), frozenset(without))
     except SettingError as error:
         setting = ".".join([*(place_of(error.owner, PipelineConfig) or ()), error.setting])
         raise InputError(f"{path}: {setting} = {error.value}: {error.problem}") from None
 
 
-def _configured(kind: type[Any], values: object, path: Path, place: tuple[str, ...]) -> Any:
+def _configured(kind: type[Any], values: object, path: Path, place: tuple[str, ...], without: frozenset[str]) -> Any:
     if not isinstance(values, dict):
         what = f"{'.'.join(place)} holds no settings" if place else "holds no settings of a run"
         raise InputError(f"{path}: {what}: give the config.yaml of a run")
@@ -66,8 +74,9 @@ def _configured(kind: type[Any], values: object, path: Path, place: tuple[str, .
             raise InputError(f"{path}: there is no setting {shown('.'.join([*place, str(name)]))}: {hint}")
     return kind(
         **{
-            name: _configured(parts[name], value, path, (*place, name)) if name in parts else value
+            name: _configured(parts[name], value, path, (*place, name), without) if name in parts else value
             for name, value in values.items()
+            if ".".join([*place, name]) not in without
         }
     )
 

@@ -77,7 +77,7 @@ class AdjustConfig(Settings):
     refine_focal: bool = True
     """Adjust focal lengths; those given by --focal-px are kept whatever this says."""
     refine_principal_point: bool = True
-    """Adjust the principal points of cameras that enough images share (see `principal_point_min_images`)."""
+    """Adjust the principal points of cameras that enough images share (see --adjust.principal-point-min-images)."""
     principal_point_min_images: Annotated[int, Range(1, 1_000_000)] = 3
     """Fewest images of a camera with which its principal point is adjusted: fewer do not show where it is."""
     principal_point_prior: Annotated[float, Range(1e-9, 10)] = 0.0075

@@ -30,7 +30,8 @@ class IntrinsicsConfig(Settings):
     typical_focal: Annotated[float, Range(0.2, 20)] = TYPICAL_FOCAL
     """Focal length assumed where nothing is known, as a multiple of the long side."""
     typical_focal_spread: Annotated[float, Range(0.01, 5)] = 0.5
-    """Standard deviation of the logarithm of focal lengths about `typical_focal`, over all cameras."""
+    """Standard deviation, over all cameras, of the logarithm of focal lengths about the typical one (see
+    --classical.intrinsics.typical-focal)."""
     focal_range: FocalRange = (0.2, 20.0)
     """Shortest and longest focal length that pairs can show, as multiples of the long side."""
     recorded_focal_spread: Annotated[float, Range(0, 5)] = 0.1
