@@ -1,6 +1,5 @@
 """COLMAP databases: what is written can be read by COLMAP's own classes, and a file is complete or not there."""
 
-
 import numpy as np
 import pycolmap
 import pytest
