@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from anchorsfm.align.config import Solver
+from anchorsfm.cli.advice import advice
 from anchorsfm.cli.export import export_models
 from anchorsfm.export.config import ExportFormat
 from anchorsfm.run.config import PipelineConfig
@@ -66,6 +67,8 @@ class Reconstruct(Settings):
             result = reconstruct(source, self.output, self.configured(), progress)
         for line in [*summary_lines(result.report), *self._results()]:
             console.print(line)
+        if hint := advice(result.report.stages):
+            console.print(hint)
         if self.export:
             export_models(console, self.output, self.export, quiet=self.quiet)
         console.print(f"next: anchorsfm view {shlex.quote(str(self.output))}")
