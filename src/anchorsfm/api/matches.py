@@ -388,7 +388,10 @@ def _why(pairs: PairReport, config: PipelineConfig) -> str:
 
 def _map(mapper: MapperName, given: MapperInput, config: PipelineConfig, progress: Progress) -> Mapped:
     settings = MapperSettings(
-        align=config.align, seed=config.seed, num_threads=config.adjust.num_threads, store=Store(None)
+        align=config.align,
+        seed=config.seed,
+        num_threads=config.adjust.threads_for(given.images.num_images),
+        store=Store(None),
     )
     return MAPPERS[mapper](given, settings, progress)
 
