@@ -104,7 +104,8 @@ def _reconstruct(
         folder.write_report(record.report(outcome, config), (), progress)
         raise _unrelated(outcome, folder.publish_failure())
     with clock.stage(MAPPING[config.mapper]):
-        settings = mapper_settings(config, folder.store, folder.database if config.keep_database else None)
+        database = folder.database if config.keep_database else None
+        settings = mapper_settings(config, images.num_images, folder.store, database)
         mapped = MAPPERS[config.mapper](given, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
