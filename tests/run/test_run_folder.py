@@ -161,7 +161,7 @@ def no_photographs(folder: Path, what: str) -> Path | list[Path]:
     match what:
         case "not there":
             return folder / "missing"
-        case "a file that is not there":
+        case "a file not there":
             return [folder / "missing.jpg"]
         case "a folder without images":
             return folder
@@ -175,7 +175,14 @@ def no_photographs(folder: Path, what: str) -> Path | list[Path]:
     return folder
 
 
-WHAT = ["not there", "a file that is not there", "a folder without images", "a list of nothing", "damaged images", "one"]
+WHAT = [
+    "not there",
+    "a file that is not there",
+    "a folder without images",
+    "a list of nothing",
+    "damaged images",
+    "one",
+]
 
 
 @pytest.mark.parametrize("what", WHAT)
