@@ -30,6 +30,7 @@ class _Bars(Progress):
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
         self._running: list[TaskID] = []
+        self._whole: TaskID | None = None
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
@@ -46,6 +47,11 @@ class _Bars(Progress):
         if self._running:
             self._bars.update(self._running[-1], status=printable(message))
 
+    def whole(self, left_s: float) -> None:
+        if self._whole is None:
+            self._whole = self._bars.add_task("the whole run", total=None, status="")
+        self._bars.update(self._whole, status=f"about {in_words(left_s)} left")
+
     def note(self, message: str) -> None:
         self._bars.console.print(message)
 
@@ -60,6 +66,7 @@ class _PlainLines(Progress):
         self._terminal = terminal
         self._quiet = quiet
         self._status = ""
+        self._whole = ""
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
@@ -74,13 +81,16 @@ class _PlainLines(Progress):
             if total and now - last >= 10:
                 last = now
                 left = (now - start) / done * (total - done)
-                self._line(f"{description}: {done} of {total}{self._status}, about {left:.0f} s left")
+                self._line(f"{description}: {done} of {total}{self._status}, about {left:.0f} s left{self._whole}")
 
         self._line(description + (f" ({total})" if total else ""))
         yield advance
 
     def status(self, message: str) -> None:
         self._status = f", {message}"
+
+    def whole(self, left_s: float) -> None:
+        self._whole = f", {in_words(left_s)} for the whole run"
 
     def _line(self, text: str) -> None:
         if not self._quiet:
@@ -91,6 +101,13 @@ class _PlainLines(Progress):
 
     def warn(self, message: str) -> None:
         self._terminal.print(f"warning: {message}")
+
+
+def in_words(seconds: float) -> str:
+    """A time that is not known to the second."""
+    if seconds < 100:
+        return f"{max(round(seconds, -1), 10):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

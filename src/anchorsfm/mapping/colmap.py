@@ -48,14 +48,22 @@ def save_database(given: MapperInput, path: Path, *, seed: int) -> None:
     numbered = _numbered(given)
     reliable = np.ones(len(given.cameras), bool)
     geometries = estimate_geometries(
-        given.images,
         given.cameras,
+        given.images.camera_index,
         numbered,
         has_focal_prior=reliable,
         max_error_px=MAX_EPIPOLAR_ERROR * given.working_scale,
         seed=seed,
     )
-    write_database(path, given.images, given.cameras, numbered, geometries, has_focal_prior=reliable)
+    write_database(
+        path,
+        given.images.names,
+        given.cameras,
+        given.images.camera_index,
+        numbered,
+        geometries,
+        has_focal_prior=reliable,
+    )
 
 
 def _numbered(given: MapperInput) -> PairMatches:

@@ -18,7 +18,6 @@ from anchorsfm.report.pictures import thumbnails
 from anchorsfm.report.reading import read_report
 from anchorsfm.report.space import Cloud
 from anchorsfm.scene.errors import AnchorSfMError, InputError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -162,18 +161,12 @@ def _thumbnails(
     content: list[bytes | None] = [None] * len(report["images"])
     if not usable:
         return content
-    require_inside((report["images"][k]["name"] for k in usable), folder / REPORT)
-    images = ImageSet(
-        root=root,
-        names=tuple(report["images"][k]["name"] for k in usable),
-        size_wh=np.array([report["images"][k]["size_wh"] for k in usable], np.int64),
-        camera_index=np.zeros(len(usable), np.int64),
-        focal_prior_px=np.full(len(usable), np.nan),
-        digests=("",) * len(usable),
-    )
+    entries = [report["images"][k] for k in usable]
+    require_inside((entry["name"] for entry in entries), folder / REPORT)
+    photographs = [(root / entry["name"], tuple(entry["size_wh"])) for entry in entries]
     missing = []
     with progress.stage("report", len(usable)) as advance:
-        for k, (picture, reason) in zip(usable, thumbnails(images), strict=True):
+        for k, (picture, reason) in zip(usable, thumbnails(photographs), strict=True):
             content[k] = picture
             missing += [] if reason is None else [reason]
             advance(1)

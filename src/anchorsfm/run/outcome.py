@@ -16,6 +16,7 @@ from anchorsfm.report import PairLog, RunReport, report_alignment, report_images
 from anchorsfm.report.record import DepthFigures
 from anchorsfm.report.remarks import model_remarks
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.forecast import Forecast
 from anchorsfm.run.modelling import Finished
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.run.settings import changed_settings, plain
@@ -69,7 +70,7 @@ class RunRecord:
         self.changed = changed_settings(config, PipelineConfig())
         """Names of the settings that are not the default."""
         self.clock = StageClock(lowers_memory(config))
-        self.progress = RecordingProgress(progress)
+        self.progress = RecordingProgress(Forecast(config, progress))
         self._frontend = frontend
 
     def settings(self, config: PipelineConfig) -> object:

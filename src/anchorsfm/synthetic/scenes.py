@@ -1,8 +1,8 @@
 """Scenes with known surfaces, textures and cameras.
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
-full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`). Everything is a
-function of the configuration, seed included.
+full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), or a walk along a
+street (see `walk`). Everything is a function of the configuration, seed included.
 
 Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
 of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
@@ -21,6 +21,7 @@ from anchorsfm.scene.settings import OneOf, Range, Seed, Settings
 from anchorsfm.synthetic.ground import GroundConfig, cameras_above, ground_solids
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
+from anchorsfm.synthetic.walk import WalkConfig, cameras_along, street
 
 _Side = Annotated[int, Range(16, 20_000)]
 _Offset = Annotated[float, Range(-10_000, 10_000)]
@@ -74,7 +75,13 @@ class SceneConfig(Settings):
     """Irregularity of the camera positions and directions; 0: exactly on the arc, level, looking at the middle."""
     ground: GroundConfig | None = None
     """Photographs from above an open ground instead of the room; `radius_m` then has no effect."""
+    walk: WalkConfig | None = None
+    """A walk along a street instead of the room; `radius_m` and `arc_deg` then have no effect."""
     seed: Seed = 0
+
+    def check_together(self) -> None:
+        if self.ground is not None and self.walk is not None:
+            raise self.refused("walk", "a scene is a ground or a walk, not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +124,7 @@ class SyntheticScene:
 def make_scene(config: SceneConfig) -> SyntheticScene:
     """The scene a configuration describes."""
     rng = np.random.default_rng([config.seed, 0])
-    solids = _furnish(rng) if config.ground is None else ground_solids(config.ground, rng)
-    if config.ground is None and config.radius_m > _RADIUS_OF_LARGE_ROOM_M:
-        solids = _in_large_room(solids, config.radius_m)
+    solids = _solids(config, rng)
     longer = max(config.size_wh)
     spread = np.log1p(config.focal_spread) * rng.uniform(-1, 1, config.num_images)
     return SyntheticScene(
@@ -131,6 +136,15 @@ def make_scene(config: SceneConfig) -> SyntheticScene:
         focal_px=config.focal * longer * np.exp(spread),
         principal_point_px=np.array(config.size_wh) / 2 + config.principal_point_offset_px,
     )
+
+
+def _solids(config: SceneConfig, rng: np.random.Generator) -> Solids:
+    if config.walk is not None:
+        return street(config.walk, config.num_images, rng)
+    if config.ground is not None:
+        return ground_solids(config.ground, rng)
+    room = _furnish(rng)
+    return room if config.radius_m <= _RADIUS_OF_LARGE_ROOM_M else _in_large_room(room, config.radius_m)
 
 
 def rays(
@@ -240,6 +254,8 @@ def _along_walls(rng: np.random.Generator, half: np.ndarray) -> tuple[np.ndarray
 
 
 def _cameras(config: SceneConfig, rng: np.random.Generator) -> Float[np.ndarray, "image 3 4"]:
+    if config.walk is not None:
+        return cameras_along(config.walk, config.num_images, jitter=config.jitter, rng=rng)
     if config.ground is None:
         return _cameras_on_arc(config, rng)
     field = np.array(config.size_wh) / (config.focal * max(config.size_wh))
