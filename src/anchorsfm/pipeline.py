@@ -6,6 +6,7 @@ from pathlib import Path
 from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.frontend.base import Frontend
 from anchorsfm.mapping.colmap import save_database
+from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import alignment_model
 from anchorsfm.report import RunReport
@@ -72,21 +73,23 @@ def reconstruct(
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    with folder.begin(record.settings(config), dense=config.dense is not False, database=config.keep_database):
-        return _reconstruct(source, folder, config, frontend, record)
+    folder.require_ready(dense=config.dense is not False, database=config.keep_database)
+    with record.clock.stage(Stage.IMAGES):
+        images, known = load_photographs(source, config, folder, record.progress)
+    with folder.begin(record.settings(config)):
+        return _reconstruct(images, known, folder, config, frontend, record)
 
 
 def _reconstruct(
-    source: Path | list[Path],
+    images: ImageSet,
+    known: KnownCameras,
     folder: RunFolder,
     config: PipelineConfig,
     frontend: Frontend | None,
     record: RunRecord,
 ) -> RunResult:
     clock, progress = record.clock, record.progress
-    with clock.stage(Stage.IMAGES):
-        images, known = load_photographs(source, config, folder, progress)
-        config = settled(config, images, record.changed, progress)
+    config = settled(config, images, record.changed, progress)
     with clock.stage(Stage.FEATURES):
         pairs = make_run_pairs(config, images)
         predictor = (frontend or chosen_frontend(config)).open(images, pairs, folder.store, progress)
@@ -101,7 +104,8 @@ def _reconstruct(
         folder.write_report(record.report(outcome, config), (), progress)
         raise _unrelated(outcome, folder.publish_failure())
     with clock.stage(MAPPING[config.mapper]):
-        settings = mapper_settings(config, folder.store, folder.database if config.keep_database else None)
+        database = folder.database if config.keep_database else None
+        settings = mapper_settings(config, images.num_images, folder.store, database)
         mapped = MAPPERS[config.mapper](given, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):

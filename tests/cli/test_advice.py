@@ -11,7 +11,7 @@ from anchorsfm.run.stages import Stage
 
 
 def timing(stage: str, wall_s: float) -> StageTiming:
-    return StageTiming(stage=stage, wall_s=wall_s, cpu_s=wall_s, peak_memory_mib=1.0)
+    return StageTiming(stage=stage, wall_s=float(wall_s), cpu_s=float(wall_s), peak_memory_mib=1.0)
 
 
 def test_the_slowest_stage_is_named_with_the_way_to_shorten_it():

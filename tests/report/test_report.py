@@ -538,9 +538,59 @@ def test_a_photograph_opens_large_and_arrow_keys_go_on(page):
 
 
 def press(page: Page, key: str) -> None:
-    code = {"ArrowRight": 39, "Escape": 27}[key]
-    for kind in ("keyDown", "keyUp"):
-        page.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
+    codes = {
+        "Tab": 9,
+        "Enter": 13,
+        "Escape": 27,
+        "End": 35,
+        "Home": 36,
+        "ArrowLeft": 37,
+        "ArrowRight": 39,
+        "ArrowDown": 40,
+    }
+    typed = {"text": "\r"} if key == "Enter" else {}
+    page.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=codes[key], **typed)
+    page.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=codes[key])
+
+
+def test_the_matrix_can_be_used_by_keyboard(page, finished):
+    named = "document.activeElement.getAttribute('aria-label')"
+    names = [image["name"] for image in report_of(finished)["images"] if image["size_wh"] is not None]
+    page.evaluate("document.getElementById('matrix').scrollIntoView({block: 'center', behavior: 'instant'})")
+    page.evaluate("document.querySelector('.matrix [role=gridcell]').focus()")
+    assert page.evaluate(named).startswith(f"{names[0]} and {names[1]}: ") and "verified" in page.evaluate(named)
+    for key, row, column in (("ArrowDown", 1, 1), ("ArrowRight", 1, 2), ("Home", 1, 0), ("ArrowLeft", 1, 0)):
+        press(page, key)
+        place = "[e => e.parentElement.ariaRowIndex, e => e.ariaColIndex].map(f => f(document.activeElement) - 1)"
+        assert page.evaluate(place) == [row, column]
+    assert page.evaluate("document.querySelectorAll('.matrix [role=gridcell]').length") == 1
+    assert page.evaluate("document.getElementById('pair').textContent") == page.evaluate(named)
+    cell, matrix = (
+        page.evaluate(f"(r => [r.left, r.top, r.width, r.height])({what}.getBoundingClientRect())")
+        for what in ("document.activeElement", "document.getElementById('matrix')")
+    )
+    share = matrix[2] / len(names)
+    assert np.allclose(cell, (matrix[0], matrix[1] + share, share, share), atol=2)
+    press(page, "Enter")
+    page.wait_for(f"{LARGE}.open")
+    assert page.evaluate(f"{LARGE}.querySelector('h3').textContent") == f"{names[0]} and {names[1]}"
+    press(page, "Escape")
+    page.wait_for(f"!{LARGE}.open")
+    assert page.evaluate(named).startswith(f"{names[0]} and {names[1]}: ")
+    press(page, "End")
+    assert page.evaluate(named).startswith(f"{names[1]} and {names[-1]}: ")
+    tree = {
+        k: page.evaluate(f"document.querySelector('.matrix').getAttribute('{k}')") for k in ("role", "aria-colcount")
+    }
+    assert tree == {"role": "grid", "aria-colcount": str(len(names))}
+    page.evaluate("document.activeElement.blur()")
+    assert "arrows" in page.evaluate("document.getElementById('pair').textContent")
+    assert page.errors == []
+
+
+def test_images_are_chosen_by_keyboard_too(page):
+    page.evaluate("document.querySelector('#image-2 .enlarge').focus()")
+    assert page.evaluate("document.querySelector('#images .chosen').id") == "image-2"
 
 
 def test_a_cell_of_the_matrix_shows_the_points_of_its_pair(page, finished):

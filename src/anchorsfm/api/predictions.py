@@ -127,10 +127,17 @@ def predict_pairs(
     """
     if isinstance(images, Predictions):
         return images
-    if isinstance(images, (list, tuple)) and images and isinstance(images[0], (Mapping, PairPrediction)):
+    if are_ready(images):
         return as_predictions(images)
     with progress_of(progress) as shown:
         return _open(images, pairs, frontend, cache, focal_px, shown, settings)
+
+
+def are_ready(images: Any) -> bool:
+    """Whether predictions are at hand: no front end is asked."""
+    if isinstance(images, (list, tuple)) and images:
+        return isinstance(images[0], (Mapping, PairPrediction))
+    return isinstance(images, Predictions)
 
 
 def _open(
@@ -150,8 +157,7 @@ def _open(
         chosen = CheckedFrontend(frontend)
         if settings:
             raise InputError(f"{next(iter(settings))} is a setting of a front end given by name; set it on the object")
-    focal = None if focal_px is None else arguments.number("focal_px", focal_px, low=0.0, above=True)
-    found = images.open_images(pictures, focal_px=focal, progress=progress)
+    found = images.open_images(pictures, focal_px=focal_px, progress=progress)
     if found.num_images < 2:
         raise InputError(f"images: found {found.num_images}, at least two are needed")
     if isinstance(pairs, str):

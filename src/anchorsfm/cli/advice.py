@@ -12,7 +12,7 @@ _SHORTENED_BY: Mapping[str, str] = {
     Stage.DEPTH: "--mapper tracks --no-dense needs none, a smaller --classical.dense.size shortens it",
     Stage.TRACKS: "fewer --sparsify.max-detected-keypoints shorten it",
     Stage.ALIGNMENT: "--mapper tracks is shorter",
-    Stage.ADJUSTMENT: "--adjust.num-threads 0 takes all cores, --no-adjust leaves it out",
+    Stage.ADJUSTMENT: "more --adjust.num-threads or a smaller --max-image-size shorten it",
     Stage.DENSE_CLOUD: "--no-dense leaves it out, a smaller --classical.dense.size shortens it",
 }
 

@@ -14,6 +14,7 @@ before the journal leaves the old result, one that is killed after it leaves the
 the folder (`complete_publication`), so that a mixture is never read.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -80,6 +81,14 @@ class OwnedFolder:
                 f"{self.root} is not empty and was not made by this program (it holds {_some(others)}): nothing was "
                 "touched, choose a new folder for --output"
             )
+
+    def require_writable(self) -> None:
+        """Raise StorageError if the folder, or the one that it would be made in, is known not to be writable."""
+        place = next(place for place in (self.root, *self.root.absolute().parents) if os.path.lexists(place))
+        if not place.is_dir():
+            raise storage_error(self.root, NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder"))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise storage_error(self.root, PermissionError(errno.EACCES, f"{place} is not writable"))
 
     def claim(self) -> None:
         """Make the folder and mark it as ours.

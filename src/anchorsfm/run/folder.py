@@ -36,7 +36,7 @@ _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames
 class RunFolder:
     """The output folder of a run: OUT/sparse, OUT/dense, OUT/alignment, OUT/cache and the files beside them.
 
-    Everything but the cache is written aside, between `begin` and `publish`.
+    Everything but the cache is written aside, between `begin` and `publish`. Until `begin` nothing is made.
     """
 
     def __init__(self, root: Path, progress: Progress = SILENT) -> None:
@@ -45,29 +45,34 @@ class RunFolder:
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
 
-    @contextmanager
-    def begin(self, config: object, *, dense: bool, database: bool) -> Iterator[None]:
-        """Make the folder if need be, and a place for the result, which is dropped unless it is published.
+    def require_ready(self, *, dense: bool, database: bool) -> None:
+        """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
 
         Args:
-            config: settings of the run, which are part of its result.
             dense: it may have dense clouds.
             database: it will have a database.
 
         Raises:
-            StorageError: before any work is done, if the folder is not ours, its result could not be replaced without
-                losing something of somebody else, or it cannot be written.
+            StorageError: the folder is not ours, its result could not be replaced without losing something of somebody
+                else, or it cannot be written.
         """
         self._owned.require_ours(may_hold=(_CACHE,))
         if self.store.root is not None and self.store.root.is_symlink():
             raise StorageError(f"{self.store.root} is a link: results are never written through links, replace it")
-        self._owned.claim()
+        self._owned.require_writable()
         self._owned.complete()
         foreseen = [REPORT, PAGE, UNCERTAINTY, CONFIG, f"{FAILED}/{REPORT}"]
         foreseen += [f"{SPARSE}/0/{name}" for name in _MODEL_FILES]
         foreseen += [f"{DENSE}/0.ply"] if dense else []
         foreseen += [DATABASE] if database else []
         self._owned.require_free(foreseen, (*PARTS, FAILED))
+
+    @contextmanager
+    def begin(self, config: object) -> Iterator[None]:
+        """Make the folder if need be, and a place for the result, which is dropped unless it is published.
+
+        `config`: settings of the run, which are part of its result. Raises StorageError if it cannot be written.
+        """
         with self._owned.publication() as self._publication:
             write_atomic(self._made.config, yaml.safe_dump(plain(config), sort_keys=False))
             try:
