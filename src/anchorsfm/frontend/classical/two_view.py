@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import poselib
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.frontend.classical.config import MatchingConfig, TwoViewConfig
@@ -21,6 +20,10 @@ from anchorsfm.frontend.classical.rays import bearing, in_front, parallax_deg, t
 from anchorsfm.scene.pairs import PairStatus
 
 MAX_RANSAC_ITERATIONS = 3000
+MIN_RANSAC_ITERATIONS = 100
+"""Samples at least, where matches agree so well that fewer would do by their number."""
+ROTATION_SAMPLE, ROTATION_STEPS = 300, 30
+"""Matches that show whether a camera only turned, and steps of the fit to them."""
 ROTATION_FOCAL_SPREAD = 0.1
 """A rotating camera is recognised although its focal length may be wrong by about this much (log)."""
 
@@ -152,7 +155,12 @@ def _essential_pose(
         xy_j,
         cameras[0],
         cameras[1],
-        {"max_epipolar_error": max_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": seed},
+        {
+            "max_epipolar_error": max_error_px,
+            "min_iterations": MIN_RANSAC_ITERATIONS,
+            "max_iterations": MAX_RANSAC_ITERATIONS,
+            "seed": seed,
+        },
         {"loss_type": "CAUCHY", "loss_scale": max_error_px / 3},
     )
     j_from_i = np.array(pose.Rt, np.float64)
@@ -199,24 +207,59 @@ def fit_rotation(
     """Robustly fit x_j ~ K_j R K_i^-1 x_i over R and a common correction of the focal lengths.
 
     With a slightly wrong focal length a turning camera leaves residuals that a translation could explain; freeing the
-    focal length within ROTATION_FOCAL_SPREAD keeps such pairs from being mistaken for ones with depth.
+    focal length within ROTATION_FOCAL_SPREAD keeps such pairs from being mistaken for ones with depth. Levenberg's and
+    Marquardt's damped steps on reweighted squares, for Cauchy's loss.
     """
-    sample = np.linspace(0, len(xy_i) - 1, min(len(xy_i), 300)).astype(int)
-
-    def residual(parameters: Float[np.ndarray, "4"], rows: Int[np.ndarray, "sample"]) -> Float[np.ndarray, "sample 2"]:
-        zoom = np.exp(parameters[3])
-        rotation = Rotation.from_rotvec(parameters[:3]).as_matrix() @ start
-        target = bearing(xy_i[rows], focal_ij[0] * zoom) @ rotation.T
-        return target[:, :2] / np.maximum(target[:, 2:], 1e-3) * (focal_ij[1] * zoom) - xy_j[rows]
-
-    def cost(parameters: Float[np.ndarray, "4"]) -> Float[np.ndarray, "row"]:
-        prior = parameters[3:] / ROTATION_FOCAL_SPREAD * max_error_px
-        return np.concatenate([residual(parameters, sample).ravel(), prior])
-
-    fit = least_squares(cost, np.zeros(4), loss="cauchy", f_scale=max_error_px, max_nfev=30)
-    error = np.linalg.norm(residual(fit.x, np.arange(len(xy_i))), axis=1)
-    rotation = Rotation.from_rotvec(fit.x[:3]).as_matrix() @ start
+    sample = np.linspace(0, len(xy_i) - 1, min(len(xy_i), ROTATION_SAMPLE)).astype(int)
+    x, y = xy_i[sample], xy_j[sample]
+    rotation, zoom, damping = start, 0.0, 1e-3
+    cost = _rotation_cost(_turned(x, focal_ij, rotation, zoom)[0] - y, zoom, max_error_px)
+    for _ in range(ROTATION_STEPS):
+        predicted, jacobian = _turned(x, focal_ij, rotation, zoom)
+        residual = predicted - y
+        weight = 1 / (1 + (residual**2).sum(1) / max_error_px**2)
+        weighted = (jacobian * weight[:, None, None]).reshape(-1, 4).T
+        normal = weighted @ jacobian.reshape(-1, 4)
+        gradient = weighted @ residual.ravel()
+        prior = (max_error_px / ROTATION_FOCAL_SPREAD) ** 2
+        normal[3, 3] += prior
+        gradient[3] += prior * zoom
+        step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)) + 1e-12 * np.eye(4), gradient)
+        tried = Rotation.from_rotvec(step[:3]).as_matrix() @ rotation
+        after = _rotation_cost(_turned(x, focal_ij, tried, zoom + step[3])[0] - y, zoom + step[3], max_error_px)
+        if after >= cost:
+            if damping > 1e6:
+                break
+            damping *= 10
+            continue
+        converged = cost - after < 1e-6 * cost
+        rotation, zoom, cost, damping = tried, zoom + float(step[3]), after, damping / 10
+        if converged:
+            break
+    error = np.linalg.norm(_turned(xy_i, focal_ij, rotation, zoom)[0] - xy_j, axis=1)
     return RotationFit(j_from_i=rotation, inlier_ratio=float((error < max_error_px).mean()), error_px=error)
+
+
+def _rotation_cost(residual: Float[np.ndarray, "match 2"], zoom: float, scale_px: float) -> float:
+    """Cauchy's loss of the distances, and a soft prior of the zoom; half its quadratic form near the optimum."""
+    prior = (zoom * scale_px / ROTATION_FOCAL_SPREAD) ** 2
+    return float(scale_px**2 * np.log1p((residual**2).sum(1) / scale_px**2).sum() + prior)
+
+
+def _turned(
+    xy_i: Float[np.ndarray, "match 2"], focal_ij: tuple[float, float], rotation: Float[np.ndarray, "3 3"], zoom: float
+) -> tuple[Float[np.ndarray, "match 2"], Float[np.ndarray, "match 2 4"]]:
+    """Points of i in a camera j that only turned, and their derivatives by a rotation vector and the zoom."""
+    ray = bearing(xy_i, focal_ij[0] * np.exp(zoom))
+    target = ray @ rotation.T
+    x, y, z = target[:, 0], target[:, 1], np.maximum(target[:, 2], 1e-3)
+    focal = focal_ij[1] * np.exp(zoom)
+    a, b = x / z, y / z
+    nearer = target - rotation[:, 2]  # as the zoom grows, rays close in on the optical axis
+    jacobian = np.empty((len(xy_i), 2, 4))
+    jacobian[:, 0] = np.stack([-a * y, z + a * x, -y, -(nearer[:, 0] - a * nearer[:, 2]) + x], axis=1)
+    jacobian[:, 1] = np.stack([-z - b * y, b * x, x, -(nearer[:, 1] - b * nearer[:, 2]) + y], axis=1)
+    return focal * np.stack([a, b], axis=1), jacobian * (focal / z)[:, None, None]
 
 
 def _unverified() -> Verified:
