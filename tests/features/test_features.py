@@ -193,19 +193,21 @@ def test_methods_of_another_kind_are_a_line_in_a_table(rendered: Path, tmp_path:
 def test_features_are_found_again_without_pairs_or_front_end(rendered: Path, tmp_path: Path, monkeypatch) -> None:
     images, config = load_image_set(rendered / "images"), FeatureConfig(max_image_size=320)
     features = FeatureStore(images=images, detector=make_detector(config), store=Store(tmp_path))
-    found = features.detect_all(SILENT, 2)
+    found = features.each(lambda f: f, "finding keypoints", SILENT, 2)
     assert [f.size_wh.tolist() for f in found] == images.size_wh.tolist()
     matches = MatchStore(features=features, matcher=make_matcher(DescriptorMatchingConfig()))
     pairs = np.array([[0, 1], [0, 4], [2, 3]])
-    matched = matches.match_all(pairs, found, SILENT, 2)
+    matched = matches.match_all(pairs, SILENT, 2)
     assert [len(m.keypoint) == len(m.score) for m in matched] == [True] * 3 and len(matched[0].keypoint) > 30
     monkeypatch.setattr("anchorsfm.features.sift.detect", None)  # nothing is computed any more
     monkeypatch.setattr("anchorsfm.features.ratio_test.match", None)
-    for kept, made in zip(features.detect_all(SILENT, 1), found, strict=True):
+    features = FeatureStore(images=images, detector=make_detector(config), store=Store(tmp_path))
+    matches = MatchStore(features=features, matcher=make_matcher(DescriptorMatchingConfig()))
+    for kept, made in zip(features.each(lambda f: f, "finding keypoints", SILENT, 1), found, strict=True):
         assert all(np.array_equal(value, vars(made)[name]) for name, value in vars(kept).items())
     renamed = replace(images, names=tuple(f"x/{name}" for name in images.names))
     assert replace(features, images=renamed).key(3) == features.key(3)
-    kept = matches.match_all(pairs, found, SILENT, 1)
+    kept = matches.match_all(pairs, SILENT, 1)
     assert all(np.array_equal(a.keypoint, b.keypoint) for a, b in zip(kept, matched, strict=True))
 
 
