@@ -22,6 +22,25 @@ _Count = Annotated[int, Range(0, 999_999_999)]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConsistencyConfig(Settings):
+    """Which of the pairs that match are believed: relative rotations must close around every cycle of pairs."""
+
+    enabled: bool = True
+    """Compare the relative rotations of all pairs, and leave out pairs that contradict better confirmed ones."""
+    agreement_deg: Annotated[float, Range(0.1, 60)] = 5.0
+    """Relative rotations agree within this angle in degrees; more, where those of most pairs are less exact."""
+    max_disagreement_deg: Annotated[float, Range(0.1, 180)] = 15.0
+    """Angle in degrees to the rotations of the other pairs from which a pair contradicts them."""
+    min_bridge_matches: Annotated[int, Range(0, 1_000_000)] = 60
+    """Fewest matches of a single pair that ties two groups of three and more images together; with fewer they become
+    models of their own."""
+
+    def check_together(self) -> None:
+        if self.max_disagreement_deg < self.agreement_deg:
+            raise self.refused("max_disagreement_deg", f"must be at least agreement_deg ({self.agreement_deg:g})")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Complete(Settings):
     """Every pair."""
 

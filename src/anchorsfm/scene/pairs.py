@@ -58,6 +58,8 @@ class PairStatus(StrEnum):
     """Too few verified correspondences."""
     PURE_ROTATION = "pure rotation"
     """The cameras share a centre: matches are right, depth is unknown."""
+    CONTRADICTED = "contradicted"
+    """Matches agree on a relative pose that other, better confirmed pairs contradict: they are not used."""
 
 
 @dataclass(frozen=True, kw_only=True)

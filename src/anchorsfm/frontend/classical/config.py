@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
+from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Seed, Settings
 from anchorsfm.stereo.config import SweepConfig
 
@@ -98,6 +99,8 @@ class ClassicalConfig(Settings):
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
     """Relative pose of every pair."""
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    """Which relative poses are believed."""
     dense: DenseConfig = field(default_factory=DenseConfig)
     """Dense depth of every pair, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
