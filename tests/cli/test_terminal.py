@@ -43,7 +43,8 @@ def test_lines_of_a_long_stage_say_where_it_stands(
             for loss in (0.5, 0.25):
                 progress.status(f"loss {loss}")
                 advance(1)
-        for _ in range(4):
+        with progress.stage("fusing depth", 4) as advance:
+            advance(1)
             advance(1)
     assert capsys.readouterr().out.splitlines() == [
         "fine alignment (4)",

@@ -30,7 +30,7 @@ from anchorsfm.stereo.grid import make_grid
 
 Output = TypeVar("Output")
 
-VERSION = 5
+VERSION = 6
 """Raise when the algorithm changes its results: cached results of older versions are then ignored."""
 MATCH_CONFIDENCE = 11.0
 """Confidence above 1 of a keypoint match that fits the geometry of its pair exactly."""
