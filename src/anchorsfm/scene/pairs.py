@@ -18,6 +18,17 @@ class PairList:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairSearch:
+    """How pairs were found."""
+
+    tried: int
+    """Pairs whose keypoints were matched."""
+    verified: int
+    """Of these, pairs whose matches agree with one epipolar geometry."""
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Matches:
     """Correspondences between image i and image j.
 
