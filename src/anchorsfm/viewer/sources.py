@@ -18,7 +18,7 @@ from anchorsfm.tracks.residuals import residual_vectors
 
 @dataclass(frozen=True, kw_only=True)
 class PosePrecision:
-    """What the adjustment says about one pose: a lower bound."""
+    """What the run says about how exact one pose is."""
 
     position_share: float | None
     """Standard deviation as a share of the scene size."""
