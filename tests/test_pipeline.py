@@ -12,9 +12,9 @@ from PIL import Image
 
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
+from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
-from anchorsfm.frontend.classical.two_view import verify
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.pipeline import RunResult, reconstruct

@@ -1,6 +1,7 @@
 """Finished models by the names of their images: from a run, and from disk."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def test_points_tracks_and_intrinsics_agree(run):
 def test_it_is_short_as_text_and_a_picture_in_notebooks(run):
     model, _ = run
     assert repr(model).startswith("<Model: 4 of 4 images, ") and len(repr(model)) < 100
+    for part in (model.points, model.tracks, model.dense_cloud, model.depth_maps[model.names[0]]):
+        assert re.fullmatch(r"<\w+: [\d,]+.*>", repr(part)) and len(repr(part)) < 100
     page = model._repr_html_()
     assert "data:image/png;base64," in page and "http" not in page and len(page) < 200_000
 

@@ -48,7 +48,7 @@ def test_evaluate_prints_a_table_and_json(finished, rendered):
     ("kind", "entries"),
     [
         ("features", 2),
-        ("classical-matches", 3),
+        ("verified-matches", 3),
         ("classical-dense", 1),
         ("classical-dense", 7),
         ("alignment", 1),

@@ -339,7 +339,8 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_has_a_title_and_follows_the_colours_of_the_system(viewer, output, scheme):
+def test_the_page_has_a_title_and_follows_the_colours_of_the_system(viewer, output, scheme, tmp_path):
+    colours = {"light": (241, 244, 247), "dark": BACKGROUND}
     with Page("about:blank") as page:
         page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         page.call("Page.navigate", url=viewer.url)
@@ -349,6 +350,13 @@ def test_the_page_has_a_title_and_follows_the_colours_of_the_system(viewer, outp
         other = "light" if scheme == "dark" else "dark"
         page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": other}])
         page.wait_for(f"document.documentElement?.getAttribute('data-mantine-color-scheme') === '{other}'")
+        page.wait_for("document.body?.innerText.includes('points drawn')")
+        assert tuple(shown_pixels(page)[0, 640]) == colours[other]
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        click_button(page, "Screenshot")
+        wait_until((tmp_path / "anchorsfm.png").exists)
+        saved = np.array(Image.open(tmp_path / "anchorsfm.png"))
+        assert (saved == colours[other]).all(axis=2).mean() > 0.3 > (saved == colours[scheme]).all(axis=2).mean()
         assert page.errors == []
 
 

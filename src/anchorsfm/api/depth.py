@@ -33,6 +33,10 @@ class DepthMap:
     rgb: UInt8[np.ndarray, "h w 3"] | None = None
     """The picture, where it is at hand."""
 
+    def __repr__(self) -> str:
+        height, width = self.depth.shape
+        return f"<DepthMap: {width}x{height} pixels, depth known of {(self.depth > 0).mean():.0%}>"
+
     @property
     def K(self) -> Float[np.ndarray, "3 3"]:
         """Calibration matrix of the picture."""

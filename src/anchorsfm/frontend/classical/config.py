@@ -4,23 +4,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
-from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Seed, Settings
+from anchorsfm.features.config import FeatureConfig, MatchingConfig
+from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchingConfig(DescriptorMatchingConfig):
-    """Which descriptors match, and which matches agree on one epipolar geometry."""
-
-    max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = 1.5
-    """Largest distance of a verified match from its epipolar line, in pixels of an image with a long side of 1024."""
-    min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
-    """Fewest verified matches of a pair; a pair with fewer counts as unmatched."""
-    min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.15
-    """Smallest share of its matches that a pair must verify; below, they count as agreeing by chance."""
-    seed: Seed | None = None
-    """Seed of the random samples, where it is not that of the run (--seed)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,14 @@ from jaxtyping import Float, Float32, Int
 
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
+from anchorsfm.features.verification import VerificationStore, Verified
 from anchorsfm.frontend.classical import cache, lens
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
-from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
-from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, Verified, relate, verify
+from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, verify_pair
+from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
 from anchorsfm.scene.images import Distortion, ImageSet
@@ -45,10 +46,8 @@ def open_predictor(
     workers = config.workers.resolve()
     run = _Run(config=config, images=images, pairs=index, matches=matches, store=store, progress=progress)
     with single_threaded_libraries():
-        features = found.detect_all(progress, workers)
-        xy = tuple(f.xy for f in features)
-        candidates = [pair.keypoint for pair in matches.match_all(index, features, progress, workers)]
-        del features  # descriptors: 1 MB per image that nothing needs any more
+        xy = tuple(found.each(lambda features: features.xy, "finding keypoints", progress, workers))
+        candidates = [pair.keypoint for pair in matches.match_all(index, progress, workers)]
         distortion = run.find_distortion(xy, candidates)
         points = run.undistorted(xy, distortion)
         verified = run.verify_all(points, candidates, distortion)
@@ -160,18 +159,23 @@ class _Run:
         """Verified matches of every pair, and what they say about focal lengths."""
         device = devices(self.images)
         matching = self.config.matching
+        verification = VerificationStore(matches=self.matches, config=matching)
 
         def work(pair: int) -> tuple[Verified, FocalEvidence]:
             i, j = self.pairs[pair].tolist()
             same_device = bool(device[i] == device[j])
             bent = distortion.coefficient[[i, j]]
-            key = digest("verified", VERSION, self._match_key(pair), same_device, bent, matching)
-            stored = self.store.load("classical-matches", key)
-            if stored is not None:
-                return cache.decode_verified(stored)
             pair_lens = _pair_lens(points[i], points[j], candidates[pair], bent)
-            xy_i, xy_j = points[i].xy[candidates[pair][:, 0]], points[j].xy[candidates[pair][:, 1]]
-            verified = verify(xy_i, xy_j, candidates[pair], matching, pair_lens)
+
+            def verify() -> Verified:
+                xy_i, xy_j = points[i].xy[candidates[pair][:, 0]], points[j].xy[candidates[pair][:, 1]]
+                return verify_pair(xy_i, xy_j, candidates[pair], matching, pair_lens)
+
+            verified = verification.verified(i, j, verify, bent)
+            key = digest("evidence", VERSION, self._match_key(pair), same_device, bent, matching)
+            stored = self.store.load("classical-evidence", key)
+            if stored is not None:
+                return verified, cache.decode_evidence(stored, verified.fundamental)
             evidence = gather_evidence(
                 points[i].xy[verified.keypoint[:, 0]],
                 points[j].xy[verified.keypoint[:, 1]],
@@ -180,9 +184,9 @@ class _Run:
                 matching.max_epipolar_error_px * (pair_lens.stretch if pair_lens else 1.0),
                 matching.seed or 0,
             )
-            arrays = cache.encode_verified(verified, evidence)
-            self.store.save("classical-matches", key, arrays)
-            return cache.decode_verified(arrays)
+            arrays = cache.encode_evidence(evidence)
+            self.store.save("classical-evidence", key, arrays)
+            return verified, cache.decode_evidence(arrays, verified.fundamental)
 
         return self._stage("verifying pairs", work, len(self.pairs))
 

@@ -1,4 +1,4 @@
-"""Verified matches and relative pose of one pair. Centred coordinates (see `rays`) throughout.
+"""Verified matches and relative pose of one pair. Centred coordinates (see `geometry.centred`) throughout.
 
 For photographs with lens distortion these are undistorted coordinates, in which a pixel of the photograph is not
 equally long everywhere: PoseLib looks for the geometry with a tolerance stretched by the median over the matches;
@@ -15,12 +15,13 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.frontend.classical.config import MatchingConfig, TwoViewConfig
+from anchorsfm.features.config import MatchingConfig
+from anchorsfm.features.verification import MAX_RANSAC_ITERATIONS, Verified, verify
+from anchorsfm.frontend.classical.config import TwoViewConfig
 from anchorsfm.frontend.classical.lens import LensPoints, pair_stretch, sampson_px
 from anchorsfm.frontend.classical.rays import bearing, in_front, parallax_deg, triangulate_depths
 from anchorsfm.scene.pairs import PairStatus
 
-MAX_RANSAC_ITERATIONS = 3000
 ROTATION_FOCAL_SPREAD = 0.1
 """A rotating camera is recognised although its focal length may be wrong by about this much (log)."""
 
@@ -42,15 +43,6 @@ class PairLens:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
-    """Matches that agree on one fundamental matrix: x_j^T F x_i = 0. No rows: the pair is unmatched."""
-
-    keypoint: Int[np.ndarray, "match 2"]
-    """Rows of the keypoints of i and of j."""
-    fundamental: Float[np.ndarray, "3 3"]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RelativePose:
     """Pose of camera j against camera i and the matches that agree with it."""
 
@@ -66,25 +58,21 @@ class RelativePose:
     """Median over matches."""
 
 
-def verify(
+def verify_pair(
     xy_i: Float[np.ndarray, "match 2"],
     xy_j: Float[np.ndarray, "match 2"],
     keypoint: Int[np.ndarray, "match 2"],
     config: MatchingConfig,
-    lens: PairLens | None = None,
+    lens: PairLens | None,
 ) -> Verified:
-    """Keep the matches of a robustly estimated fundamental matrix; `lens`: the same points, where distorted."""
-    if len(keypoint) < max(config.min_inliers, 8):
-        return _unverified()
-    tolerance = config.max_epipolar_error_px * (lens.stretch if lens else 1.0)
-    ransac = {"max_epipolar_error": tolerance, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": config.seed or 0}
-    fundamental, info = poselib.estimate_fundamental(xy_i, xy_j, ransac, {})
-    inlier = np.array(info["inliers"], bool)
-    if lens is not None:
-        inlier = sampson_px(np.asarray(fundamental, np.float64), lens.i, lens.j) < config.max_epipolar_error_px
-    if inlier.sum() < max(config.min_inliers, config.min_inlier_ratio * len(keypoint)):
-        return _unverified()
-    return Verified(keypoint=keypoint[inlier], fundamental=np.asarray(fundamental, np.float64))
+    """Matches that agree on one fundamental matrix; `lens`: the same points, where distorted."""
+    if lens is None:
+        return verify(xy_i, xy_j, keypoint, config)
+
+    def error_px(fundamental: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "match"]:
+        return sampson_px(fundamental, lens.i, lens.j)
+
+    return verify(xy_i, xy_j, keypoint, config, stretch=lens.stretch, error_px=error_px)
 
 
 def relate(
@@ -217,10 +205,6 @@ def fit_rotation(
     error = np.linalg.norm(residual(fit.x, np.arange(len(xy_i))), axis=1)
     rotation = Rotation.from_rotvec(fit.x[:3]).as_matrix() @ start
     return RotationFit(j_from_i=rotation, inlier_ratio=float((error < max_error_px).mean()), error_px=error)
-
-
-def _unverified() -> Verified:
-    return Verified(keypoint=np.zeros((0, 2), np.int32), fundamental=np.zeros((3, 3)))
 
 
 def _unrelated() -> RelativePose:
