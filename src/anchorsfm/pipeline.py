@@ -92,15 +92,17 @@ def _reconstruct(
     clock, progress = record.clock, record.progress
     config = settled(config, images, record.changed, progress)
     with clock.stage(Stage.FEATURES):
-        pairs = make_run_pairs(config, images)
-        predictor = (frontend or chosen_frontend(config)).open(images, pairs, folder.store, progress)
+        frontend = frontend or chosen_frontend(config)
+        selected = make_run_pairs(config, images, frontend, folder.store, progress)
+        pairs = selected.pairs
+        predictor = frontend.open(images, pairs, folder.store, progress)
     with clock.stage(Stage.DEPTH):
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):
         given = mapper_input(predicted, predictor, images, known, config, progress)
         if config.keep_database:
             save_database(given, folder.database, seed=config.seed)
-    outcome = Outcome.of(images, predicted, predictor)
+    outcome = Outcome.of(images, selected, predicted, predictor)
     if not given.tracks.num_points or not predicted.has_component:
         folder.write_report(record.report(outcome, config), (), progress)
         raise _unrelated(outcome, folder.publish_failure())

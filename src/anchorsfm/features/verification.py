@@ -15,9 +15,10 @@ from anchorsfm.features.config import MatchingConfig
 from anchorsfm.features.store import MatchStore
 from anchorsfm.io.store import digest
 
-VERSION = 1
+VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
-MAX_RANSAC_ITERATIONS = 3000
+MIN_RANSAC_ITERATIONS, MAX_RANSAC_ITERATIONS = 100, 3000
+"""Samples that are drawn; between the two the share of the matches that agree decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,12 @@ def verify(
     if len(keypoint) < max(config.min_inliers, 8):
         return _unverified()
     tolerance = config.max_epipolar_error_px * stretch
-    ransac = {"max_epipolar_error": tolerance, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": config.seed or 0}
+    ransac = {
+        "max_epipolar_error": tolerance,
+        "min_iterations": MIN_RANSAC_ITERATIONS,
+        "max_iterations": MAX_RANSAC_ITERATIONS,
+        "seed": config.seed or 0,
+    }
     fundamental, info = poselib.estimate_fundamental(xy_i, xy_j, ransac, {})
     inlier = np.array(info["inliers"], bool)
     if error_px is not None:
