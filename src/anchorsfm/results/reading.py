@@ -83,8 +83,8 @@ def read_uncertainties(layout: Layout) -> list[list[PoseDeviation]]:
 
 
 def _deviation(image: Mapping[str, Any]) -> PoseDeviation:
-    values = ((key, image[key]) for key in _POSE_KEYS)
-    return PoseDeviation(**{key: float(value) if type(value) is int else value for key, value in values})
+    values: dict[str, Any] = {key: image[key] for key in _POSE_KEYS}
+    return PoseDeviation(**{key: float(value) if type(value) is int else value for key, value in values.items()})
 
 
 def _read_part(path: Path, kind: Any) -> Any:
