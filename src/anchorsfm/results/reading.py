@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from anchorsfm.scene.pairs import PairStatus
 _LARGEST_SIDE = 10**6
 _ENTRY = re.compile(r"[0-9a-f]{32}")
 """Keys of the cache."""
-_POSE_KEYS = tuple(field.name for field in fields(PoseDeviation))
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -83,8 +82,18 @@ def read_uncertainties(layout: Layout) -> list[list[PoseDeviation]]:
 
 
 def _deviation(image: Mapping[str, Any]) -> PoseDeviation:
-    values: dict[str, Any] = {key: image[key] for key in _POSE_KEYS}
-    return PoseDeviation(**{key: float(value) if type(value) is int else value for key, value in values.items()})
+    return PoseDeviation(
+        name=image["name"],
+        position=_float(image["position"]),
+        position_share=_float(image["position_share"]),
+        position_m=_float(image["position_m"]),
+        rotation_deg=_float(image["rotation_deg"]),
+        weak=image["weak"],
+    )
+
+
+def _float(value: float | int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _read_part(path: Path, kind: Any) -> Any:
