@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from anchorsfm.report.record import PairColumns
+from anchorsfm.results.record import PairColumns
 from anchorsfm.scene.pairs import PairPrediction, PairStatus
 
 
