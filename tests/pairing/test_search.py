@@ -182,6 +182,24 @@ def test_components_are_joined_by_the_pair_that_similarity_ranks_low() -> None:
     assert {(3, num + 7), (4, num + 7), (3, num + 8)} <= matched
 
 
+def test_a_loop_is_closed_although_every_image_has_enough_neighbours() -> None:
+    """A video comes back to where it began: there it is less like its beginning than like what is just before."""
+    num = 200
+    place = np.arange(num)
+    apart = np.abs(place[:, None] - place[None])
+    back = (num - apart) < 20
+    rng = np.random.default_rng(0)
+    similarity = np.exp(-apart / 20.0) + np.where(back, 0.2, 0) + 0.01 * rng.uniform(0, 1, (num, num))
+    true = (apart < 25) | back
+    found = expand(similarity, lambda pairs: 150 * true[pairs[:, 0], pairs[:, 1]], Auto())
+    i, j = found.index[found.verified > 0].T
+    closing = back[i, j]
+    assert closing.sum() >= 10
+    ends = np.bincount(np.concatenate([i[closing], j[closing]]))
+    assert (ends > 0).sum() >= 10, "not all of one image"
+    assert len(found.index) < 25 * num
+
+
 def test_others_are_added_only_where_pairs_are_few() -> None:
     pairs, others = np.array([[0, 1], [0, 2], [1, 2]]), np.array([[0, 1], [2, 3], [0, 3], [1, 2]])
     assert with_fewest(pairs, others, 2).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]]

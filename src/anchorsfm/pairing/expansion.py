@@ -3,9 +3,10 @@
 The verified pairs are a graph of photographs. Photographs with common neighbours in it probably overlap too (query
 expansion: Chum et al., "Total recall", ICCV 2007; for pairs of photographs: Agarwal et al., "Building Rome in a day",
 ICCV 2009; Heinly et al., "Reconstructing the world in six days", CVPR 2015). So every photograph asks, round after
-round, for the pairs that promise most by similarity and common neighbours, until it has enough or finds no more; then
-pairs across weak cuts of the graph are tried: between its components, and around pairs that no third photograph
-confirms.
+round, for the pairs that promise most by similarity and common neighbours, until it has enough or finds no more. Then
+pairs across weak cuts of the graph are tried: between its components; between photographs that are alike but far apart
+in the graph, where a walk came back to a place and all near neighbours were those of the same visit; and around pairs
+that no third photograph confirms.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, shortest_path
 
 from anchorsfm.pairing.config import Auto
 
@@ -30,6 +31,12 @@ ACROSS = 10
 """Pairs tried between a component and the others in one round, and beyond the limit of a photograph."""
 MAX_FROM_ONE = 3
 """Of these, pairs of one photograph; also pairs that either photograph of an unconfirmed one asks for."""
+MIN_STEPS = 3
+"""Pairs on the shortest way between photographs that are far apart."""
+CLOSING_SHARE = 0.25
+"""Pairs far apart in the graph that are tried in one round, as a share of the number of images."""
+MIN_CLOSED = 0.2
+"""Share of them that must verify for more to be tried."""
 MAX_ROUNDS = 60
 
 Pairs = Int[np.ndarray, "_ 2"]
@@ -97,6 +104,7 @@ class _Search:
         self._asking: list[tuple[int, int]] = []
         """Who asked for the pairs of this round, and with whom."""
         self._num_bridged = -1
+        self._closing: Pairs | None = None
 
     def first(self, neighbours: Pairs | None) -> Pairs:
         """The most similar of every image, and neighbours."""
@@ -116,14 +124,19 @@ class _Search:
         return self._open(self._best(self._score(), ASKED_PER_ROUND, wanting))
 
     def across_cuts(self) -> Pairs:
-        """Pairs between components, and around pairs without common neighbours; none where they led nowhere before."""
-        matched = csr_array((self.verified > 0).astype(np.int32))
-        num_components, component = connected_components(matched, directed=False)
-        score = self._score()
-        wanted = self._confirming(score)
+        """Pairs that hold the graph together; none where they led nowhere before."""
+        matched = (self.verified > 0).astype(np.int32)
+        graph = csr_array(matched)
+        num_components, component = connected_components(graph, directed=False)
+        score, common = self._score(), _common(matched)
+        wanted = self._confirming(score, common)
         if num_components != self._num_bridged:
             self._num_bridged = num_components
             wanted += self._between(component, score)
+        if self._closes():
+            closing = self._far_apart(graph)
+            self._closing = np.array(closing, np.int64).reshape(-1, 2)
+            wanted += closing
         return self._open(wanted, margin=ACROSS)
 
     @property
@@ -167,10 +180,29 @@ class _Search:
             wanted += list(zip(who[order].tolist(), whom[order].tolist(), strict=True))
         return wanted
 
-    def _confirming(self, score: Float[np.ndarray, "image image"]) -> list[tuple[int, int]]:
+    def _closes(self) -> bool:
+        """Whether to try pairs far apart in the graph: at first, and as long as they verify."""
+        if self._closing is None:
+            return True
+        verified = self.verified[self._closing[:, 0], self._closing[:, 1]] > 0
+        return len(verified) > 0 and bool(verified.mean() >= MIN_CLOSED)
+
+    def _far_apart(self, matched: csr_array) -> list[tuple[int, int]]:
+        """Pairs of a component by similarity times the number of pairs on the way from one to the other."""
+        steps = shortest_path(matched, unweighted=True, directed=False)
+        far = ~self._closed & np.isfinite(steps) & (steps >= MIN_STEPS)
+        value = np.where(far, self._similarity * np.where(far, steps, 0), -np.inf)
+        partner = value.argmax(axis=1)
+        best = value[np.arange(len(partner)), partner]
+        order = np.argsort(-best, kind="stable")
+        order = order[np.isfinite(best[order])][: max(ACROSS, int(CLOSING_SHARE * len(best)))]
+        return [(int(image), int(partner[image])) for image in order]
+
+    def _confirming(
+        self, score: Float[np.ndarray, "image image"], common: Num[np.ndarray, "image image"]
+    ) -> list[tuple[int, int]]:
         """For verified pairs without common neighbours: what would be a third image."""
         matched = self.verified > 0
-        common = _common(matched.astype(np.int32))
         wanted = []
         for i, j in np.argwhere(np.triu(matched & (common == 0))).tolist():
             for image, other in ((i, j), (j, i)):

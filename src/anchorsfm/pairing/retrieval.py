@@ -11,6 +11,8 @@ document frequency, and divided by the roots of both photographs' similarities w
 Words are gone through one after the other, each with the photographs that have it (an inverted file).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, Num
@@ -41,9 +43,7 @@ def image_similarity(
     strongest = features.each(_strongest, "finding keypoints", progress, num_workers)
     order = np.argsort(np.array(features.images.digests), kind="stable")
     centre = _vocabulary([strongest[image] for image in order])
-    aggregated = [_aggregate(descriptor, centre) for descriptor in strongest]
-    del strongest
-    return _kernel([word for word, _ in aggregated], [vector for _, vector in aggregated], len(centre))
+    return _kernel(_aggregated(strongest, centre), len(strongest), len(centre))
 
 
 def _strongest(features: Features) -> Num[np.ndarray, "chosen width"]:
@@ -76,36 +76,51 @@ def _nearest(
     return torch.cat([(part @ centre.T).argmax(1) for part in unit.split(4096)])
 
 
-def _aggregate(
-    descriptor: Num[np.ndarray, "descriptor width"], centre: Float[torch.Tensor, "word width"]
-) -> tuple[Int[np.ndarray, "own_word"], Float[torch.Tensor, "own_word width"]]:
-    """Words of a photograph, and the direction in which its descriptors differ from each (half precision)."""
-    if not len(descriptor):
-        return np.zeros(0, np.int64), torch.zeros(0, centre.shape[1], dtype=torch.float16)
-    unit = _unit(descriptor)
-    nearest = _nearest(unit, centre)
-    word, row = torch.unique(nearest, return_inverse=True)
-    total = torch.zeros(len(word), unit.shape[1]).index_add_(0, row, unit - centre[nearest])
-    return word.numpy(), torch.nn.functional.normalize(total, dim=1).half()
+@dataclass(frozen=True, kw_only=True)
+class _Aggregated:
+    """What photographs have of the words: a row for each photograph and word that it has."""
+
+    image: Int[np.ndarray, "row"]
+    word: Int[np.ndarray, "row"]
+    direction: Float[np.ndarray, "row width"]
+    """In which a photograph's descriptors differ from the word, half precision."""
 
 
-def _kernel(
-    words: list[Int[np.ndarray, "_"]], vectors: list[Float[torch.Tensor, "_ width"]], num_words: int
-) -> Float32[np.ndarray, "image image"]:
+def _aggregated(
+    descriptors: list[Num[np.ndarray, "_ width"]], centre: Float[torch.Tensor, "word width"]
+) -> _Aggregated:
+    """Rows of all photographs, in their order."""
+    most = sum(min(len(descriptor), len(centre)) for descriptor in descriptors)
+    # one array for all: small ones that stay between large ones that go would leave memory in pieces
+    direction = np.empty((most, centre.shape[1]), np.float16)
+    word, count = np.empty(most, np.int32), np.zeros(len(descriptors), np.int64)
+    end = 0
+    for image, descriptor in enumerate(descriptors):
+        if len(descriptor):
+            unit = _unit(descriptor)
+            nearest = _nearest(unit, centre)
+            own, row = torch.unique(nearest, return_inverse=True)
+            total = torch.zeros(len(own), unit.shape[1]).index_add_(0, row, unit - centre[nearest])
+            count[image] = len(own)
+            rows = slice(end, end := end + len(own))
+            word[rows] = own.numpy()
+            direction[rows] = torch.nn.functional.normalize(total, dim=1).numpy()
+    return _Aggregated(image=np.repeat(np.arange(len(count)), count), word=word[:end], direction=direction[:end])
+
+
+def _kernel(rows: _Aggregated, num_images: int, num_words: int) -> Float32[np.ndarray, "image image"]:
     """The normalised similarities."""
-    num_images = len(words)
     similarity = np.zeros((num_images, num_images), np.float32)
-    image = np.repeat(np.arange(num_images), [len(word) for word in words])
-    word, vector = np.concatenate([np.zeros(0, np.int64), *words]), torch.cat(vectors) if vectors else torch.zeros(0, 1)
-    by_word = np.argsort(word, kind="stable")
-    start = np.concatenate([[0], np.cumsum(np.bincount(word, minlength=num_words))])
+    by_word = np.argsort(rows.word, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(rows.word, minlength=num_words))])
     for low, high in zip(start[:-1].tolist(), start[1:].tolist(), strict=True):
         if high > low:
-            rows = by_word[low:high]
-            having = vector[torch.from_numpy(rows)].float()
-            weight = np.log(num_images / len(rows)) ** 2
-            cosine = (having @ having.T).clamp_min(0).numpy()
-            similarity[np.ix_(image[rows], image[rows])] += np.float32(weight) * cosine**SELECTIVITY
+            own = by_word[low:high]
+            direction = rows.direction[own].astype(np.float32)
+            weight = np.float32(np.log(num_images / len(own)) ** 2)
+            cosine = np.maximum(direction @ direction.T, 0)
+            image = rows.image[own]
+            similarity[np.ix_(image, image)] += weight * cosine**SELECTIVITY
     norm = np.sqrt(np.maximum(np.diag(similarity), np.float32(1e-12)))
     normalised = similarity / (norm[:, None] * norm[None])
     return np.maximum(normalised, normalised.T)  # products of matrices may round differently in both triangles
