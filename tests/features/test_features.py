@@ -14,10 +14,11 @@ from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.sift import detect
-from anchorsfm.features.store import FeatureStore, MatchStore
+from anchorsfm.features.store import FeatureStore, MatchStore, _neighbouring
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
 from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
 from anchorsfm.scene.errors import InputError
@@ -225,3 +226,18 @@ def test_the_ratio_test_refuses_descriptors_of_another_kind():
     features = _random_features(rng, rng.normal(size=(5, 64)).astype(np.float32))
     with pytest.raises(InputError, match=r"compares SIFT.s descriptors"):
         make_matcher(DescriptorMatchingConfig()).prepare(features)
+
+
+def test_few_photographs_in_memory_are_enough_whatever_the_names():
+    """Pairs of a closed walk with shuffled names: each photograph is needed for a while, and then no more."""
+    rng = np.random.default_rng(0)
+    name = rng.permutation(300)
+    walk = np.array([(i, (i + apart) % 300) for i in range(300) for apart in range(1, 9)])
+    pairs = np.unique(np.sort(name[walk], axis=1), axis=0)
+    order = _neighbouring(pairs, 310)
+    assert np.array_equal(np.sort(order), np.arange(len(pairs)))
+    recent, missed = Recent(64), []
+    for image in pairs[order].reshape(-1).tolist():
+        recent.get(image, lambda image=image: missed.append(image))
+    assert len(missed) <= 330
+    assert _neighbouring(np.zeros((0, 2), np.int64), 3).shape == (0,)

@@ -18,6 +18,7 @@ cropped or zoomed digitally, which only the first knows.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from PIL import Image
 
@@ -32,6 +33,7 @@ _SMALLEST, _LARGEST = 1 / 2**32, 2.0**32
 
 _ORIENTATION, _MAKE, _MODEL = 274, 271, 272
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
+_TAKEN, _TAKEN_FRACTION = 36867, 37521
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
 
 _SENSOR_WIDTH_MM = {
@@ -79,6 +81,8 @@ class Exif:
     """Size when the picture was taken, before any downscaling."""
     pixels_per_mm: float = math.nan
     """Captured pixels per millimetre of the sensor, horizontally."""
+    taken_s: float = math.nan
+    """When the picture was taken, in seconds by the camera's own clock: good for an order only."""
 
     @property
     def names_camera(self) -> bool:
@@ -106,6 +110,7 @@ def read_exif(image: Image.Image) -> Exif:
         focal_35mm=_number(_tag(details, _FOCAL_LENGTH_35)),
         captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
         pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
+        taken_s=_seconds(_text(_tag(details, _TAKEN)), _text(_tag(details, _TAKEN_FRACTION))),
     )
 
 
@@ -163,6 +168,15 @@ def _size(width: object, height: object) -> tuple[int, int] | None:
 def _integer(value: object, default: int) -> int:
     number = _number(value)
     return int(number) if math.isfinite(number) else default
+
+
+def _seconds(taken: str, fraction: str) -> float:
+    """A date and time, and the digits after the point of its seconds; NaN if it is none."""
+    try:
+        whole = datetime.strptime(taken, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return math.nan
+    return whole + (float(f"0.{fraction}") if fraction.isascii() and fraction.isdecimal() else 0.0)
 
 
 def _text(value: object) -> str:

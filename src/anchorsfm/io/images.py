@@ -98,6 +98,7 @@ def load_image_set(
         camera_index=camera_index,
         focal_prior_px=_focal_priors(photos, camera_index, focal_px),
         digests=tuple(photo.digest for photo in photos),
+        taken_s=np.array([photo.exif.taken_s for photo in photos]),
         skipped=tuple(skipped),
     )
 

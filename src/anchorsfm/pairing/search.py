@@ -13,6 +13,7 @@ from anchorsfm.io.workers import map_stage
 from anchorsfm.pairing.config import Auto
 from anchorsfm.pairing.expansion import TriedPairs, expand
 from anchorsfm.pairing.sequence import neighbours
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairSearch
 from anchorsfm.scene.progress import Progress
 
@@ -48,8 +49,7 @@ class PairChecker:
         """A function that gives the numbers of verified matches of pairs."""
         images = self.features.images
         matches, config = self.verification.matches, self.verification.config
-        found = self.features.each(lambda features: features.xy, "finding keypoints", self.progress, self.num_workers)
-        points = [centred(images, image, xy) for image, xy in enumerate(found)]
+        points = self.features.each(lambda features: features.xy, "finding keypoints", self.progress, self.num_workers)
 
         def check(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "pair"]:
             candidates = matches.match_all(pairs, self.progress, self.num_workers)
@@ -57,7 +57,9 @@ class PairChecker:
             def count(row: int) -> int:
                 i, j = pairs[row].tolist()
                 keypoint = candidates[row].keypoint
-                xy_i, xy_j = points[i][keypoint[:, 0]], points[j][keypoint[:, 1]]
+                xy_i, xy_j = (
+                    centred(images, k, points[k][rows]) for k, rows in ((i, keypoint[:, 0]), (j, keypoint[:, 1]))
+                )
                 verified = self.verification.verified(i, j, lambda: verify(xy_i, xy_j, keypoint, config))
                 return len(verified.keypoint)
 
@@ -85,7 +87,7 @@ def search_pairs(
 
     Raises InputError if a photograph cannot be read.
     """
-    nearby = neighbours(similarity, np.arange(len(similarity)))
+    nearby = _likely(checker.features.images, similarity)
     tried = expand(similarity, checker.checker(), config, neighbours=nearby, allowed=allowed)
     matched = tried.index[tried.verified > 0]
     if for_network:
@@ -96,6 +98,18 @@ def search_pairs(
         pairs=PairList(index=index),
         search=PairSearch(tried=len(tried.index), verified=len(matched), rounds=tried.rounds),
     )
+
+
+def _likely(images: ImageSet, similarity: Float[np.ndarray, "image image"]) -> Int[np.ndarray, "pair 2"]:
+    """Pairs that what is known of photographs beside their pixels proposes: names and times now; positions belong here.
+
+    An order counts where neighbours in it are alike.
+    """
+    orders = [np.arange(images.num_images)]
+    if images.taken_s is not None:
+        by_time = np.argsort(images.taken_s, kind="stable")
+        orders.append(by_time[np.isfinite(images.taken_s[by_time])])
+    return np.concatenate([neighbours(similarity, order) for order in orders])
 
 
 def with_fewest(

@@ -66,7 +66,7 @@ def make_run_pairs(
     searches = isinstance(graph, Auto) and images.num_images > graph.max_complete
     if searches or (isinstance(graph, Retrieval) and similarity is None):
         is_network = not isinstance(frontend, ClassicalFrontend)
-        checker = _pair_checker(config, images, frontend, store, progress)
+        checker = pair_checker(config, images, frontend, store, progress)
         with single_threaded_libraries():
             if similarity is None:
                 similarity = image_similarity(checker.features, progress, checker.num_workers)
@@ -79,7 +79,7 @@ def make_run_pairs(
     return SelectedPairs(pairs=pairs)
 
 
-def _pair_checker(
+def pair_checker(
     config: PipelineConfig, images: ImageSet, frontend: Frontend, store: Store, progress: Progress
 ) -> PairChecker:
     """Keypoints and matches as the classical front end has them, or fewer for another one."""

@@ -42,6 +42,8 @@ class ImageSet:
     """Lens distortion (k1, k2 of `Distortion`) from the user; rows of NaN, or None, where unknown."""
     prior_is_known: Bool[np.ndarray, "image"] | None = None
     """Whether focal length and distortion are those of a known model; None: nowhere."""
+    taken_s: Float[np.ndarray, "image"] | None = None
+    """When each was taken, in seconds by its camera's own clock; NaN, or None, where unknown."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 
