@@ -2,7 +2,7 @@
 
     python benchmarks/pair_selection.py WORK FOLDER ...
 
-Every FOLDER holds images/, and origin.json (name -> [scene, former name]) if it holds several scenes; pairs of different
+Every FOLDER holds images/, and origin.json (name -> [scene, former name]) if it holds several scenes: pairs of two
 scenes are then not looked at for the complete graph. WORK keeps features and matches, so that a second run is cheap.
 "Good" pairs have at least 100 verified matches. An image with more than 25 of them cannot have all at 25 pairs an
 image: `at 25` counts min(found, 25) over min(good, 25), summed over the images, `all` counts every good pair.

@@ -132,6 +132,20 @@ def test_unknown_and_absurd_focals_are_nan(tmp_path: Path, tags: dict[int, objec
     assert np.isnan(one(save(tmp_path / "a.jpg", picture(), tags)).focal_prior_px[0])
 
 
+def test_capture_times_are_read_with_fractions(tmp_path: Path) -> None:
+    taken, fraction = 36867, 37521
+    for wider, (name, tags) in enumerate(
+        (
+            ("a.jpg", {taken: "2024:05:17 10:30:01", fraction: "25"}),
+            ("b.jpg", {taken: "2024:05:17 10:30:00"}),
+            ("c.jpg", {taken: "0000:00:00 00:00:00", fraction: "x"}),
+        )
+    ):
+        save(tmp_path / name, picture(96 + wider), tags)
+    times = load_image_set(tmp_path).taken_s
+    assert times[0] - times[1] == pytest.approx(1.25, abs=1e-3) and np.isnan(times[2])
+
+
 def test_given_focal_overrides_exif(tmp_path: Path) -> None:
     path = save(tmp_path / "a.jpg", picture(), {FOCAL_35: 28})
     assert load_image_set([path], focal_px=123.0).focal_prior_px.tolist() == [123]

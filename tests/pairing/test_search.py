@@ -16,6 +16,9 @@ from anchorsfm.pairing.sequence import means_something, neighbours
 from anchorsfm.scene.progress import SILENT
 from described_photographs import ARC_DEG, Photograph, checker, overlap_deg
 
+FEW = Auto(num_similar=4, max_verified=6, max_tried=12)
+"""For sets so small that nearly all pairs would be tried otherwise."""
+
 
 def _circle(num: int, scene: int = 0, seed: int | None = None) -> list[Photograph]:
     angles = np.arange(num) * 360 / num
@@ -28,7 +31,7 @@ def _search(photographs: list[Photograph], folder: Path | None = None, **options
     looks = checker(photographs, folder)
     similarity = image_similarity(looks.features, SILENT, 1)
     settings = {"allowed": None, "for_network": False} | options
-    config = settings.pop("config", Auto())
+    config = settings.pop("config", FEW)
     return search_pairs(similarity, looks, config, **settings)
 
 
@@ -91,49 +94,49 @@ def test_neighbours_count_only_where_the_order_means_something() -> None:
 
 @pytest.mark.parametrize("seed", [None, 3])
 def test_a_circle_is_closed_whatever_the_names(seed: int | None) -> None:
-    photographs = _circle(60, seed=seed)
+    photographs = _circle(48, seed=seed)
     found = _search(photographs)
-    assert found.search is not None and found.search.tried < 0.5 * 60 * 59 / 2
+    assert found.search is not None and found.search.tried < 0.25 * 48 * 47 / 2
     overlap = _overlaps(photographs)
     i, j = found.pairs.index.T
     assert (i < j).all() and len(np.unique(found.pairs.index, axis=0)) == len(i)
-    good = np.triu(overlap > ARC_DEG / 3, 1)
+    good = np.triu(overlap > ARC_DEG / 2, 1)
     assert good[i, j].sum() >= 0.95 * good.sum()
     assert (overlap[i, j] > 0).all()
-    assert _num_components(found.pairs.index, 60) == 1
+    assert _num_components(found.pairs.index, 48) == 1
 
 
 def test_scenes_in_one_folder_stay_apart() -> None:
-    photographs = [*_circle(40, 0), *_circle(30, 1)]
-    order = np.random.default_rng(5).permutation(70)
+    photographs = [*_circle(33, 0), *_circle(33, 1)]
+    order = np.random.default_rng(5).permutation(66)
     photographs = [photographs[k] for k in order]
     found = _search(photographs)
     scene = np.array([p.scene for p in photographs])
     i, j = found.pairs.index.T
     assert (scene[i] == scene[j]).all()
-    assert _num_components(found.pairs.index, 70) == 2
-    assert found.search is not None and found.search.tried < 0.45 * 70 * 69 / 2
+    assert _num_components(found.pairs.index, 66) == 2
+    assert found.search is not None and found.search.tried < 0.3 * 66 * 65 / 2
 
 
 def test_images_without_partners_do_not_end_it() -> None:
-    photographs = [*_circle(36, seed=2), Photograph(0, 0.0, is_blank=True), Photograph(7, 0.0), Photograph(8, 0.0)]
+    photographs = [*_circle(24, seed=2), Photograph(0, 0.0, is_blank=True), Photograph(7, 0.0), Photograph(8, 0.0)]
     found = _search(photographs)
-    assert _num_components(found.pairs.index[(found.pairs.index < 36).all(1)], 36) == 1
-    count = np.bincount(found.pairs.index.reshape(-1), minlength=39)
-    assert (count[36:] >= 5).all(), "some pairs are left for the front end, which may know better"
-    alone = _search([Photograph(k, 0.0, is_blank=k % 2 == 0) for k in range(32)])
+    assert _num_components(found.pairs.index[(found.pairs.index < 24).all(1)], 24) == 1
+    count = np.bincount(found.pairs.index.reshape(-1), minlength=27)
+    assert (count[24:] >= 5).all(), "some pairs are left for the front end, which may know better"
+    alone = _search([Photograph(k, 0.0, is_blank=k % 2 == 0) for k in range(12)])
     assert alone.search is not None and alone.search.verified == 0 and len(alone.pairs.index) > 0
 
 
 def test_a_network_gets_the_most_similar_where_keypoints_fail() -> None:
-    photographs = [*_circle(36, seed=2), Photograph(0, 0.0, is_blank=True), Photograph(7, 0.0)]
+    photographs = [*_circle(24, seed=2), Photograph(0, 0.0, is_blank=True), Photograph(7, 0.0)]
     found = _search(photographs, for_network=True)
-    count = np.bincount(found.pairs.index.reshape(-1), minlength=38)
-    assert (count[36:] >= MIN_PAIRS_OF_NETWORK).all()
+    count = np.bincount(found.pairs.index.reshape(-1), minlength=26)
+    assert (count[24:] >= MIN_PAIRS_OF_NETWORK).all()
 
 
 def test_the_same_again_and_nothing_is_looked_at_twice(tmp_path: Path, monkeypatch) -> None:
-    photographs = _circle(40, seed=4)
+    photographs = _circle(24, seed=4)
     first = _search(photographs, tmp_path)
     monkeypatch.setattr("anchorsfm.features.ratio_test.match", None)  # nothing is computed any more
     monkeypatch.setattr("anchorsfm.pairing.search.verify", None)
@@ -142,10 +145,10 @@ def test_the_same_again_and_nothing_is_looked_at_twice(tmp_path: Path, monkeypat
 
 
 def test_a_prefilter_holds() -> None:
-    allowed = near(40, parse_prefilter("cyc3"))
-    found = _search(_circle(40), allowed=allowed)
+    allowed = near(30, parse_prefilter("cyc3"))
+    found = _search(_circle(30), allowed=allowed)
     apart = np.abs(found.pairs.index[:, 0] - found.pairs.index[:, 1])
-    assert np.minimum(apart, 40 - apart).max() == 3 and _num_components(found.pairs.index, 40) == 1
+    assert np.minimum(apart, 30 - apart).max() == 3 and _num_components(found.pairs.index, 30) == 1
 
 
 def test_the_work_is_bounded() -> None:

@@ -7,7 +7,7 @@ oneref-I             image I (counted from 0) with all others (default 0)
 retrieval-A-K        by similarity: A key images with each other, every other image with its nearest key image, and
                      each image with the K - 1 most similar others (default 20, 10)
 pairs:FILE           the pairs a file lists
-auto                 complete for few images, a number of pairs linear in the number of images for many
+auto                 complete for few images; of many, pairs that are found by looking, linear in their number
 """
 
 import re

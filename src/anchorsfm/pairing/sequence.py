@@ -15,7 +15,7 @@ MIN_DEVIATIONS = 4.0
 """What chance may add: the mean rank of random neighbours is 1/2, with a standard deviation of 1 / sqrt(12 n)."""
 
 
-def means_something(similarity: Float[np.ndarray, "image image"], order: Int[np.ndarray, "image"]) -> bool:
+def means_something(similarity: Float[np.ndarray, "image image"], order: Int[np.ndarray, "_"]) -> bool:
     """Whether neighbours in an order are more alike than others."""
     if len(order) < 3:
         return False
@@ -28,9 +28,7 @@ def means_something(similarity: Float[np.ndarray, "image image"], order: Int[np.
     return bool(rank.mean() > max(MIN_RANK, 0.5 + MIN_DEVIATIONS / np.sqrt(12 * len(rank))))
 
 
-def neighbours(
-    similarity: Float[np.ndarray, "image image"], order: Int[np.ndarray, "image"]
-) -> Int[np.ndarray, "pair 2"]:
+def neighbours(similarity: Float[np.ndarray, "image image"], order: Int[np.ndarray, "_"]) -> Int[np.ndarray, "pair 2"]:
     """Pairs up to `MAX_DISTANCE` places apart, nearest first; none where the order means nothing.
 
     Args:

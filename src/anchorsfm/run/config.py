@@ -32,11 +32,13 @@ class PipelineConfig(Settings):
     """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
     principal points and distortions are adjusted."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
-    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE."""
+    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE. auto: all
+    of up to 30 images; of more, those that photographs' similarity and the pairs found so far propose."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
     similarity: Path | None = None
-    """Matrix (image, image) of image similarities for retrieval-A-K, as a .npy file in the order of the names."""
+    """Matrix (image, image) of image similarities, as a .npy file in the order of the names, for auto and
+    retrieval-A-K; otherwise they are found from the keypoints."""
     frontend: FrontendName = "classical"
     """What predicts depth and matches of a pair. classical: the embedded front end; mast3r: a trained network (see
     --weights)."""
