@@ -4,6 +4,7 @@ from anchorsfm.synthetic.ground import GroundConfig
 from anchorsfm.synthetic.oracle import OracleNoise, SyntheticFrontend, image_set
 from anchorsfm.synthetic.render import render_depth, render_image, write_photographs
 from anchorsfm.synthetic.scenes import LensConfig, SceneConfig, SyntheticScene, make_scene
+from anchorsfm.synthetic.twins import TwinsConfig
 
 __all__ = [
     "GroundConfig",
@@ -12,6 +13,7 @@ __all__ = [
     "SceneConfig",
     "SyntheticFrontend",
     "SyntheticScene",
+    "TwinsConfig",
     "image_set",
     "make_scene",
     "render_depth",

@@ -1,8 +1,8 @@
 """Scenes with known surfaces, textures and cameras.
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
-full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`). Everything is a
-function of the configuration, seed included.
+full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), or two groups of solids
+that look alike (see `twins`). Everything is a function of the configuration, seed included.
 
 Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
 of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
@@ -21,6 +21,7 @@ from anchorsfm.scene.settings import OneOf, Range, Seed, Settings
 from anchorsfm.synthetic.ground import GroundConfig, cameras_above, ground_solids
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
+from anchorsfm.synthetic.twins import TwinsConfig, alike, looks_at_twins, twin_solids
 
 _Side = Annotated[int, Range(16, 20_000)]
 _Offset = Annotated[float, Range(-10_000, 10_000)]
@@ -74,7 +75,13 @@ class SceneConfig(Settings):
     """Irregularity of the camera positions and directions; 0: exactly on the arc, level, looking at the middle."""
     ground: GroundConfig | None = None
     """Photographs from above an open ground instead of the room; `radius_m` then has no effect."""
+    twins: TwinsConfig | None = None
+    """Two groups of solids that look alike instead of the room's furniture."""
     seed: Seed = 0
+
+    def check_together(self) -> None:
+        if self.ground is not None and self.twins is not None:
+            raise self.refused("twins", "there is a ground already: a scene has one or the other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +124,17 @@ class SyntheticScene:
 def make_scene(config: SceneConfig) -> SyntheticScene:
     """The scene a configuration describes."""
     rng = np.random.default_rng([config.seed, 0])
-    solids = _furnish(rng) if config.ground is None else ground_solids(config.ground, rng)
-    if config.ground is None and config.radius_m > _RADIUS_OF_LARGE_ROOM_M:
-        solids = _in_large_room(solids, config.radius_m)
+    solids, pairs = _solids(config, rng)
+    texture, light = make_texture(3, solids.count - 1, rng), np.array([1.2, -1.5, -0.8])
+    if config.twins is not None:  # the lamp is between them
+        texture, light = alike(config.twins, texture, pairs), np.array([0.0, -1.5, -0.8])
     longer = max(config.size_wh)
     spread = np.log1p(config.focal_spread) * rng.uniform(-1, 1, config.num_images)
     return SyntheticScene(
         config=config,
         solids=solids,
-        texture=make_texture(3, solids.count - 1, rng),
-        light=np.array([1.2, -1.5, -0.8]),
+        texture=texture,
+        light=light,
         cam_from_world=_cameras(config, np.random.default_rng([config.seed, 1])),
         focal_px=config.focal * longer * np.exp(spread),
         principal_point_px=np.array(config.size_wh) / 2 + config.principal_point_offset_px,
@@ -182,6 +190,18 @@ def _project_through(camera: Camera, in_cam: Float[np.ndarray, "point 3"]) -> Fl
         miss = np.linalg.norm(back - in_cam[:, :2] / in_cam[:, 2:], axis=1) * colmap.focal_length_px(camera)
     xy[~(miss < _ROUND_TRIP_PX)] = np.nan
     return xy
+
+
+def _solids(config: SceneConfig, rng: np.random.Generator) -> tuple[Solids, tuple[tuple[int, int], ...]]:
+    """The solids, and which of them look alike."""
+    if config.twins is not None:
+        return twin_solids(config.twins, rng)
+    if config.ground is not None:
+        return ground_solids(config.ground, rng), ()
+    solids = _furnish(rng)
+    if config.radius_m > _RADIUS_OF_LARGE_ROOM_M:
+        solids = _in_large_room(solids, config.radius_m)
+    return solids, ()
 
 
 def _furnish(rng: np.random.Generator) -> Solids:
@@ -240,6 +260,12 @@ def _along_walls(rng: np.random.Generator, half: np.ndarray) -> tuple[np.ndarray
 
 
 def _cameras(config: SceneConfig, rng: np.random.Generator) -> Float[np.ndarray, "image 3 4"]:
+    if config.twins is not None:
+        centre, target = looks_at_twins(
+            config.twins, config.num_images, radius_m=config.radius_m, arc_deg=config.arc_deg, jitter=config.jitter,
+            rng=rng,
+        )  # fmt: skip
+        return np.stack([_look_at(c, t, np.eye(3)) for c, t in zip(centre, target, strict=True)])
     if config.ground is None:
         return _cameras_on_arc(config, rng)
     field = np.array(config.size_wh) / (config.focal * max(config.size_wh))
