@@ -81,7 +81,8 @@ class RunRecord:
     def report(self, outcome: Outcome, config: PipelineConfig) -> RunReport:
         """The record of the run so far."""
         models, images = outcome.finished.models, outcome.images
-        results = zip(models, outcome.finished.results, outcome.finished.uncertainties, strict=True)
+        done = outcome.finished
+        results = zip(models, done.results, done.uncertainties, done.evidence, strict=True)
         return RunReport(
             versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
             seed=config.seed,
@@ -100,9 +101,10 @@ class RunRecord:
                     uncertainty,
                     images.names,
                     outcome.tree,
-                    remarks=model_remarks(result, uncertainty, images),
+                    remarks=model_remarks(result, uncertainty, images, evidence),
+                    evidence=evidence,
                 )
-                for number, (model, result, uncertainty) in enumerate(results)
+                for number, (model, result, uncertainty, evidence) in enumerate(results)
             ),
             depth=outcome.depth,
             stages=tuple(self.clock.timings),

@@ -1,8 +1,8 @@
 """Scenes with known surfaces, textures and cameras.
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
-full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), or two groups of solids
-that look alike (see `twins`). Everything is a function of the configuration, seed included.
+full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), or two groups of
+solids that look alike (see `twins`). Everything is a function of the configuration, seed included.
 
 Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
 of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
