@@ -9,12 +9,17 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from anchorsfm.api.arguments import UnknownNameError, number, numbers
+from anchorsfm.api.picture import as_html
 from anchorsfm.dense.views import DenseView
 from anchorsfm.io.json_files import read_json
+from anchorsfm.report.pictures import depth_picture
 from anchorsfm.scene.errors import InputError
 
 if TYPE_CHECKING:
     from anchorsfm.dense.maps import DepthMaps
+
+_SHOWN_SIDE = 480
+"""Long side in pixels of a depth map in a notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,13 @@ class DepthMap:
     def __repr__(self) -> str:
         height, width = self.depth.shape
         return f"<DepthMap: {width}x{height} pixels, depth known of {(self.depth > 0).mean():.0%}>"
+
+    def _repr_html_(self) -> str:
+        known = self.depth > 0
+        near, far = np.percentile(self.depth[known], (2, 98)).tolist() if known.any() else (1.0, 1.0)
+        picture = depth_picture(self.depth, known, (near, far), _SHOWN_SIDE)
+        text = f"{repr(self).strip('<>')}, from {near:.3g} (red) to {far:.3g} (blue)"
+        return as_html(picture, text, kind="jpeg", alt="depth in false colours")
 
     @property
     def K(self) -> Float[np.ndarray, "3 3"]:
