@@ -12,6 +12,7 @@ from anchorsfm.align.config import Solver
 from anchorsfm.cli.advice import advice
 from anchorsfm.cli.export import export_models
 from anchorsfm.export.config import ExportFormat
+from anchorsfm.io.store import Store
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.presets import PresetName
 from anchorsfm.scene.errors import InputError
@@ -82,6 +83,10 @@ class Reconstruct(Settings):
         ):
             if path.exists():
                 yield f"{what}: {path}"
+        cache = Store(self.output / "cache")
+        if size := cache.size_bytes():
+            size_mib = round(size / 2**20)
+            yield f"cache: {cache.root}, {size_mib} MiB, where other settings start from (--no-keep-cache: none)"
 
     def configured(self) -> PipelineConfig:
         """All settings of the run. Raises InputError for options that contradict each other or have no effect."""
