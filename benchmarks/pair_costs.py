@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python benchmarks/pair_costs.py FOLDER [--every 1] [--cache CACHE]
 
-FOLDER holds `images/` and, if poses are known, `gt.json`; every n-th pair of the complete graph is looked at. Matching: the
-inverted file with integer and with floating point products, and all descriptors against all. Robust estimation: PoseLib
-with its own least number of samples, 1000, and with ours. CPU milliseconds a pair, one thread. "kept" is the share of the
-exhaustive matches that agree with one epipolar geometry and were found; errors are degrees of rotation or direction,
-whichever is larger, of pairs with 60 verified matches and more, given a focal length that fits `--focal` (long sides).
+FOLDER holds `images/` and, if poses are known, `gt.json`; every n-th pair of the complete graph is looked at. Matching:
+the inverted file with integer and with floating point products, and all descriptors against all. Robust estimation:
+PoseLib with its own least number of samples, 1000, and with ours. CPU milliseconds a pair, one thread. "kept" is the
+share of the exhaustive matches that agree with one epipolar geometry and were found; errors are degrees of rotation or
+direction, whichever is larger, of pairs with 60 verified matches and more, for a focal length of `--focal` long sides.
 """
 
 import argparse
