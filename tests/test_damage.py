@@ -27,7 +27,8 @@ from anchorsfm.io.store import Store
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import read_known
 from anchorsfm.pairing.pairs_file import read_pairs
-from anchorsfm.report.folder import make_page, read_report
+from anchorsfm.report.folder import make_page
+from anchorsfm.results.reading import read_report
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, sparse_cloud
@@ -75,8 +76,8 @@ def text_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from anchorsfm.colmap.models import read_reconstruction
 
     output = tmp_path_factory.mktemp("damage") / "text"
-    stored = read_reconstruction(run / "sparse" / "0")
-    write_models(output / "sparse", [stored.model], list(stored.names), text=True)
+    model, names = read_reconstruction(run / "sparse" / "0")
+    write_models(output / "sparse", [model], list(names), text=True)
     return output
 
 
@@ -109,7 +110,7 @@ def view(output: Path) -> ViewedFolder:
         for colour in ("plain", "points seen", "reprojection error", "position uncertainty"):
             camera_colours(viewed, colour)
         facts_markdown(image_facts(viewed, 0))
-        if viewed.dense is not None:
+        if viewed.cloud_file is not None:
             read_dense(viewed, shown.frame, 1000)
     return content
 

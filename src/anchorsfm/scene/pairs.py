@@ -18,6 +18,17 @@ class PairList:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairSearch:
+    """How pairs were found."""
+
+    tried: int
+    """Pairs whose keypoints were matched."""
+    verified: int
+    """Of these, pairs whose matches agree with one epipolar geometry."""
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Matches:
     """Correspondences between image i and image j.
 
@@ -58,6 +69,8 @@ class PairStatus(StrEnum):
     """Too few verified correspondences."""
     PURE_ROTATION = "pure rotation"
     """The cameras share a centre: matches are right, depth is unknown."""
+    CONTRADICTED = "contradicted"
+    """Matches agree on a relative pose that other, better confirmed pairs contradict: they are not used."""
 
 
 @dataclass(frozen=True, kw_only=True)

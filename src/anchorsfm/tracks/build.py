@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from anchorsfm.scene.images import ImageGrid
-from anchorsfm.scene.pairs import Matches, PairPrediction
+from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Tracks
 
 
@@ -64,6 +64,8 @@ class KeypointMatchCollector:
             yield prediction
 
     def _in_original_pixels(self, prediction: PairPrediction) -> Matches:
+        if prediction.status is PairStatus.CONTRADICTED:
+            return Matches.empty()
         if self._detects_keypoints:
             return prediction.keypoint_matches or Matches.empty()
         return Matches(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from anchorsfm.features.config import FeatureConfig, MatchingConfig
+from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
 
@@ -87,6 +88,8 @@ class ClassicalConfig(Settings):
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
     """Relative pose of every pair."""
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    """Which relative poses are believed."""
     dense: DenseConfig = field(default_factory=DenseConfig)
     """Dense depth of some pairs of every image, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)

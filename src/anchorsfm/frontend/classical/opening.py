@@ -1,11 +1,12 @@
-"""What concerns the whole set, once: features, matches, intrinsics, relative poses, the scale of the pairs.
+"""What concerns the whole set, once: features, matches, intrinsics, relative poses and which of them to believe, the
+scale of the pairs.
 
 Every result is cached under a key made of its inputs (contents of the image files, configuration), per image or per
 pair, so that a killed run continues where it was and a changed setting recomputes only what depends on it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -24,8 +25,11 @@ from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate
 from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
+from anchorsfm.pairing.config import ConsistencyConfig
+from anchorsfm.pairing.consistency import judge_pairs
+from anchorsfm.pairing.rotations import RelativeRotations
 from anchorsfm.scene.images import Distortion, ImageSet
-from anchorsfm.scene.pairs import PairList
+from anchorsfm.scene.pairs import PairList, PairStatus
 from anchorsfm.scene.progress import Progress
 from anchorsfm.stereo.grid import make_grid
 
@@ -54,6 +58,7 @@ def open_predictor(
         verified = run.verify_all(points, candidates, distortion)
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
         poses = run.relate_all(points, [matches for matches, _ in verified], focal_px, distortion)
+        poses = believed(index, poses, images.num_images, config.consistency)
     has_depth = np.zeros(len(index), bool)
     if config.dense.enabled:
         has_depth = choose_depth_pairs(index, poses, config.dense.pairs_per_image)
@@ -77,11 +82,31 @@ def open_predictor(
     )
 
 
+def believed(
+    pairs: Int[np.ndarray, "pair 2"], poses: Sequence[RelativePose], num_images: int, config: ConsistencyConfig
+) -> tuple[RelativePose, ...]:
+    """The same relative poses; those that contradict better confirmed ones say so."""
+    rows = np.flatnonzero([pose.status is not PairStatus.UNMATCHED for pose in poses])
+    belief = judge_pairs(
+        RelativeRotations(
+            num_images=num_images,
+            pair=pairs[rows],
+            rotation=np.array([poses[row].j_from_i[:, :3] for row in rows.tolist()]).reshape(-1, 3, 3),
+            evidence=np.array([len(poses[row].keypoint) for row in rows.tolist()], np.float64),
+        ),
+        config,
+    )
+    rejected = set(rows[belief.rejected].tolist())
+    return tuple(
+        replace(pose, status=PairStatus.CONTRADICTED) if row in rejected else pose for row, pose in enumerate(poses)
+    )
+
+
 def _digest(config: ClassicalConfig, matches: MatchStore, pairs: Int[np.ndarray, "pair 2"]) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
     images = matches.features.images
     methods = (matches.features.detector.digest, matches.matcher.digest)
-    stages = (methods, config.matching, config.intrinsics, config.two_view, config.dense)
+    stages = (methods, config.matching, config.intrinsics, config.two_view, config.consistency, config.dense)
     return digest(
         "classical",
         VERSION,
