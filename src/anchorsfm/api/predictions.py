@@ -114,8 +114,8 @@ def predict_pairs(
     """Ask a front end about pairs of images.
 
     Args:
-        images: a folder, files, arrays (height, width, 3), or ready predictions (see `as_predictions`), to which no other
-            argument applies.
+        images: a folder, files, arrays (height, width, 3), or ready predictions (see `as_predictions`), to which no
+            other argument applies.
         pairs: a scene graph or a list of pairs.
         frontend: "classical", "mast3r", an object of your own, or a network of `load_mast3r`.
         cache: folder for what is computed: another call with the same images goes on from there.
