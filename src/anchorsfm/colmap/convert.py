@@ -25,8 +25,10 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
         model.add_camera_with_trivial_rig(to_pycolmap_camera(camera, row + 1))
     tracks = reconstruction.tracks
     slot = np.zeros(len(tracks.obs_point), np.int64)  # position of each observation in its image's list
+    by_image = np.argsort(tracks.obs_image, kind="stable")
+    ends = np.searchsorted(tracks.obs_image[by_image], [reconstruction.image_index, reconstruction.image_index + 1])
     for view, image in enumerate(reconstruction.image_index):
-        rows = np.flatnonzero(tracks.obs_image == image)
+        rows = by_image[ends[0, view] : ends[1, view]]
         slot[rows] = np.arange(len(rows))
         entry = pycolmap.Image(
             name=names[image],
