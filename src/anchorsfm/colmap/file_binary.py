@@ -14,12 +14,12 @@ from anchorsfm.colmap.file_records import (
     NUM_PARAMS,
     POINT2D,
     POINT_HEAD,
-    Cameras,
-    Frames,
+    CameraChecks,
+    FrameChecks,
     ModelFile,
-    Points,
-    Rigs,
+    RigChecks,
     StoredImage,
+    StoredPoints,
 )
 
 
@@ -31,7 +31,7 @@ class BinaryFile(ModelFile):
         self._at = 0
 
     def cameras(self) -> set[int]:
-        checker = Cameras(self)
+        checker = CameraChecks(self)
         for _ in range(self._count(24)):
             camera_id, number, width, height = self._take("<IiQQ")
             model = MODEL_OF_NUMBER.get(number)
@@ -52,7 +52,7 @@ class BinaryFile(ModelFile):
         self._end()
 
     def rigs(self, cameras: set[int]) -> set[int]:
-        checker = Rigs(self, cameras)
+        checker = RigChecks(self, cameras)
         for _ in range(self._count(8)):
             rig_id, sensors = self._take("<II")
             for number in range(sensors):
@@ -64,7 +64,7 @@ class BinaryFile(ModelFile):
         return checker.found
 
     def frames(self, rigs: set[int], images: Mapping[int, StoredImage]) -> None:
-        checker = Frames(self, rigs, images)
+        checker = FrameChecks(self, rigs, images)
         for _ in range(self._count(68)):
             frame_id, rig_id, *pose, number = self._take("<II7dI")
             data = [self._take("<iIQ") for _ in range(self._at_most(number, 16))]
@@ -72,7 +72,7 @@ class BinaryFile(ModelFile):
         self._end()
         checker.end()
 
-    def points(self) -> Points:
+    def points(self) -> StoredPoints:
         size, starts, ends = POINT_HEAD.itemsize, [], []
         for _ in range(self._count(size)):
             starts.append(self._at)
@@ -83,7 +83,7 @@ class BinaryFile(ModelFile):
         self._end()
         heads = b"".join(self.content[start : start + size] for start in starts)
         tracks = b"".join(self.content[start + size : end] for start, end in zip(starts, ends, strict=True))
-        return Points(head=np.frombuffer(heads, POINT_HEAD), elements=np.frombuffer(tracks, ELEMENT))
+        return StoredPoints(head=np.frombuffer(heads, POINT_HEAD), elements=np.frombuffer(tracks, ELEMENT))
 
     def _skip(self, size: int) -> None:
         if size > len(self.content) - self._at:

@@ -60,7 +60,7 @@ class StoredImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Points:
+class StoredPoints:
     """The content of points3D.bin or points3D.txt."""
 
     head: np.ndarray
@@ -88,7 +88,7 @@ def require_pose(file: ModelFile, what: str, pose: Sequence[float]) -> None:
         raise file.fault(f"{what} has a rotation that is no unit quaternion")
 
 
-class Cameras:
+class CameraChecks:
     """Cameras of known models, each once, with a size, finite parameters and positive focal lengths."""
 
     def __init__(self, file: ModelFile) -> None:
@@ -110,7 +110,7 @@ class Cameras:
         self.found.add(camera_id)
 
 
-class Rigs:
+class RigChecks:
     """Rigs, each once, of cameras that are listed."""
 
     def __init__(self, file: ModelFile, cameras: set[int]) -> None:
@@ -132,7 +132,7 @@ class Rigs:
         self.found.add(rig_id)
 
 
-class Frames:
+class FrameChecks:
     """Frames: each with a known rig, every image in exactly one."""
 
     def __init__(self, file: ModelFile, rigs: set[int], images: Mapping[int, StoredImage]) -> None:

@@ -10,12 +10,12 @@ from anchorsfm.colmap.file_records import (
     ELEMENT,
     NUM_PARAMS,
     POINT_HEAD,
-    Cameras,
-    Frames,
+    CameraChecks,
+    FrameChecks,
     ModelFile,
-    Points,
-    Rigs,
+    RigChecks,
     StoredImage,
+    StoredPoints,
 )
 from anchorsfm.scene.errors import InputError
 
@@ -34,7 +34,7 @@ class TextFile(ModelFile):
         self._number = 0
 
     def cameras(self) -> set[int]:
-        checker = Cameras(self)
+        checker = CameraChecks(self)
         for words in self._records():
             self._least(words, 4)
             model = words[1]
@@ -71,7 +71,7 @@ class TextFile(ModelFile):
         self._require_announced(total)
 
     def rigs(self, cameras: set[int]) -> set[int]:
-        checker = Rigs(self, cameras)
+        checker = RigChecks(self, cameras)
         for words in self._records():
             self._least(words, 2)
             rig_id, sensors = self._integers(words[:2])
@@ -91,7 +91,7 @@ class TextFile(ModelFile):
         return checker.found
 
     def frames(self, rigs: set[int], images: Mapping[int, StoredImage]) -> None:
-        checker, total = Frames(self, rigs, images), 0
+        checker, total = FrameChecks(self, rigs, images), 0
         for words in self._records():
             self._least(words, 10)
             frame_id, rig_id, number = self._integers([*words[:2], words[9]])
@@ -106,7 +106,7 @@ class TextFile(ModelFile):
         self._require_announced(total)
         checker.end()
 
-    def points(self) -> Points:
+    def points(self) -> StoredPoints:
         heads: list[tuple[object, ...]] = []
         elements: list[tuple[int, int]] = []
         for words in self._records():
@@ -120,7 +120,7 @@ class TextFile(ModelFile):
             heads.append((point_id, numbers[:3], rgb, numbers[3], len(track) // 2))
             elements += zip(track[0::2], track[1::2], strict=True)
         self._require_announced(len(heads))
-        return Points(head=np.array(heads, POINT_HEAD), elements=np.array(elements, ELEMENT))
+        return StoredPoints(head=np.array(heads, POINT_HEAD), elements=np.array(elements, ELEMENT))
 
     def _records(self) -> Iterator[list[str]]:
         for number, line in enumerate(self._lines, 1):
