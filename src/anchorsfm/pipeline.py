@@ -5,10 +5,12 @@ from pathlib import Path
 
 from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.frontend.base import Frontend
+from anchorsfm.io.layout import Layout
 from anchorsfm.mapping.colmap import save_database
+from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import alignment_model
-from anchorsfm.report import RunReport
+from anchorsfm.results.record import RunReport
 from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
@@ -72,36 +74,41 @@ def reconstruct(
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    with folder.begin(record.settings(config), dense=config.dense is not False, database=config.keep_database):
-        return _reconstruct(source, folder, config, frontend, record)
+    folder.require_ready(dense=config.dense is not False, database=config.keep_database)
+    with record.clock.stage(Stage.IMAGES):
+        images, known = load_photographs(source, config, folder, record.progress)
+    with folder.begin(record.settings(config)):
+        return _reconstruct(images, known, folder, config, frontend, record)
 
 
 def _reconstruct(
-    source: Path | list[Path],
+    images: ImageSet,
+    known: KnownCameras,
     folder: RunFolder,
     config: PipelineConfig,
     frontend: Frontend | None,
     record: RunRecord,
 ) -> RunResult:
     clock, progress = record.clock, record.progress
-    with clock.stage(Stage.IMAGES):
-        images, known = load_photographs(source, config, folder, progress)
-        config = settled(config, images, record.changed, progress)
+    config = settled(config, images, record.changed, progress)
     with clock.stage(Stage.FEATURES):
-        pairs = make_run_pairs(config, images)
-        predictor = (frontend or chosen_frontend(config)).open(images, pairs, folder.store, progress)
+        frontend = frontend or chosen_frontend(config)
+        selected = make_run_pairs(config, images, frontend, folder.store, progress)
+        pairs = selected.pairs
+        predictor = frontend.open(images, pairs, folder.store, progress)
     with clock.stage(Stage.DEPTH):
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):
         given = mapper_input(predicted, predictor, images, known, config, progress)
         if config.keep_database:
             save_database(given, folder.database, seed=config.seed)
-    outcome = Outcome.of(images, predicted, predictor)
+    outcome = Outcome.of(images, selected, predicted, predictor)
     if not given.tracks.num_points or not predicted.has_component:
         folder.write_report(record.report(outcome, config), (), progress)
         raise _unrelated(outcome, folder.publish_failure())
     with clock.stage(MAPPING[config.mapper]):
-        settings = mapper_settings(config, folder.store, folder.database if config.keep_database else None)
+        database = folder.database if config.keep_database else None
+        settings = mapper_settings(config, images.num_images, folder.store, database)
         mapped = MAPPERS[config.mapper](given, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
@@ -117,6 +124,8 @@ def _reconstruct(
     if not finished.models:
         raise _no_model(images, report, folder.publish_failure())
     folder.publish()
+    if not config.keep_cache:
+        folder.store.discard()
     return RunResult(
         images=images,
         models=finished.models,
@@ -127,14 +136,14 @@ def _reconstruct(
     )
 
 
-def _unrelated(outcome: Outcome, failed: Path) -> NoReconstructionError:
+def _unrelated(outcome: Outcome, failed: Layout) -> NoReconstructionError:
     images = outcome.images
     return NoReconstructionError(
         f"the {images.num_images} images in {images.root} cannot be related: {outcome.log.best_reason()}; "
-        f"take photographs that overlap and from different places; see {failed / 'report.html'}"
+        f"take photographs that overlap and from different places; see {failed.page}"
     )
 
 
-def _no_model(images: ImageSet, report: RunReport, failed: Path) -> NoReconstructionError:
+def _no_model(images: ImageSet, report: RunReport, failed: Layout) -> NoReconstructionError:
     reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
-    return NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {failed / 'report.html'}")
+    return NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {failed.page}")

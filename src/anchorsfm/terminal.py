@@ -26,25 +26,65 @@ class Terminal(Console):
         super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
 
 
+_DRAWN_EVERY_S = 0.2
+"""In a notebook."""
+
+
 class _Bars(Progress):
+    """Bars that rich draws: by a thread of its own on a terminal.
+
+    In a notebook they are drawn here instead: what that thread has just put into the widget is taken back with all that
+    comes at the same time, warnings included.
+    """
+
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
+        self._drawn = 0.0
         self._running: list[TaskID] = []
+        self._whole: TaskID | None = None
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
         task = self._bars.add_task(printable(description), total=total, status="")
         self._running.append(task)
-        yield lambda steps: self._bars.update(task, advance=steps)
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            self._bars.update(task, advance=steps)
+            self._draw()
+
+        self._draw()
+        yield advance
         self._running.remove(task)
-        if total is None:
-            self._bars.update(task, total=1, completed=1)
-        self._bars.update(task, status="")
+        done = done if total is not None else 1
+        self._bars.update(task, total=done, completed=done, status="")  # fewer steps than expected were enough
         self._bars.stop_task(task)
+        self._draw(at_once=True)
+
+    def _draw(self, *, at_once: bool = False) -> None:
+        due = at_once or time.monotonic() - self._drawn >= _DRAWN_EVERY_S
+        if due and not self._bars.live.auto_refresh:
+            self._bars.refresh()
+            self._drawn = time.monotonic()
 
     def status(self, message: str) -> None:
         if self._running:
             self._bars.update(self._running[-1], status=printable(message))
+            self._draw()
+
+    def whole(self, left_s: float) -> None:
+        if self._whole is None:
+            self._whole = self._bars.add_task("the whole run", total=None, status="")
+        self._bars.update(self._whole, status=f"about {in_words(left_s)} left")
+        self._draw()
+
+    def close(self) -> None:
+        """The last picture stays: without the time that is left."""
+        if self._whole is not None:
+            self._bars.remove_task(self._whole)
+        self._draw(at_once=True)
 
     def note(self, message: str) -> None:
         self._bars.console.print(message)
@@ -60,6 +100,7 @@ class _PlainLines(Progress):
         self._terminal = terminal
         self._quiet = quiet
         self._status = ""
+        self._whole = ""
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
@@ -74,13 +115,16 @@ class _PlainLines(Progress):
             if total and now - last >= 10:
                 last = now
                 left = (now - start) / done * (total - done)
-                self._line(f"{description}: {done} of {total}{self._status}, about {left:.0f} s left")
+                self._line(f"{description}: {done} of {total}{self._status}, about {left:.0f} s left{self._whole}")
 
         self._line(description + (f" ({total})" if total else ""))
         yield advance
 
     def status(self, message: str) -> None:
         self._status = f", {message}"
+
+    def whole(self, left_s: float) -> None:
+        self._whole = f", {in_words(left_s)} for the whole run"
 
     def _line(self, text: str) -> None:
         if not self._quiet:
@@ -93,10 +137,18 @@ class _PlainLines(Progress):
         self._terminal.print(f"warning: {message}")
 
 
+def in_words(seconds: float) -> str:
+    """A time that is not known to the second."""
+    if seconds < 100:
+        return f"{max(round(seconds, -1), 10):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
 def show_progress(terminal: Terminal, *, quiet: bool) -> Iterator[Progress]:
     """Progress: bars with the time left, or plain lines where nobody looks on; quiet: warnings only."""
-    if quiet or not (terminal.is_terminal or terminal.is_jupyter):
+    # not is_terminal, which believes FORCE_COLOR: Jupyter and build servers set it, and do not move the cursor back
+    if quiet or not (terminal.file.isatty() or terminal.is_jupyter):
         yield _PlainLines(terminal, quiet=quiet)
         return
     columns = (
@@ -108,5 +160,9 @@ def show_progress(terminal: Terminal, *, quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}", markup=False),
     )
-    with RichProgress(*columns, console=terminal) as bars:
-        yield _Bars(bars)
+    with RichProgress(*columns, console=terminal, auto_refresh=not terminal.is_jupyter) as bars:
+        shown = _Bars(bars)
+        try:
+            yield shown
+        finally:
+            shown.close()

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import anchorsfm
+from anchorsfm.api.settings import with_settings
 from anchorsfm.evaluation import evaluate_poses
+from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.synthetic import OracleNoise, SceneConfig, SyntheticFrontend, image_set, make_scene
 
@@ -180,6 +182,79 @@ def test_pictures_in_memory_are_cached_by_content(tmp_path):
     assert found.names == ("0000.png", "0001.png") and found.images.path(0).is_file()
     floats = [picture / 255 for picture in pictures]
     assert anchorsfm.predict_pairs(floats, "complete", Mine()).images.digests == found.images.digests
+
+
+def known_pose(view: int) -> np.ndarray:
+    return SCENE.cam_from_world[view]
+
+
+def test_known_poses_and_intrinsics_are_kept_and_place_the_rest(predictions):
+    matrix = np.array([[SCENE.focal_px[0], 0, 80], [0, SCENE.focal_px[0], 60], [0, 0, 1.0]])
+    known = {"poses": {SCENE.names[0]: known_pose(0), 3: np.vstack([known_pose(3), [0, 0, 0, 1]])}}
+    found = anchorsfm.sparse_global_alignment(
+        predictions, **known, intrinsics={SCENE.names[1]: torch.tensor(matrix)}, shared_intrinsics=False
+    )
+    for view in (0, 3):
+        assert np.abs(found.poses[SCENE.names[view]].cam_from_world - known_pose(view)).max() < 1e-12
+    assert found.focals[1] == pytest.approx(SCENE.focal_px[1], rel=1e-6)
+    assert np.allclose(found.principal_points[1], (80, 60), atol=1e-4)
+    assert not np.isclose(found.focals[2], SCENE.focal_px[2], rtol=1e-6)
+    centres, true = found.cam2w[:, :3, 3], np.stack([-p[:, :3].T @ p[:, 3] for p in SCENE.cam_from_world])
+    assert np.linalg.norm(centres - true, axis=1).max() < 0.05 * np.ptp(true, axis=0).max()
+    blocks = anchorsfm.align_coarse(
+        anchorsfm.condense(predictions), **known, intrinsics={SCENE.names[1]: matrix}, shared_intrinsics=False
+    )
+    assert np.array_equal(anchorsfm.align_fine(blocks).cam2w, found.cam2w)
+    assert np.abs(blocks.poses[SCENE.names[3]].cam_from_world - known_pose(3)).max() < 1e-12
+
+
+def test_known_cameras_of_another_model_may_be_a_start_only(predictions, aligned):
+    moved = {name: pose for name, pose in aligned.poses.items() if name != SCENE.names[2]}
+    found = anchorsfm.sparse_global_alignment(
+        predictions, poses=moved, intrinsics=aligned.model.intrinsics, freeze_poses=False, freeze_intrinsics=False,
+        shared_intrinsics=False, niter1=0,
+    )  # fmt: skip
+    apart = np.linalg.norm(found.cam2w[:, :3, 3] - aligned.cam2w[:, :3, 3], axis=1)
+    assert apart.max() < 0.02 * np.ptp(aligned.cam2w[:, :3, 3], axis=0).max()
+    assert apart.max() > 1e-6 and not np.isclose(found.focals, aligned.focals, rtol=1e-6).any()
+
+
+def test_a_front_end_is_told_what_is_known():
+    told = []
+
+    class Listening(anchorsfm.PairFrontend):
+        def open(self, images, pairs, store, progress):
+            told.append((images.focal_prior_px.tolist(), images.camera_index.tolist()))
+            return FRONTEND.open(images, pairs, store, progress)
+
+        def predict(self, rgb_i, rgb_j):
+            raise AssertionError
+
+    focal = {name: float(400 + k) for k, name in enumerate(SCENE.names)}
+    few = {"pairs": "swin-1", "frontend": Listening(), **FEW}
+    found = anchorsfm.sparse_global_alignment(IMAGES, intrinsics=focal, shared_intrinsics=False, **few)
+    assert np.allclose(found.focals, list(focal.values()))
+    anchorsfm.sparse_global_alignment(IMAGES, intrinsics={0: 444.0}, shared_intrinsics=True, **few)
+    anchorsfm.sparse_global_alignment(IMAGES, poses={0: known_pose(0)}, **few)
+    plain, cameras = IMAGES.focal_prior_px.tolist(), IMAGES.camera_index.tolist()
+    expected = [(list(focal.values()), cameras), ([444.0] * 5, cameras), (plain, cameras)]
+    assert str(told) == str(expected)
+
+
+@pytest.mark.parametrize(("given", "told"), [({}, 0.0), ({"recorded_focal_spread": 0.2}, 0.2)])
+def test_the_classical_front_end_takes_known_focal_lengths_as_exact(given, told, monkeypatch):
+    seen = {}
+
+    def stop(images, pairs, frontend, **settings):
+        seen.update(settings, focal=images.focal_prior_px[0])
+        raise InterruptedError
+
+    monkeypatch.setattr("anchorsfm.api.alignment.predict_pairs", stop)
+    with pytest.raises(InterruptedError):
+        anchorsfm.sparse_global_alignment(IMAGES, intrinsics=321, **given)
+    names = ("cache", "focal_px", "progress", "focal")
+    config = with_settings(ClassicalFrontend(), {k: v for k, v in seen.items() if k not in names})
+    assert (config.intrinsics.recorded_focal_spread, seen["focal"]) == (told, 321)
 
 
 def test_components_come_apart_and_lone_images_are_named(predictions):

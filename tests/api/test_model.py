@@ -1,9 +1,11 @@
 """Finished models by the names of their images: from a run, and from disk."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,13 @@ def test_points_tracks_and_intrinsics_agree(run):
 def test_it_is_short_as_text_and_a_picture_in_notebooks(run):
     model, _ = run
     assert repr(model).startswith("<Model: 4 of 4 images, ") and len(repr(model)) < 100
+    for part in (model.points, model.tracks, model.dense_cloud, model.depth_maps[model.names[0]]):
+        assert re.fullmatch(r"<\w+: [\d,]+.*>", repr(part)) and len(repr(part)) < 100
+    depth_map = model.depth_maps[model.names[0]]
+    shown = depth_map._repr_html_()
+    assert "data:image/jpeg;base64," in shown and "DepthMap: 2" in shown and "(red) to" in shown
+    nothing = replace(depth_map, depth=np.zeros_like(depth_map.depth))
+    assert "depth known of 0%" in nothing._repr_html_()
     page = model._repr_html_()
     assert "data:image/png;base64," in page and "http" not in page and len(page) < 200_000
 

@@ -1,8 +1,5 @@
 """COLMAP databases: what is written can be read by COLMAP's own classes, and a file is complete or not there."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pycolmap
 import pytest
@@ -16,24 +13,12 @@ from anchorsfm.colmap.database import (
 )
 from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
 from anchorsfm.scene.errors import StorageError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera
 from point_scene import make_point_scene
 from unix import full_disk
 
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))
 OTHER = Camera(model="OPENCV", width=1600, height=1200, params=(1450.0, 1460.0, 790.0, 610.0, 0.1, 0.0, 0.0, 0.0))
-
-
-def image_set(num_images: int) -> ImageSet:
-    return ImageSet(
-        root=Path("/no/such/folder"),
-        names=tuple(f"Ordner ä/{k}.jpg" for k in range(num_images)),
-        size_wh=np.tile([1600, 1200], (num_images, 1)),
-        camera_index=np.arange(num_images) % 2,
-        focal_prior_px=np.full(num_images, np.nan),
-        digests=("",) * num_images,
-    )
 
 
 def scene_matches(num_images: int = 4, num_points: int = 200, num_in_set: int = 5, **options):
@@ -47,10 +32,10 @@ def write(path, matches, geometries=None):
         TwoViewGeometry(kind=GeometryKind.UNCALIBRATED, inlier=np.ones(len(matches.of_pair(k)), bool))
         for k in range(len(matches.pair))
     ]
-    write_database(
-        path, image_set(len(matches.keypoints)), (CAMERA, OTHER), matches, geometries,
-        has_focal_prior=np.array([True, False]),
-    )  # fmt: skip
+    num_images = len(matches.keypoints)
+    names, camera_index = [f"Ordner ä/{k}.jpg" for k in range(num_images)], np.arange(num_images) % 2
+    has_prior = np.array([True, False])
+    write_database(path, names, (CAMERA, OTHER), camera_index, matches, geometries, has_focal_prior=has_prior)
 
 
 def test_keypoints_are_numbered_by_image_and_coordinates():
@@ -135,11 +120,10 @@ def test_colmap_verifies_and_maps_from_the_file(tmp_path):
 
 def test_estimated_geometries_find_wrong_matches_and_the_pose():
     scene, matches = scene_matches(num_in_set=4, num_points=300, outliers=0.2)
-    images = replace(image_set(4), camera_index=np.zeros(4, np.int64))
-    options = {"max_error_px": np.full(4, 4.0), "seed": 3}
-    known = estimate_geometries(images, (CAMERA,), matches, has_focal_prior=np.array([True]), **options)
-    again = estimate_geometries(images, (CAMERA,), matches, has_focal_prior=np.array([True]), **options)
-    free = estimate_geometries(images, (CAMERA,), matches, has_focal_prior=np.array([False]), **options)
+    one, options = np.zeros(4, np.int64), {"max_error_px": np.full(4, 4.0), "seed": 3}
+    known = estimate_geometries((CAMERA,), one, matches, has_focal_prior=np.array([True]), **options)
+    again = estimate_geometries((CAMERA,), one, matches, has_focal_prior=np.array([True]), **options)
+    free = estimate_geometries((CAMERA,), one, matches, has_focal_prior=np.array([False]), **options)
     pose = scene.model.cam_from_world
     for k, (i, j) in enumerate(matches.pair.tolist()):
         assert known[k].kind is GeometryKind.CALIBRATED and free[k].kind is GeometryKind.UNCALIBRATED
@@ -156,8 +140,9 @@ def test_pairs_without_agreement_are_unrelated():
     count = 60
     xy_i, xy_j = rng.uniform([0, 0], [1600, 1200], (2, count, 2))
     matches = number_keypoints(2, np.zeros(count, np.int64), np.ones(count, np.int64), xy_i, xy_j)
+    both = np.array([True, True])
     (geometry,) = estimate_geometries(
-        image_set(2), (CAMERA, OTHER), matches, has_focal_prior=np.array([True, True]), max_error_px=np.full(2, 1.0)
+        (CAMERA, OTHER), np.arange(2), matches, has_focal_prior=both, max_error_px=np.full(2, 1.0)
     )
     assert geometry.kind is GeometryKind.UNRELATED
     assert not geometry.inlier.any()

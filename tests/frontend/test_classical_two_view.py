@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from anchorsfm.features.config import MatchingConfig
+from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical import focal
-from anchorsfm.frontend.classical.config import IntrinsicsConfig, MatchingConfig, TwoViewConfig
+from anchorsfm.frontend.classical.config import IntrinsicsConfig, TwoViewConfig
 from anchorsfm.frontend.classical.rays import bearing, parallax_deg, triangulate_depths
 from anchorsfm.frontend.classical.scale import synchronise
-from anchorsfm.frontend.classical.two_view import RelativePose, relate, verify
+from anchorsfm.frontend.classical.two_view import RelativePose, relate
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairStatus
 from classical_scene import project_random

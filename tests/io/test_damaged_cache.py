@@ -22,10 +22,11 @@ CONFIG = PipelineConfig(
 KINDS = {
     "alignment",
     "feature-matches",
+    "verified-matches",
     "classical-dense",
     "features",
     "classical-lenses",
-    "classical-matches",
+    "classical-evidence",
     "classical-poses",
     "dense-depth",
 }

@@ -2,7 +2,6 @@
 
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -15,7 +14,6 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotati
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.mapping.initial_pair import PairConfig, initial_pairs
 from anchorsfm.scene.edit import with_points, without_view
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
@@ -27,36 +25,25 @@ MAPPERS = ("incremental", "global", "tracks")
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))
 
 
-def image_set(num_images: int, camera_index: np.ndarray | None = None) -> ImageSet:
-    """Images that exist by name only."""
-    return ImageSet(
-        root=Path("/no/such/folder"),
-        names=tuple(f"folder/{k}.jpg" for k in range(num_images)),
-        size_wh=np.tile([1600, 1200], (num_images, 1)),
-        camera_index=np.zeros(num_images, np.int64) if camera_index is None else camera_index,
-        focal_prior_px=np.full(num_images, np.nan),
-        digests=("",) * num_images,
-    )
-
-
 def run(kind, matches, num_images, folder, *, cameras=(CAMERA,), camera_index=None, known=None, progress=None):
     """Models by one of the mappers."""
-    images = image_set(num_images, camera_index)
+    camera_index = np.zeros(num_images, np.int64) if camera_index is None else camera_index
     progress = progress or Progress()
     if kind == "tracks":
         tracks = build_tracks(matches, num_images)
         scale = np.ones(num_images)
         result = map_tracks(
-            tracks, cameras, images.camera_index, FromScratchConfig(), working_scale=scale, known_camera=known,
+            tracks, cameras, camera_index, FromScratchConfig(), working_scale=scale, known_camera=known,
             progress=progress,
         )  # fmt: skip
         return list(result.models)
     pairs = number_keypoints(num_images, matches.image_i, matches.image_j, matches.xy_i, matches.xy_j)
     prior = np.ones(len(cameras), bool)
     geometries = estimate_geometries(
-        images, cameras, pairs, has_focal_prior=prior, max_error_px=np.full(num_images, 4.0)
+        cameras, camera_index, pairs, has_focal_prior=prior, max_error_px=np.full(num_images, 4.0)
     )
-    write_database(folder / "database.db", images, cameras, pairs, geometries, has_focal_prior=prior)
+    names = [f"folder/{k}.jpg" for k in range(num_images)]
+    write_database(folder / "database.db", names, cameras, camera_index, pairs, geometries, has_focal_prior=prior)
     mapper = {"incremental": map_incremental, "global": map_global}[kind]
     return mapper(
         folder / "database.db", pairs.keypoints, MapperOptions(), constant_camera=known, progress=progress

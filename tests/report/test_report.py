@@ -22,7 +22,7 @@ from anchorsfm.report.json_text import report_json
 from anchorsfm.report.pictures import BUDGET, LARGE_SIDE, MAX_SIDE, MIN_SIDE, photograph_side, picture_side
 from anchorsfm.report.shared_points import BUDGET as BUDGET_OF_MATCHES
 from anchorsfm.report.shared_points import MAX_PER_PAIR, embedded_matches
-from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
+from anchorsfm.report.space import MAX_POINTS, ColouredPoints, describe_space
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.tracks.residuals import residual_vectors
@@ -164,7 +164,7 @@ def test_a_large_cloud_is_thinned_and_outliers_are_left_out():
     rng = np.random.default_rng(0)
     points = np.concatenate([model.points, [[1e5, 0, 0]]])
     model = replace(model, points=points, rgb=np.zeros((len(points), 3), np.uint8), error_px=np.zeros(len(points)))
-    dense = Cloud(xyz=rng.uniform(-1, 1, (400_000, 3)), rgb=np.zeros((400_000, 3), np.uint8))
+    dense = ColouredPoints(xyz=rng.uniform(-1, 1, (400_000, 3)), rgb=np.zeros((400_000, 3), np.uint8))
     found = describe_space(model, dense, images=list(range(6)))
     assert found["points"]["of"] == len(points) and found["points"]["count"] == len(points) - 1
     assert found["dense"]["count"] == MAX_POINTS and found["dense"]["of"] == 400_000
@@ -538,9 +538,59 @@ def test_a_photograph_opens_large_and_arrow_keys_go_on(page):
 
 
 def press(page: Page, key: str) -> None:
-    code = {"ArrowRight": 39, "Escape": 27}[key]
-    for kind in ("keyDown", "keyUp"):
-        page.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
+    codes = {
+        "Tab": 9,
+        "Enter": 13,
+        "Escape": 27,
+        "End": 35,
+        "Home": 36,
+        "ArrowLeft": 37,
+        "ArrowRight": 39,
+        "ArrowDown": 40,
+    }
+    typed = {"text": "\r"} if key == "Enter" else {}
+    page.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=codes[key], **typed)
+    page.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=codes[key])
+
+
+def test_the_matrix_can_be_used_by_keyboard(page, finished):
+    named = "document.activeElement.getAttribute('aria-label')"
+    names = [image["name"] for image in report_of(finished)["images"] if image["size_wh"] is not None]
+    page.evaluate("document.getElementById('matrix').scrollIntoView({block: 'center', behavior: 'instant'})")
+    page.evaluate("document.querySelector('.matrix [role=gridcell]').focus()")
+    assert page.evaluate(named).startswith(f"{names[0]} and {names[1]}: ") and "verified" in page.evaluate(named)
+    for key, row, column in (("ArrowDown", 1, 1), ("ArrowRight", 1, 2), ("Home", 1, 0), ("ArrowLeft", 1, 0)):
+        press(page, key)
+        place = "[e => e.parentElement.ariaRowIndex, e => e.ariaColIndex].map(f => f(document.activeElement) - 1)"
+        assert page.evaluate(place) == [row, column]
+    assert page.evaluate("document.querySelectorAll('.matrix [role=gridcell]').length") == 1
+    assert page.evaluate("document.getElementById('pair').textContent") == page.evaluate(named)
+    cell, matrix = (
+        page.evaluate(f"(r => [r.left, r.top, r.width, r.height])({what}.getBoundingClientRect())")
+        for what in ("document.activeElement", "document.getElementById('matrix')")
+    )
+    share = matrix[2] / len(names)
+    assert np.allclose(cell, (matrix[0], matrix[1] + share, share, share), atol=2)
+    press(page, "Enter")
+    page.wait_for(f"{LARGE}.open")
+    assert page.evaluate(f"{LARGE}.querySelector('h3').textContent") == f"{names[0]} and {names[1]}"
+    press(page, "Escape")
+    page.wait_for(f"!{LARGE}.open")
+    assert page.evaluate(named).startswith(f"{names[0]} and {names[1]}: ")
+    press(page, "End")
+    assert page.evaluate(named).startswith(f"{names[1]} and {names[-1]}: ")
+    tree = {
+        k: page.evaluate(f"document.querySelector('.matrix').getAttribute('{k}')") for k in ("role", "aria-colcount")
+    }
+    assert tree == {"role": "grid", "aria-colcount": str(len(names))}
+    page.evaluate("document.activeElement.blur()")
+    assert "arrows" in page.evaluate("document.getElementById('pair').textContent")
+    assert page.errors == []
+
+
+def test_images_are_chosen_by_keyboard_too(page):
+    page.evaluate("document.querySelector('#image-2 .enlarge').focus()")
+    assert page.evaluate("document.querySelector('#images .chosen').id") == "image-2"
 
 
 def test_a_cell_of_the_matrix_shows_the_points_of_its_pair(page, finished):

@@ -58,7 +58,8 @@ def test_the_project_of_a_user_is_not_touched(project: Path, command: Callable[[
 def finish_run(output: Path, number: int, *, fail: bool = False) -> None:
     """A run that ends with a model of so many views, without the stages before."""
     folder = RunFolder(output)
-    with folder.begin({"views": number}, dense=True, database=False):
+    folder.require_ready(dense=True, database=False)
+    with folder.begin({"views": number}):
         names = [f"{k}.jpg" for k in range(number)]
         folder.write_models([ring_model(number, 60)] * (number - 2), names)
         folder.write_uncertainty([])
@@ -105,7 +106,7 @@ def test_settings_that_the_user_edited_are_kept(tmp_path: Path) -> None:
 def test_a_file_that_is_edited_during_a_run_is_kept_and_nothing_is_published(tmp_path: Path) -> None:
     finish_run(tmp_path, 3)
     folder = RunFolder(tmp_path)
-    with pytest.raises(StorageError, match="changed after"), folder.begin({}, dense=False, database=False):
+    with pytest.raises(StorageError, match="changed after"), folder.begin({}):
         (tmp_path / "report.json").write_text("edited")
         before = snapshot(tmp_path)
         folder.publish()
@@ -151,6 +152,58 @@ def test_photographs_in_the_output_folder_are_refused(tmp_path: Path) -> None:
     for source in (tmp_path / "out", tmp_path / "out" / "images", tmp_path / "list.txt", tmp_path / "link", files):
         with pytest.raises(InputError, match="lies in the output folder"):
             reconstruct(source, tmp_path / "out")
+
+
+def no_photographs(folder: Path, what: str) -> Path | list[Path]:
+    """Something that nothing can be made from."""
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no picture")
+    match what:
+        case "not there":
+            return folder / "missing"
+        case "a file not there":
+            return [folder / "missing.jpg"]
+        case "a folder without images":
+            return folder
+        case "a list of nothing":
+            (folder / "list.txt").write_text("# nothing\n")
+            return folder / "list.txt"
+        case "damaged images":
+            (folder / "a.jpg").write_bytes(b"no picture")
+            return folder
+    photograph(folder / "0.png")
+    return folder
+
+
+WHAT = [
+    "not there",
+    "a file that is not there",
+    "a folder without images",
+    "a list of nothing",
+    "damaged images",
+    "one",
+]
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_a_wrong_path_of_photographs_leaves_nothing_behind(tmp_path: Path, what: str) -> None:
+    source = no_photographs(tmp_path / "photos", what)
+    before = snapshot(tmp_path, without=())
+    with pytest.raises(InputError):
+        reconstruct(source, tmp_path / "new" / "out", PipelineConfig(dense=False))
+    assert snapshot(tmp_path, without=()) == before and not (tmp_path / "new").exists()
+
+
+def test_an_output_that_cannot_be_written_is_known_before_photographs_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file is not a folder; choose another --output"):
+        reconstruct(tmp_path / "missing", tmp_path / "file" / "out")
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)  # whoever runs the tests may be allowed everything
+    with pytest.raises(StorageError, match=r"locked is not writable; choose another --output"):
+        reconstruct(tmp_path / "missing", tmp_path / "locked" / "out")
 
 
 def test_an_output_among_the_photographs_gives_the_same_twice(tmp_path: Path) -> None:

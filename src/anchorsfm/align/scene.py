@@ -50,7 +50,7 @@ def sparse_global_alignment(
     """
     graph_config, config = configs_of(settings)
     store = store or Store(None)
-    camera_index = _camera_index(images, shared_intrinsics)
+    camera_index = camera_index_of(images, shared_intrinsics)
     predictor = frontend.open(images, pairs, store, progress)
     known = dict(sorted((known or {}).items()))
     given = {str(image): value for image, value in known.items()}
@@ -161,7 +161,8 @@ def configs_of(settings: Mapping[str, Any]) -> tuple[GraphConfig, AlignConfig]:
     return GraphConfig(**graph), AlignConfig(**align)
 
 
-def _camera_index(images: ImageSet, shared: bool | None) -> Int[np.ndarray, "image"]:
+def camera_index_of(images: ImageSet, shared: bool | None) -> Int[np.ndarray, "image"]:
+    """The camera of each image. True: one for all; False: one for each; None: as the images say."""
     if shared is None:
         return images.camera_index
     return np.zeros(images.num_images, np.int64) if shared else np.arange(images.num_images)

@@ -18,9 +18,11 @@ from anchorsfm.api.arguments import ByName
 from anchorsfm.api.condensed import CondensedScene, condense
 from anchorsfm.api.depth import DepthMap
 from anchorsfm.api.display import progress_of
+from anchorsfm.api.images import open_images
+from anchorsfm.api.known import CameraKnowledge
 from anchorsfm.api.model import Model, Pose
 from anchorsfm.api.picture import as_html, draw_scene
-from anchorsfm.api.predictions import ImagePairs, predict_pairs
+from anchorsfm.api.predictions import ImagePairs, are_ready, predict_pairs
 from anchorsfm.api.settings import full_name, setting_names, with_settings
 from anchorsfm.dense.pinhole import grid_colours
 from anchorsfm.dense.views import dense_view
@@ -109,9 +111,10 @@ class Alignment:
     def result(self) -> AlignmentResult:
         """Everything as plain arrays, in pixels of the front end's grid."""
         if self.fine is not None:
-            return finish(self.prepared, self.coarse, self.fine)
+            return _with_exact_poses(finish(self.prepared, self.coarse, self.fine), self.prepared)
         only_coarse = replace(self.prepared, config=replace(self.prepared.config, niter2=0))
-        return finish(only_coarse, self.coarse, fine_stage(only_coarse, self.coarse))
+        found = finish(only_coarse, self.coarse, fine_stage(only_coarse, self.coarse))
+        return _with_exact_poses(found, self.prepared)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -296,6 +299,10 @@ def align_coarse(
     tree: KinematicTree | str = "hclust-ward",
     *,
     shared_intrinsics: bool | None = None,
+    poses: Any = None,
+    intrinsics: Any = None,
+    freeze_poses: bool = True,
+    freeze_intrinsics: bool = True,
     progress: bool | Progress | None = None,
     **settings: object,
 ) -> Alignment:
@@ -305,6 +312,10 @@ def align_coarse(
         scene: one connected component (`scene.components`).
         tree: of `kinematic_tree`, or its mode.
         shared_intrinsics: True: one camera for all images; False: one for each; None: as files say.
+        poses: known poses, as for `sparse_global_alignment`.
+        intrinsics: known intrinsics, as for `sparse_global_alignment`.
+        freeze_poses: False: known poses are only where this stage starts, and where the result lies.
+        freeze_intrinsics: False: known intrinsics are only where the stages start.
         progress: as for `reconstruct`.
         settings: of `AlignConfig`: niter1, lr1, gamma1, solver ... Settings that only Adam has choose Adam.
 
@@ -318,7 +329,14 @@ def align_coarse(
         tree = kinematic_tree(scene, tree)
     elif not isinstance(tree, KinematicTree) or len(tree.parent) != len(scene.names):
         raise InputError(f"tree: expected what kinematic_tree() returns for these {len(scene.names)} images, or a mode")
-    prepared = _prepared(scene, tree, config, shared_intrinsics)
+    known = CameraKnowledge(
+        shared_intrinsics=shared_intrinsics,
+        poses=poses,
+        intrinsics=intrinsics,
+        freeze_poses=freeze_poses,
+        freeze_intrinsics=freeze_intrinsics,
+    )
+    prepared = _prepared(scene, tree, config, known)
     with progress_of(progress) as shown:
         return Alignment(scene, prepared, coarse_stage(prepared, shown), None)
 
@@ -360,6 +378,10 @@ def sparse_global_alignment(
     *,
     cache: str | Path | None = None,
     shared_intrinsics: bool | None = None,
+    poses: Any = None,
+    intrinsics: Any = None,
+    freeze_poses: bool = True,
+    freeze_intrinsics: bool = True,
     desc_conf: str = "desc_conf",
     focal_px: int | float | None = None,
     progress: bool | Progress | None = None,
@@ -373,8 +395,16 @@ def sparse_global_alignment(
         frontend: "classical", "mast3r", or an object of your own.
         cache: folder for predictions: another call goes on from there.
         shared_intrinsics: True: one camera for all images; False: one for each; None: as files say.
+        poses: image name or row -> cam_from_world (3, 4) or (4, 4), or the `Pose` of another model, of some images or
+            all: the result is in their world, at their scale.
+        intrinsics: for all images, or image name or row -> a focal length in original pixels, a matrix K (3, 3), or the
+            `Intrinsics` of another model. A front end that is asked here is told them. The alignment has one focal
+            length for both directions and no distortion.
+        freeze_poses: False: known poses are only where the alignment starts, and where the result lies.
+        freeze_intrinsics: False: known intrinsics are only where the alignment starts.
         desc_conf: confidence of matches: "desc_conf" the front end's own, "conf" that of the pointmaps.
-        focal_px: focal length of all images in original pixels, if known.
+        focal_px: focal length of all images in original pixels that the front end starts from; the alignment refines
+            it. `intrinsics` are kept.
         progress: as for `reconstruct`.
         settings: subsample, matching_conf_thr, kinematic_mode, lr1, niter1, gamma1, lr2, niter2, gamma2, opt_pp,
             opt_depth, loss_dust3r_w ... (fields of `GraphConfig` and `AlignConfig`) or of the front end. lr1, lr2 and
@@ -391,9 +421,23 @@ def sparse_global_alignment(
     config = with_settings(AlignConfig(), parts.align)
     with_settings(GraphConfig(), parts.graph)
     arguments.choice("desc_conf", desc_conf, ("desc_conf", "conf"))
+    if focal_px is not None and intrinsics is not None:
+        raise InputError("focal_px and intrinsics: give one of them")
+    known = CameraKnowledge(
+        shared_intrinsics=shared_intrinsics,
+        poses=poses,
+        intrinsics=intrinsics,
+        freeze_poses=freeze_poses,
+        freeze_intrinsics=freeze_intrinsics,
+    )
+    of_frontend = parts.frontend
     with progress_of(progress) as shown:
+        if not known.is_empty and not are_ready(images):
+            images = known.as_priors(open_images(images, focal_px=focal_px, progress=shown))
+            if frontend == "classical" and intrinsics is not None and freeze_intrinsics:
+                of_frontend = {"intrinsics__recorded_focal_spread": 0.0, **of_frontend}
         predictions = predict_pairs(
-            images, pairs, frontend, cache=cache, focal_px=focal_px, progress=shown, **parts.frontend
+            images, pairs, frontend, cache=cache, focal_px=focal_px, progress=shown, **of_frontend
         )
         scene = condense(predictions, desc_conf=desc_conf, progress=shown, **parts.graph)
         aligned = []
@@ -404,7 +448,7 @@ def sparse_global_alignment(
                 config.kinematic_mode,
                 allow_unmatched_edges=config.reference.unmatched_tree_edges,
             )
-            prepared = _prepared(part, tree, config, shared_intrinsics)
+            prepared = _prepared(part, tree, config, known)
             coarse = coarse_stage(prepared, shown)
             fine = fine_stage(prepared, coarse, shown) if config.niter2 else None
             aligned.append(Alignment(part, prepared, coarse, fine))
@@ -434,23 +478,26 @@ def _split(settings: Mapping[str, object], frontend: object) -> _Split:
     return parts
 
 
+def _with_exact_poses(result: AlignmentResult, prepared: PreparedAlignment) -> AlignmentResult:
+    """The result with frozen poses in full precision."""
+    poses = result.cam_from_world.copy()
+    for view, known in enumerate(prepared.known or ()):
+        if known is not None and known.cam_from_world is not None and result.pose_known[view]:
+            poses[view] = known.cam_from_world
+    return replace(result, cam_from_world=poses)
+
+
 def _prepared(
-    scene: CondensedScene, tree: KinematicTree, config: AlignConfig, shared: bool | None
+    scene: CondensedScene, tree: KinematicTree, config: AlignConfig, known: CameraKnowledge
 ) -> PreparedAlignment:
-    predictions = scene.predictions
+    predictions, rows = scene.predictions, scene.scene.image_index
+    images, grid = predictions.images, predictions.grid
     return prepare(
         scene.scene,
         scene.anchors,
         tree,
         config,
-        camera_index=_camera_index(scene, shared),
-        long_side_px=long_side_px(predictions.images, predictions.grid)[scene.scene.image_index],
+        camera_index=known.camera_index(images)[rows],
+        long_side_px=long_side_px(images, grid)[rows],
+        known=None if known.is_empty else known.about(images).for_alignment(rows, grid),
     )
-
-
-def _camera_index(scene: CondensedScene, shared: bool | None) -> Int[np.ndarray, "image"]:
-    if shared is None:
-        return scene.predictions.images.camera_index[scene.scene.image_index]
-    if arguments.flag("shared_intrinsics", shared):
-        return np.zeros(len(scene.names), np.int64)
-    return np.arange(len(scene.names))

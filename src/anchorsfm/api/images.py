@@ -20,27 +20,29 @@ _IN_MEMORY: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def open_images(
-    value: Any, *, argument: str = "images", focal_px: float | None = None, progress: Progress = SILENT
+    value: Any, *, argument: str = "images", focal_px: object = None, progress: Progress = SILENT
 ) -> ImageSet:
     """Photographs of a folder, list file, list of files, list or batch of arrays, or an `ImageSet`.
 
     Arrays are (height, width, 3) of uint8, or of floats in 0 .. 1; they are named 0000.png, 0001.png ... in order and
-    kept as lossless files, so that they need no memory and their predictions can be cached.
+    kept as lossless files, so that they need no memory and their predictions can be cached. `focal_px` is that of all,
+    in their pixels, if it is known.
 
     Raises InputError, naming argument and element.
     """
+    focal = None if focal_px is None else arguments.number("focal_px", focal_px, low=0.0, above=True)
     if isinstance(value, ImageSet):
         return value
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (str, Path)) for item in value):
         files = [arguments.path(f"{argument}[{k}]", item) for k, item in enumerate(value)]
-        return load_image_set(files, focal_px=focal_px, progress=progress)
+        return load_image_set(files, focal_px=focal, progress=progress)
     if isinstance(value, (list, tuple)) or hasattr(value, "shape"):
         value = list(value)
         if not value:
             raise InputError(f"{argument} is empty: expected images")
         folder = _write([rgb_array(f"{argument}[{k}]", item) for k, item in enumerate(value)])
-        return load_image_set(folder, focal_px=focal_px, progress=progress)
-    return load_image_set(arguments.path(argument, value), focal_px=focal_px, progress=progress)
+        return load_image_set(folder, focal_px=focal, progress=progress)
+    return load_image_set(arguments.path(argument, value), focal_px=focal, progress=progress)
 
 
 def described_images(

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.api import arguments
 from anchorsfm.api.display import progress_of
 from anchorsfm.api.images import described_images, open_images
-from anchorsfm.api.model import Intrinsics, Model
+from anchorsfm.api.known import known_cameras
+from anchorsfm.api.model import Model
 from anchorsfm.api.settings import full_name, setting_names, with_settings
 from anchorsfm.colmap.cameras import focal_length_px
 from anchorsfm.geometry.cameras import PARAM_NAMES
@@ -101,7 +102,7 @@ def reconstruct_matches(
     with progress_of(progress) as shown:
         images = _images(matches, sizes, photographs, shown)
         images = replace(images, camera_index=_camera_index(images, shared_intrinsics))
-        known = _known_cameras(intrinsics, images)
+        known = known_cameras(intrinsics, images)
         given = _read(matches, images, confidence, 0.5 - centre)
         for line in given.warnings:
             shown.warn(line)
@@ -187,41 +188,6 @@ def _camera_index(images: ImageSet, shared: bool | None) -> Int[np.ndarray, "ima
     if len(np.unique(images.size_wh, axis=0)) > 1:
         raise InputError("shared_intrinsics = True: the images have different sizes; expected one size")
     return np.zeros(images.num_images, np.int64)
-
-
-def _known_cameras(intrinsics: Any, images: ImageSet) -> dict[int, Camera]:
-    """By row of the cameras; those of which one image is known are known."""
-    if intrinsics is None:
-        return {}
-    entries = intrinsics if isinstance(intrinsics, Mapping) else dict.fromkeys(images.names, intrinsics)
-    known: dict[int, Camera] = {}
-    for name, value in entries.items():
-        place = f"intrinsics[{name!r}]" if isinstance(intrinsics, Mapping) else "intrinsics"
-        image = arguments.image_rows(place, name, images.names)
-        camera = _camera(place, value, images.size_wh[image])
-        row = int(images.camera_index[image])
-        if known.setdefault(row, camera) != camera:
-            raise InputError(
-                f"{place}: it shares a camera with images of other intrinsics; use shared_intrinsics=False"
-            )
-    return known
-
-
-def _camera(place: str, value: Any, size_wh: Int[np.ndarray, "2"]) -> Camera:
-    width, height = size_wh.tolist()
-    if isinstance(value, Intrinsics):
-        if value.size_wh != (width, height):
-            raise InputError(f"{place}: is of {value.width}x{value.height} pixels, the image has {width}x{height}")
-        return Camera(model=value.model, width=width, height=height, params=value.params)
-    if np.ndim(value) == 0 if not hasattr(value, "ndim") else value.ndim == 0:
-        plain = value.item() if hasattr(value, "item") else value
-        focal = arguments.number(place, plain, low=1.0)
-        return Camera(model="SIMPLE_PINHOLE", width=width, height=height, params=(focal, width / 2, height / 2))
-    matrix = arguments.numbers(place, value, "3 3")
-    if not np.allclose(matrix[[0, 1, 2, 2, 2], [1, 0, 0, 1, 2]], [0, 0, 0, 0, 1]) or np.diag(matrix)[:2].min() < 1:
-        raise InputError(f"{place}: expected K = [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels")
-    params = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
-    return Camera(model="PINHOLE", width=width, height=height, params=tuple(map(float, params)))
 
 
 # ------------------------------------------------------------------------------------------------------ the matches
@@ -422,7 +388,10 @@ def _why(pairs: PairReport, config: PipelineConfig) -> str:
 
 def _map(mapper: MapperName, given: MapperInput, config: PipelineConfig, progress: Progress) -> Mapped:
     settings = MapperSettings(
-        align=config.align, seed=config.seed, num_threads=config.adjust.num_threads, store=Store(None)
+        align=config.align,
+        seed=config.seed,
+        num_threads=config.adjust.threads_for(given.images.num_images),
+        store=Store(None),
     )
     return MAPPERS[mapper](given, settings, progress)
 

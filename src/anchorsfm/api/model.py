@@ -114,6 +114,9 @@ class Points:
     def __len__(self) -> int:
         return len(self.xyz)
 
+    def __repr__(self) -> str:
+        return f"<Points: {len(self):,} sparse ones, with xyz, rgb, error_px, track_length>"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackTable:
@@ -130,6 +133,9 @@ class TrackTable:
 
     def __len__(self) -> int:
         return len(self.point)
+
+    def __repr__(self) -> str:
+        return f"<TrackTable: {len(self):,} observations in {len(self.names)} images, with point, image, xy>"
 
     @property
     def image_name(self) -> np.ndarray:
@@ -153,6 +159,10 @@ class DenseCloud:
 
     def __len__(self) -> int:
         return len(self.xyz)
+
+    def __repr__(self) -> str:
+        there = [name for name in ("xyz", "rgb", "normal", "confidence") if getattr(self, name) is not None]
+        return f"<DenseCloud: {len(self):,} points, with {', '.join(there)}>"
 
 
 class Model:

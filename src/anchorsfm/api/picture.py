@@ -57,12 +57,12 @@ def draw_scene(
     return _png(canvas)
 
 
-def as_html(picture: bytes, caption: str) -> str:
-    """A figure with everything in it."""
+def as_html(picture: bytes, caption: str, *, kind: str = "png", alt: str = "cameras and points") -> str:
+    """A figure with everything in it; `picture` is a file of this kind, shown in its own size."""
     data = base64.b64encode(picture).decode()
     return (
-        f'<figure style="margin:0"><img width="{WIDTH}" height="{HEIGHT}" alt="cameras and points" '
-        f'src="data:image/png;base64,{data}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        f'<figure style="margin:0"><img alt="{alt}" src="data:image/{kind};base64,{data}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
 
 

@@ -21,6 +21,7 @@ def reconstruct(
     output: str | Path,
     config: "PipelineConfig | None" = None,
     *,
+    preset: str | None = None,
     progress: bool | Progress | None = None,
     frontend: "str | Frontend | None" = None,
     mapper: str | None = None,
@@ -33,6 +34,7 @@ def reconstruct(
         photos: a folder (searched recursively), a text file that lists images, or a list of image files.
         output: folder for sparse/, dense/, cache/, report.html and the rest, as the command line writes them.
         config: settings to start from (default: the defaults).
+        preset: in place of `config`, settings for a purpose: "fast", "splat", "survey" or "best".
         progress: True shows it: bars on a terminal or in a notebook, lines elsewhere; or your own `Progress`.
         frontend: "classical", "mast3r", or an object with the protocol of `anchorsfm.Frontend`.
         mapper: "align", "tracks", "incremental" or "global".
@@ -52,7 +54,7 @@ def reconstruct(
 
     source = _source(photos)
     target = arguments.path("output", output)
-    configured = _config(config, settings, frontend, mapper, adjust)
+    configured = _config(_start(config, preset), settings, frontend, mapper, adjust)
     own = None if frontend is None or isinstance(frontend, str) else _checked_frontend(frontend)
     with progress_of(progress) as shown:
         result = pipeline.reconstruct(source, target, configured, shown, frontend=own)
@@ -65,13 +67,14 @@ def model_of(result: "RunResult", output: Path) -> "Model":
 
     from anchorsfm.api.depth import RunDepthMaps
     from anchorsfm.api.model import Model
+    from anchorsfm.io.layout import Layout
     from anchorsfm.report.json_text import report_json
 
     report = json.loads(report_json(result.report))
     models = []
     for number, model in enumerate(result.models):
         maps = RunDepthMaps(result.depth_maps[number], result.images.names) if result.depth_maps else None
-        models.append((model, output / "dense" / f"{number}.ply", maps))
+        models.append((model, Layout(output).cloud(number), maps))
 
     def named(number: int, **more: Any) -> Model:
         model, dense, maps = models[number]
@@ -101,18 +104,28 @@ def _source(photos: object) -> Path | list[Path]:
     return arguments.path("photos", photos)
 
 
+def _start(config: object, preset: str | None) -> "PipelineConfig":
+    from anchorsfm.run.config import PipelineConfig
+    from anchorsfm.run.presets import PRESETS
+
+    if preset is not None and config is not None:
+        raise InputError("config and preset both say where to start from: give one of them")
+    if preset is not None:
+        return PRESETS[arguments.choice("preset", preset, PRESETS)].settings
+    if config is not None and not isinstance(config, PipelineConfig):
+        raise InputError(f"config: expected an anchorsfm.PipelineConfig, not {arguments.describe(config)}")
+    return config or PipelineConfig()
+
+
 def _config(
-    config: object, settings: dict[str, object], frontend: object, mapper: str | None, adjust: bool | None
+    start: "PipelineConfig", settings: dict[str, object], frontend: object, mapper: str | None, adjust: bool | None
 ) -> "PipelineConfig":
     from typing import get_args
 
     from anchorsfm.api.settings import with_settings
     from anchorsfm.frontend import FRONTENDS
     from anchorsfm.mapping.config import MapperName
-    from anchorsfm.run.config import PipelineConfig
 
-    if config is not None and not isinstance(config, PipelineConfig):
-        raise InputError(f"config: expected an anchorsfm.PipelineConfig, not {arguments.describe(config)}")
     named = dict(settings)
     if isinstance(frontend, str):
         named["frontend"] = arguments.choice("frontend", frontend, FRONTENDS)
@@ -120,7 +133,6 @@ def _config(
         named["mapper"] = arguments.choice("mapper", mapper, get_args(MapperName))
     if adjust is not None:
         named["bundle_adjustment"] = arguments.flag("adjust", adjust)
-    start = config or PipelineConfig()
     if frontend is not None and getattr(frontend, "predicts_depth", True) is False:
         if named.get("mapper") == "align":
             raise InputError("mapper = 'align' needs pointmaps, which this frontend does not predict: use 'tracks'")

@@ -13,9 +13,9 @@ from anchorsfm.cli.options import Option, options_of
 from anchorsfm.cli.reconstruct import Reconstruct
 
 SHORT_HELP = {
-    "Input": ("photos", "--output", "--config", "--known.model"),
+    "Input": ("photos", "--output", "--preset", "--config", "--known.model"),
     "Cameras": ("--camera-mode", "--camera-model", "--focal-px"),
-    "Pairs of photographs": ("--scene-graph", "--prefilter"),
+    "Pairs of photographs": ("--scene-graph",),
     "Quality and speed": (
         "--max-image-size",
         "--mapper",
@@ -39,7 +39,7 @@ SHORT_HELP = {
 _EXAMPLES = """\
 anchorsfm reconstruct photos -o out
 anchorsfm reconstruct video_frames -o out --scene-graph swin-10 --camera-mode single
-anchorsfm reconstruct photos -o out --export undistorted       for Gaussian splatting
+anchorsfm reconstruct photos -o out --preset splat
 anchorsfm reconstruct more_photos -o out2 --config out/config.yaml"""
 _INDENT = 27
 _FEW = 6

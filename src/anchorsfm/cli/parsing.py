@@ -5,13 +5,14 @@ import io
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tyro
 
 from anchorsfm.cli.commands import COMMANDS, Command, all_commands
 from anchorsfm.cli.options import Option, names_of, nearest, options_of
 from anchorsfm.cli.reconstruct import DEVICE_SETTINGS, Reconstruct, starting_from
+from anchorsfm.run.presets import PRESETS, PresetName
 from anchorsfm.run.settings import read_config
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, closest, shown
@@ -31,6 +32,9 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
         # the machine of the record may have devices that this one lacks
         decided = DEVICE_SETTINGS if _value_of("--device", arguments) else ()
         kind = starting_from(read_config(Path(given), without=decided))
+    elif kind is Reconstruct and (word := _value_of("--preset", arguments)):
+        preset = PRESETS[cast(PresetName, word)]
+        kind = starting_from(preset.settings, preset.export)
     said = io.StringIO()
     try:
         with redirect_stderr(said):

@@ -9,9 +9,13 @@ from typing import Annotated, Literal
 import tyro
 
 from anchorsfm.align.config import Solver
+from anchorsfm.cli.advice import advice
 from anchorsfm.cli.export import export_models
 from anchorsfm.export.config import ExportFormat
+from anchorsfm.io.layout import Layout
+from anchorsfm.io.store import Store
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.presets import PresetName
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import NotEmpty, Settings
 from anchorsfm.terminal import Terminal, show_progress
@@ -35,6 +39,9 @@ class Reconstruct(Settings):
     config: Path | None = None
     """Start from the settings of an earlier run (its config.yaml). Options that are given here win, such as --device
     on another machine."""
+    preset: PresetName | None = None
+    """Start from settings for a purpose; options that are given here win. fast: is this set any good? splat: input for
+    a Gaussian splat; survey: dense points to measure in; best: poses as exact as they get."""
     settings: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""
@@ -62,25 +69,30 @@ class Reconstruct(Settings):
             result = reconstruct(source, self.output, self.configured(), progress)
         for line in [*summary_lines(result.report), *self._results()]:
             console.print(line)
+        if hint := advice(result.report.stages):
+            console.print(hint)
         if self.export:
             export_models(console, self.output, self.export, quiet=self.quiet)
         console.print(f"next: anchorsfm view {shlex.quote(str(self.output))}")
 
     def _results(self) -> Iterator[str]:
         """What lies where."""
-        for what, path in (
-            ("model", self.output / "sparse" / "0"),
-            ("cloud", self.output / "dense" / "0.ply"),
-            ("report", self.output / "report.html"),
-        ):
+        layout = Layout(self.output)
+        for what, path in (("model", layout.model(0)), ("cloud", layout.cloud(0)), ("report", layout.page)):
             if path.exists():
                 yield f"{what}: {path}"
+        cache = Store(layout.cache)
+        if size := cache.size_bytes():
+            size_mib = round(size / 2**20)
+            yield f"cache: {cache.root}, {size_mib} MiB, where other settings start from (--no-keep-cache: none)"
 
     def configured(self) -> PipelineConfig:
         """All settings of the run. Raises InputError for options that contradict each other or have no effect."""
         settings = self.settings
         if self.weights is not None and settings.frontend != "mast3r":
             raise InputError("--weights are those of a network: add --frontend mast3r")
+        if self.config is not None and self.preset is not None:
+            raise InputError("--config and --preset both say where to start from: leave one out")
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
         network = replace(
@@ -97,12 +109,13 @@ class Reconstruct(Settings):
         return settings if self.device == "auto" else _on(self.device, settings)
 
 
-def starting_from(start: PipelineConfig) -> type[Reconstruct]:
+def starting_from(start: PipelineConfig, formats: tuple[ExportFormat, ...] = ()) -> type[Reconstruct]:
     """The command with other defaults."""
 
     @dataclass(frozen=True, kw_only=True)
     class Reconfigured(Reconstruct):
         settings: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default=start)
+        export: tuple[ExportFormat, ...] = formats
 
     Reconfigured.__doc__ = Reconstruct.__doc__
     return Reconfigured

@@ -2,7 +2,8 @@
 
 The covariance of the least squares problem is that of unit weight (errors of one pixel); it is scaled by the variance
 that the residuals themselves show. Systematic errors (a wrong lens model, matches that err together) are not in it: it
-is a lower bound. What a model reports about itself is in `tracks.uncertainty`.
+is a lower bound, which the principal point is settled with (`tracks.principal_point`). What a model reports about
+itself, errors of the model included, is in `tracks.uncertainty`.
 """
 
 import numpy as np
@@ -25,7 +26,10 @@ def intrinsics_covariances(
     None for cameras that are held, and where the problem is too badly determined for an estimate.
     """
     problem = bundle_problem(model, options, held)
-    estimate = _estimate(problem, pycolmap.BACovarianceOptionsParams.ALL, _DAMPING)
+    wanted = pycolmap.BACovarianceOptions()
+    wanted.params, wanted.damping = pycolmap.BACovarianceOptionsParams.ALL, _DAMPING
+    with silent():
+        estimate = pycolmap.estimate_ba_covariance(wanted, problem.model, problem.adjuster)
     return [
         None if estimate is None or held.camera[row] else _camera_covariance(estimate, problem, row, variance_px2)
         for row in range(len(model.cameras))
@@ -46,13 +50,3 @@ def _camera_covariance(
     full = np.zeros((len(camera.params), len(camera.params)))
     full[np.ix_(sorted(free), sorted(free))] = variance_px2 * np.asarray(covariance)
     return full
-
-
-def _estimate(
-    problem: BundleProblem, params: pycolmap.BACovarianceOptionsParams, damping: float
-) -> pycolmap.BACovariance | None:
-    options = pycolmap.BACovarianceOptions()
-    options.params = params
-    options.damping = damping
-    with silent():
-        return pycolmap.estimate_ba_covariance(options, problem.model, problem.adjuster)

@@ -1,8 +1,8 @@
 """Matches as a COLMAP database, which COLMAP's own mappers go on from.
 
 Keypoints of an image are the distinct coordinates at which its matches end, in the order of (x, y): the same physical
-point of an image is one keypoint in every pair. Identifiers: camera_id = row of the cameras + 1, image_id = index in
-the ImageSet + 1; every camera is a rig of its own and every image a frame of its own, as COLMAP 4 wants it.
+point of an image is one keypoint in every pair. Identifiers: camera_id = row of the cameras + 1, image_id = index of
+the image + 1; every camera is a rig of its own and every image a frame of its own, as COLMAP 4 wants it.
 COLMAP keeps keypoints in single precision; `PairMatches.keypoints` has them exactly.
 
 Two-view geometry: for x_i, x_j on the planes z = 1 of two cameras, x_j^T E x_i = 0 with E = [t]x R and
@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.convert import to_pycolmap_camera
 from anchorsfm.colmap.quiet import silent
+from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
 from anchorsfm.scene.errors import StorageError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera
 
 
@@ -34,7 +34,7 @@ class PairMatches:
     """Matches of pairs of images between numbered keypoints."""
 
     keypoints: tuple[Float[np.ndarray, "_ 2"], ...]
-    """Of every image of the ImageSet, in original pixels; no rows where nothing was matched."""
+    """Of every image, in original pixels; no rows where nothing was matched."""
     pair: Int[np.ndarray, "pair 2"]
     """Images i < j of every pair that has matches, sorted."""
     start: Int[np.ndarray, "pair_and_one"]
@@ -100,9 +100,9 @@ def number_keypoints(
     num_matches = len(image_i)
     image = np.concatenate([image_i, image_j]).astype(np.int64)
     rows = np.column_stack([image, np.concatenate([xy_i, xy_j])]).reshape(-1, 3)
-    distinct, number = np.unique(rows, axis=0, return_inverse=True)
+    distinct, number = distinct_rows(rows)
     first = np.searchsorted(distinct[:, 0], np.arange(num_images + 1))
-    number = number.reshape(-1) - first[image]
+    number = number - first[image]
     swap = (image_i > image_j)[:, None]
     ends = np.column_stack([image_i, image_j, number[:num_matches], number[num_matches:]]).astype(np.int64)
     ends = np.unique(np.where(swap, ends[:, [1, 0, 3, 2]], ends).reshape(-1, 4), axis=0)
@@ -116,8 +116,8 @@ def number_keypoints(
 
 
 def estimate_geometries(
-    images: ImageSet,
     cameras: Sequence[Camera],
+    camera_index: Int[np.ndarray, "image"],
     matches: PairMatches,
     *,
     has_focal_prior: Bool[np.ndarray, "camera"],
@@ -127,8 +127,8 @@ def estimate_geometries(
     """Robust two-view geometry of every pair by COLMAP, which also tells planes and turning cameras from real depth.
 
     Args:
-        images: names and camera of every image.
-        cameras: one per camera of the ImageSet.
+        cameras: all of them.
+        camera_index: row of `cameras` of every image.
         matches: what to verify.
         has_focal_prior: which focal lengths can be relied on; a pair of two such cameras becomes calibrated.
         max_error_px: largest distance from the epipolar line or transferred point of an inlier, original pixels.
@@ -144,9 +144,9 @@ def estimate_geometries(
         options.ransac.max_error = float(np.sqrt(max_error_px[i] * max_error_px[j]))
         rows = matches.of_pair(k)
         geometry = pycolmap.estimate_two_view_geometry(
-            entries[images.camera_index[i]],
+            entries[camera_index[i]],
             matches.keypoints[i],
-            entries[images.camera_index[j]],
+            entries[camera_index[j]],
             matches.keypoints[j],
             rows.astype(np.uint32),
             options,
@@ -157,8 +157,9 @@ def estimate_geometries(
 
 def write_database(
     path: Path,
-    images: ImageSet,
+    names: Sequence[str],
     cameras: Sequence[Camera],
+    camera_index: Int[np.ndarray, "image"],
     matches: PairMatches,
     geometries: Sequence[TwoViewGeometry],
     *,
@@ -168,8 +169,9 @@ def write_database(
 
     Args:
         path: file to write.
-        images: names, and which camera took which image.
-        cameras: one per camera of the ImageSet.
+        names: of all images.
+        cameras: all of them.
+        camera_index: row of `cameras` of every image.
         matches: keypoints and matches.
         geometries: one per pair of `matches`; its inliers are the verified matches.
         has_focal_prior: which focal lengths come from EXIF, the user or a trusted estimate.
@@ -186,7 +188,7 @@ def write_database(
     try:
         temporary = folder / "database.db"
         with silent():
-            _fill(temporary, images, _database_cameras(cameras, has_focal_prior), matches, geometries)
+            _fill(temporary, names, _database_cameras(cameras, has_focal_prior), camera_index, matches, geometries)
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
@@ -203,8 +205,9 @@ def write_database(
 
 def _fill(
     path: Path,
-    images: ImageSet,
+    names: Sequence[str],
     cameras: Sequence[pycolmap.Camera],
+    camera_index: Int[np.ndarray, "image"],
     matches: PairMatches,
     geometries: Sequence[TwoViewGeometry],
 ) -> None:
@@ -217,8 +220,8 @@ def _fill(
                 rig.rig_id = camera.camera_id
                 rig.add_ref_sensor(camera.sensor_id)
                 database.write_rig(rig, use_rig_id=True)
-            for index in range(images.num_images):
-                _add_image(database, images, index, matches.keypoints[index])
+            for index, (name, camera) in enumerate(zip(names, camera_index.tolist(), strict=True)):
+                _add_image(database, index, name, camera + 1, matches.keypoints[index])
             for k, ((i, j), geometry) in enumerate(zip(matches.pair.tolist(), geometries, strict=True)):
                 rows = matches.of_pair(k)
                 database.write_matches(i + 1, j + 1, rows.astype(np.uint32))
@@ -228,10 +231,9 @@ def _fill(
 
 
 def _add_image(
-    database: pycolmap.Database, images: ImageSet, index: int, keypoints: Float[np.ndarray, "keypoint 2"]
+    database: pycolmap.Database, index: int, name: str, camera_id: int, keypoints: Float[np.ndarray, "keypoint 2"]
 ) -> None:
-    camera_id = int(images.camera_index[index]) + 1
-    image = pycolmap.Image(name=images.names[index], camera_id=camera_id, image_id=index + 1)
+    image = pycolmap.Image(name=name, camera_id=camera_id, image_id=index + 1)
     database.write_image(image, use_image_id=True)
     frame = pycolmap.Frame()
     frame.frame_id, frame.rig_id = index + 1, camera_id

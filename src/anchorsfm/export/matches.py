@@ -17,10 +17,9 @@ from anchorsfm.colmap.database import (
     number_keypoints,
     write_database,
 )
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import camera_centres, compose, cross_matrix, invert
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 
 FILE = "database.db"
@@ -39,19 +38,11 @@ def export_database(entry: StoredModel, folder: Path) -> None:
     first, second = _pairs_of_observations(model.tracks)
     image, xy = model.tracks.obs_image, model.tracks.obs_xy
     matches = number_keypoints(len(model.image_index), image[first], image[second], xy[first], xy[second])
-    size_wh = np.array([(model.cameras[row].width, model.cameras[row].height) for row in model.camera_index], np.int64)
-    images = ImageSet(
-        root=entry.folder,
-        names=tuple(entry.view_names),
-        size_wh=size_wh.reshape(-1, 2),
-        camera_index=model.camera_index.astype(np.int64),
-        focal_prior_px=np.full(len(model.image_index), np.nan),
-        digests=("",) * len(model.image_index),
-    )
     write_database(
         folder / FILE,
-        images,
+        entry.view_names,
         model.cameras,
+        model.camera_index,
         matches,
         _geometries(model, matches, first, second),
         has_focal_prior=np.ones(len(model.cameras), bool),

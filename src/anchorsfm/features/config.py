@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from anchorsfm.scene.settings import Range, Settings
+from anchorsfm.scene.settings import Range, Seed, Settings
 
 DetectorName = Literal["sift"]
 MatcherName = Literal["ratio-test"]
+MAX_EPIPOLAR_ERROR_PX = 1.5
+"""Distance from the epipolar line up to which a match counts as verified, in pixels of the working size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +34,17 @@ class DescriptorMatchingConfig(Settings):
     """What compares the descriptors of two images."""
     max_ratio: Annotated[float, Range(0.1, 1)] = 0.85
     """Largest ratio of the distances to the best and the second best descriptor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig(DescriptorMatchingConfig):
+    """Which descriptors match, and which matches agree on one epipolar geometry."""
+
+    max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = MAX_EPIPOLAR_ERROR_PX
+    """Largest distance of a verified match from its epipolar line, in pixels of an image with a long side of 1024."""
+    min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
+    """Fewest verified matches of a pair; a pair with fewer counts as unmatched."""
+    min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.15
+    """Smallest share of its matches that a pair must verify; below, they count as agreeing by chance."""
+    seed: Seed | None = None
+    """Seed of the random samples, where it is not that of the run (--seed)."""

@@ -121,19 +121,33 @@ def load_grey(
     return np.array(_load(images, index, "L", size_wh))
 
 
+def load_file_rgb(
+    path: Path, full_wh: tuple[int, int], size_wh: Int[np.ndarray, "2"] | tuple[int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Like `load_rgb`, of a file of which nothing is known but the upright size that it should have.
+
+    Raises InputError if it cannot be read or has another size.
+    """
+    return np.array(_decoded(path, _file_bytes(path), "RGB", full_wh, size_wh))
+
+
 def photo_bytes(images: ImageSet, index: int) -> bytes:
     """The file of one image, whose content is that which was verified when the set was made.
 
     Raises InputError if it can no longer be read or has changed.
     """
     path = images.path(index)
-    try:
-        data = read_regular(path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
-    if images.digests[index] not in ("", _digest(data)):
+    data = _file_bytes(path)
+    if images.digests[index] != _digest(data):
         raise InputError(f"{path} has changed since it was first read: run the same command again")
     return data
+
+
+def _file_bytes(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,10 +454,15 @@ def _focal_priors(photos: list[_Photo], camera_index: np.ndarray, given_px: floa
 
 
 def _load(images: ImageSet, index: int, mode: str, size_wh: np.ndarray | tuple[int, int] | None) -> Image.Image:
-    path = images.path(index)
     full_wh = (int(images.size_wh[index, 0]), int(images.size_wh[index, 1]))
-    target_wh = full_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
     data = photo_bytes(images, index)
+    return _decoded(images.path(index), data, mode, full_wh, full_wh if size_wh is None else size_wh)
+
+
+def _decoded(
+    path: Path, data: bytes, mode: str, full_wh: tuple[int, int], size_wh: np.ndarray | tuple[int, int]
+) -> Image.Image:
+    target_wh = (int(size_wh[0]), int(size_wh[1]))
     try:
         with _open(data, path.name) as image:
             return _decode(image, mode, full_wh, target_wh)

@@ -14,6 +14,7 @@ before the journal leaves the old result, one that is killed after it leaves the
 the folder (`complete_publication`), so that a mixture is never read.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.locks import FileLock
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.store import TEMPORARY_PREFIX, remove_leftovers, storage_error, to_json, write_atomic
@@ -80,6 +82,14 @@ class OwnedFolder:
                 f"{self.root} is not empty and was not made by this program (it holds {_some(others)}): nothing was "
                 "touched, choose a new folder for --output"
             )
+
+    def require_writable(self) -> None:
+        """Raise StorageError if the folder, or the one that it would be made in, is known not to be writable."""
+        place = next(place for place in (self.root, *self.root.absolute().parents) if os.path.lexists(place))
+        if not place.is_dir():
+            raise storage_error(self.root, NotADirectoryError(errno.ENOTDIR, f"{place} is not a folder"))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise storage_error(self.root, PermissionError(errno.EACCES, f"{place} is not writable"))
 
     def claim(self) -> None:
         """Make the folder and mark it as ours.
@@ -283,8 +293,9 @@ class OwnedFolder:
                 shutil.rmtree(path, ignore_errors=True)
         for path in self._own.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink(missing_ok=True)
-        if not (self.root / "cache").is_symlink():
-            remove_leftovers(self.root / "cache")
+        cache = Layout(self.root).cache
+        if not cache.is_symlink():
+            remove_leftovers(cache)
 
     def _lock(self, name: str) -> FileLock:
         try:

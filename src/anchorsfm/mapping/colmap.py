@@ -8,11 +8,9 @@ import numpy as np
 
 from anchorsfm.colmap.database import PairMatches, estimate_geometries, number_keypoints, write_database
 from anchorsfm.colmap.mappers import MapperOptions, map_global, map_incremental
+from anchorsfm.features.config import MAX_EPIPOLAR_ERROR_PX
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings, start_from_model
 from anchorsfm.scene.progress import Progress
-
-MAX_EPIPOLAR_ERROR = 1.5
-"""Largest distance of a verified match from the geometry of its pair, in working pixels."""
 
 _RUNS = {"incremental": map_incremental, "global": map_global}
 
@@ -48,14 +46,22 @@ def save_database(given: MapperInput, path: Path, *, seed: int) -> None:
     numbered = _numbered(given)
     reliable = np.ones(len(given.cameras), bool)
     geometries = estimate_geometries(
-        given.images,
         given.cameras,
+        given.images.camera_index,
         numbered,
         has_focal_prior=reliable,
-        max_error_px=MAX_EPIPOLAR_ERROR * given.working_scale,
+        max_error_px=MAX_EPIPOLAR_ERROR_PX * given.working_scale,
         seed=seed,
     )
-    write_database(path, given.images, given.cameras, numbered, geometries, has_focal_prior=reliable)
+    write_database(
+        path,
+        given.images.names,
+        given.cameras,
+        given.images.camera_index,
+        numbered,
+        geometries,
+        has_focal_prior=reliable,
+    )
 
 
 def _numbered(given: MapperInput) -> PairMatches:

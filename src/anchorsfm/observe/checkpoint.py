@@ -125,6 +125,7 @@ class _Checkpoint:
     def _keep(self, builder: SceneGraphBuilder, row: int, prediction: PairPrediction) -> None:
         """Store a pair, and give the builder what it needs of it besides the sums."""
         if not is_usable(prediction):
+            builder.add_without_depth(prediction)
             self.store.save("graph-pairs-unusable", self._pair_key(row), _to_arrays(prediction, []))
             return
         targets = builder.targets(prediction)
@@ -140,7 +141,9 @@ class _Checkpoint:
             return prediction
         arrays = self.store.load("graph-pairs-unusable", key)
         if arrays is not None:
-            return _from_arrays(arrays)[0]
+            prediction = _from_arrays(arrays)[0]
+            builder.add_without_depth(prediction)
+            return prediction
         # the entry was damaged; the sums contain the pair
         prediction = next(sanitised(self.predictor.predictions([row]), self.left_out))
         self._keep(builder, row, prediction)

@@ -22,6 +22,25 @@ _Count = Annotated[int, Range(0, 999_999_999)]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConsistencyConfig(Settings):
+    """Which of the pairs that match are believed: relative rotations must close around every cycle of pairs."""
+
+    enabled: bool = True
+    """Compare the relative rotations of all pairs, and leave out pairs that contradict better confirmed ones."""
+    agreement_deg: Annotated[float, Range(0.1, 60)] = 5.0
+    """Relative rotations agree within this angle in degrees; more, where those of most pairs are less exact."""
+    max_disagreement_deg: Annotated[float, Range(0.1, 180)] = 15.0
+    """Angle in degrees to the rotations of the other pairs from which a pair contradicts them."""
+    min_bridge_matches: Annotated[int, Range(0, 1_000_000)] = 60
+    """Fewest matches of a single pair that ties two groups of three and more images together; with fewer they become
+    models of their own."""
+
+    def check_together(self) -> None:
+        if self.max_disagreement_deg < self.agreement_deg:
+            raise self.refused("max_disagreement_deg", f"must be at least agreement_deg ({self.agreement_deg:g})")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Complete(Settings):
     """Every pair."""
 
@@ -71,17 +90,24 @@ class FromFile(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Auto(Settings):
-    """Every pair of a small set. Of a large one, with nothing known but an order that may mean nothing:
+    """Every pair of a small set. Of a large one, with photographs to look at, pairs that are found by looking:
 
-    - pairs 1, 2, 3, 4, 8, 16 and 32 places apart, for pictures taken one after the other;
-    - `num_random_cycles` random closed walks through all images, whose union is an expander: for unordered sets every
-      image gets twice as many random partners, and any two images are few steps apart.
+    - the most similar ones and, where the order of names means something, neighbours in it;
+    - then, in rounds, what the pairs that matched propose (`expansion`), until every image has enough.
 
-    With a similarity matrix, `Retrieval` with its defaults instead.
+    With nothing but an order, those 1, 2, 3, 4, 8, 16 and 32 places apart, and `num_random_cycles` random closed walks
+    through all images, whose union is an expander: any two images are few steps apart. With nothing but a similarity
+    matrix, `Retrieval` with its defaults.
     """
 
     max_complete: _Count = 30
     """Largest set of which every pair is looked at (435 pairs)."""
+    num_similar: _Count = 10
+    """Most similar images that each image is tried with first."""
+    max_verified: _Count = 25
+    """Verified pairs of an image from which on it asks for no more."""
+    max_tried: _Count = 40
+    """Pairs of an image that are tried; a few more where the graph hangs by them."""
     num_random_cycles: Annotated[int, Range(0, 1000)] = 5
 
 

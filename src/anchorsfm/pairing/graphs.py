@@ -1,7 +1,7 @@
 """Edges of scene graphs: arrays of (i, j) that may hold an unordered pair more than once."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from anchorsfm.pairing.config import Auto, LogWindow, Prefilter, Retrieval, Window
 
@@ -78,6 +78,14 @@ def farthest_point_sampling(
         chosen.append(int(to_chosen.argmax()))
         to_chosen = np.minimum(to_chosen, distance[chosen[-1]])
     return np.array(chosen, np.int64)
+
+
+def near(num_images: int, prefilter: Prefilter) -> Bool[np.ndarray, "image image"]:
+    """Which images are near each other in order, as a matrix."""
+    allowed = np.zeros((num_images, num_images), bool)
+    edges = keep_near(complete_edges(num_images), num_images, prefilter)
+    allowed[edges[:, 0], edges[:, 1]] = allowed[edges[:, 1], edges[:, 0]] = True
+    return allowed
 
 
 def keep_near(edges: Int[np.ndarray, "pair 2"], num_images: int, prefilter: Prefilter) -> Int[np.ndarray, "kept 2"]:

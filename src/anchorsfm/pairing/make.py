@@ -54,11 +54,9 @@ def make_pairs(
     return PairList(index=np.unique(ordered, axis=0).reshape(-1, 2))
 
 
-def check_scene_graph(text: str, *, has_similarity: bool) -> None:
+def check_scene_graph(text: str) -> None:
     """Raise InputError where a scene graph needs what is not there, before any image is read."""
     config = parse_scene_graph(text)
-    if isinstance(config, Retrieval) and not has_similarity:
-        raise InputError(_NO_SIMILARITY)
     if isinstance(config, FromFile) and not config.path.is_file():
         raise InputError(f"cannot read the list of pairs {config.path}: there is no such file")
 

@@ -21,7 +21,7 @@ _ARROW_CELLS = 0.9
 """Length of a long arrow (95th percentile of those with enough observations) in cells."""
 _FEW = 8
 """Cells with fewer observations stay empty: their mean says little."""
-_GREY, _VIOLET = (150, 156, 166, 70), (168, 85, 247, 255)
+_GREY, _VIOLET, _ORANGE = (150, 156, 166, 70), (168, 85, 247, 255), (234, 88, 12, 255)
 _RAMP = np.array([(206, 226, 246), (132, 184, 233), (62, 132, 210), (24, 84, 178)], float)
 """Of verified matches; seen on light and on dark pages."""
 
@@ -200,7 +200,8 @@ def matrix_bar() -> list[str]:
 
 def matrix_png(pairs: Mapping[str, Any], num_images: int) -> tuple[bytes, int]:
     """Pairs of images as a picture, one pixel each: verified matches from light to dark on a logarithmic scale, grey
-    for pairs without, violet for pure rotations, nothing where a pair was not looked at; and the largest number."""
+    for pairs without, violet for pure rotations, orange for pairs that others contradict, nothing where a pair was not
+    looked at; and the largest number."""
     picture = np.zeros((num_images, num_images, 4), np.uint8)
     i, j = np.array(pairs["i"], int), np.array(pairs["j"], int)
     status, matches = np.array(pairs["status"], int), np.array(pairs["matches"], int)
@@ -210,8 +211,9 @@ def matrix_png(pairs: Mapping[str, Any], num_images: int) -> tuple[bytes, int]:
     shade = _RAMP[low] + (share - low)[:, None] * (_RAMP[low + 1] - _RAMP[low])
     rgba = np.concatenate([np.rint(shade), np.full((len(i), 1), 255.0)], axis=1)
     names = list(pairs["statuses"])
-    rgba[status == names.index("unmatched")] = _GREY
-    rgba[status == names.index("pure rotation")] = _VIOLET
+    for name, colour in (("unmatched", _GREY), ("pure rotation", _VIOLET), ("contradicted", _ORANGE)):
+        if name in names:
+            rgba[status == names.index(name)] = colour
     picture[i, j] = picture[j, i] = rgba.astype(np.uint8)
     return png(picture), top
 

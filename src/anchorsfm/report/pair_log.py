@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from anchorsfm.report.record import PairColumns
+from anchorsfm.results.record import PairColumns
 from anchorsfm.scene.pairs import PairPrediction, PairStatus
 
 
@@ -14,6 +14,7 @@ class PairLog:
         self.status: Counter[str] = Counter()
         self._most_matches: Counter[int] = Counter()
         self._rotations: Counter[int] = Counter()
+        self._contradicted: Counter[int] = Counter()
         self._pairs: list[tuple[int, int, PairStatus, int]] = []
 
     def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
@@ -25,6 +26,7 @@ class PairLog:
             for image in (prediction.i, prediction.j):
                 self._most_matches[image] = max(self._most_matches[image], len(found))
                 self._rotations[image] += prediction.status == PairStatus.PURE_ROTATION
+                self._contradicted[image] += prediction.status == PairStatus.CONTRADICTED
             yield prediction
 
     def columns(self) -> PairColumns:
@@ -42,6 +44,8 @@ class PairLog:
         """Why no usable pair reaches an image."""
         if self._rotations[image]:
             return "it matches other images, but only by a rotation of the camera: no depth"
+        if self._contradicted[image]:
+            return "it matches other images, but in ways that contradict each other or better confirmed pairs"
         most = self._most_matches[image]
         return f"no overlap found: at most {most} verified matches with any other image"
 

@@ -7,15 +7,15 @@ larger.
 
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.io.images import load_file_rgb, working_size_wh
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet
 
 MAX_SIDE, MIN_SIDE = 320, 48
 """Longer side of a picture in pixels."""
@@ -42,13 +42,12 @@ def photograph_side(count: int) -> int:
     return max(picture_side(count), picture_side(count, LARGE_BUDGET, LARGE_SIDE))
 
 
-def thumbnails(images: ImageSet) -> Iterator[tuple[bytes | None, str | None]]:
-    """A JPEG of each photograph, or why there is none."""
-    side = photograph_side(images.num_images)
-    sizes = working_size_wh(images.size_wh, side)
-    for image, size_wh in enumerate(sizes):
+def thumbnails(photographs: Sequence[tuple[Path, tuple[int, int]]]) -> Iterator[tuple[bytes | None, str | None]]:
+    """A JPEG of each photograph, of which file and upright size are given, or why there is none."""
+    side = photograph_side(len(photographs))
+    for path, full_wh in photographs:
         try:
-            yield jpeg(load_rgb(images, image, size_wh)), None
+            yield jpeg(load_file_rgb(path, full_wh, working_size_wh(np.array(full_wh), side))), None
         except InputError as error:
             yield None, str(error)
 

@@ -1,6 +1,6 @@
 """The summary the command line prints."""
 
-from anchorsfm.report.record import RunReport
+from anchorsfm.results.record import RunReport
 
 _MAX_CAMERAS = 3
 """Cameras named in the summary; report.json has all."""
@@ -9,6 +9,12 @@ _MAX_CAMERAS = 3
 def summary_lines(report: RunReport) -> list[str]:
     """The end of a run in words: what came out, what did not and why, what it cost."""
     lines = [f"{report.num_registered} of {len(report.images)} images registered in {_count(report.models, 'model')}"]
+    if report.pair_search is not None:
+        search, count = report.pair_search, len(report.images)
+        lines.append(
+            f"  pairs: {search.tried} of {count * (count - 1) // 2} tried in {_rounds(search.rounds)}, "
+            f"{search.verified} verified"
+        )
     for model in report.models:
         lines.append(
             f"  model {model.number}: {model.registered} images, {model.points} points, "
@@ -31,6 +37,10 @@ def summary_lines(report: RunReport) -> list[str]:
     peak = max((s.peak_memory_mib for s in report.stages), default=0.0)
     lines.append(f"{'total':<18}{wall:8.1f} {cpu:8.1f} {peak:10.0f}")
     return lines
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round" + ("" if count == 1 else "s")
 
 
 def _count(items: tuple[object, ...], noun: str) -> str:

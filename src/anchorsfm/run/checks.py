@@ -18,7 +18,7 @@ from anchorsfm.scene.progress import Progress
 def check_settings(config: PipelineConfig) -> None:
     """Raise InputError for what depends on files, libraries, or settings of several parts."""
     check_mesh_method(config.cloud.mesh)
-    check_scene_graph(config.scene_graph, has_similarity=config.similarity is not None)
+    check_scene_graph(config.scene_graph)
     if config.similarity is not None:
         open_similarity(config.similarity)
     if config.mapper not in DEPTH_MAPPERS and config.known.model is not None and config.known.use_poses:

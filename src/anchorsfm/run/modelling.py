@@ -62,14 +62,14 @@ def mapper_input(
     return given
 
 
-def mapper_settings(config: PipelineConfig, store: Store, database: Path | None) -> MapperSettings:
+def mapper_settings(config: PipelineConfig, num_images: int, store: Store, database: Path | None) -> MapperSettings:
     """The settings of mappers; `database`: where the matches were written, if they were."""
     return MapperSettings(
         align=config.align,
         camera_model=config.camera_model,
         focal_px=config.focal_px,
         seed=config.seed,
-        num_threads=config.adjust.num_threads,
+        num_threads=config.adjust.threads_for(num_images),
         store=store,
         database=database,
     )

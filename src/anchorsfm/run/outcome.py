@@ -12,16 +12,19 @@ from anchorsfm.io.clock import StageClock
 from anchorsfm.mapping.base import Mapped
 from anchorsfm.observe.graph import ObservedScene, components, score_matrix
 from anchorsfm.observe.tree import tree_of_scores
-from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
-from anchorsfm.report.record import DepthFigures
+from anchorsfm.pairing.search import SelectedPairs
+from anchorsfm.report import PairLog, report_alignment, report_images, report_model
 from anchorsfm.report.remarks import model_remarks
+from anchorsfm.results.record import DepthFigures, RunReport
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.forecast import Forecast
 from anchorsfm.run.modelling import Finished
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.run.settings import changed_settings, plain
 from anchorsfm.run.stages import lowers_memory
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.scene.progress import Progress, RecordingProgress
 
 
@@ -31,6 +34,7 @@ class Outcome:
 
     images: ImageSet
     log: PairLog
+    pair_search: PairSearch | None = None
     finished: Finished = field(default_factory=Finished)
     alignments: tuple[AlignmentResult, ...] = ()
     dropped: dict[int, str] = field(default_factory=dict)
@@ -42,10 +46,13 @@ class Outcome:
     """Terms of the trained weights."""
 
     @staticmethod
-    def of(images: ImageSet, predicted: Predicted, predictor: PairPredictor) -> "Outcome":
+    def of(images: ImageSet, selected: SelectedPairs, predicted: Predicted, predictor: PairPredictor) -> "Outcome":
         """What is known before there is a model."""
         return Outcome(
-            images=images, log=predicted.log, weights=asdict(predictor.licence) if predictor.licence else None
+            images=images,
+            pair_search=selected.search,
+            log=predicted.log,
+            weights=asdict(predictor.licence) if predictor.licence else None,
         )
 
     def with_models(
@@ -69,7 +76,7 @@ class RunRecord:
         self.changed = changed_settings(config, PipelineConfig())
         """Names of the settings that are not the default."""
         self.clock = StageClock(lowers_memory(config))
-        self.progress = RecordingProgress(progress)
+        self.progress = RecordingProgress(Forecast(config, progress))
         self._frontend = frontend
 
     def settings(self, config: PipelineConfig) -> object:
@@ -92,6 +99,7 @@ class RunRecord:
             images=report_images(images, models, outcome.dropped, outcome.log),
             pairs=dict(sorted(outcome.log.status.items())),
             pair_list=outcome.log.columns(),
+            pair_search=outcome.pair_search,
             alignments=tuple(report_alignment(a) for a in outcome.alignments),
             models=tuple(
                 report_model(

@@ -1,15 +1,23 @@
 """The front end of a run, and everything that it predicts: condensed where depth is needed, matches always."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from anchorsfm.frontend import FRONTENDS, RunSettings
+from anchorsfm.features.methods import make_detector, make_matcher
+from anchorsfm.features.store import FeatureStore, MatchStore
+from anchorsfm.features.verification import VerificationStore
+from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, RunSettings
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.store import Store
+from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.observe.checkpoint import observe
 from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.observe.sanitise import LeftOut, sanitised
-from anchorsfm.pairing import make_pairs
+from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
+from anchorsfm.pairing.config import Auto, Retrieval
+from anchorsfm.pairing.graphs import near
+from anchorsfm.pairing.retrieval import image_similarity
+from anchorsfm.pairing.search import PairChecker, SelectedPairs, search_pairs
 from anchorsfm.pairing.similarity import read_similarity
 from anchorsfm.report import PairLog
 from anchorsfm.run.config import PipelineConfig
@@ -18,6 +26,9 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import Progress, counted
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches
+
+_CHEAP_KEYPOINTS = 4096
+"""Of an image, where pairs are looked for with keypoints but predicted by a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +53,63 @@ class Predicted:
         return self.scene is None or bool((self.scene.graph.component == 0).any())
 
 
-def make_run_pairs(config: PipelineConfig, images: ImageSet) -> PairList:
-    """The pairs of images to look at."""
+def make_run_pairs(
+    config: PipelineConfig, images: ImageSet, frontend: Frontend, store: Store, progress: Progress
+) -> SelectedPairs:
+    """The pairs of images to look at: those that the scene graph names, or those that a search finds.
+
+    Raises InputError if the scene graph does not fit the images, or a photograph cannot be read.
+    """
+    graph = parse_scene_graph(config.scene_graph)
     similarity = None if config.similarity is None else read_similarity(config.similarity, images.num_images)
-    return make_pairs(
-        images.num_images,
-        config.scene_graph,
-        names=images.names,
-        prefilter=config.prefilter,
-        similarity=similarity,
-        seed=config.seed,
+    prefilter = None if config.prefilter is None else parse_prefilter(config.prefilter)
+    searches = isinstance(graph, Auto) and images.num_images > graph.max_complete
+    if searches or (isinstance(graph, Retrieval) and similarity is None):
+        is_network = not isinstance(frontend, ClassicalFrontend)
+        checker = _pair_checker(config, images, frontend, store, progress)
+        with single_threaded_libraries():
+            if similarity is None:
+                similarity = image_similarity(checker.features, progress, checker.num_workers)
+            if isinstance(graph, Auto):
+                allowed = None if prefilter is None else near(images.num_images, prefilter)
+                return search_pairs(similarity, checker, graph, allowed=allowed, for_network=is_network)
+    pairs = make_pairs(
+        images.num_images, graph, names=images.names, prefilter=prefilter, similarity=similarity, seed=config.seed
     )
+    return SelectedPairs(pairs=pairs)
+
+
+def _pair_checker(
+    config: PipelineConfig, images: ImageSet, frontend: Frontend, store: Store, progress: Progress
+) -> PairChecker:
+    """Keypoints and matches as the classical front end has them, or fewer for another one."""
+    if isinstance(frontend, ClassicalFrontend):
+        settings = frontend.for_run(RunSettings())
+        features = settings.features
+    else:
+        settings = config.classical.for_run(_run_settings(config))
+        few = min(settings.features.max_keypoints, _CHEAP_KEYPOINTS)
+        features = replace(settings.features, max_keypoints=few)
+    found = FeatureStore(images=images, detector=make_detector(features), store=store)
+    matches = MatchStore(features=found, matcher=make_matcher(settings.matching))
+    verification = VerificationStore(matches=matches, config=settings.matching)
+    return PairChecker(verification=verification, progress=progress, num_workers=settings.workers.resolve())
 
 
 def chosen_frontend(config: PipelineConfig) -> Frontend:
     """The front end that the settings name, with what the run decides."""
     kind = FRONTENDS[config.frontend]
     chosen = next(part for part in vars(config).values() if isinstance(part, kind))
+    return chosen.for_run(_run_settings(config))
+
+
+def _run_settings(config: PipelineConfig) -> RunSettings:
     exact = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
-    return chosen.for_run(
-        RunSettings(
-            max_image_size=config.max_image_size,
-            seed=config.seed,
-            focal_is_exact=exact,
-            needs_depth=config.needs_depth,
-        )
+    return RunSettings(
+        max_image_size=config.max_image_size,
+        seed=config.seed,
+        focal_is_exact=exact,
+        needs_depth=config.needs_depth,
     )
 
 

@@ -37,7 +37,7 @@ class ImageSet:
     focal_prior_px: Float[np.ndarray, "image"]
     """Focal length in original pixels from EXIF or the user; NaN where unknown."""
     digests: tuple[str, ...]
-    """SHA-256 of each file's bytes: identity for the cache. Empty: not known, so not compared when pixels are read."""
+    """SHA-256 of each file's bytes: identity for the cache; compared whenever pixels are read."""
     distortion_prior: Float[np.ndarray, "image 2"] | None = None
     """Lens distortion (k1, k2 of `Distortion`) from the user; rows of NaN, or None, where unknown."""
     prior_is_known: Bool[np.ndarray, "image"] | None = None

@@ -18,6 +18,17 @@ class PairList:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairSearch:
+    """How pairs were found."""
+
+    tried: int
+    """Pairs whose keypoints were matched."""
+    verified: int
+    """Of these, pairs whose matches agree with one epipolar geometry."""
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Matches:
     """Correspondences between image i and image j.
 
@@ -58,6 +69,8 @@ class PairStatus(StrEnum):
     """Too few verified correspondences."""
     PURE_ROTATION = "pure rotation"
     """The cameras share a centre: matches are right, depth is unknown."""
+    CONTRADICTED = "contradicted"
+    """Matches agree on a relative pose that other, better confirmed pairs contradict: they are not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,7 @@ class PairPrediction:
     """Verified correspondences for tracks, in ORIGINAL image pixels, the same physical point of an image having
     identical coordinates in every pair. None: tracks are built from `matches`."""
     frame_i: Pointmaps | None
-    """X_ii (own) and X_ji (other), both in the frame of camera i. None where the pair has no depth."""
+    """X_ii (own) and X_ji (other), both in the frame of camera i. None where the pair has no depth: its matches still
+    tie the images together, if other pairs have depth of both."""
     frame_j: Pointmaps | None
     """X_jj (own) and X_ij (other), both in the frame of camera j."""

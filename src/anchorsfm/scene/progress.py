@@ -19,6 +19,9 @@ class Progress:
     def status(self, message: str) -> None:
         """A few words on where the running stage stands, such as a loss; the next ones take their place."""
 
+    def whole(self, left_s: float) -> None:
+        """Seconds until the end of all stages together, as far as it can be told; the next figure takes its place."""
+
     def note(self, message: str) -> None:
         """One line about what a stage came to, such as the loss that an alignment ends with."""
 
@@ -26,12 +29,11 @@ class Progress:
         """One line the user should see, such as the name of a skipped file."""
 
 
-class RecordingProgress(Progress):
-    """Passes everything on and keeps the warnings."""
+class PassedOn(Progress):
+    """Passes everything on: a base for what watches the progress of a run."""
 
     def __init__(self, inner: Progress) -> None:
         self._inner = inner
-        self.warnings: list[str] = []
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
@@ -41,12 +43,26 @@ class RecordingProgress(Progress):
     def status(self, message: str) -> None:
         self._inner.status(message)
 
+    def whole(self, left_s: float) -> None:
+        self._inner.whole(left_s)
+
     def note(self, message: str) -> None:
         self._inner.note(message)
 
     def warn(self, message: str) -> None:
-        self.warnings.append(message)
         self._inner.warn(message)
+
+
+class RecordingProgress(PassedOn):
+    """Keeps the warnings."""
+
+    def __init__(self, inner: Progress) -> None:
+        super().__init__(inner)
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        super().warn(message)
 
 
 SILENT = Progress()

@@ -1,8 +1,9 @@
 """Scenes with known surfaces, textures and cameras.
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
-full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), or two groups of
-solids that look alike (see `twins`). Everything is a function of the configuration, seed included.
+full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), a walk along a
+street (see `walk`), or two groups of solids that look alike (see `twins`). Everything is a function of the
+configuration, seed included.
 
 Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
 of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
@@ -22,6 +23,7 @@ from anchorsfm.synthetic.ground import GroundConfig, cameras_above, ground_solid
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
 from anchorsfm.synthetic.twins import TwinsConfig, alike, looks_at_twins, twin_solids
+from anchorsfm.synthetic.walk import WalkConfig, cameras_along, street
 
 _Side = Annotated[int, Range(16, 20_000)]
 _Offset = Annotated[float, Range(-10_000, 10_000)]
@@ -75,13 +77,16 @@ class SceneConfig(Settings):
     """Irregularity of the camera positions and directions; 0: exactly on the arc, level, looking at the middle."""
     ground: GroundConfig | None = None
     """Photographs from above an open ground instead of the room; `radius_m` then has no effect."""
+    walk: WalkConfig | None = None
+    """A walk along a street instead of the room; `radius_m` and `arc_deg` then have no effect."""
     twins: TwinsConfig | None = None
     """Two groups of solids that look alike instead of the room's furniture."""
     seed: Seed = 0
 
     def check_together(self) -> None:
-        if self.ground is not None and self.twins is not None:
-            raise self.refused("twins", "there is a ground already: a scene has one or the other")
+        if sum(kind is not None for kind in (self.ground, self.walk, self.twins)) > 1:
+            named = "twins" if self.twins is not None else "walk"
+            raise self.refused(named, "a scene is a ground, a walk or twins, not several of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +201,8 @@ def _solids(config: SceneConfig, rng: np.random.Generator) -> tuple[Solids, tupl
     """The solids, and which of them look alike."""
     if config.twins is not None:
         return twin_solids(config.twins, rng)
+    if config.walk is not None:
+        return street(config.walk, config.num_images, rng), ()
     if config.ground is not None:
         return ground_solids(config.ground, rng), ()
     solids = _furnish(rng)
@@ -266,6 +273,8 @@ def _cameras(config: SceneConfig, rng: np.random.Generator) -> Float[np.ndarray,
             rng=rng,
         )  # fmt: skip
         return np.stack([_look_at(c, t, np.eye(3)) for c, t in zip(centre, target, strict=True)])
+    if config.walk is not None:
+        return cameras_along(config.walk, config.num_images, jitter=config.jitter, rng=rng)
     if config.ground is None:
         return _cameras_on_arc(config, rng)
     field = np.array(config.size_wh) / (config.focal * max(config.size_wh))

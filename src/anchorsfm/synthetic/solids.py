@@ -3,6 +3,7 @@
 World: metres, y down, the floor below. Solids are numbered room, boxes, spheres.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ def cast(solids: Solids, origin: Float[np.ndarray, "3"], direction: Float[np.nda
     distance, normal = _leave_room(solids.room_half.astype(dtype), origin.astype(dtype), direction)
     solid = np.zeros(len(direction), np.int64)
     squared = np.einsum("rk,rk->r", direction, direction)
+    in_view = _in_view(direction, squared)
     num_boxes = len(solids.box_yaw_rad)
     for row in range(solids.count - 1):
         if row < num_boxes:
@@ -53,6 +55,8 @@ def cast(solids: Solids, origin: Float[np.ndarray, "3"], direction: Float[np.nda
                 solids.sphere_centre[row - num_boxes] - origin,
                 float(solids.sphere_radius[row - num_boxes]),
             )
+        if not in_view(offset, radius):
+            continue
         near = _pass_by(direction, squared, offset.astype(dtype), radius)
         if row < num_boxes:
             enter, entry_normal = _enter_box(
@@ -63,6 +67,22 @@ def cast(solids: Solids, origin: Float[np.ndarray, "3"], direction: Float[np.nda
         first = enter < distance[near]
         distance[near[first]], normal[near[first]], solid[near[first]] = enter[first], entry_normal[first], 1 + row
     return Hits(distance=distance, solid=solid, normal=normal)
+
+
+def _in_view(direction: np.ndarray, squared: np.ndarray) -> Callable[[np.ndarray, float], bool]:
+    """Whether a sphere may be hit by any ray: whether it touches the cone about their mean that holds all of them."""
+    unit = direction / np.sqrt(squared)[:, None]
+    total = unit.sum(axis=0, dtype=float)
+    axis = total / max(float(np.linalg.norm(total)), 1e-12)
+    opening = np.arccos(np.clip((unit @ axis.astype(unit.dtype)).min(initial=1.0), -1, 1)) + 0.02
+
+    def touches(offset: np.ndarray, radius: float) -> bool:
+        distance = float(np.linalg.norm(offset))
+        if distance <= radius:
+            return True
+        return bool(np.arccos(np.clip(offset @ axis / distance, -1, 1)) <= opening + np.arcsin(radius / distance))
+
+    return touches
 
 
 def _pass_by(direction: np.ndarray, squared: np.ndarray, offset: np.ndarray, radius: float) -> Int[np.ndarray, "near"]:

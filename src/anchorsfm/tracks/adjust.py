@@ -94,7 +94,7 @@ class _Setting:
             refine_focal=self.config.refine_focal,
             max_iterations=self.config.max_iterations,
             function_tolerance=tolerance,
-            num_threads=self.config.num_threads,
+            num_threads=self.config.threads_for(len(self.start.image_index)),
         )
 
     def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
@@ -110,7 +110,7 @@ class _Setting:
         return enough & ~self.held.camera & self.config.refine_principal_point
 
 
-def refine_model(
+def adjust_model(
     start: Reconstruction,
     tracks: Tracks,
     config: AdjustConfig,

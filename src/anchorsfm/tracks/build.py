@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.images import ImageGrid
-from anchorsfm.scene.pairs import Matches, PairPrediction
+from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Tracks
 
 
@@ -64,6 +65,8 @@ class KeypointMatchCollector:
             yield prediction
 
     def _in_original_pixels(self, prediction: PairPrediction) -> Matches:
+        if prediction.status is PairStatus.CONTRADICTED:
+            return Matches.empty()
         if self._detects_keypoints:
             return prediction.keypoint_matches or Matches.empty()
         return Matches(
@@ -93,8 +96,7 @@ def build_tracks(matches: KeypointMatches, num_images: int) -> Tracks:
         return Tracks.empty()
     image = np.concatenate([matches.image_i, matches.image_j])
     xy = np.concatenate([matches.xy_i, matches.xy_j])
-    keypoints, node = np.unique(np.column_stack([image, xy]), axis=0, return_inverse=True)
-    node = node.reshape(-1)
+    keypoints, node = distinct_rows(np.column_stack([image, xy]))
     node_image = keypoints[:, 0].astype(np.int64)
     ends = np.stack([node[: len(matches.image_i)], node[len(matches.image_i) :]], axis=1)
     label = _components(ends, len(keypoints))

@@ -1,9 +1,13 @@
 """What a user can set about keypoints, tracks and their adjustment: light to import."""
 
+import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from anchorsfm.scene.settings import Range, Settings, Threads
+from anchorsfm.scene.settings import Range, Settings
+
+MAX_IMAGES_ON_ONE_THREAD = 150
+"""Larger sets are adjusted on all cores unless a number of threads is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,12 @@ class AdjustConfig(Settings):
     the smaller it is, the more the photographs must show before they are believed."""
     max_iterations: Annotated[int, Range(1, 10_000)] = 50
     """Most iterations of each call of the bundle adjustment."""
-    num_threads: Threads = 1
-    """Threads of the bundle adjustment. With one, equal input gives equal bits; with more, sums change order between
-    runs."""
+    num_threads: Annotated[int, Range(0, 256)] = 0
+    """Threads of the bundle adjustment; 0: one for up to 150 images, beyond that one per processor core. With one,
+    equal input gives equal bits; with more, sums change order between runs."""
+
+    def threads_for(self, num_images: int) -> int:
+        """How many threads adjust a set of photographs."""
+        if self.num_threads:
+            return self.num_threads
+        return 1 if num_images <= MAX_IMAGES_ON_ONE_THREAD else os.cpu_count() or 1

@@ -10,7 +10,7 @@ from PIL import Image
 from anchorsfm.viewer.frame import Viewpoint
 
 BACKGROUND = (20, 20, 20)
-"""Of the page."""
+"""Of the page where the system's colours are dark."""
 _PATIENCE_S = 30.0
 
 
@@ -41,7 +41,7 @@ def save_screenshot(client: Any) -> None:
 
 
 def on_background(rendered: UInt8[np.ndarray, "h w channel"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A rendering (h, w, 3 or 4) in front of the page's colour, (h, w, 3) uint8."""
+    """A rendering (h, w, 3 or 4), (h, w, 3) uint8: in front of `BACKGROUND` where the page has not painted its own."""
     if rendered.shape[2] == 3:
         return rendered
     alpha = rendered[:, :, 3:].astype(float) / 255

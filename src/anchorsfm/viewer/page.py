@@ -1,8 +1,8 @@
 """The page that a browser gets: viser's, with a title and a script of ours.
 
 viser's page is dark or light as the server says, for everyone alike, has one title, and pictures in its panels stay
-small. The script (`assets/page.js`) lets the page follow the system's colours, opens pictures large and folds the
-controls away on a phone. It sends nothing, and what the guard lets in is the same with it.
+small. The script (`assets/page.js`) lets the page and its screenshots follow the system's colours, opens pictures large
+and folds the controls away on a phone. It sends nothing, and what the guard lets in is the same with it.
 """
 
 from html import escape

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float
 
 from anchorsfm.frontend.classical.focal import FocalEvidence
-from anchorsfm.frontend.classical.two_view import RelativePose, Verified
+from anchorsfm.frontend.classical.two_view import RelativePose
 from anchorsfm.scene.pairs import PairStatus
 from anchorsfm.stereo.pair import DensePair, DepthMap
 
@@ -13,24 +14,19 @@ Arrays = Mapping[str, np.ndarray]
 _STATUSES = tuple(PairStatus)
 
 
-def encode_verified(verified: Verified, evidence: FocalEvidence) -> dict[str, np.ndarray]:
-    return {
-        "keypoint": verified.keypoint,
-        "fundamental": verified.fundamental,
-        "evidence": np.array([evidence.num_inliers, evidence.homography_ratio, evidence.shared_focal], np.float64),
-    }
+def encode_evidence(evidence: FocalEvidence) -> dict[str, np.ndarray]:
+    return {"evidence": np.array([evidence.num_inliers, evidence.homography_ratio, evidence.shared_focal], np.float64)}
 
 
-def decode_verified(arrays: Arrays) -> tuple[Verified, FocalEvidence]:
+def decode_evidence(arrays: Arrays, fundamental: Float[np.ndarray, "3 3"]) -> FocalEvidence:
+    """Of a pair whose verified matches agree on a fundamental matrix."""
     num_inliers, homography_ratio, shared_focal = arrays["evidence"].tolist()
-    fundamental = arrays["fundamental"]
-    evidence = FocalEvidence(
+    return FocalEvidence(
         num_inliers=int(num_inliers),
         fundamental=fundamental,
         homography_ratio=homography_ratio,
         shared_focal=shared_focal,
     )
-    return Verified(keypoint=arrays["keypoint"], fundamental=fundamental), evidence
 
 
 def encode_pose(pose: RelativePose) -> dict[str, np.ndarray]:

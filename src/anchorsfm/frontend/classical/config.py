@@ -4,23 +4,10 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
-from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Seed, Settings
+from anchorsfm.features.config import FeatureConfig, MatchingConfig
+from anchorsfm.pairing.config import ConsistencyConfig
+from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchingConfig(DescriptorMatchingConfig):
-    """Which descriptors match, and which matches agree on one epipolar geometry."""
-
-    max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = 1.5
-    """Largest distance of a verified match from its epipolar line, in pixels of an image with a long side of 1024."""
-    min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
-    """Fewest verified matches of a pair; a pair with fewer counts as unmatched."""
-    min_inlier_ratio: Annotated[float, Range(0, 1)] = 0.15
-    """Smallest share of its matches that a pair must verify; below, they count as agreeing by chance."""
-    seed: Seed | None = None
-    """Seed of the random samples, where it is not that of the run (--seed)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +49,14 @@ class DenseConfig(SweepConfig):
     """Dense depth of both images of a pair, by plane sweep, and what is made of it."""
 
     enabled: bool = True
-    """Compute dense depth of pairs. Off leaves only matches, which are all that mappers other than the alignment
-    need where no dense cloud is made either."""
+    """Compute dense depth of some pairs of every image. Off leaves only matches, which are all that mappers other than
+    the alignment need where no dense cloud is made either."""
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
     scaled alike."""
+    pairs_per_image: Annotated[int, Range(1, 1_000_000)] = 4
+    """Pairs with dense depth that an image has, those whose parallax and matches show depth best; some images get more,
+    to hold the set together. Other pairs tie images together by their keypoints."""
     match_stride: Annotated[int, Range(0, 256)] = 8
     """Stride in pixels of the dense correspondences of a pair; 0 takes matches of keypoints only."""
     match_weight: Annotated[float, Range(0, 1)] = 0.4
@@ -98,7 +88,9 @@ class ClassicalConfig(Settings):
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
     """Relative pose of every pair."""
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    """Which relative poses are believed."""
     dense: DenseConfig = field(default_factory=DenseConfig)
-    """Dense depth of every pair, by plane sweep."""
+    """Dense depth of some pairs of every image, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Threads of the front end; results do not depend on them."""

@@ -9,7 +9,8 @@ Three sources, of which the first two are averaged by their precision where a ca
     matrix, whose two singular values are equal (Mendonca and Cipolla, "A simple technique for self-calibration",
     CVPR 1999); a robust joint fit over all pairs and log focal lengths, with a soft prior to a typical field of view.
 
-All focal lengths in here are in centred coordinates (long side 1024, see `rays`), hence comparable between cameras.
+All focal lengths in here are in centred coordinates (long side 1024, see `geometry.centred`), hence comparable between
+cameras.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import least_squares
 
 from anchorsfm.frontend.classical.config import IntrinsicsConfig
-from anchorsfm.frontend.classical.rays import REFERENCE_SIZE, reference_scale
+from anchorsfm.geometry.centred import REFERENCE_SIZE, reference_scale
 from anchorsfm.scene.images import ImageSet
 
 MIN_INLIERS = 50

@@ -22,7 +22,7 @@ import poselib
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.frontend.classical.config import IntrinsicsConfig
-from anchorsfm.frontend.classical.rays import REFERENCE_SIZE
+from anchorsfm.geometry.centred import REFERENCE_SIZE
 
 NUM_PAIRS = 5
 """Pairs that a search looks at."""

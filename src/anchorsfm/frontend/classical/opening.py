@@ -1,11 +1,12 @@
-"""What concerns the whole set, once: features, matches, intrinsics, relative poses, the scale of the pairs.
+"""What concerns the whole set, once: features, matches, intrinsics, relative poses and which of them to believe, the
+scale of the pairs.
 
 Every result is cached under a key made of its inputs (contents of the image files, configuration), per image or per
 pair, so that a killed run continues where it was and a changed setting recomputes only what depends on it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,23 +14,28 @@ from jaxtyping import Float, Float32, Int
 
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
+from anchorsfm.features.verification import VerificationStore, Verified
 from anchorsfm.frontend.classical import cache, lens
 from anchorsfm.frontend.classical.config import ClassicalConfig
+from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
-from anchorsfm.frontend.classical.rays import centred, reference_scale
 from anchorsfm.frontend.classical.scale import synchronise
-from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, Verified, relate, verify
+from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, verify_pair
+from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
+from anchorsfm.pairing.config import ConsistencyConfig
+from anchorsfm.pairing.consistency import judge_pairs
+from anchorsfm.pairing.rotations import RelativeRotations
 from anchorsfm.scene.images import Distortion, ImageSet
-from anchorsfm.scene.pairs import PairList
+from anchorsfm.scene.pairs import PairList, PairStatus
 from anchorsfm.scene.progress import Progress
 from anchorsfm.stereo.grid import make_grid
 
 Output = TypeVar("Output")
 
-VERSION = 5
+VERSION = 6
 """Raise when the algorithm changes its results: cached results of older versions are then ignored."""
 MATCH_CONFIDENCE = 11.0
 """Confidence above 1 of a keypoint match that fits the geometry of its pair exactly."""
@@ -45,19 +51,22 @@ def open_predictor(
     workers = config.workers.resolve()
     run = _Run(config=config, images=images, pairs=index, matches=matches, store=store, progress=progress)
     with single_threaded_libraries():
-        features = found.detect_all(progress, workers)
-        xy = tuple(f.xy for f in features)
-        candidates = [pair.keypoint for pair in matches.match_all(index, features, progress, workers)]
-        del features  # descriptors: 1 MB per image that nothing needs any more
+        xy = tuple(found.each(lambda features: features.xy, "finding keypoints", progress, workers))
+        candidates = [pair.keypoint for pair in matches.match_all(index, progress, workers)]
         distortion = run.find_distortion(xy, candidates)
         points = run.undistorted(xy, distortion)
         verified = run.verify_all(points, candidates, distortion)
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
         poses = run.relate_all(points, [matches for matches, _ in verified], focal_px, distortion)
+        poses = believed(index, poses, images.num_images, config.consistency)
+    has_depth = np.zeros(len(index), bool)
+    if config.dense.enabled:
+        has_depth = choose_depth_pairs(index, poses, config.dense.pairs_per_image)
     geometry = SetGeometry(
         xy=xy,
         focal_px=focal_px,
         poses=poses,
+        has_depth=has_depth,
         match_confidence=tuple(_match_confidence(pose, config.matching.max_epipolar_error_px) for pose in poses),
         baseline=synchronise(index, list(poses)),
     )
@@ -73,11 +82,31 @@ def open_predictor(
     )
 
 
+def believed(
+    pairs: Int[np.ndarray, "pair 2"], poses: Sequence[RelativePose], num_images: int, config: ConsistencyConfig
+) -> tuple[RelativePose, ...]:
+    """The same relative poses; those that contradict better confirmed ones say so."""
+    rows = np.flatnonzero([pose.status is not PairStatus.UNMATCHED for pose in poses])
+    belief = judge_pairs(
+        RelativeRotations(
+            num_images=num_images,
+            pair=pairs[rows],
+            rotation=np.array([poses[row].j_from_i[:, :3] for row in rows.tolist()]).reshape(-1, 3, 3),
+            evidence=np.array([len(poses[row].keypoint) for row in rows.tolist()], np.float64),
+        ),
+        config,
+    )
+    rejected = set(rows[belief.rejected].tolist())
+    return tuple(
+        replace(pose, status=PairStatus.CONTRADICTED) if row in rejected else pose for row, pose in enumerate(poses)
+    )
+
+
 def _digest(config: ClassicalConfig, matches: MatchStore, pairs: Int[np.ndarray, "pair 2"]) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
     images = matches.features.images
     methods = (matches.features.detector.digest, matches.matcher.digest)
-    stages = (methods, config.matching, config.intrinsics, config.two_view, config.dense)
+    stages = (methods, config.matching, config.intrinsics, config.two_view, config.consistency, config.dense)
     return digest(
         "classical",
         VERSION,
@@ -160,18 +189,23 @@ class _Run:
         """Verified matches of every pair, and what they say about focal lengths."""
         device = devices(self.images)
         matching = self.config.matching
+        verification = VerificationStore(matches=self.matches, config=matching)
 
         def work(pair: int) -> tuple[Verified, FocalEvidence]:
             i, j = self.pairs[pair].tolist()
             same_device = bool(device[i] == device[j])
             bent = distortion.coefficient[[i, j]]
-            key = digest("verified", VERSION, self._match_key(pair), same_device, bent, matching)
-            stored = self.store.load("classical-matches", key)
-            if stored is not None:
-                return cache.decode_verified(stored)
             pair_lens = _pair_lens(points[i], points[j], candidates[pair], bent)
-            xy_i, xy_j = points[i].xy[candidates[pair][:, 0]], points[j].xy[candidates[pair][:, 1]]
-            verified = verify(xy_i, xy_j, candidates[pair], matching, pair_lens)
+
+            def verify() -> Verified:
+                xy_i, xy_j = points[i].xy[candidates[pair][:, 0]], points[j].xy[candidates[pair][:, 1]]
+                return verify_pair(xy_i, xy_j, candidates[pair], matching, pair_lens)
+
+            verified = verification.verified(i, j, verify, bent)
+            key = digest("evidence", VERSION, self._match_key(pair), same_device, bent, matching)
+            stored = self.store.load("classical-evidence", key)
+            if stored is not None:
+                return verified, cache.decode_evidence(stored, verified.fundamental)
             evidence = gather_evidence(
                 points[i].xy[verified.keypoint[:, 0]],
                 points[j].xy[verified.keypoint[:, 1]],
@@ -180,9 +214,9 @@ class _Run:
                 matching.max_epipolar_error_px * (pair_lens.stretch if pair_lens else 1.0),
                 matching.seed or 0,
             )
-            arrays = cache.encode_verified(verified, evidence)
-            self.store.save("classical-matches", key, arrays)
-            return cache.decode_verified(arrays)
+            arrays = cache.encode_evidence(evidence)
+            self.store.save("classical-evidence", key, arrays)
+            return verified, cache.decode_evidence(arrays, verified.fundamental)
 
         return self._stage("verifying pairs", work, len(self.pairs))
 

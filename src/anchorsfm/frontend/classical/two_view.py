@@ -1,4 +1,4 @@
-"""Verified matches and relative pose of one pair. Centred coordinates (see `rays`) throughout.
+"""Verified matches and relative pose of one pair. Centred coordinates (see `geometry.centred`) throughout.
 
 For photographs with lens distortion these are undistorted coordinates, in which a pixel of the photograph is not
 equally long everywhere: PoseLib looks for the geometry with a tolerance stretched by the median over the matches;
@@ -12,17 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import poselib
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import least_squares
-from scipy.spatial.transform import Rotation
 
-from anchorsfm.frontend.classical.config import MatchingConfig, TwoViewConfig
+from anchorsfm.features.config import MatchingConfig
+from anchorsfm.features.verification import MAX_RANSAC_ITERATIONS, MIN_RANSAC_ITERATIONS, Verified, verify
+from anchorsfm.frontend.classical.config import TwoViewConfig
 from anchorsfm.frontend.classical.lens import LensPoints, pair_stretch, sampson_px
 from anchorsfm.frontend.classical.rays import bearing, in_front, parallax_deg, triangulate_depths
+from anchorsfm.frontend.classical.rotation import fit_rotation
 from anchorsfm.scene.pairs import PairStatus
-
-MAX_RANSAC_ITERATIONS = 3000
-ROTATION_FOCAL_SPREAD = 0.1
-"""A rotating camera is recognised although its focal length may be wrong by about this much (log)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +39,6 @@ class PairLens:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
-    """Matches that agree on one fundamental matrix: x_j^T F x_i = 0. No rows: the pair is unmatched."""
-
-    keypoint: Int[np.ndarray, "match 2"]
-    """Rows of the keypoints of i and of j."""
-    fundamental: Float[np.ndarray, "3 3"]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RelativePose:
     """Pose of camera j against camera i and the matches that agree with it."""
 
@@ -66,25 +54,21 @@ class RelativePose:
     """Median over matches."""
 
 
-def verify(
+def verify_pair(
     xy_i: Float[np.ndarray, "match 2"],
     xy_j: Float[np.ndarray, "match 2"],
     keypoint: Int[np.ndarray, "match 2"],
     config: MatchingConfig,
-    lens: PairLens | None = None,
+    lens: PairLens | None,
 ) -> Verified:
-    """Keep the matches of a robustly estimated fundamental matrix; `lens`: the same points, where distorted."""
-    if len(keypoint) < max(config.min_inliers, 8):
-        return _unverified()
-    tolerance = config.max_epipolar_error_px * (lens.stretch if lens else 1.0)
-    ransac = {"max_epipolar_error": tolerance, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": config.seed or 0}
-    fundamental, info = poselib.estimate_fundamental(xy_i, xy_j, ransac, {})
-    inlier = np.array(info["inliers"], bool)
-    if lens is not None:
-        inlier = sampson_px(np.asarray(fundamental, np.float64), lens.i, lens.j) < config.max_epipolar_error_px
-    if inlier.sum() < max(config.min_inliers, config.min_inlier_ratio * len(keypoint)):
-        return _unverified()
-    return Verified(keypoint=keypoint[inlier], fundamental=np.asarray(fundamental, np.float64))
+    """Matches that agree on one fundamental matrix; `lens`: the same points, where distorted."""
+    if lens is None:
+        return verify(xy_i, xy_j, keypoint, config)
+
+    def error_px(fundamental: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "match"]:
+        return sampson_px(fundamental, lens.i, lens.j)
+
+    return verify(xy_i, xy_j, keypoint, config, stretch=lens.stretch, error_px=error_px)
 
 
 def relate(
@@ -152,7 +136,12 @@ def _essential_pose(
         xy_j,
         cameras[0],
         cameras[1],
-        {"max_epipolar_error": max_error_px, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": seed},
+        {
+            "max_epipolar_error": max_error_px,
+            "min_iterations": MIN_RANSAC_ITERATIONS,
+            "max_iterations": MAX_RANSAC_ITERATIONS,
+            "seed": seed,
+        },
         {"loss_type": "CAUCHY", "loss_scale": max_error_px / 3},
     )
     j_from_i = np.array(pose.Rt, np.float64)
@@ -178,49 +167,6 @@ def _fundamental(j_from_i: Float[np.ndarray, "3 4"], focal_ij: tuple[float, floa
     essential = np.cross(j_from_i[:, 3], j_from_i[:, :3], axisb=0, axisc=0)
     scale_i, scale_j = ([1 / focal, 1 / focal, 1.0] for focal in focal_ij)
     return np.asarray(np.array(scale_j)[:, None] * essential * np.array(scale_i))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RotationFit:
-    """How well a camera that only turns explains the matches."""
-
-    j_from_i: Float[np.ndarray, "3 3"]
-    inlier_ratio: float
-    error_px: Float[np.ndarray, "match"]
-
-
-def fit_rotation(
-    xy_i: Float[np.ndarray, "match 2"],
-    xy_j: Float[np.ndarray, "match 2"],
-    focal_ij: tuple[float, float],
-    start: Float[np.ndarray, "3 3"],
-    max_error_px: float,
-) -> RotationFit:
-    """Robustly fit x_j ~ K_j R K_i^-1 x_i over R and a common correction of the focal lengths.
-
-    With a slightly wrong focal length a turning camera leaves residuals that a translation could explain; freeing the
-    focal length within ROTATION_FOCAL_SPREAD keeps such pairs from being mistaken for ones with depth.
-    """
-    sample = np.linspace(0, len(xy_i) - 1, min(len(xy_i), 300)).astype(int)
-
-    def residual(parameters: Float[np.ndarray, "4"], rows: Int[np.ndarray, "sample"]) -> Float[np.ndarray, "sample 2"]:
-        zoom = np.exp(parameters[3])
-        rotation = Rotation.from_rotvec(parameters[:3]).as_matrix() @ start
-        target = bearing(xy_i[rows], focal_ij[0] * zoom) @ rotation.T
-        return target[:, :2] / np.maximum(target[:, 2:], 1e-3) * (focal_ij[1] * zoom) - xy_j[rows]
-
-    def cost(parameters: Float[np.ndarray, "4"]) -> Float[np.ndarray, "row"]:
-        prior = parameters[3:] / ROTATION_FOCAL_SPREAD * max_error_px
-        return np.concatenate([residual(parameters, sample).ravel(), prior])
-
-    fit = least_squares(cost, np.zeros(4), loss="cauchy", f_scale=max_error_px, max_nfev=30)
-    error = np.linalg.norm(residual(fit.x, np.arange(len(xy_i))), axis=1)
-    rotation = Rotation.from_rotvec(fit.x[:3]).as_matrix() @ start
-    return RotationFit(j_from_i=rotation, inlier_ratio=float((error < max_error_px).mean()), error_px=error)
-
-
-def _unverified() -> Verified:
-    return Verified(keypoint=np.zeros((0, 2), np.int32), fundamental=np.zeros((3, 3)))
 
 
 def _unrelated() -> RelativePose:

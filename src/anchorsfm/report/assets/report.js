@@ -35,12 +35,14 @@
     document.getElementById(`image-${detail.image}`)?.classList.add("chosen");
     for (const node of document.querySelectorAll(`.node[data-image="${detail.image}"]`)) node.classList.add("chosen");
   });
-  for (const card of cards) card.addEventListener("click", () => choose(Number(card.dataset.row), "sheet"));
+  for (const card of cards)
+    for (const kind of ["click", "focusin"]) card.addEventListener(kind, () => choose(Number(card.dataset.row), "sheet"));
   for (const node of document.querySelectorAll(".node")) node.addEventListener("click", () => choose(Number(node.dataset.image), "graph"));
 
   const matrix = document.getElementById("matrix"), read = document.getElementById("pair"), pairs = lookup.pairs;
   const rest = read.textContent, row = new Map(pairs.i.map((i, k) => [`${i} ${pairs.j[k]}`, k]));
   const count = (value) => value.toLocaleString("en");
+  const told = (cell) => `${images[cell[0]].name} and ${images[cell[1]].name}: ${found(...cell)}`;
   function cellAt(event) {
     const box = matrix.getBoundingClientRect();
     const x = Math.floor((event.clientX - box.left) / box.width * matrix.naturalWidth);
@@ -54,7 +56,7 @@
   }
   matrix.addEventListener("pointermove", (event) => {
     const cell = cellAt(event);
-    if (cell) read.textContent = `${images[cell[0]].name} and ${images[cell[1]].name}: ${found(...cell)}`;
+    if (cell) read.textContent = told(cell);
   });
   matrix.addEventListener("pointerleave", () => { read.textContent = rest; });
 
@@ -125,12 +127,51 @@
     }
     return picture;
   }
-  matrix.addEventListener("click", (event) => {
-    const cell = cellAt(event);
+  function showPair(cell) {
     if (!cell || cell[0] === cell[1]) return;
     const [k, at] = starts.get(cell.join(" ")) ?? [];
     const common = k === undefined ? "no points of a model that both see, or too few among so many pairs"
       : `${count(matches.shared[k])} points of the model that both see, ${count(matches.count[k])} of them drawn`;
     show(`${images[cell[0]].name} and ${images[cell[1]].name}`, pairPicture(cell, k, at), `${found(...cell)}; ${common}`);
-  });
+  }
+  matrix.addEventListener("click", (event) => showPair(cellAt(event)));
+
+  /* By keyboard one cell is a button, which keys put elsewhere: a new one each time, so that screen readers read it. */
+  const grid = matrix.parentElement, side = Number(matrix.getAttribute("width"));
+  const within = (value) => Math.min(Math.max(value, 0), side - 1);
+  const steps = {
+    ArrowLeft: (x, y) => [x - 1, y], ArrowRight: (x, y) => [x + 1, y], ArrowUp: (x, y) => [x, y - 1], ArrowDown: (x, y) => [x, y + 1],
+    Home: (x, y) => [0, y], End: (x, y) => [side - 1, y], PageUp: (x, y) => [x, y - 10], PageDown: (x, y) => [x, y + 10],
+  };
+  function place(x, y) {
+    const line = document.createElement("div"), button = document.createElement("button");
+    const cell = [Math.min(x, y), Math.max(x, y)], share = 100 / side;
+    line.setAttribute("role", "row");
+    line.setAttribute("aria-rowindex", y + 1);
+    button.type = "button";
+    button.className = "cell";
+    button.setAttribute("role", "gridcell");
+    button.setAttribute("aria-colindex", x + 1);
+    button.setAttribute("aria-label", told(cell));
+    Object.assign(button.style, { left: `${x * share}%`, top: `${y * share}%`, width: `${share}%`, height: `${share}%` });
+    button.addEventListener("click", () => showPair(cell));
+    button.addEventListener("focus", () => { read.textContent = told(cell); });
+    button.addEventListener("blur", () => { read.textContent = rest; });
+    button.addEventListener("keydown", (event) => {
+      if (!steps[event.key]) return;
+      event.preventDefault();
+      const next = place(...steps[event.key](x, y).map(within));
+      grid.append(next);
+      next.firstChild.focus();
+      line.remove();
+    });
+    line.append(button);
+    return line;
+  }
+  if (side > 1) {
+    for (const [name, value] of [["role", "grid"], ["aria-label", `${matrix.alt}; Enter shows the matches`], ["aria-rowcount", side], ["aria-colcount", side]])
+      grid.setAttribute(name, value);
+    matrix.alt = "";
+    grid.append(place(1, 0));
+  }
 })();

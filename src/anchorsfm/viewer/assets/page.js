@@ -1,5 +1,5 @@
 "use strict";
-/* Colours as the system has them, pictures of the panels in full size, controls that begin folded away on a phone. */
+/* Colours as the system has them, also behind screenshots; pictures of the panels in full size, controls that begin folded away on a phone. */
 (() => {
   const scheme = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement, NAME = "data-mantine-color-scheme";
   function follow() {
@@ -9,9 +9,20 @@
   new MutationObserver(follow).observe(root, { attributes: true, attributeFilter: [NAME] });
   scheme.addEventListener("change", follow);
 
+  const DARK = "rgb(20, 20, 20)", LIGHT = "#f1f4f7";
   const style = document.createElement("style");  // the scene's own background is written into its element
-  style.textContent = `html[${NAME}="light"] div[style*="background-color: rgb(20, 20, 20)"] { background-color: #f1f4f7 !important; }`;
+  style.textContent = `html[${NAME}="light"] div[style*="background-color: ${DARK}"] { background-color: ${LIGHT} !important; }`;
   document.head.append(style);
+  const toBlob = HTMLCanvasElement.prototype.toBlob;  // called for screenshots only, which viser renders without a background
+  HTMLCanvasElement.prototype.toBlob = function (...rest) {
+    const context = this.getContext("2d");
+    if (context) {
+      context.globalCompositeOperation = "destination-over";
+      context.fillStyle = scheme.matches ? DARK : LIGHT;
+      context.fillRect(0, 0, this.width, this.height);
+    }
+    return toBlob.apply(this, rest);
+  };
 
   if (matchMedia("(max-width: 640px)").matches) {
     const label = "AnchorSfM", fold = new MutationObserver(() => {

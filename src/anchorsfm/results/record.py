@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anchorsfm.io.clock import StageTiming
+from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.tracks.lens import LensChoice
 
 SCHEMA_VERSION = 1
@@ -258,6 +259,8 @@ class RunReport:
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""
     pair_list: PairColumns
+    pair_search: PairSearch | None = None
+    """How the pairs were found; None: a scene graph says which."""
     alignments: tuple[AlignmentReport, ...]
     models: tuple[ModelReport, ...]
     depth: DepthFigures | None

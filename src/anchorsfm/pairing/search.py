@@ -1,0 +1,131 @@
+"""The pairs of a large set, found by looking at photographs: similarity, order of names, expansion in rounds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.features.store import FeatureStore
+from anchorsfm.features.verification import VerificationStore, verify
+from anchorsfm.geometry.centred import centred
+from anchorsfm.io.workers import map_stage
+from anchorsfm.pairing.config import Auto
+from anchorsfm.pairing.expansion import TriedPairs, expand
+from anchorsfm.pairing.sequence import neighbours
+from anchorsfm.scene.pairs import PairList, PairSearch
+from anchorsfm.scene.progress import Progress
+
+MIN_PAIRS = 5
+"""Pairs of an image, those added that failed: they may verify once the lens is known, and reports say how far off they
+are."""
+MIN_PAIRS_OF_NETWORK = 10
+"""The same for front ends that match what keypoints do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedPairs:
+    """The pairs that a front end looks at."""
+
+    pairs: PairList
+    search: PairSearch | None = None
+    """None: a scene graph says which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairChecker:
+    """Matches keypoints of pairs and verifies them; the results stay in the store for the front end."""
+
+    verification: VerificationStore
+    progress: Progress
+    num_workers: int
+
+    @property
+    def features(self) -> FeatureStore:
+        return self.verification.matches.features
+
+    def checker(self) -> Callable[[Int[np.ndarray, "pair 2"]], Int[np.ndarray, "pair"]]:
+        """A function that gives the numbers of verified matches of pairs."""
+        images = self.features.images
+        matches, config = self.verification.matches, self.verification.config
+        found = self.features.each(lambda features: features.xy, "finding keypoints", self.progress, self.num_workers)
+        points = [centred(images, image, xy) for image, xy in enumerate(found)]
+
+        def check(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "pair"]:
+            candidates = matches.match_all(pairs, self.progress, self.num_workers)
+
+            def count(row: int) -> int:
+                i, j = pairs[row].tolist()
+                keypoint = candidates[row].keypoint
+                xy_i, xy_j = points[i][keypoint[:, 0]], points[j][keypoint[:, 1]]
+                verified = self.verification.verified(i, j, lambda: verify(xy_i, xy_j, keypoint, config))
+                return len(verified.keypoint)
+
+            return np.array(map_stage("verifying pairs", count, len(pairs), self.progress, self.num_workers), np.int64)
+
+        return check
+
+
+def search_pairs(
+    similarity: Float[np.ndarray, "image image"],
+    checker: PairChecker,
+    config: Auto,
+    *,
+    allowed: Bool[np.ndarray, "image image"] | None,
+    for_network: bool,
+) -> SelectedPairs:
+    """Pairs that keypoints verify, and some by similarity for images that have too few.
+
+    Args:
+        similarity: larger is more alike.
+        checker: looks at pairs.
+        config: how many.
+        allowed: pairs that may be looked at.
+        for_network: the front end may match what keypoints do not.
+
+    Raises InputError if a photograph cannot be read.
+    """
+    nearby = neighbours(similarity, np.arange(len(similarity)))
+    tried = expand(similarity, checker.checker(), config, neighbours=nearby, allowed=allowed)
+    matched = tried.index[tried.verified > 0]
+    if for_network:
+        index = with_fewest(matched, _most_similar(similarity, allowed), MIN_PAIRS_OF_NETWORK)
+    else:
+        index = with_fewest(matched, _failed(tried, similarity), MIN_PAIRS)
+    return SelectedPairs(
+        pairs=PairList(index=index),
+        search=PairSearch(tried=len(tried.index), verified=len(matched), rounds=tried.rounds),
+    )
+
+
+def with_fewest(
+    pairs: Int[np.ndarray, "pair 2"], others: Int[np.ndarray, "other 2"], fewest: int
+) -> Int[np.ndarray, "all 2"]:
+    """Pairs, and others (best first) for images that are in fewer than `fewest`; i < j, sorted, each once."""
+    chosen = {(int(i), int(j)) for i, j in pairs}
+    count = np.bincount(pairs.reshape(-1), minlength=int(others.max(initial=-1)) + 1)
+    for i, j in others.tolist():
+        if (i, j) not in chosen and min(count[i], count[j]) < fewest:
+            chosen.add((i, j))
+            count[[i, j]] += 1
+    return np.array(sorted(chosen), np.int64).reshape(-1, 2)
+
+
+def _failed(tried: TriedPairs, similarity: Float[np.ndarray, "image image"]) -> Int[np.ndarray, "pair 2"]:
+    """Tried pairs that did not verify, the most similar first."""
+    index = tried.index[tried.verified == 0]
+    return index[np.argsort(-similarity[index[:, 0], index[:, 1]], kind="stable")]
+
+
+def _most_similar(
+    similarity: Float[np.ndarray, "image image"], allowed: Bool[np.ndarray, "image image"] | None
+) -> Int[np.ndarray, "pair 2"]:
+    """The most similar others of every image, the most similar pairs first."""
+    masked = np.where(np.eye(len(similarity), dtype=bool), -np.inf, similarity)
+    if allowed is not None:
+        masked[~allowed] = -np.inf
+    nearest = np.argsort(-masked, axis=1, kind="stable")[:, :MIN_PAIRS_OF_NETWORK]
+    pairs = np.stack([np.repeat(np.arange(len(masked)), nearest.shape[1]), nearest.reshape(-1)], axis=1)
+    value = masked[pairs[:, 0], pairs[:, 1]]
+    order = np.argsort(-value, kind="stable")
+    return np.sort(pairs[order[np.isfinite(value[order])]], axis=1)

@@ -1,0 +1,189 @@
+"""Pairs of large sets: similarity, order of names, expansion."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from anchorsfm.pairing.config import Auto, parse_prefilter
+from anchorsfm.pairing.expansion import ACROSS, expand
+from anchorsfm.pairing.graphs import near
+from anchorsfm.pairing.retrieval import image_similarity
+from anchorsfm.pairing.search import MIN_PAIRS_OF_NETWORK, SelectedPairs, search_pairs, with_fewest
+from anchorsfm.pairing.sequence import means_something, neighbours
+from anchorsfm.scene.progress import SILENT
+from described_photographs import ARC_DEG, Photograph, checker, overlap_deg
+
+
+def _circle(num: int, scene: int = 0, seed: int | None = None) -> list[Photograph]:
+    angles = np.arange(num) * 360 / num
+    if seed is not None:
+        angles = np.random.default_rng(seed).permutation(angles)
+    return [Photograph(scene, float(angle)) for angle in angles]
+
+
+def _search(photographs: list[Photograph], folder: Path | None = None, **options: object) -> SelectedPairs:
+    looks = checker(photographs, folder)
+    similarity = image_similarity(looks.features, SILENT, 1)
+    settings = {"allowed": None, "for_network": False} | options
+    config = settings.pop("config", Auto())
+    return search_pairs(similarity, looks, config, **settings)
+
+
+def _overlaps(photographs: list[Photograph]) -> np.ndarray:
+    return np.array([[overlap_deg(a, b) for b in photographs] for a in photographs])
+
+
+def _num_components(index: np.ndarray, num_images: int) -> int:
+    graph = coo_array((np.ones(len(index)), index.T), (num_images, num_images))
+    return int(connected_components(graph, directed=False)[0])
+
+
+# ------------------------------------------------------------------------------------------------------ similarity
+
+
+def test_photographs_are_the_more_alike_the_more_they_share() -> None:
+    photographs = [*_circle(36, seed=1), Photograph(0, 0.0, is_blank=True)]
+    similarity = image_similarity(checker(photographs, None).features, SILENT, 1)
+    assert similarity.shape == (37, 37) and np.array_equal(similarity, similarity.T)
+    assert np.allclose(np.diag(similarity)[:36], 1, atol=1e-5)
+    assert not similarity[36].any(), "nothing is known of a photograph without keypoints"
+    overlap = _overlaps(photographs)[:36, :36]
+    off = ~np.eye(36, dtype=bool)
+    own = similarity[:36, :36]
+    assert own[(overlap > 20) & off].min() > 2 * own[overlap == 0].max()
+
+
+def test_similarity_knows_neither_names_nor_order() -> None:
+    photographs = _circle(32)
+    order = np.random.default_rng(0).permutation(32)
+    one = image_similarity(checker(photographs, None).features, SILENT, 1)
+    other = image_similarity(checker([photographs[k] for k in order], None).features, SILENT, 1)
+    assert np.allclose(one[np.ix_(order, order)], other, atol=1e-5)
+
+
+@pytest.mark.parametrize("photographs", [[], [Photograph(0, 0.0, is_blank=True)] * 3, [Photograph(0, 10.0)]])
+def test_sets_with_nothing_to_compare(photographs: list[Photograph]) -> None:
+    similarity = image_similarity(checker(photographs, None).features, SILENT, 1)
+    assert similarity.shape == (len(photographs),) * 2 and np.isfinite(similarity).all()
+
+
+# --------------------------------------------------------------------------------------------------- order of names
+
+
+def test_neighbours_count_only_where_the_order_means_something() -> None:
+    position = np.arange(60)
+    similarity = np.exp(-np.abs(position[:, None] - position[None]) / 5.0)
+    assert means_something(similarity, position)
+    pairs = neighbours(similarity, position)
+    assert {tuple(pair) for pair in pairs.tolist()} == {(i, i + d) for d in (1, 2, 3) for i in range(60 - d)}
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(60)
+        assert not means_something(similarity, order) and len(neighbours(similarity, order)) == 0
+    assert not means_something(np.ones((60, 60)), position)
+    assert not means_something(np.ones((2, 2)), np.arange(2))
+
+
+# --------------------------------------------------------------------------------------------------------- expansion
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_circle_is_closed_whatever_the_names(seed: int | None) -> None:
+    photographs = _circle(60, seed=seed)
+    found = _search(photographs)
+    assert found.search is not None and found.search.tried < 0.5 * 60 * 59 / 2
+    overlap = _overlaps(photographs)
+    i, j = found.pairs.index.T
+    assert (i < j).all() and len(np.unique(found.pairs.index, axis=0)) == len(i)
+    good = np.triu(overlap > ARC_DEG / 3, 1)
+    assert good[i, j].sum() >= 0.95 * good.sum()
+    assert (overlap[i, j] > 0).all()
+    assert _num_components(found.pairs.index, 60) == 1
+
+
+def test_scenes_in_one_folder_stay_apart() -> None:
+    photographs = [*_circle(40, 0), *_circle(30, 1)]
+    order = np.random.default_rng(5).permutation(70)
+    photographs = [photographs[k] for k in order]
+    found = _search(photographs)
+    scene = np.array([p.scene for p in photographs])
+    i, j = found.pairs.index.T
+    assert (scene[i] == scene[j]).all()
+    assert _num_components(found.pairs.index, 70) == 2
+    assert found.search is not None and found.search.tried < 0.45 * 70 * 69 / 2
+
+
+def test_images_without_partners_do_not_end_it() -> None:
+    photographs = [*_circle(36, seed=2), Photograph(0, 0.0, is_blank=True), Photograph(7, 0.0), Photograph(8, 0.0)]
+    found = _search(photographs)
+    assert _num_components(found.pairs.index[(found.pairs.index < 36).all(1)], 36) == 1
+    count = np.bincount(found.pairs.index.reshape(-1), minlength=39)
+    assert (count[36:] >= 5).all(), "some pairs are left for the front end, which may know better"
+    alone = _search([Photograph(k, 0.0, is_blank=k % 2 == 0) for k in range(32)])
+    assert alone.search is not None and alone.search.verified == 0 and len(alone.pairs.index) > 0
+
+
+def test_a_network_gets_the_most_similar_where_keypoints_fail() -> None:
+    photographs = [*_circle(36, seed=2), Photograph(0, 0.0, is_blank=True), Photograph(7, 0.0)]
+    found = _search(photographs, for_network=True)
+    count = np.bincount(found.pairs.index.reshape(-1), minlength=38)
+    assert (count[36:] >= MIN_PAIRS_OF_NETWORK).all()
+
+
+def test_the_same_again_and_nothing_is_looked_at_twice(tmp_path: Path, monkeypatch) -> None:
+    photographs = _circle(40, seed=4)
+    first = _search(photographs, tmp_path)
+    monkeypatch.setattr("anchorsfm.features.ratio_test.match", None)  # nothing is computed any more
+    monkeypatch.setattr("anchorsfm.pairing.search.verify", None)
+    again = _search(photographs, tmp_path)
+    assert np.array_equal(first.pairs.index, again.pairs.index) and first.search == again.search
+
+
+def test_a_prefilter_holds() -> None:
+    allowed = near(40, parse_prefilter("cyc3"))
+    found = _search(_circle(40), allowed=allowed)
+    apart = np.abs(found.pairs.index[:, 0] - found.pairs.index[:, 1])
+    assert np.minimum(apart, 40 - apart).max() == 3 and _num_components(found.pairs.index, 40) == 1
+
+
+def test_the_work_is_bounded() -> None:
+    """Everything is alike and everything matches; or nothing does."""
+    for verdict, most in ((200, Auto.max_verified + 12), (0, 25)):
+        asked = []
+
+        def look(pairs: np.ndarray, verdict: int = verdict, asked: list[np.ndarray] = asked) -> np.ndarray:
+            asked.append(pairs)
+            return np.full(len(pairs), verdict)
+
+        rng = np.random.default_rng(0)
+        noise = rng.uniform(0, 1, (200, 200))
+        found = expand(noise + noise.T, look, Auto())
+        everything = np.concatenate(asked)
+        assert len(np.unique(everything, axis=0)) == len(everything) == len(found.index)
+        count = np.bincount(everything.reshape(-1), minlength=200)
+        assert count.max() <= Auto.max_tried + ACROSS and count.mean() <= most
+
+
+def test_components_are_joined_by_the_pair_that_similarity_ranks_low() -> None:
+    """Two chains whose only common pairs are no image's most similar ones."""
+    num = 40
+    group = np.arange(2 * num) // num
+    place = np.arange(2 * num) % num
+    near_each_other = np.abs(place[:, None] - place[None])
+    similarity = np.where(group[:, None] == group[None], np.exp(-near_each_other / 40.0), 0.01)
+    true = (group[:, None] == group[None]) & (near_each_other < 15)
+    for a, b in ((3, num + 7), (4, num + 7), (3, num + 8)):
+        true[a, b] = true[b, a] = True
+        similarity[a, b] = similarity[b, a] = 0.02
+    found = expand(similarity, lambda pairs: 200 * true[pairs[:, 0], pairs[:, 1]], Auto())
+    matched = {tuple(pair) for pair in found.index[found.verified > 0].tolist()}
+    assert {(3, num + 7), (4, num + 7), (3, num + 8)} <= matched
+
+
+def test_others_are_added_only_where_pairs_are_few() -> None:
+    pairs, others = np.array([[0, 1], [0, 2], [1, 2]]), np.array([[0, 1], [2, 3], [0, 3], [1, 2]])
+    assert with_fewest(pairs, others, 2).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]]
+    assert with_fewest(pairs, others, 1).tolist() == [[0, 1], [0, 2], [1, 2], [2, 3]]
+    assert with_fewest(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64), 3).shape == (0, 2)
