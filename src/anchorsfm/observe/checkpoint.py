@@ -1,9 +1,9 @@
 """The scene graph of a front end whose predictions are too large to keep, in a way that an interrupted run continues.
 
-Kept per pair are its matches and fallback targets, kept per image the running sums over its pairs so far. After every
-pair the sums of its two images are written anew, under the number of pairs they contain, and the former ones removed;
-so a run that was killed at any moment finds for each image exactly which pairs its sums contain, asks the front end
-only for pairs that are missing in a sum, adds them in the same order, and ends with the same bits.
+Kept per pair are its matches, fallback targets and relative rotation, kept per image the running sums over its pairs so
+far. After every pair the sums of its two images are written anew, under the number of pairs they contain, and the
+former ones removed; so a run that was killed at any moment finds for each image exactly which pairs its sums contain,
+asks the front end only for pairs that are missing in a sum, adds them in the same order, and ends with the same bits.
 
 Sums are checked before they count: damaged ones are as good as none, and their pairs are asked for again.
 """
@@ -19,6 +19,7 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.canonical import CanonicalAccumulator
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.observe.graph import ObservedScene, SceneGraphBuilder, build_scene_graph, empty_sums, is_usable
+from anchorsfm.observe.relative import RelativeRotation, relative_rotation
 from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
@@ -127,16 +128,21 @@ class _Checkpoint:
         if not is_usable(prediction):
             self.store.save("graph-pairs-unusable", self._pair_key(row), _to_arrays(prediction, []))
             return
-        targets = builder.targets(prediction)
-        builder.add_condensed(prediction, targets)
-        self.store.save("graph-pairs", self._pair_key(row), _to_arrays(prediction, targets))
+        targets, rotation = builder.targets(prediction), relative_rotation(prediction)
+        builder.add_condensed(prediction, targets, rotation)
+        arrays = _to_arrays(prediction, targets) | {
+            "rotation": rotation.j_from_i,
+            "evidence": np.array([rotation.evidence]),
+        }
+        self.store.save("graph-pairs", self._pair_key(row), arrays)
 
     def _restore(self, builder: SceneGraphBuilder, row: int) -> PairPrediction:
         key = self._pair_key(row)
         arrays = self.store.load("graph-pairs", key)
         if arrays is not None:
             prediction, targets = _from_arrays(arrays)
-            builder.add_condensed(prediction, targets)
+            rotation = RelativeRotation(j_from_i=arrays["rotation"], evidence=float(arrays["evidence"][0]))
+            builder.add_condensed(prediction, targets, rotation)
             return prediction
         arrays = self.store.load("graph-pairs-unusable", key)
         if arrays is not None:
