@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
@@ -27,7 +28,10 @@ from anchorsfm.io.store import Store
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import read_known
 from anchorsfm.pairing.pairs_file import read_pairs
-from anchorsfm.report.folder import make_page, read_report
+from anchorsfm.report.folder import make_page
+from anchorsfm.results.reading import read_report
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, sparse_cloud
@@ -75,8 +79,8 @@ def text_run(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from anchorsfm.colmap.models import read_reconstruction
 
     output = tmp_path_factory.mktemp("damage") / "text"
-    stored = read_reconstruction(run / "sparse" / "0")
-    write_models(output / "sparse", [stored.model], list(stored.names), text=True)
+    model, names = read_reconstruction(run / "sparse" / "0")
+    write_models(output / "sparse", [model], list(names), text=True)
     return output
 
 
@@ -109,7 +113,7 @@ def view(output: Path) -> ViewedFolder:
         for colour in ("plain", "points seen", "reprojection error", "position uncertainty"):
             camera_colours(viewed, colour)
         facts_markdown(image_facts(viewed, 0))
-        if viewed.dense is not None:
+        if viewed.cloud_file is not None:
             read_dense(viewed, shown.frame, 1000)
     return content
 
@@ -235,6 +239,22 @@ def test_uncertainty_json(run: Path) -> None:
             damage.apply(path)
             look = view if EVERYTHING or outcomes.cases % 10 == 0 else read_folder
             outcomes.add(f"view, {damage.name}", lambda look=look: look(run))
+    outcomes.require_none()
+
+
+def test_config_yaml(tmp_path: Path) -> None:
+    """Settings of a run that are given back; JSON is YAML too."""
+    outcomes, path = Outcomes("config.yaml"), tmp_path / "config.yaml"
+    settings = plain(PipelineConfig())
+    content = yaml.safe_dump({name: settings[name] for name in ("seed", "known", "cloud")}).encode()
+    keys = ("null", "7", "[a, b]", "{a: b}", "2020-01-01", ".nan", "!!binary aGk=", "'\\e[1m'")
+    values = ("!!python/object/apply:os.getpid []", "2020-01-01", "!!set {a}", "&a [*a]", "")
+    wrong = [*(f"{key}: 1" for key in keys), *(f"seed: {value}" for value in values), "? ", "seed: 1.5", "seed: [1]"]
+    own = [Damage(name=text, content=text.encode(), exact=True) for text in wrong]
+    cases = damaged_json(settings, keys=None if EVERYTHING else 12, wrongs=None if EVERYTHING else 3)
+    for damage in [*own, *cases, *damaged_bytes(content, exact_cuts=False)]:
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_config(path), exact=damage.exact)
     outcomes.require_none()
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from anchorsfm.evaluation import evaluate_poses, format_table, poses_of, read_poses
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.report import summary_lines
@@ -28,9 +29,10 @@ def run_demo(
         write_photographs(scene, publication.path / "photos", progress=progress)
         publication.publish(["photos"])
     truth = output / "photos" / "truth.json"
-    result = reconstruct(truth.parent / "images", output / "reconstruction", PipelineConfig(seed=seed), progress)
+    made = Layout(output / "reconstruction")
+    result = reconstruct(truth.parent / "images", made.root, PipelineConfig(seed=seed), progress)
     comparison = {
-        "alignment": evaluate_poses(read_poses(output / "reconstruction" / "alignment"), read_poses(truth)),
+        "alignment": evaluate_poses(read_poses(made.alignments), read_poses(truth)),
         "adjusted model": evaluate_poses(poses_of(result.models[0], result.images), read_poses(truth)),
     }
     lines = [
@@ -40,8 +42,8 @@ def run_demo(
         *format_table(comparison),
         "",
         f"photographs: {truth.parent / 'images'}",
-        f"model:       {output / 'reconstruction' / 'sparse' / '0'}",
-        f"dense cloud: {output / 'reconstruction' / 'dense' / '0.ply'}",
-        f"report:      {output / 'reconstruction' / 'report.html'}",
+        f"model:       {made.model(0)}",
+        f"dense cloud: {made.cloud(0)}",
+        f"report:      {made.page}",
     ]
     return result, lines

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.frontend.base import Frontend
+from anchorsfm.io.layout import Layout
 from anchorsfm.mapping.colmap import save_database
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import alignment_model
-from anchorsfm.report import RunReport
+from anchorsfm.results.record import RunReport
 from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
@@ -123,6 +124,8 @@ def _reconstruct(
     if not finished.models:
         raise _no_model(images, report, folder.publish_failure())
     folder.publish()
+    if not config.keep_cache:
+        folder.store.discard()
     return RunResult(
         images=images,
         models=finished.models,
@@ -133,14 +136,14 @@ def _reconstruct(
     )
 
 
-def _unrelated(outcome: Outcome, failed: Path) -> NoReconstructionError:
+def _unrelated(outcome: Outcome, failed: Layout) -> NoReconstructionError:
     images = outcome.images
     return NoReconstructionError(
         f"the {images.num_images} images in {images.root} cannot be related: {outcome.log.best_reason()}; "
-        f"take photographs that overlap and from different places; see {failed / 'report.html'}"
+        f"take photographs that overlap and from different places; see {failed.page}"
     )
 
 
-def _no_model(images: ImageSet, report: RunReport, failed: Path) -> NoReconstructionError:
+def _no_model(images: ImageSet, report: RunReport, failed: Layout) -> NoReconstructionError:
     reasons = "; ".join(f"{i.name}: {i.reason}" for i in report.images[:3])
-    return NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {failed / 'report.html'}")
+    return NoReconstructionError(f"no model could be made from {images.root} ({reasons}); see {failed.page}")

@@ -1,5 +1,7 @@
 """The alignment where a fifth of the pairs predict a wrong relative pose that looks like any other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -100,13 +102,17 @@ def test_the_graph_leaves_wrong_pairs_out_and_confirms_the_others(observed):
 def test_relative_rotations_are_those_of_the_pointmaps():
     scene = room(0)
     pairs = PairList(index=np.array([(0, 1), (0, 2)]))
-    exact = SyntheticFrontend(scene=scene, grid_long_side=96, noise=OracleNoise.none(), misplaced=((0, 2, 3),))
+    exact = frontend(scene, [(0, 2, 3)], noise=OracleNoise.none(), num_keypoints=0)
     predictor = exact.open(image_set(scene), pairs, Store(None), SILENT)
     rotation = scene.cam_from_world[:, :, :3]
     for prediction, place in zip(predictor, (1, 3), strict=True):
         found = relative_rotation(prediction)
         assert angle_deg(found.j_from_i @ rotation[0] @ rotation[place].T) < 0.01
         assert 0 < found.evidence <= len(prediction.matches)
+        without = replace(prediction, frame_i=None, frame_j=None)
+        assert relative_rotation(without).evidence == 0
+        said = relative_rotation(replace(without, j_from_i=found.j_from_i))
+        assert said.evidence == found.evidence and np.array_equal(said.j_from_i, found.j_from_i)
 
 
 def test_unconfirmed_pairs_are_chained_along_only_where_nothing_else_connects(observed):

@@ -28,16 +28,16 @@ def test_a_written_model_is_read_back_whole(tmp_path: Path, text: bool) -> None:
     if text:
         names = [name.replace(" ", "_") for name in names]
     write_models(tmp_path / "sparse", [model], names, text=text)
-    stored = read_reconstruction(tmp_path / "sparse" / "0")
-    assert stored.names == tuple(names)
-    np.testing.assert_allclose(stored.model.cam_from_world, model.cam_from_world, atol=1e-12)
-    np.testing.assert_allclose(stored.model.points, model.points, atol=1e-12)
-    np.testing.assert_array_equal(stored.model.camera_index, model.camera_index)
-    np.testing.assert_array_equal(stored.model.rgb, model.rgb)
-    np.testing.assert_array_equal(stored.model.tracks.obs_point, model.tracks.obs_point)
-    np.testing.assert_array_equal(stored.model.tracks.obs_image, model.tracks.obs_image)
-    np.testing.assert_allclose(stored.model.tracks.obs_xy, model.tracks.obs_xy, atol=1e-9)
-    assert stored.model.cameras == model.cameras
+    stored, stored_names = read_reconstruction(tmp_path / "sparse" / "0")
+    assert stored_names == tuple(names)
+    np.testing.assert_allclose(stored.cam_from_world, model.cam_from_world, atol=1e-12)
+    np.testing.assert_allclose(stored.points, model.points, atol=1e-12)
+    np.testing.assert_array_equal(stored.camera_index, model.camera_index)
+    np.testing.assert_array_equal(stored.rgb, model.rgb)
+    np.testing.assert_array_equal(stored.tracks.obs_point, model.tracks.obs_point)
+    np.testing.assert_array_equal(stored.tracks.obs_image, model.tracks.obs_image)
+    np.testing.assert_allclose(stored.tracks.obs_xy, model.tracks.obs_xy, atol=1e-9)
+    assert stored.cameras == model.cameras
 
 
 @pytest.mark.parametrize("name", ["points3D.bin", "images.bin", "cameras.bin"])
@@ -142,8 +142,8 @@ def test_rigs_of_several_cameras_are_read(tmp_path: Path, text: bool) -> None:
         model.add_image(image)
     model.register_frame(1)
     (model.write_text if text else model.write_binary)(str(tmp_path))
-    stored = read_reconstruction(tmp_path)
-    np.testing.assert_allclose(stored.model.cam_from_world[1, :, 3], [1.5, 2, 3])
+    stored, _ = read_reconstruction(tmp_path)
+    np.testing.assert_allclose(stored.cam_from_world[1, :, 3], [1.5, 2, 3])
 
 
 def test_a_model_before_rigs_and_one_without_points_are_read(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_model_before_rigs_and_one_without_points_are_read(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"rigs\.bin is missing"):
         read_model(folder)
     (folder / "frames.bin").unlink()
-    assert len(read_reconstruction(folder).names) == 5
+    assert len(read_reconstruction(folder)[1]) == 5
     (folder / "points3D.bin").unlink()
     assert len(read_model(folder).names) == 5
 

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.colmap.models import StoredModel, read_reconstruction
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export.config import ExportConfig
 from anchorsfm.export.names import flat_names, without_spaces
@@ -19,6 +18,7 @@ from anchorsfm.export.run import export
 from anchorsfm.export.trajectories import timestamps
 from anchorsfm.export.transforms import nerfstudio_camera
 from anchorsfm.io.ply import write_ply
+from anchorsfm.results.model import StoredModel, read_stored_model
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress, RecordingProgress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -207,7 +207,7 @@ def test_colmap_files_hold_the_same_model(scene: ExportScene, tmp_path: Path, ki
     assert {path.name for path in (tmp_path / kind).iterdir()} - {".anchorsfm"} == {
         f"{name}.{suffix}" for name in ("cameras", "images", "points3D", "rigs", "frames")
     }
-    stored = read_reconstruction(tmp_path / kind)
+    stored = read_stored_model(tmp_path / kind)
     assert stored.names == scene.names and stored.model.cameras == scene.model.cameras
     np.testing.assert_allclose(stored.model.cam_from_world, scene.model.cam_from_world, atol=1e-12)
     np.testing.assert_allclose(stored.model.points, scene.model.points, atol=1e-12)
@@ -219,12 +219,12 @@ def test_names_with_spaces_survive_the_text_format(tmp_path: Path) -> None:
     write_export_scene(tmp_path, names, (None,), photographs=False)
     progress = RecordingProgress(Progress())
     export(tmp_path, ["colmap-text", "colmap-binary"], tmp_path / "out", progress=progress)
-    stored = read_reconstruction(tmp_path / "out" / "colmap-text")
+    stored = read_stored_model(tmp_path / "out" / "colmap-text")
     assert stored.names == ("my_photos/a_b-2.png", "my_photos/a_b.png", "plain.png")
     changed = json.loads((tmp_path / "out" / "colmap-text" / "names.json").read_text())
     assert changed == {"my_photos/a_b-2.png": "my photos/a b.png"}
     assert any("names with spaces: 1 were changed" in warning for warning in progress.warnings)
-    assert read_reconstruction(tmp_path / "out" / "colmap-binary").names == names
+    assert read_stored_model(tmp_path / "out" / "colmap-binary").names == names
 
 
 def test_the_database_holds_the_observations_and_poses(scene: ExportScene, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_every_component_can_be_exported(tmp_path: Path) -> None:
     export(tmp_path, ["kitti", "ply", "colmap-binary"], tmp_path / "all", every_model=True)
     assert [len(np.loadtxt(tmp_path / "all" / "kitti" / str(k) / "poses.txt")) for k in (0, 1)] == [3, 6]
     assert read_ply(tmp_path / "all" / "ply" / "1" / "points.ply").shape == (len(big.points), 3)
-    assert read_reconstruction(tmp_path / "all" / "colmap-binary" / "0").names == ("6.jpg", "7.jpg", "8.jpg")
+    assert read_stored_model(tmp_path / "all" / "colmap-binary" / "0").names == ("6.jpg", "7.jpg", "8.jpg")
 
 
 def make_two_models() -> tuple[Reconstruction, Reconstruction]:
@@ -324,7 +324,7 @@ def test_a_model_without_points_can_be_exported(scene: ExportScene, tmp_path: Pa
     write_models(tmp_path / "sparse", [empty], scene.names)
     formats = ["ply", "glb", "tum", "kitti", "colmap-binary", "colmap-text", "transforms", "undistorted"]
     export(tmp_path, formats, tmp_path / "out", ExportConfig(images=scene.folder / "images"))
-    assert len(read_reconstruction(tmp_path / "out" / "undistorted" / "sparse" / "0").names) == 3
+    assert len(read_stored_model(tmp_path / "out" / "undistorted" / "sparse" / "0").names) == 3
     with pytest.raises(InputError, match="no observations"):
         export(tmp_path, ["database"], tmp_path / "out")
 
@@ -378,6 +378,6 @@ def test_dense_points_are_as_many_as_wanted_and_the_same_ones(
 
 
 def test_dense_points_that_are_not_there_are_named(scene: ExportScene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--points dense.*no dense cloud.*0\.ply"):
+    with pytest.raises(InputError, match=r"--points dense.*no dense cloud"):
         export(scene.folder, ["transforms"], tmp_path, ExportConfig(points="dense"))
     assert not (tmp_path / "transforms" / "transforms.json").exists()

@@ -16,7 +16,7 @@ from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
 from anchorsfm.scene.edit import without_view
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult, refine_model
+from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
@@ -34,12 +34,12 @@ def scene() -> PointScene:
 
 @pytest.fixture(scope="module")
 def refined(scene) -> AdjustResult:
-    return refine(scene, perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02))
+    return adjusted(scene, perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02))
 
 
-def refine(scene: PointScene, start: Reconstruction, held: Held | None = None) -> AdjustResult:
+def adjusted(scene: PointScene, start: Reconstruction, held: Held | None = None) -> AdjustResult:
     tracks = build_tracks(scene.matches, NUM)
-    return refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, matches=scene.matches, held=held)
+    return adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE, matches=scene.matches, held=held)
 
 
 def scene_size(model: Reconstruction) -> float:
@@ -93,7 +93,7 @@ def test_position_priors_set_frame_and_scale(scene, known):
     start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.0)
     start = moved(start, 3.0 * 0.92)
     held = with_priors(start, truth, 0.01, known)
-    result = refine(scene, start, held)
+    result = adjusted(scene, start, held)
     assert len(result.model.image_index) == NUM and result.held.positions is not None
     error = np.linalg.norm(camera_centres(result.model.cam_from_world) - camera_centres(truth.cam_from_world), axis=1)
     assert error.max() < 0.05
@@ -109,7 +109,7 @@ def test_strong_priors_weigh_more_than_weak_ones(scene):
         position = held.positions.position.copy()
         position[4, 1] += 0.2
         priors = PositionPriors(position=position, sigma=sigma)
-        result = refine(scene, scene.model, replace(held, positions=priors))
+        result = adjusted(scene, scene.model, replace(held, positions=priors))
         centre = camera_centres(result.model.cam_from_world)
         shifts.append(abs(centre[4, 1] - camera_centres(scene.model.cam_from_world)[4, 1]))
     # the whole model turns and shifts with the mean of the priors, so a weak one has some effect too
@@ -119,7 +119,7 @@ def test_strong_priors_weigh_more_than_weak_ones(scene):
 def test_a_start_far_from_the_priors_comes_to_them(scene):
     """Another frame and unit, and much further away than the priors' standard deviation."""
     held = with_priors(scene.model, scene.model, 0.01, np.ones(NUM, bool))
-    result = refine(scene, moved(scene.model, 5.0), held)
+    result = adjusted(scene, moved(scene.model, 5.0), held)
     error = camera_centres(result.model.cam_from_world) - camera_centres(scene.model.cam_from_world)
     assert len(result.model.image_index) == NUM and np.abs(error).max() < 0.03
 

@@ -22,7 +22,7 @@ from anchorsfm.report.json_text import report_json
 from anchorsfm.report.pictures import BUDGET, LARGE_SIDE, MAX_SIDE, MIN_SIDE, photograph_side, picture_side
 from anchorsfm.report.shared_points import BUDGET as BUDGET_OF_MATCHES
 from anchorsfm.report.shared_points import MAX_PER_PAIR, embedded_matches
-from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
+from anchorsfm.report.space import MAX_POINTS, ColouredPoints, describe_space
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.tracks.residuals import residual_vectors
@@ -164,7 +164,7 @@ def test_a_large_cloud_is_thinned_and_outliers_are_left_out():
     rng = np.random.default_rng(0)
     points = np.concatenate([model.points, [[1e5, 0, 0]]])
     model = replace(model, points=points, rgb=np.zeros((len(points), 3), np.uint8), error_px=np.zeros(len(points)))
-    dense = Cloud(xyz=rng.uniform(-1, 1, (400_000, 3)), rgb=np.zeros((400_000, 3), np.uint8))
+    dense = ColouredPoints(xyz=rng.uniform(-1, 1, (400_000, 3)), rgb=np.zeros((400_000, 3), np.uint8))
     found = describe_space(model, dense, images=list(range(6)))
     assert found["points"]["of"] == len(points) and found["points"]["count"] == len(points) - 1
     assert found["dense"]["count"] == MAX_POINTS and found["dense"]["of"] == 400_000

@@ -13,10 +13,10 @@ from anchorsfm.io.clock import StageTiming
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import write_atomic
-from anchorsfm.report import PairLog, RunReport, report_images, report_model
+from anchorsfm.report import PairLog, report_images, report_model
 from anchorsfm.report.depth import DepthLog
 from anchorsfm.report.json_text import report_json
-from anchorsfm.report.record import AlignmentReport, SolverReport
+from anchorsfm.results.record import AlignmentReport, RunReport, SolverReport
 from anchorsfm.scene.images import ImageSet, SkippedImage
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks

@@ -47,9 +47,11 @@ def write_output(folder: Path, models: list[Reconstruction], *, photographs: boo
             Image.fromarray(np.stack([rows, np.full_like(rows, 40 * k % 256), 255 - rows], axis=2)).save(root / name)
     report = {"image_root": str(root)}
     (folder / "report.json").write_text(json.dumps(report))
-    entry = {"position_share": 0.001, "position_m": None, "rotation_deg": 0.02}
+    entry = {"position": 0.003, "position_share": 0.001, "position_m": None, "rotation_deg": 0.02}
     images = [{"name": name, **entry, "weak": k == 0} for k, name in enumerate(names)]
-    (folder / "uncertainty.json").write_text(json.dumps([{"scene_size": 3.0, "images": images}] * len(models)))
+    (folder / "uncertainty.json").write_text(
+        json.dumps([{"scene_size": 3.0, "camera_params": [None], "images": images}] * len(models))
+    )
     return folder
 
 

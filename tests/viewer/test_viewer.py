@@ -16,6 +16,8 @@ from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.geometry.upright import up_direction
 from anchorsfm.io.colours import linear_light
 from anchorsfm.io.ply import read_ply, write_ply
+from anchorsfm.results.model import StoredModel
+from anchorsfm.results.run import StoredRun
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.viewer.browser import BACKGROUND, on_background
@@ -35,7 +37,7 @@ from anchorsfm.viewer.photographs import Photograph, Photographs
 from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import facts_markdown, image_facts, pair_markdown, shared_points
 from anchorsfm.viewer.server import Viewer, find_free_port
-from anchorsfm.viewer.sources import ViewedModel, read_folder
+from anchorsfm.viewer.sources import read_folder
 from point_scene import project_pinhole
 from viewer_scene import coloured_model, moved, names_of, without_points, write_output
 
@@ -63,9 +65,9 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.fixture
-def viewed() -> ViewedModel:
+def viewed() -> StoredModel:
     model = coloured_model()
-    return ViewedModel(number=0, title="0", model=model, names=tuple(names_of(model)), precision={})
+    return StoredModel(folder=Path("0"), model=model, names=tuple(names_of(model)))
 
 
 # ------------------------------------------------------------------------------------------------------------- frame
@@ -169,7 +171,7 @@ def test_looking_through_a_camera_shows_just_its_picture(aspect: float, side: in
 # ------------------------------------------------------------------------------------------------------------ frusta
 
 
-def test_corners_of_a_pyramid_project_to_the_corners_of_the_picture(viewed: ViewedModel) -> None:
+def test_corners_of_a_pyramid_project_to_the_corners_of_the_picture(viewed: StoredModel) -> None:
     model = viewed.model
     frame = shown_frame(model.cam_from_world, model.points)
     frusta = make_frusta(frame.shown_from_cam(model.cam_from_world), model.cameras, model.camera_index)
@@ -206,7 +208,7 @@ def test_chosen_pictures_are_spread_over_the_images() -> None:
 # ------------------------------------------------------------------------------------------------ clouds and colours
 
 
-def test_points_are_filtered_by_track_length_and_error(viewed: ViewedModel) -> None:
+def test_points_are_filtered_by_track_length_and_error(viewed: StoredModel) -> None:
     frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
     everything = sparse_cloud(viewed, frame, "photographs", PointFilter())
     assert len(everything.xyz) == everything.total == len(viewed.model.points)
@@ -220,7 +222,7 @@ def test_points_are_filtered_by_track_length_and_error(viewed: ViewedModel) -> N
     assert len(thinned.xyz) == 50 and thinned.total == everything.total
 
 
-def test_points_at_infinity_are_not_drawn(viewed: ViewedModel) -> None:
+def test_points_at_infinity_are_not_drawn(viewed: StoredModel) -> None:
     points = viewed.model.points.copy()
     points[3], points[4] = 1e9, np.nan
     model = replace(viewed.model, points=points)
@@ -230,7 +232,7 @@ def test_points_at_infinity_are_not_drawn(viewed: ViewedModel) -> None:
 
 
 @pytest.mark.parametrize("colour", POINT_COLOURS)
-def test_every_colour_of_points_works_with_and_without_points(viewed: ViewedModel, colour) -> None:
+def test_every_colour_of_points_works_with_and_without_points(viewed: StoredModel, colour) -> None:
     for model in (viewed.model, without_points(viewed.model)):
         entry = replace(viewed, model=model)
         cloud = sparse_cloud(entry, shown_frame(model.cam_from_world, model.points), colour, PointFilter())
@@ -239,7 +241,7 @@ def test_every_colour_of_points_works_with_and_without_points(viewed: ViewedMode
 
 
 @pytest.mark.parametrize("colour", CAMERA_COLOURS)
-def test_every_colour_of_cameras_works_with_and_without_points(viewed: ViewedModel, colour) -> None:
+def test_every_colour_of_cameras_works_with_and_without_points(viewed: StoredModel, colour) -> None:
     for model in (viewed.model, without_points(viewed.model)):
         assert camera_colours(replace(viewed, model=model), colour).rgb.shape == (len(viewed.names), 3)
 
@@ -268,10 +270,16 @@ def test_models_have_colours_of_their_own() -> None:
     assert linear_light(np.array([[0, 128, 255]], np.uint8)).tolist() == [[0, 55, 255]]
 
 
-def test_a_dense_cloud_is_read_and_thinned(viewed: ViewedModel, tmp_path: Path) -> None:
-    write_ply(tmp_path / "0.ply", viewed.model.points, viewed.model.rgb)
+def with_cloud(viewed: StoredModel, output: Path) -> StoredModel:
+    """The model as one that lies in OUT/sparse, for a cloud in OUT/dense."""
+    (output / "dense").mkdir()
+    return replace(viewed, folder=output / "sparse" / "0", run=StoredRun(output))
+
+
+def test_a_dense_cloud_is_read_and_thinned(viewed: StoredModel, tmp_path: Path) -> None:
+    entry = with_cloud(viewed, tmp_path)
+    write_ply(tmp_path / "dense" / "0.ply", viewed.model.points, viewed.model.rgb)
     frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
-    entry = replace(viewed, dense=tmp_path / "0.ply")
     dense = read_dense(entry, frame, 1000)
     np.testing.assert_allclose(dense.xyz, frame.points(viewed.model.points), atol=1e-5)
     assert dense.filtered(5.0) is dense  # it has no confidence
@@ -284,13 +292,14 @@ def test_a_dense_cloud_is_read_and_thinned(viewed: ViewedModel, tmp_path: Path) 
 # --------------------------------------------------------------------------------------------------------------- PLY
 
 
-def test_dense_points_of_little_confidence_can_be_left_out(viewed: ViewedModel, tmp_path: Path) -> None:
+def test_dense_points_of_little_confidence_can_be_left_out(viewed: StoredModel, tmp_path: Path) -> None:
     kinds = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("confidence", "<f4")]
     vertex = np.zeros(10, kinds)
     vertex["x"], vertex["confidence"] = np.arange(10), np.arange(10)
-    write_vertices(tmp_path / "0.ply", vertex, ["element vertex 10", *(f"property float {name}" for name, _ in kinds)])
+    entry, lines = with_cloud(viewed, tmp_path), ["element vertex 10", *(f"property float {name}" for name, _ in kinds)]
+    write_vertices(tmp_path / "dense" / "0.ply", vertex, lines)
     frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
-    dense = read_dense(replace(viewed, dense=tmp_path / "0.ply"), frame, 1000)
+    dense = read_dense(entry, frame, 1000)
     kept = dense.filtered(7.0)
     assert kept.confidence is not None and kept.confidence.tolist() == [7, 8, 9]
     np.testing.assert_array_equal(kept.xyz, dense.xyz[7:])
@@ -345,13 +354,13 @@ def test_a_ply_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | Non
 # ---------------------------------------------------------------------------------------------------------- selection
 
 
-def test_facts_of_an_image_are_those_of_its_observations(viewed: ViewedModel) -> None:
+def test_facts_of_an_image_are_those_of_its_observations(viewed: StoredModel) -> None:
     view = 2
     facts = image_facts(viewed, view)
     mine = viewed.model.tracks.obs_image == view
     np.testing.assert_array_equal(viewed.observations(view), np.flatnonzero(mine))
     assert facts.num_points == mine.sum()
-    assert facts.mean_error_px == pytest.approx(viewed.error_px[mine].mean())
+    assert facts.mean_error_px == pytest.approx(viewed.residual_px[mine].mean())
     assert 0.4 < facts.mean_error_px < 0.9  # noise of 0.5 px
     counted = {
         other: len(np.intersect1d(viewed.model.tracks.obs_point[mine],
@@ -364,7 +373,7 @@ def test_facts_of_an_image_are_those_of_its_observations(viewed: ViewedModel) ->
     assert "SIMPLE_RADIAL, 1600x1200" in table and f"| points | {mine.sum()} |" in table and "±" not in table
 
 
-def test_residuals_lead_from_the_observation_to_the_projection(viewed: ViewedModel) -> None:
+def test_residuals_lead_from_the_observation_to_the_projection(viewed: StoredModel) -> None:
     model = viewed.model
     rows = viewed.observations(3)
     projected = project_pinhole(model.cameras[0], model.cam_from_world[3], model.points[model.tracks.obs_point[rows]])
@@ -373,7 +382,7 @@ def test_residuals_lead_from_the_observation_to_the_projection(viewed: ViewedMod
     assert np.isnan(replace(viewed, model=behind).residual[rows]).all()
 
 
-def test_shared_points_are_seen_where_both_images_say(viewed: ViewedModel) -> None:
+def test_shared_points_are_seen_where_both_images_say(viewed: StoredModel) -> None:
     shared = shared_points(viewed, 1, 2)
     assert len(shared.point) > 20
     tracks = viewed.model.tracks
@@ -388,7 +397,7 @@ def test_shared_points_are_seen_where_both_images_say(viewed: ViewedModel) -> No
     assert f"{len(shared.point)} shared points" in pair_markdown(viewed, 1, 2, shared)
 
 
-def test_an_image_that_sees_nothing_has_facts_too(viewed: ViewedModel) -> None:
+def test_an_image_that_sees_nothing_has_facts_too(viewed: StoredModel) -> None:
     lonely = replace(viewed, model=without_points(viewed.model))
     facts = image_facts(lonely, 0)
     assert facts.num_points == 0 and facts.mean_error_px is None and facts.neighbours == ()
@@ -457,7 +466,7 @@ def test_an_output_folder_is_read_with_everything_beside_its_models(tmp_path: Pa
         found = read_folder(folder)
         (viewed,) = found.models
         assert found.photo_root == tmp_path / "photographs" and found.notes == ()
-        assert viewed.dense is not None and viewed.dense.samefile(output / "dense" / "0.ply")
+        assert viewed.cloud_file is not None and viewed.cloud_file.samefile(output / "dense" / "0.ply")
         assert viewed.precision["photo 0.jpg"].weak and not viewed.precision["photo 1.jpg"].weak
         assert "weakly held" in facts_markdown(image_facts(viewed, 0))
         assert "0.1 % of the scene size" in facts_markdown(image_facts(viewed, 1))
@@ -485,7 +494,7 @@ def test_a_plain_model_is_read_and_what_is_missing_is_said(tmp_path: Path) -> No
     write_models(tmp_path / "model", [model], names_of(model), text=False)
     found = read_folder(tmp_path / "model" / "0")
     assert found.photo_root is None and "were not found" in found.notes[0] and "--images" in found.notes[0]
-    assert found.models[0].dense is None and found.models[0].precision == {}
+    assert found.models[0].cloud_file is None and found.models[0].precision == {}
     write_output(tmp_path / "out", [model])
     assert read_folder(tmp_path / "model" / "0", tmp_path / "photographs").notes == ()
 
@@ -493,10 +502,10 @@ def test_a_plain_model_is_read_and_what_is_missing_is_said(tmp_path: Path) -> No
 def test_damaged_files_beside_a_model_are_named_and_left_out(tmp_path: Path) -> None:
     output = write_output(tmp_path / "out", [coloured_model()])
     (output / "report.json").write_text("{")
-    (output / "uncertainty.json").write_text('[{"images": [3, {"name": 5}]}, "x"]')
+    (output / "uncertainty.json").write_text('[{"scene_size": 1, "images": [3, {"name": 5}]}, "x"]')
     found = read_folder(output)
     assert any("report.json is not JSON" in note for note in found.notes)
-    assert any("uncertainty.json is left out: [0].images[0] is 3" in note for note in found.notes)
+    assert any("uncertainty.json cannot be used: [0].images[0] is 3" in note for note in found.notes)
     assert found.photo_root is None
 
 

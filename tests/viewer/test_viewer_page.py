@@ -277,6 +277,17 @@ def click_button(page: Page, label: str) -> None:
     page.evaluate(f"[...document.querySelectorAll('button')].find(b => b.innerText.trim() === '{label}').click()")
 
 
+def downloaded(path: Path) -> np.ndarray:
+    """A picture, once the browser has written all of it."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return np.array(Image.open(path))
+        except OSError:  # not there, or not all of it
+            assert time.monotonic() < end, f"no whole picture in {path}"
+            time.sleep(0.05)
+
+
 def pixel_of(client, place: np.ndarray, canvas: dict[str, float]) -> tuple[float, float]:
     """Where a point of the scene is seen in the window."""
     from scipy.spatial.transform import Rotation
@@ -310,8 +321,7 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
         (client,) = viewer.server.get_clients().values()
         page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         click_button(page, "Screenshot")
-        wait_until((tmp_path / "anchorsfm.png").exists)
-        saved = np.array(Image.open(tmp_path / "anchorsfm.png"))
+        saved = downloaded(tmp_path / "anchorsfm.png")
         assert saved.shape == (client.camera.image_height, client.camera.image_width, 3)
         assert (saved != BACKGROUND).any(axis=2).sum() > 1000 and (saved == BACKGROUND).all(axis=2).mean() > 0.3
 
@@ -354,8 +364,7 @@ def test_the_page_has_a_title_and_follows_the_colours_of_the_system(viewer, outp
         assert tuple(shown_pixels(page)[0, 640]) == colours[other]
         page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
         click_button(page, "Screenshot")
-        wait_until((tmp_path / "anchorsfm.png").exists)
-        saved = np.array(Image.open(tmp_path / "anchorsfm.png"))
+        saved = downloaded(tmp_path / "anchorsfm.png")
         assert (saved == colours[other]).all(axis=2).mean() > 0.3 > (saved == colours[scheme]).all(axis=2).mean()
         assert page.errors == []
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,6 +11,7 @@ from anchorsfm.api.arguments import UnknownNameError, number, numbers
 from anchorsfm.api.picture import as_html
 from anchorsfm.dense.views import DenseView
 from anchorsfm.io.json_files import read_json
+from anchorsfm.io.layout import Layout
 from anchorsfm.report.pictures import depth_picture
 from anchorsfm.scene.errors import InputError
 
@@ -100,18 +100,18 @@ class RunDepthMaps(Mapping[str, DepthMap]):
 class StoredDepthMaps(Mapping[str, DepthMap]):
     """Those that a run wrote to dense/depth (setting `cloud.depth_maps`): read when asked for."""
 
-    def __init__(self, folder: Path, model_number: int) -> None:
+    def __init__(self, layout: Layout, model_number: int) -> None:
         """Raises InputError if the folder's cameras.json is damaged; a folder that does not exist has no depth map."""
-        self._folder = folder
+        self._layout = layout
         self._cameras = {
-            name: camera for name, camera in _read_cameras(folder).items() if camera.get("model") == model_number
+            name: camera for name, camera in _read_cameras(layout).items() if camera.get("model") == model_number
         }
 
     def __getitem__(self, name: str) -> DepthMap:
         if name not in self._cameras:
-            raise UnknownNameError(f"there is no depth map of an image {name!r} in {self._folder}")
+            raise UnknownNameError(f"there is no depth map of an image {name!r} in {self._layout.depth_maps}")
         camera = self._cameras[name]
-        place = f"{self._folder / 'cameras.json'}, {name}"
+        place = f"{self._layout.depth_cameras}, {name}"
         return DepthMap(
             depth=self._read(name, "depth"),
             confidence=self._read(name, "confidence"),
@@ -126,8 +126,8 @@ class StoredDepthMaps(Mapping[str, DepthMap]):
     def __len__(self) -> int:
         return len(self._cameras)
 
-    def _read(self, name: str, kind: str) -> Float[np.ndarray, "h w"]:
-        path = self._folder / f"{name}.{kind}.npy"
+    def _read(self, name: str, kind: Literal["depth", "confidence"]) -> Float[np.ndarray, "h w"]:
+        path = self._layout.depth_map(name, kind)
         try:
             values = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -137,8 +137,8 @@ class StoredDepthMaps(Mapping[str, DepthMap]):
         return values
 
 
-def _read_cameras(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / "cameras.json"
+def _read_cameras(layout: Layout) -> dict[str, dict[str, Any]]:
+    path, folder = layout.depth_cameras, layout.depth_maps
     if not path.is_file():
         return {}
     content = read_json(path)

@@ -6,9 +6,8 @@ from typing import Any
 from anchorsfm.api import arguments
 from anchorsfm.api.depth import StoredDepthMaps
 from anchorsfm.api.model import Model
-from anchorsfm.colmap.models import StoredModel, find_models, read_reconstruction
-from anchorsfm.export.source import output_folder
-from anchorsfm.report.reading import read_report
+from anchorsfm.results.model import StoredModel, read_models
+from anchorsfm.results.run import StoredRun
 from anchorsfm.scene.errors import InputError
 
 
@@ -22,53 +21,53 @@ def load(folder: str | Path) -> Model:
     Raises:
         InputError: there is no model, or a file is damaged; names it.
     """
-    source = arguments.path("folder", folder)
-    paths = find_models(source)
-    root = output_folder(paths[0])
-    report, warnings = _read_report(root)
-    photographs = Path(report["image_root"]) if report else None
-    stored = sorted(
-        ((path, read_reconstruction(path)) for path in paths),
-        key=lambda entry: (-len(entry[1].names), _number(entry[0])),
-    )
-    if not stored[0][1].names:
-        raise InputError(f"the model in {stored[0][0]} has no registered image")
+    stored = sorted(read_models(arguments.path("folder", folder)), key=lambda entry: (-len(entry.names), entry.number))
+    if not stored[0].names:
+        raise InputError(f"the model in {stored[0].folder} has no registered image")
+    report, warnings = _read_report(stored[0].run)
 
-    def model(path: Path, content: StoredModel, **more: Any) -> Model:
-        dense = root / "dense" if root is not None and path.name.isdecimal() else None
+    def model(entry: StoredModel, **more: Any) -> Model:
         return Model(
-            content.model,
-            content.names,
+            entry.model,
+            entry.names,
             report=report,
-            photographs=photographs,
-            dense_file=dense / f"{path.name}.ply" if dense else None,
-            depth_maps=StoredDepthMaps(dense / "depth", int(path.name)) if dense else None,
+            photographs=_photographs(entry),
+            dense_file=entry.cloud_file,
+            depth_maps=_depth_maps(entry),
             **more,
         )
 
-    registered = {name for _, content in stored for name in content.names}
+    registered = {name for entry in stored for name in entry.names}
     return model(
-        *stored[0],
-        others=[model(*entry) for entry in stored[1:]],
+        stored[0],
+        others=[model(entry) for entry in stored[1:]],
         unregistered=_unregistered(report, registered),
         warnings=warnings,
     )
 
 
-def _number(path: Path) -> int:
-    """Of OUT/sparse/<number>."""
-    return int(path.name) if path.name.isdecimal() else 0
-
-
-def _read_report(root: Path | None) -> tuple[dict[str, Any] | None, list[str]]:
+def _read_report(run: StoredRun | None) -> tuple[dict[str, Any] | None, list[str]]:
     """The record of the run, which a model can do without, and what is to be known."""
-    if root is None:
+    if run is None or not run.has_report:
         return None, []
     try:
-        report = read_report(root / "report.json")
+        report = run.report
     except InputError as error:
         return None, [f"the model comes without its report: {error}"]
     return report, list(report["warnings"])
+
+
+def _photographs(entry: StoredModel) -> Path | None:
+    try:
+        return entry.image_root
+    except InputError:  # of which the warning about the report tells
+        return None
+
+
+def _depth_maps(entry: StoredModel) -> StoredDepthMaps | None:
+    if entry.run is None or not entry.is_result:
+        return None
+    return StoredDepthMaps(entry.run.layout, entry.recorded_number)
 
 
 def _unregistered(report: dict[str, Any] | None, registered: set[str]) -> dict[str, str]:

@@ -67,13 +67,14 @@ def model_of(result: "RunResult", output: Path) -> "Model":
 
     from anchorsfm.api.depth import RunDepthMaps
     from anchorsfm.api.model import Model
+    from anchorsfm.io.layout import Layout
     from anchorsfm.report.json_text import report_json
 
     report = json.loads(report_json(result.report))
     models = []
     for number, model in enumerate(result.models):
         maps = RunDepthMaps(result.depth_maps[number], result.images.names) if result.depth_maps else None
-        models.append((model, output / "dense" / f"{number}.ply", maps))
+        models.append((model, Layout(output).cloud(number), maps))
 
     def named(number: int, **more: Any) -> Model:
         model, dense, maps = models[number]

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pycolmap
 from anchorsfm.colmap.convert import UNKNOWN_ERROR, from_pycolmap_camera
 from anchorsfm.colmap.file_records import StoredImage, pose_of
 from anchorsfm.colmap.files import check_files
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.owned import complete_publication
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
@@ -36,13 +36,19 @@ def find_models(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; give a COLMAP model")
     complete_publication(folder)
-    for candidate in (folder, folder / "sparse"):
+    for candidate in (folder, Layout(folder).models):
         if is_model(candidate):
             return [candidate]
-        components = sorted(path for path in candidate.glob("*") if path.is_dir() and is_model(path))
+        components = [path for path in candidate.glob("*") if path.is_dir() and is_model(path)]
         if components:
-            return components
-    raise InputError(f"no COLMAP model (images.bin or images.txt) in {folder}, {folder}/sparse or {folder}/sparse/0")
+            return sorted(components, key=_component_order)
+    places = f"{folder}, {Layout(folder).models} or {Layout(folder).model(0)}"
+    raise InputError(f"no COLMAP model (images.bin or images.txt) in {places}")
+
+
+def _component_order(path: Path) -> tuple[bool, int, str]:
+    """Numbered ones by number, then others by name."""
+    return (False, int(path.name), path.name) if path.name.isdecimal() else (True, 0, path.name)
 
 
 def read_largest_model(folder: Path) -> PoseSet:
@@ -143,27 +149,11 @@ def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredModel:
-    """A COLMAP model from disk, with the names of its images."""
+def read_reconstruction(folder: Path) -> tuple[Reconstruction, tuple[str, ...]]:
+    """A whole model with points and tracks, binary or text, and the names of its registered images by image id.
 
-    folder: Path
-    """Where it was read from."""
-    model: Reconstruction
-    """`model.image_index` is 0 .. view-1: rows of `names`. Observations of no point are left out."""
-    names: tuple[str, ...]
-    """Of the registered images, by image id."""
-
-    @property
-    def view_names(self) -> list[str]:
-        """Of every view of the model."""
-        return [self.names[image] for image in self.model.image_index.tolist()]
-
-
-def read_reconstruction(folder: Path) -> StoredModel:
-    """A whole model with points and tracks, binary or text.
-
-    A point that is seen twice in one image, as COLMAP allows, keeps the first of these observations.
+    Its `image_index` is 0 .. view-1: rows of the names. Observations of no point are left out. A point that is
+    seen twice in one image, as COLMAP allows, keeps the first of these observations.
 
     Raises InputError if a file is missing or damaged.
     """
@@ -192,7 +182,7 @@ def read_reconstruction(folder: Path) -> StoredModel:
             obs_xy=np.array([xy for _, _, xy in flat], float).reshape(-1, 2),
         ),
     )
-    return StoredModel(folder=folder, model=model, names=tuple(entry.name for entry in entries))
+    return model, tuple(entry.name for entry in entries)
 
 
 def _observations(

@@ -6,10 +6,10 @@ says how.
 
 from pathlib import Path
 
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.colmap.write import write_model
 from anchorsfm.export.names import without_spaces
 from anchorsfm.io.store import to_json, write_atomic
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.progress import Progress
 
 NAMES = "names.json"

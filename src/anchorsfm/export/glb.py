@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.io.colours import linear_light
 from anchorsfm.io.store import write_atomic
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 
 POINTS = "points"

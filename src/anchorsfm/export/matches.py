@@ -17,8 +17,8 @@ from anchorsfm.colmap.database import (
     number_keypoints,
     write_database,
 )
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import camera_centres, compose, cross_matrix, invert
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 

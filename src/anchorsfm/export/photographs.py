@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.io.files import read_regular
 from anchorsfm.io.images import PhotoHeader, load_rgb, photo_bytes, read_header
 from anchorsfm.io.names import require_inside
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.export.colmap import export_binary, export_text
 from anchorsfm.export.config import ExportConfig, ExportFormat
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
 from anchorsfm.export.photographs import ViewPhotographs, open_photographs
 from anchorsfm.export.seeds import DenseSeeds, dense_seeds
-from anchorsfm.export.source import default_output, photograph_folder, read_models
+from anchorsfm.export.source import default_output, models_to_export, photograph_folder
 from anchorsfm.export.trajectories import export_kitti, export_tum
 from anchorsfm.export.transforms import export_transforms
 from anchorsfm.export.undistorted import export_undistorted
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import write_ply
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
 
@@ -51,14 +51,14 @@ def export(
     config = config or ExportConfig()
     if not formats:
         raise InputError(f"--to: name at least one format of {', '.join(get_args(ExportFormat))}")
-    models = read_models(folder, every=every_model)
-    output = output or default_output(folder)
+    models = models_to_export(folder, every=every_model)
+    output = output or default_output(folder, models[0])
     targets = list(dict.fromkeys(output / name for name in formats))
     for target, kind in zip(targets, dict.fromkeys(formats), strict=True):
         for entry in models:
             part = target / entry.folder.name if every_model else target
             with OwnedFolder(part).publication(resume=True) as publication:
-                kept = _export_one(entry, kind, part, publication.path, folder, config, progress)
+                kept = _export_one(entry, kind, part, publication.path, config, progress)
                 publication.publish([""], kept=kept)
     return targets
 
@@ -68,7 +68,6 @@ def _export_one(
     kind: ExportFormat,
     target: Path,
     part: Path,
-    folder: Path,
     config: ExportConfig,
     progress: Progress,
 ) -> list[str]:
@@ -79,11 +78,11 @@ def _export_one(
         case "colmap-text":
             export_text(entry, part, progress)
         case "undistorted":
-            photographs, seeds = _photographs(entry, folder, config), _seeds(entry, config)
+            photographs, seeds = _photographs(entry, config), _seeds(entry, config)
             quality = config.jpeg_quality
             return export_undistorted(entry, photographs, target, part, config.undistort, quality, progress, seeds)
         case "transforms":
-            known = _photographs_if_known(entry, folder, config, target, progress)
+            known = _photographs_if_known(entry, config, target, progress)
             seeds = _seeds(entry, config)
             return export_transforms(entry, known, target, part, config.jpeg_quality, progress, seeds)
         case "ply":
@@ -103,17 +102,17 @@ def _seeds(entry: StoredModel, config: ExportConfig) -> DenseSeeds | None:
     return None if config.points == "sparse" else dense_seeds(entry, config.max_dense)
 
 
-def _photographs(entry: StoredModel, folder: Path, config: ExportConfig) -> ViewPhotographs:
-    root = photograph_folder(folder, config.images)
+def _photographs(entry: StoredModel, config: ExportConfig) -> ViewPhotographs:
+    root = photograph_folder(entry, config.images)
     return open_photographs(entry, root, masks=config.masks, invert_masks=config.invert_masks)
 
 
 def _photographs_if_known(
-    entry: StoredModel, folder: Path, config: ExportConfig, target: Path, progress: Progress
+    entry: StoredModel, config: ExportConfig, target: Path, progress: Progress
 ) -> ViewPhotographs | None:
-    root = photograph_folder(folder, config.images)
+    root = photograph_folder(entry, config.images)
     if root is not None and (config.images is not None or root.is_dir()):
-        return _photographs(entry, folder, config)
+        return _photographs(entry, config)
     progress.warn(
         f"the photographs of {entry.folder} are not known: put them, upright, into {target / 'images'}, or name their "
         "folder with --images"

@@ -5,9 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from anchorsfm.colmap.models import StoredModel
-from anchorsfm.io.layout import SPARSE, Layout
-from anchorsfm.io.ply import read_ply
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -28,14 +26,12 @@ def dense_seeds(entry: StoredModel, max_points: int) -> DenseSeeds:
 
     Raises InputError if there is none, or it cannot be read.
     """
-    folder = entry.folder.resolve()
-    path = Layout(folder.parent.parent).cloud(folder.name)
-    if folder.parent.name != SPARSE or not path.is_file():
+    cloud = entry.read_cloud()
+    if cloud is None:
         raise InputError(
-            f"--points dense: the model in {entry.folder} has no dense cloud {path}: reconstruct without --no-dense, "
-            "or export with sparse points"
+            f"--points dense: the model in {entry.folder} has no dense cloud: reconstruct without --no-dense, or "
+            "export with sparse points"
         )
-    cloud = read_ply(path)
     rgb = np.full((len(cloud.xyz), 3), _GREY, np.uint8) if cloud.rgb is None else cloud.rgb
     finite = np.flatnonzero(np.isfinite(cloud.xyz).all(axis=1))
     rows = finite if len(finite) <= max_points else np.random.default_rng(0).choice(finite, max_points, replace=False)

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.store import write_atomic
+from anchorsfm.results.model import StoredModel
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copies, require_own_folder
 from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.seeds import DenseSeeds
@@ -27,6 +26,7 @@ from anchorsfm.geometry.cameras import PARAM_NAMES, is_fisheye
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import digest, to_json, write_atomic
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera

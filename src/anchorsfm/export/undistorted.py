@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from anchorsfm.colmap.models import StoredModel
 from anchorsfm.colmap.undistort import (
     SourceMap,
     Undistortion,
@@ -34,6 +33,7 @@ from anchorsfm.export.copies import Copy, encode_picture, make_copies, plan_copi
 from anchorsfm.export.photographs import ViewPhotographs
 from anchorsfm.export.seeds import DenseSeeds, with_seeds
 from anchorsfm.io.store import digest
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.edit import select_points, with_cameras, with_tracks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "report.json",
@@ -10,7 +11,9 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "config.yaml",
     "database.db",
 )
-SPARSE, DENSE, ALIGNMENT = "sparse", "dense", "alignment"
+SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
+FAILED = "failed"
+"""Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,25 @@ class Layout:
     def depth_maps(self) -> Path:
         """Folder of depth maps and their cameras."""
         return self.root / DENSE / "depth"
+
+    @property
+    def depth_cameras(self) -> Path:
+        """The cameras of all depth maps."""
+        return self.depth_maps / "cameras.json"
+
+    def depth_map(self, name: str, kind: Literal["depth", "confidence"]) -> Path:
+        """Depth of an image, or how certain it is."""
+        return self.depth_maps / f"{name}.{kind}.npy"
+
+    @property
+    def cache(self) -> Path:
+        """Folder of what the next run need not compute again."""
+        return self.root / CACHE
+
+    @property
+    def failed(self) -> "Layout":
+        """Paths of the report and settings of a run that made no model."""
+        return Layout(self.root / FAILED)
 
     @property
     def depth_pictures(self) -> Path:

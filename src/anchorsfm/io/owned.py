@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.locks import FileLock
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.store import TEMPORARY_PREFIX, remove_leftovers, storage_error, to_json, write_atomic
@@ -292,8 +293,9 @@ class OwnedFolder:
                 shutil.rmtree(path, ignore_errors=True)
         for path in self._own.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink(missing_ok=True)
-        if not (self.root / "cache").is_symlink():
-            remove_leftovers(self.root / "cache")
+        cache = Layout(self.root).cache
+        if not cache.is_symlink():
+            remove_leftovers(cache)
 
     def _lock(self, name: str) -> FileLock:
         try:

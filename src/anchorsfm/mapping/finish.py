@@ -1,4 +1,4 @@
-"""From first poses to finished models: refine, adjust, register what is missing (docs/method.md, Bundle adjustment)."""
+"""First poses to finished models: refine observations, adjust, register others (docs/method.md, Bundle adjustment)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult, refine_model, triangulate_start
+from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_start
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import refine_observations
@@ -81,7 +81,7 @@ def _adjust(
         cameras = zip(model.cameras, start.held.camera, strict=True)
         kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
         model, config = with_cameras(model, kept), replace(config, refine_focal=False)
-    return refine_model(
+    return adjust_model(
         model,
         given.tracks,
         config,

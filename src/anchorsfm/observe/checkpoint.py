@@ -19,7 +19,7 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.canonical import CanonicalAccumulator
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.observe.graph import ObservedScene, SceneGraphBuilder, build_scene_graph, empty_sums, is_usable
-from anchorsfm.observe.relative import RelativeRotation, relative_rotation
+from anchorsfm.observe.relative import with_rotation
 from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
@@ -126,27 +126,26 @@ class _Checkpoint:
     def _keep(self, builder: SceneGraphBuilder, row: int, prediction: PairPrediction) -> None:
         """Store a pair, and give the builder what it needs of it besides the sums."""
         if not is_usable(prediction):
+            builder.add_without_depth(prediction)
             self.store.save("graph-pairs-unusable", self._pair_key(row), _to_arrays(prediction, []))
             return
-        targets, rotation = builder.targets(prediction), relative_rotation(prediction)
-        builder.add_condensed(prediction, targets, rotation)
-        arrays = _to_arrays(prediction, targets) | {
-            "rotation": rotation.j_from_i,
-            "evidence": np.array([rotation.evidence]),
-        }
-        self.store.save("graph-pairs", self._pair_key(row), arrays)
+        prediction = with_rotation(prediction)
+        targets = builder.targets(prediction)
+        builder.add_condensed(prediction, targets)
+        self.store.save("graph-pairs", self._pair_key(row), _to_arrays(prediction, targets))
 
     def _restore(self, builder: SceneGraphBuilder, row: int) -> PairPrediction:
         key = self._pair_key(row)
         arrays = self.store.load("graph-pairs", key)
         if arrays is not None:
             prediction, targets = _from_arrays(arrays)
-            rotation = RelativeRotation(j_from_i=arrays["rotation"], evidence=float(arrays["evidence"][0]))
-            builder.add_condensed(prediction, targets, rotation)
+            builder.add_condensed(prediction, targets)
             return prediction
         arrays = self.store.load("graph-pairs-unusable", key)
         if arrays is not None:
-            return _from_arrays(arrays)[0]
+            prediction = _from_arrays(arrays)[0]
+            builder.add_without_depth(prediction)
+            return prediction
         # the entry was damaged; the sums contain the pair
         prediction = next(sanitised(self.predictor.predictions([row]), self.left_out))
         self._keep(builder, row, prediction)
@@ -194,6 +193,8 @@ def _to_arrays(prediction: PairPrediction, targets: list[FallbackTargets]) -> di
     for name, matches in (("matches", prediction.matches), ("keypoints", prediction.keypoint_matches)):
         if matches is not None:
             arrays |= {f"{name}.{f.name}": _halved(getattr(matches, f.name)) for f in fields(Matches)}
+    if prediction.j_from_i is not None:
+        arrays["j_from_i"] = prediction.j_from_i
     for k, target in enumerate(targets):
         arrays |= {f"target{k}.{name}": getattr(target, name) for name in ("anchor", "xyz", "confidence")}
         arrays[f"target{k}.ends"] = np.array([target.image[:1], target.frame[:1]])  # the same in every row
@@ -221,6 +222,7 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> tuple[PairPrediction, list[Fa
         keypoint_matches=matches("keypoints"),
         frame_i=None,
         frame_j=None,
+        j_from_i=arrays.get("j_from_i"),
     )
     targets = [_target(arrays, f"target{k}") for k in range(int(arrays["num_targets"][0]))]
     return prediction, targets

@@ -124,7 +124,7 @@ def _symmetric(
 
 
 def is_usable(prediction: PairPrediction) -> bool:
-    """A pair contributes if it has depth for both images, at least one confidence above "know nothing"."""
+    """A pair contributes depth if it has some for both images, with at least one confidence above "know nothing"."""
     if prediction.status != PairStatus.OK or prediction.frame_i is None or prediction.frame_j is None:
         return False
     maps = (prediction.frame_i, prediction.frame_j)
@@ -159,21 +159,27 @@ class SceneGraphBuilder:
         """Take in a prediction; what is not finite in it is left out."""
         prediction = sanitise(prediction, self.left_out)
         if is_usable(prediction):
-            self.add_condensed(prediction, self.targets(prediction), relative_rotation(prediction))
+            self.add_condensed(prediction, self.targets(prediction))
             self.add_to_sums(prediction)
+        else:
+            self.add_without_depth(prediction)
         self.count_off(prediction)
 
-    def add_condensed(
-        self, prediction: PairPrediction, targets: Sequence[FallbackTargets], rotation: RelativeRotation
-    ) -> None:
-        """The matches of a usable pair, its fallback targets and rotation; its pointmaps are not looked at."""
+    def add_condensed(self, prediction: PairPrediction, targets: Sequence[FallbackTargets]) -> None:
+        """The matches of a usable pair, its fallback targets and rotation, which its pointmaps show if nothing else."""
         assert 0 <= prediction.i < prediction.j < self.num_images
         matches = prediction.matches
         self.pairs.append((prediction.i, prediction.j))
         xy_i, xy_j, confidence = (np.asarray(v, np.float32) for v in (matches.xy_i, matches.xy_j, matches.confidence))
         self.matches.append((xy_i, xy_j, confidence))
         self.fallback.append(targets)
-        self.rotations.append(rotation)
+        self.rotations.append(relative_rotation(prediction))
+
+    def add_without_depth(self, prediction: PairPrediction) -> None:
+        """A pair whose depth is left to others of its images: its matches tie these together, if they are sure."""
+        has_maps = prediction.frame_i is not None or prediction.frame_j is not None
+        if prediction.status is PairStatus.OK and not has_maps and self._is_matching(prediction.matches.confidence):
+            self.add_condensed(prediction, [])
 
     def add_to_sums(self, prediction: PairPrediction, images: Collection[int] | None = None) -> None:
         """Add the pointmaps of a usable pair to the sums of both of its images, or of those among `images`."""
@@ -242,10 +248,11 @@ class SceneGraphBuilder:
         for image in sorted(self.sums):
             self._finish_view(image)
         pair = np.array(self.pairs, np.int64).reshape(-1, 2)
+        has_view = np.array([view is not None for view in self.views], bool)
         belief = judge_rotations(self.num_images, pair, self.rotations, self.config.consistency)
         # a stream need not follow the order of pairs; the graph does
         order = np.lexsort((pair[:, 1], pair[:, 0]))
-        order = order[~belief.rejected[order]]
+        order = order[has_view[pair[order]].all(axis=1) & ~belief.rejected[order]]
         kept = set(order.tolist())
         matches = [self.matches[k] for k in order]
         counts = np.array([len(m[2]) for m in matches], np.int64)

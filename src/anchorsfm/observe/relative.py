@@ -1,7 +1,7 @@
-"""How the two cameras of a pair are turned against each other, from the pointmaps that a front end predicts."""
+"""How the two cameras of a pair are turned against each other, as a front end says or its pointmaps show."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,20 +24,32 @@ class RelativeRotation:
 
     j_from_i: Float[np.ndarray, "3 3"]
     evidence: float
-    """Number of matches, each as far as it is certain; 0: nothing is known."""
+    """Number of verified matches, or of others, each as far as it is certain; 0: nothing is known."""
 
 
 def relative_rotation(prediction: PairPrediction) -> RelativeRotation:
-    """What a usable prediction says: each image has its points in the frames of both cameras."""
-    assert prediction.frame_i is not None and prediction.frame_j is not None
+    """What a prediction says: outright, or because each image has its points in the frames of both cameras."""
+    j_from_i = with_rotation(prediction).j_from_i
+    if j_from_i is None:
+        return RelativeRotation(j_from_i=np.eye(3), evidence=0.0)
+    verified = prediction.keypoint_matches
+    return RelativeRotation(
+        j_from_i=j_from_i, evidence=certain(prediction.matches) if verified is None else float(len(verified))
+    )
+
+
+def with_rotation(prediction: PairPrediction) -> PairPrediction:
+    """A prediction with the rotation that its pointmaps show, if it has none yet and they show any."""
     frame_i, frame_j = prediction.frame_i, prediction.frame_j
+    if prediction.j_from_i is not None or frame_i is None or frame_j is None:
+        return prediction
     forward, weight = _turn(frame_i.own, frame_i.own_confidence, frame_j.other, frame_j.other_confidence)
     backward, weight_back = _turn(frame_j.own, frame_j.own_confidence, frame_i.other, frame_i.other_confidence)
     if weight + weight_back <= 0:
-        return RelativeRotation(j_from_i=np.eye(3), evidence=0.0)
+        return prediction
     u, _, vt = np.linalg.svd(weight * forward + weight_back * backward.T)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return RelativeRotation(j_from_i=u * sign @ vt, evidence=evidence(prediction.matches))
+    return replace(prediction, j_from_i=u * sign @ vt)
 
 
 def judge_rotations(
@@ -58,7 +70,7 @@ def judge_rotations(
     return judge_pairs(given, config).among(known)
 
 
-def evidence(matches: Matches) -> float:
+def certain(matches: Matches) -> float:
     """Number of matches, each as far as it is certain."""
     return float(np.clip((np.asarray(matches.confidence, np.float64) - 1) / (CERTAIN - 1), 0, 1).sum())
 

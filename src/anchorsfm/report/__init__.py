@@ -1,7 +1,7 @@
 """What a run says about itself: report.json, the page report.html, and the summary the command line prints.
 
-`record` is the content of report.json; `numbers`, `figures` and `depth` compute it; `page` draws it, and `folder`
-makes the page from what lies in an output folder.
+`numbers`, `figures` and `depth` compute the record of a run (`results/record.py`, the content of report.json); `page`
+draws it, and `folder` makes the page from what lies in an output folder.
 """
 
 from anchorsfm.report.numbers import (
@@ -12,13 +12,10 @@ from anchorsfm.report.numbers import (
     report_uncertainty,
 )
 from anchorsfm.report.pair_log import PairLog
-from anchorsfm.report.record import RunReport, UncertaintyReport
 from anchorsfm.report.summary import summary_lines
 
 __all__ = [
     "PairLog",
-    "RunReport",
-    "UncertaintyReport",
     "report_alignment",
     "report_images",
     "report_model",

@@ -11,7 +11,7 @@ from anchorsfm.io.files import read_regular
 from anchorsfm.io.store import digest, write_atomic
 from anchorsfm.report.figures import short
 from anchorsfm.report.pictures import confidence_picture, depth_picture, picture_side
-from anchorsfm.report.record import DepthFigures, DepthReport
+from anchorsfm.results.record import DepthFigures, DepthReport
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 

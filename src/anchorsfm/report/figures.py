@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.geometry.upright import up_direction
-from anchorsfm.report.record import Histogram, Links, ModelFigures, ResidualField, TopView
+from anchorsfm.results.record import Histogram, Links, ModelFigures, ResidualField, TopView
 from anchorsfm.scene.edit import view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.points import widest_angles_deg

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from anchorsfm.report.figures import model_figures
 from anchorsfm.report.pair_log import PairLog
-from anchorsfm.report.record import (
+from anchorsfm.results.record import (
     AlignmentReport,
     ImageReport,
     ModelReport,

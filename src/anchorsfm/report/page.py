@@ -18,22 +18,12 @@ import jinja2
 from anchorsfm.report import diagrams
 from anchorsfm.report.pictures import MANY_VIEWS, colour_bar
 from anchorsfm.report.shared_points import embedded_matches
-from anchorsfm.report.space import MAX_POINTS, Cloud, describe_space
+from anchorsfm.report.space import MAX_POINTS, ColouredPoints, describe_space
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.printable import printable
-from anchorsfm.scene.reconstruction import Reconstruction
 
 MAX_FIELDS = 12
 """Residual fields that are drawn for a model: those of the cameras with the most observations."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlacedModel:
-    """A model and where its images stand in the report."""
-
-    number: int
-    model: Reconstruction
-    rows: list[int]
-    """Row of `images` in the report of each view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +32,9 @@ class Page:
 
     report: Mapping[str, Any]
     """The content of report.json."""
-    models: Sequence[PlacedModel]
-    dense: Sequence[Cloud | None]
+    models: Sequence[StoredModel]
+    """Those of the report that could be read; their names are in it."""
+    dense: Sequence[ColouredPoints | None]
     """Of every entry of `models`."""
     thumbnails: Sequence[bytes | None]
     """JPEG of every image of the report."""
@@ -66,7 +57,7 @@ def render(page: Page) -> str:
     )
     report = page.report
     usable = sum(image["size_wh"] is not None for image in report["images"])
-    cards = list(_cards(page))
+    cards, rows = list(_cards(page)), [rows_in_report(report, entry) for entry in page.models]
     matrix, most_matches = diagrams.matrix_png(report["pair_list"], usable)
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -76,14 +67,14 @@ def render(page: Page) -> str:
         choices=_choices(cards),
         aspect=_common_aspect(report),
         num_weak=sum(card["status"] == "weak" for card in cards),
-        spaces=_spaces(page),
+        spaces=_spaces(page, rows),
         style=_asset("report.css"),
         scripts=[_asset("view3d.js"), _asset("report.js")],
         matrix=base64.b64encode(matrix).decode(),
         most_matches=most_matches,
         matrix_bar=diagrams.matrix_bar(),
         lookup=_lookup(report),
-        matches=embedded_matches([entry.model for entry in page.models], [entry.rows for entry in page.models]),
+        matches=embedded_matches([entry.model for entry in page.models], rows),
         models=[_model_figures(report, model) for model in report["models"]],
         depth=_depth_cards(page),
         stages=_stages(report),
@@ -93,6 +84,12 @@ def render(page: Page) -> str:
         cost_svg=diagrams.cost_svg,
         max_fields=MAX_FIELDS,
     )
+
+
+def rows_in_report(report: Mapping[str, Any], entry: StoredModel) -> list[int]:
+    """Row of `images` in the report of each view; KeyError of a name that is not among the usable ones."""
+    row = {image["name"]: k for k, image in enumerate(report["images"]) if image["size_wh"] is not None}
+    return [row[name] for name in entry.view_names]
 
 
 def _asset(name: str) -> str:
@@ -138,15 +135,15 @@ def _common_aspect(report: Mapping[str, Any]) -> float:
     return max(aspect, 0.6) if 2 * count > len(aspects) else 1.33
 
 
-def _spaces(page: Page) -> list[dict[str, Any]]:
+def _spaces(page: Page, rows: Sequence[list[int]]) -> list[dict[str, Any]]:
     """The 3D data of all models, which share the number of points that are embedded."""
     total = max(sum(len(entry.model.points) for entry in page.models), 1)
     total_dense = max(sum(len(cloud.xyz) for cloud in page.dense if cloud is not None), 1)
     spaces = []
-    for entry, dense in zip(page.models, page.dense, strict=True):
+    for entry, dense, images in zip(page.models, page.dense, rows, strict=True):
         share = max(len(entry.model.points) / total, 0 if dense is None else len(dense.xyz) / total_dense)
         max_points = max(int(MAX_POINTS * share), 1)
-        space = describe_space(entry.model, dense, images=entry.rows, max_points=max_points)
+        space = describe_space(entry.model, dense, images=images, max_points=max_points)
         spaces.append(space | {"number": entry.number})
     return spaces
 

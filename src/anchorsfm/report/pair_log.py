@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Int
 
-from anchorsfm.report.record import PairColumns
+from anchorsfm.results.record import PairColumns
 from anchorsfm.scene.pairs import PairPrediction, PairStatus
 
 

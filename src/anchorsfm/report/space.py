@@ -31,18 +31,18 @@ _STEEPEST = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloud:
+class ColouredPoints:
     """Coloured points in world units."""
 
     xyz: Float[np.ndarray, "point 3"]
     rgb: UInt8[np.ndarray, "point 3"]
 
-    def thinned(self, count: int) -> "Cloud":
+    def thinned(self, count: int) -> "ColouredPoints":
         """At most `count` of the points, the same ones every time."""
         if len(self.xyz) <= count:
             return self
         rows = np.sort(np.random.default_rng(0).permutation(len(self.xyz))[:count])
-        return Cloud(xyz=self.xyz[rows], rgb=self.rgb[rows])
+        return ColouredPoints(xyz=self.xyz[rows], rgb=self.rgb[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +72,11 @@ class Space:
 
 
 def describe_space(
-    model: Reconstruction, dense: Cloud | None, *, images: list[int], max_points: int = MAX_POINTS
+    model: Reconstruction, dense: ColouredPoints | None, *, images: list[int], max_points: int = MAX_POINTS
 ) -> dict[str, Any]:
     """What the page's renderer reads. `images` are the rows of the report that the views belong to."""
     space = Space.around(model)
-    sparse = Cloud(xyz=model.points, rgb=model.rgb)
+    sparse = ColouredPoints(xyz=model.points, rgb=model.rgb)
     return {
         "unit": space.half,
         "home": _home(model, dense if dense is not None and len(dense.xyz) else sparse, space),
@@ -87,7 +87,7 @@ def describe_space(
     }
 
 
-def _embedded(cloud: Cloud, space: Space, max_points: int) -> dict[str, Any]:
+def _embedded(cloud: ColouredPoints, space: Space, max_points: int) -> dict[str, Any]:
     given = len(cloud.xyz)
     cloud = cloud.thinned(max_points)
     place = space.place(cloud.xyz.astype(np.float64))
@@ -131,7 +131,7 @@ def _frustum_depth(centre: Float[np.ndarray, "view 3"]) -> float:
     return float(np.clip(0.6 * np.median(nearest), 0.015, 0.12))
 
 
-def _home(model: Reconstruction, cloud: Cloud, space: Space) -> dict[str, Any]:
+def _home(model: Reconstruction, cloud: ColouredPoints, space: Space) -> dict[str, Any]:
     """Where the view begins: looking the way the cameras look, but from aside, the more so the deeper the scene is.
 
     `low` and `high` are the corners of the bulk of the points, all of which should be in the frame.

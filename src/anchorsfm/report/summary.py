@@ -1,6 +1,6 @@
 """The summary the command line prints."""
 
-from anchorsfm.report.record import RunReport
+from anchorsfm.results.record import RunReport
 
 _MAX_CAMERAS = 3
 """Cameras named in the summary; report.json has all."""

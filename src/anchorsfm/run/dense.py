@@ -11,7 +11,7 @@ from anchorsfm.dense.rescale import canonical_depths, onto_model
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.mapping.base import Mapped
 from anchorsfm.report.depth import DepthLog
-from anchorsfm.report.record import DepthFigures
+from anchorsfm.results.record import DepthFigures
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.modelling import Finished

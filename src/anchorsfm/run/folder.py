@@ -13,13 +13,25 @@ from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
 from anchorsfm.dense.cells import FusedCloud
 from anchorsfm.dense.maps import CleanView
-from anchorsfm.io.layout import ALIGNMENT, CONFIG, DATABASE, DENSE, PAGE, REPORT, SPARSE, UNCERTAINTY, Layout
+from anchorsfm.io.layout import (
+    ALIGNMENT,
+    CACHE,
+    CONFIG,
+    DATABASE,
+    DENSE,
+    FAILED,
+    PAGE,
+    REPORT,
+    SPARSE,
+    UNCERTAINTY,
+    Layout,
+)
 from anchorsfm.io.owned import OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
-from anchorsfm.report import RunReport, UncertaintyReport
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
+from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, Progress
@@ -27,9 +39,6 @@ from anchorsfm.scene.reconstruction import Reconstruction
 
 PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE)
 """What a run publishes, as a whole."""
-FAILED = "failed"
-"""Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
-_CACHE = "cache"
 _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 
 
@@ -41,7 +50,7 @@ class RunFolder:
 
     def __init__(self, root: Path, progress: Progress = SILENT) -> None:
         self.root = root
-        self.store = Store(root / _CACHE, progress)
+        self.store = Store(Layout(root).cache, progress)
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
 
@@ -56,7 +65,7 @@ class RunFolder:
             StorageError: the folder is not ours, its result could not be replaced without losing something of somebody
                 else, or it cannot be written.
         """
-        self._owned.require_ours(may_hold=(_CACHE,))
+        self._owned.require_ours(may_hold=(CACHE,))
         if self.store.root is not None and self.store.root.is_symlink():
             raise StorageError(f"{self.store.root} is a link: results are never written through links, replace it")
         self._owned.require_writable()
@@ -116,10 +125,10 @@ class RunFolder:
         assert self._publication is not None, "a result is published after `begin`"
         self._publication.publish((*PARTS, FAILED))
 
-    def publish_failure(self) -> Path:
+    def publish_failure(self) -> Layout:
         """Keep nothing but report and settings of a run without a model, beside what an earlier one made.
 
-        Returns the folder they are in. Raises StorageError like `publish`.
+        Returns the paths of their folder. Raises StorageError like `publish`.
         """
         assert self._publication is not None, "a result is published after `begin`"
         for path in list(self.result.iterdir()):
@@ -129,7 +138,7 @@ class RunFolder:
             (self.result / FAILED).mkdir(exist_ok=True)
             path.replace(self.result / FAILED / path.name)
         self._publication.publish((FAILED,))
-        return self.root / FAILED
+        return Layout(self.root).failed
 
     def write_alignments(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
         """Poses and intrinsics of each aligned component before any adjustment, as COLMAP models without points."""
@@ -161,16 +170,18 @@ class RunFolder:
         confidence is the number of agreeing views, each weighted by its correlation, 0 where none was kept. Pixels are
         those of the pinhole picture that cameras.json describes, row 0 at the top.
         """
-        folder = self._made.depth_maps
         kept = clean.view.confidence > 0
-        for kind, values in (("depth", np.where(kept, clean.view.depth, 0)), ("confidence", clean.view.confidence)):
+        for path, values in (
+            (self._made.depth_map(name, "depth"), np.where(kept, clean.view.depth, 0)),
+            (self._made.depth_map(name, "confidence"), clean.view.confidence),
+        ):
             buffer = io.BytesIO()
             np.save(buffer, values.astype(np.float32), allow_pickle=False)
-            write_atomic(folder / f"{name}.{kind}.npy", buffer.getvalue())
+            write_atomic(path, buffer.getvalue())
 
     def write_depth_cameras(self, cameras: Mapping[str, object]) -> None:
         """The cameras of all depth maps by image name, as dense/depth/cameras.json."""
-        write_atomic(self._made.depth_maps / "cameras.json", to_json(cameras))
+        write_atomic(self._made.depth_cameras, to_json(cameras))
 
     def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
         """Standard deviations of poses and intrinsics of all models."""

@@ -13,9 +13,9 @@ from anchorsfm.mapping.base import Mapped
 from anchorsfm.observe.graph import ObservedScene, believed_scores, components
 from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.pairing.search import SelectedPairs
-from anchorsfm.report import PairLog, RunReport, report_alignment, report_images, report_model
-from anchorsfm.report.record import DepthFigures
+from anchorsfm.report import PairLog, report_alignment, report_images, report_model
 from anchorsfm.report.remarks import model_remarks
+from anchorsfm.results.record import DepthFigures, RunReport
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.forecast import Forecast
 from anchorsfm.run.modelling import Finished

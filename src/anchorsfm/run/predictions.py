@@ -14,7 +14,7 @@ from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.store import Store
 from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.observe.checkpoint import Watch, observe
-from anchorsfm.observe.graph import ObservedScene, is_usable
+from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.observe.relative import judge_rotations, relative_rotation
 from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
@@ -27,7 +27,7 @@ from anchorsfm.report import PairLog
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.stages import Stage
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.pairs import PairList, PairPrediction
+from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import Progress, counted
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches
 
@@ -149,7 +149,7 @@ def _only_matches(
     left_out = LeftOut()
     pair, rotations = [], []
     for prediction in watch(sanitised(predictions, left_out)):
-        if is_usable(prediction):
+        if prediction.status is PairStatus.OK:
             pair.append((prediction.i, prediction.j))
             rotations.append(relative_rotation(prediction))
     if left_out.pairs:

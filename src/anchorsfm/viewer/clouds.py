@@ -6,10 +6,9 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from anchorsfm.io.ply import read_ply
+from anchorsfm.results.model import StoredModel
 from anchorsfm.viewer.colours import Colouring, Legend, model_colours, scale_colours
 from anchorsfm.viewer.frame import FAR_AWAY, SCENE_RADIUS, ShownFrame
-from anchorsfm.viewer.sources import ViewedModel
 
 PointColour = Literal["photographs", "reprojection error", "track length", "model"]
 POINT_COLOURS: tuple[PointColour, ...] = get_args(PointColour)
@@ -35,8 +34,8 @@ class PointFilter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cloud:
-    """Points in the frame that is shown."""
+class DrawnPoints:
+    """Points of a model in the frame that is shown."""
 
     xyz: Float[np.ndarray, "point 3"]
     rgb: UInt8[np.ndarray, "point 3"]
@@ -45,17 +44,17 @@ class Cloud:
     """Points there are before any filter."""
 
 
-def sparse_cloud(viewed: ViewedModel, frame: ShownFrame, colour: PointColour, keep: PointFilter) -> Cloud:
+def sparse_cloud(viewed: StoredModel, frame: ShownFrame, colour: PointColour, keep: PointFilter) -> DrawnPoints:
     """The points of a model. The scale of the colours is that of all points, whatever is filtered out."""
     xyz = frame.points(viewed.model.points)
     error = np.nan_to_num(viewed.point_error_px, nan=np.inf)
     wanted = (viewed.track_length >= keep.min_track_length) & (error <= keep.max_error_px) & is_near(xyz)
     rows = thin(wanted, keep.max_points)
     coloured = _point_colours(viewed, colour)
-    return Cloud(xyz=xyz[rows], rgb=coloured.rgb[rows], legend=coloured.legend, total=len(xyz))
+    return DrawnPoints(xyz=xyz[rows], rgb=coloured.rgb[rows], legend=coloured.legend, total=len(xyz))
 
 
-def _point_colours(viewed: ViewedModel, colour: PointColour) -> Colouring:
+def _point_colours(viewed: StoredModel, colour: PointColour) -> Colouring:
     match colour:
         case "photographs":
             return Colouring(rgb=viewed.model.rgb)
@@ -67,7 +66,7 @@ def _point_colours(viewed: ViewedModel, colour: PointColour) -> Colouring:
             return Colouring(rgb=model_colours(np.full(len(viewed.model.points), viewed.number)))
 
 
-def camera_colours(viewed: ViewedModel, colour: CameraColour) -> Colouring:
+def camera_colours(viewed: StoredModel, colour: CameraColour) -> Colouring:
     """Colours of the cameras of a model."""
     match colour:
         case "plain":
@@ -87,7 +86,7 @@ def camera_colours(viewed: ViewedModel, colour: CameraColour) -> Colouring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseCloud:
+class DrawnCloud:
     """A dense cloud as read, thinned once, in the frame that is shown."""
 
     xyz: Float[np.ndarray, "point 3"]
@@ -96,7 +95,7 @@ class DenseCloud:
     total: int
     """Points in the file."""
 
-    def filtered(self, min_confidence: float) -> "DenseCloud":
+    def filtered(self, min_confidence: float) -> "DrawnCloud":
         """The points of at least this confidence."""
         if self.confidence is None:
             return self
@@ -104,18 +103,18 @@ class DenseCloud:
         return replace(self, xyz=self.xyz[keep], rgb=self.rgb[keep], confidence=self.confidence[keep])
 
 
-def read_dense(viewed: ViewedModel, frame: ShownFrame, max_points: int) -> DenseCloud:
+def read_dense(viewed: StoredModel, frame: ShownFrame, max_points: int) -> DrawnCloud:
     """The dense cloud of a model, which must have one.
 
     Raises InputError if the file cannot be read.
     """
-    assert viewed.dense is not None
-    stored = read_ply(viewed.dense)
+    stored = viewed.read_cloud()
+    assert stored is not None
     xyz = frame.points(stored.xyz)
     rows = thin(is_near(xyz), max_points)
     rgb = stored.rgb if stored.rgb is not None else np.full((len(xyz), 3), 160, np.uint8)
     confidence = next((stored.others[name] for name in _CONFIDENCE if name in stored.others), None)
-    return DenseCloud(
+    return DrawnCloud(
         xyz=xyz[rows],
         rgb=rgb[rows],
         confidence=None if confidence is None else confidence[rows].astype(float),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.browser import face
 from anchorsfm.viewer.frame import Viewpoint
@@ -13,7 +14,6 @@ from anchorsfm.viewer.marks import mark_cameras, mark_points, mark_rays, unmark_
 from anchorsfm.viewer.photographs import Photograph, Photographs
 from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import ImageFacts, facts_markdown, image_facts, pair_markdown, shared_points
-from anchorsfm.viewer.sources import ViewedModel
 from anchorsfm.viewer.stage import Stage
 
 NOBODY = "(click a camera, or choose)"
@@ -76,7 +76,7 @@ class ImagePanel:
 
     # --------------------------------------------------------------------------------------------------- choosing
 
-    def offer(self, shown: Sequence[ViewedModel]) -> None:
+    def offer(self, shown: Sequence[StoredModel]) -> None:
         """Offer the images of these models."""
         several = len(self._models) > 1
         self._rows = {

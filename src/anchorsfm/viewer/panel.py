@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from anchorsfm.results.model import StoredModel
 from anchorsfm.viewer.browser import face, save_screenshot
-from anchorsfm.viewer.clouds import CAMERA_COLOURS, POINT_COLOURS, Cloud, PointFilter
+from anchorsfm.viewer.clouds import CAMERA_COLOURS, POINT_COLOURS, DrawnPoints, PointFilter
 from anchorsfm.viewer.colours import Legend, legend_html
 from anchorsfm.viewer.frame import SCENE_RADIUS
 from anchorsfm.viewer.image_panel import ImagePanel
 from anchorsfm.viewer.photographs import Photographs
-from anchorsfm.viewer.sources import ViewedFolder, ViewedModel
+from anchorsfm.viewer.sources import ViewedFolder
 from anchorsfm.viewer.stage import Stage
 
 ALL = "all, side by side"
@@ -27,7 +28,7 @@ class Panel:
         self._models = content.models
         self._points_drawn: tuple[str, PointFilter] | None = None
         self._cameras_drawn: tuple[str, float] | None = None
-        self._clouds: list[Cloud] = []
+        self._clouds: list[DrawnPoints] = []
         self._camera_legends: list[Legend | None] = []
         gui = server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, control_width="medium")
@@ -73,7 +74,7 @@ class Panel:
             self.cameras = gui.add_checkbox("Cameras", True)
             self.pictures = gui.add_checkbox("Photographs", True, visible=self._content.photo_root is not None)
             self.points = gui.add_checkbox("Points", True)
-            has_dense = any(viewed.dense is not None for viewed in self._models)
+            has_dense = any(viewed.cloud_file is not None for viewed in self._models)
             self.dense = gui.add_checkbox("Dense cloud", has_dense, visible=has_dense)
             self.axes = gui.add_checkbox("Axes", False, hint="x red, y green, z blue (up); not those of the model")
         self.cameras.on_update(lambda _: self._switch("cameras", self.cameras.value))
@@ -228,16 +229,16 @@ def _aspect(client: Any) -> float | None:
     return None if camera is None else float(camera.image_width / max(1, camera.image_height)) or None
 
 
-def _title(viewed: ViewedModel) -> str:
+def _title(viewed: StoredModel) -> str:
     return f"{viewed.title}: {len(viewed.names)} images"
 
 
-def _summary(viewed: ViewedModel, red: bool) -> str:
+def _summary(viewed: StoredModel, red: bool) -> str:
     parts = [f"**{len(viewed.names)} images**", f"{len(viewed.model.points):,} points"]
-    errors = viewed.error_px[np.isfinite(viewed.error_px)]
+    errors = viewed.residual_px[np.isfinite(viewed.residual_px)]
     if len(errors):
         parts.append(f"mean error {errors.mean():.2f} px")
-        parts.append(f"{len(viewed.error_px) / max(1, len(viewed.model.points)):.1f} images per point")
+        parts.append(f"{len(viewed.residual_px) / max(1, len(viewed.model.points)):.1f} images per point")
     weak = sum(precision.weak for precision in viewed.precision.values())
     if weak:
         parts.append(f"**{weak} weakly held{' (red)' if red else ''}**")

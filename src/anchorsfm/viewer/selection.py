@@ -7,9 +7,10 @@ from jaxtyping import Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px
 from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
+from anchorsfm.results.model import StoredModel
+from anchorsfm.results.record import PoseDeviation
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.viewer.colours import format_number
-from anchorsfm.viewer.sources import PosePrecision, ViewedModel
 
 MAX_NEIGHBOURS = 12
 
@@ -34,15 +35,15 @@ class ImageFacts:
     num_points: int
     mean_error_px: float | None
     median_error_px: float | None
-    precision: PosePrecision | None
+    precision: PoseDeviation | None
     neighbours: tuple[Neighbour, ...]
     """Most shared points first."""
 
 
-def image_facts(viewed: ViewedModel, view: int) -> ImageFacts:
+def image_facts(viewed: StoredModel, view: int) -> ImageFacts:
     """Everything the panel says about an image."""
     camera = viewed.model.cameras[int(viewed.model.camera_index[view])]
-    errors = viewed.error_px[viewed.observations(view)]
+    errors = viewed.residual_px[viewed.observations(view)]
     errors = errors[np.isfinite(errors)]
     return ImageFacts(
         name=viewed.names[view],
@@ -57,7 +58,7 @@ def image_facts(viewed: ViewedModel, view: int) -> ImageFacts:
     )
 
 
-def best_neighbours(viewed: ViewedModel, view: int) -> tuple[Neighbour, ...]:
+def best_neighbours(viewed: StoredModel, view: int) -> tuple[Neighbour, ...]:
     """Images that share most points with one, best first."""
     tracks = viewed.model.tracks
     seen = np.zeros(len(viewed.model.points), bool)
@@ -80,7 +81,7 @@ class SharedPoints:
     """Median angle between the rays of the two images."""
 
 
-def shared_points(viewed: ViewedModel, a: int, b: int) -> SharedPoints:
+def shared_points(viewed: StoredModel, a: int, b: int) -> SharedPoints:
     """Points that two images of a model share, by point."""
     tracks = viewed.model.tracks
     obs_a, obs_b = viewed.observations(a), viewed.observations(b)
@@ -112,7 +113,7 @@ def facts_markdown(facts: ImageFacts) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _precision_rows(precision: PosePrecision) -> list[tuple[str, str]]:
+def _precision_rows(precision: PoseDeviation) -> list[tuple[str, str]]:
     rows = []
     if precision.position_share is not None:
         metres = f" ({format_number(1000 * precision.position_m)} mm)" if precision.position_m is not None else ""
@@ -124,7 +125,7 @@ def _precision_rows(precision: PosePrecision) -> list[tuple[str, str]]:
     return rows
 
 
-def pair_markdown(viewed: ViewedModel, a: int, b: int, shared: SharedPoints) -> str:
+def pair_markdown(viewed: StoredModel, a: int, b: int, shared: SharedPoints) -> str:
     """How two images stand to each other."""
     poses = viewed.model.cam_from_world
     turn = float(rotation_angle_deg((poses[a, :, :3] @ poses[b, :, :3].T)[None])[0])

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from anchorsfm.io.colours import linear_light
-from anchorsfm.viewer.clouds import DenseCloud, is_near
+from anchorsfm.results.model import StoredModel
+from anchorsfm.viewer.clouds import DrawnCloud, is_near
 from anchorsfm.viewer.frame import ShownFrame, shown_frame
 from anchorsfm.viewer.frusta import Frusta, make_frusta, quaternions
-from anchorsfm.viewer.sources import ViewedModel
 
 
 @dataclass
@@ -20,7 +20,7 @@ class ShownModel:
 
     scene: Any
     """viser's SceneApi"""
-    viewed: ViewedModel
+    viewed: StoredModel
     frame: ShownFrame
     frusta: Frusta
     camera_size: float = 1.0
@@ -29,7 +29,7 @@ class ShownModel:
     """viser's handles by what they are: frame, points, dense, outlines, faces, overlay, and the marks."""
     thumbnails: dict[int, Any] = field(default_factory=dict)
     """Handles of pictures by view."""
-    dense: DenseCloud | None = None
+    dense: DrawnCloud | None = None
     """Read when it is first shown."""
 
     def path(self, name: str) -> str:
@@ -104,7 +104,7 @@ class ShownModel:
                 self.nodes.pop(name).remove()
 
 
-def show_model(scene: Any, viewed: ViewedModel) -> ShownModel:
+def show_model(scene: Any, viewed: StoredModel) -> ShownModel:
     """Find the place of a model; nothing is drawn yet."""
     frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
     poses = frame.shown_from_cam(viewed.model.cam_from_world)

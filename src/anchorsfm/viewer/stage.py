@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.clouds import (
     CameraColour,
-    Cloud,
+    DrawnPoints,
     PointColour,
     PointFilter,
     camera_colours,
@@ -35,7 +36,6 @@ from anchorsfm.viewer.frusta import (
 from anchorsfm.viewer.marks import unmark_between
 from anchorsfm.viewer.photographs import Photographs
 from anchorsfm.viewer.shown import ShownModel, show_model
-from anchorsfm.viewer.sources import ViewedModel
 
 MAX_THUMBNAILS = 300
 """Pictures in the scene; the cameras beyond are plain."""
@@ -49,7 +49,7 @@ _SIDE_BY_SIDE = 2.5 * SCENE_RADIUS
 class Stage:
     """Draws models through a viser server. Callers serialise their calls; `lock` is for them and the pictures."""
 
-    def __init__(self, server: Any, models: tuple[ViewedModel, ...], photographs: Photographs) -> None:
+    def __init__(self, server: Any, models: tuple[StoredModel, ...], photographs: Photographs) -> None:
         self.lock = threading.RLock()
         self.models = [show_model(server.scene, viewed) for viewed in models]
         self.on_pick: Callable[[int, int], None] = lambda number, view: None
@@ -135,7 +135,7 @@ class Stage:
 
     # --------------------------------------------------------------------------------------------------- points
 
-    def draw_points(self, colour: PointColour, keep: PointFilter, size: float) -> list[Cloud]:
+    def draw_points(self, colour: PointColour, keep: PointFilter, size: float) -> list[DrawnPoints]:
         """Draw the sparse points of all models; what was drawn."""
         clouds = []
         for shown in self.models:
@@ -148,7 +148,7 @@ class Stage:
         """Draw the dense clouds, which are read the first time; what went wrong, in words."""
         problems = []
         for shown in self.models:
-            if shown.viewed.dense is None:
+            if shown.viewed.cloud_file is None:
                 continue
             try:
                 if shown.dense is None:

@@ -1,12 +1,14 @@
-"""The one reader of report.json: what it returns has every key of `record.RunReport` with a value that can be used."""
+"""The one reader of report.json and uncertainty.json: what it returns has every key of `record` with a usable value."""
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anchorsfm.io.json_files import checked, read_json
-from anchorsfm.report.record import SCHEMA_VERSION, RunReport
+from anchorsfm.io.layout import Layout
+from anchorsfm.results.record import SCHEMA_VERSION, PoseDeviation, RunReport, UncertaintyReport
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.pairs import PairStatus
 
@@ -37,6 +39,68 @@ def read_report(path: Path) -> dict[str, Any]:
             f"{path} cannot be used: {error}; run `anchorsfm reconstruct` again, it continues from the cache"
         ) from error
     return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordedRoot:
+    """Where the photographs were, as every version of report.json says it."""
+
+    image_root: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordedModel:
+    uncertainty: UncertaintyReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordedModels:
+    models: tuple[_RecordedModel, ...] = ()
+
+
+def read_image_root(report: Path) -> Path | None:
+    """Folder of the photographs in a report.json of any version; None if it names none.
+
+    Raises InputError if it cannot be read.
+    """
+    root = _read_part(report, _RecordedRoot)["image_root"]
+    return None if root is None else Path(root)
+
+
+def read_uncertainties(layout: Layout) -> list[list[PoseDeviation]]:
+    """Deviations of the poses of every model: those of uncertainty.json, else of report.json; [] if there is neither.
+
+    Raises InputError if the file cannot be used.
+    """
+    if layout.uncertainty.exists():
+        entries = _read_part(layout.uncertainty, tuple[UncertaintyReport, ...])
+    elif layout.report.exists():
+        entries = [model["uncertainty"] for model in _read_part(layout.report, _RecordedModels)["models"]]
+    else:
+        entries = []
+    return [[_deviation(image) for image in entry["images"]] for entry in entries]
+
+
+def _deviation(image: Mapping[str, Any]) -> PoseDeviation:
+    return PoseDeviation(
+        name=image["name"],
+        position=_float(image["position"]),
+        position_share=_float(image["position_share"]),
+        position_m=_float(image["position_m"]),
+        rotation_deg=_float(image["rotation_deg"]),
+        weak=image["weak"],
+    )
+
+
+def _float(value: float | int | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _read_part(path: Path, kind: Any) -> Any:
+    try:
+        return checked(read_json(path), kind)
+    except ValueError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
 
 
 def _check(report: Mapping[str, Any]) -> None:
