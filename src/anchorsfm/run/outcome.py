@@ -10,7 +10,7 @@ from anchorsfm.align.config import AlignConfig
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.mapping.base import Mapped
-from anchorsfm.observe.graph import ObservedScene, components, score_matrix
+from anchorsfm.observe.graph import ObservedScene, believed_scores, components
 from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.pairing.search import SelectedPairs
 from anchorsfm.report import PairLog, report_alignment, report_images, report_model
@@ -131,7 +131,7 @@ def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray
     for part in components(scene):
         blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
         parent = tree_of_scores(
-            score_matrix(part.graph),
+            believed_scores(part.graph),
             blocks,
             config.kinematic_mode,
             allow_unmatched_edges=config.reference.unmatched_tree_edges,
