@@ -151,7 +151,7 @@ def without(model: Reconstruction, *images: int) -> Reconstruction:
 
 def test_images_that_the_first_poses_leave_out_are_registered_afterwards(scene):
     model = without(scene.model, 2, 7)
-    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], given(scene), SETTINGS)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], given(scene), SETTINGS).results
     assert result.model.image_index.tolist() == list(range(NUM))
     size = scene_size(scene.model)
     ours, true = (camera_centres(m.cam_from_world) for m in (result.model, scene.model))
@@ -168,7 +168,7 @@ def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene)
     few = KeypointMatches(**{f.name: getattr(matches, f.name)[keep] for f in fields(matches)})
     material = replace(given(scene), matches=few, tracks=build_tracks(few, NUM))
     model = without(scene.model, 7)
-    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS).results
     assert result.model.image_index.tolist() == [k for k in range(NUM) if k != 2]
     assert "observations of triangulated points" in result.dropped[2]
 
@@ -176,7 +176,7 @@ def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene)
 def test_later_images_leave_held_poses_as_they_are(scene):
     model = without(scene.model, 5)
     held = replace(Held.nothing(model), pose=np.isin(model.image_index, [0, 6]))
-    (result,) = finish_models([Start(model=model, held=held)], given(scene), SETTINGS)
+    (result,) = finish_models([Start(model=model, held=held)], given(scene), SETTINGS).results
     assert result.model.image_index.tolist() == list(range(NUM))
     assert np.flatnonzero(result.held.pose).tolist() == [0, 6]
     assert np.abs((result.model.cam_from_world - scene.model.cam_from_world)[[0, 6]]).max() < 1e-9
@@ -187,7 +187,7 @@ def test_later_images_leave_position_priors_in_force(scene):
     target = moved(model, 2.0)
     priors = PositionPriors(position=camera_centres(target.cam_from_world), sigma=0.01)
     start = Start(model=target, held=replace(Held.nothing(target), positions=priors))
-    (result,) = finish_models([start], given(scene), SETTINGS)
+    (result,) = finish_models([start], given(scene), SETTINGS).results
     assert result.model.image_index.tolist() == list(range(NUM))
     assert np.isnan(result.held.positions.position).any(1).tolist() == [k == 5 for k in range(NUM)]
     error = camera_centres(result.model.cam_from_world) - camera_centres(moved(scene.model, 2.0).cam_from_world)
@@ -197,7 +197,7 @@ def test_later_images_leave_position_priors_in_force(scene):
 def test_the_largest_model_comes_first_and_takes_no_images_of_others(scene):
     large, small = without(scene.model, 0, 1, 2), without(scene.model, 3, 4, 5, 6, 7)
     starts = [Start(model=m, held=Held.nothing(m)) for m in (small, large)]
-    results = finish_models(starts, given(scene), SETTINGS)
+    results = finish_models(starts, given(scene), SETTINGS).results
     assert [result.model.image_index.tolist() for result in results] == [[3, 4, 5, 6, 7], [0, 1, 2]]
 
 
@@ -206,7 +206,7 @@ def test_a_given_focal_length_is_kept(scene, choose):
     """To the bit, whatever the observations say, and whichever camera model is chosen."""
     start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.1)
     settings = replace(SETTINGS, focal_px=1480.0, choose_camera_model=choose)
-    (result,) = finish_models([Start(model=start, held=Held.nothing(start))], given(scene), settings)
+    (result,) = finish_models([Start(model=start, held=Held.nothing(start))], given(scene), settings).results
     assert {camera.params[0] for camera in result.model.cameras} == {1480.0}
     assert not result.options.refine_focal
     params = estimate_uncertainty(result).camera_params[0]

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.geometry.transforms import rotation_angle_deg
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.consistency import judge_pairs
-from anchorsfm.pairing.rotations import RelativeRotations, average_rotations, merge_by_votes
+from anchorsfm.pairing.rotations import RelativeRotations, rotations_of_images
 
 NOISE_DEG = 0.7
 
@@ -105,8 +105,7 @@ def test_rotations_of_all_images_come_out_in_spite_of_wrong_pairs():
     world = turning(40)
     wrong = far_pairs(40, 40)
     given, _ = with_wrong(world, neighbours(40), wrong, upright_turns(40))
-    start = merge_by_votes(given, given.evidence, 5.0)
-    found = average_rotations(given, given.evidence, start, 5.0)
+    found = rotations_of_images(given, given.evidence, 5.0)
     error = found[0].T @ world[0].as_matrix() @ world.inv().as_matrix() @ found  # the worlds differ by one rotation
     assert rotation_angle_deg(error).max() < 2
 

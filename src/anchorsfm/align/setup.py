@@ -99,7 +99,8 @@ def build_problem(
     layout = _layout(scene, anchors, tree, config, camera, resized, knowledge, median).to(dtype)
     observations = collect_observations(scene, anchors, config)
     start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
-    initial = _initial_similarities(observations, start, layout, tree, config, knowledge)
+    confirmed = scene.graph.pair[scene.graph.confirmed]
+    initial = _initial_similarities(observations, start, layout, tree, config, knowledge, confirmed)
     start = _with_poses(start, initial.similarities, layout, tree, knowledge)
     freedom = _freedom(layout, camera, knowledge)
     return Problem(
@@ -242,6 +243,7 @@ def _initial_similarities(
     tree: KinematicTree,
     config: AlignConfig,
     knowledge: Knowledge,
+    confirmed: Int[np.ndarray, "pair 2"],
 ) -> _Initial:
     similarities = coincident(_unit_pivot_offset(start, layout))
     world_from_cam = knowledge.world_from_cam
@@ -250,7 +252,7 @@ def _initial_similarities(
         return _at_known_scale(similarities, knowledge)
     points = UnitPoints(start, layout)
     if config.init_poses == InitialPoses.PAIRS:
-        similarities = from_pairs(observations, points, similarities)
+        similarities = from_pairs(observations, points, similarities, confirmed)
     if any_pose:
         scales = triangulated_scales(observations, points, world_from_cam)
         similarities = onto_known(similarities, world_from_cam, scales, tree.parent)

@@ -20,9 +20,8 @@ from scipy.sparse.csgraph import connected_components, depth_first_order
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.rotations import (
     RelativeRotations,
-    average_rotations,
     loop_error_deg,
-    merge_by_votes,
+    rotations_of_images,
     triplets,
 )
 
@@ -41,7 +40,18 @@ class Belief:
     confirmed: Bool[np.ndarray, "pair"]
     rejected: Bool[np.ndarray, "pair"]
     disagreement_deg: Float[np.ndarray, "pair"]
-    """Angle between the relative rotation and what the rotations of all images say."""
+    """Angle between the relative rotation and what the rotations of all images say; NaN: it is not known."""
+
+    def among(self, known: Bool[np.ndarray, "every"]) -> "Belief":
+        """The same with others in between that nothing is known about."""
+        confirmed, rejected = np.zeros(len(known), bool), np.zeros(len(known), bool)
+        disagreement_deg = np.full(len(known), np.nan)
+        confirmed[known], rejected[known], disagreement_deg[known] = (
+            self.confirmed,
+            self.rejected,
+            self.disagreement_deg,
+        )
+        return Belief(confirmed=confirmed, rejected=rejected, disagreement_deg=disagreement_deg)
 
 
 def judge_pairs(given: RelativeRotations, config: ConsistencyConfig) -> Belief:
@@ -51,8 +61,7 @@ def judge_pairs(given: RelativeRotations, config: ConsistencyConfig) -> Belief:
         none = np.zeros(num, bool)
         return Belief(confirmed=none, rejected=none, disagreement_deg=np.zeros(num))
     weight = given.evidence * _closing_share(given, config.agreement_deg)
-    start = merge_by_votes(given, weight, config.agreement_deg)
-    disagreement_deg = given.disagreement_deg(average_rotations(given, weight, start, config.agreement_deg))
+    disagreement_deg = given.disagreement_deg(rotations_of_images(given, weight, config.agreement_deg))
     tolerance = max(1.0, NOISE * _weighted_median(disagreement_deg, weight) / config.agreement_deg)
     agrees = disagreement_deg < tolerance * config.agreement_deg
     contradicts = disagreement_deg > tolerance * config.max_disagreement_deg

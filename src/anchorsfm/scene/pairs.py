@@ -90,3 +90,5 @@ class PairPrediction:
     tie the images together, if other pairs have depth of both."""
     frame_j: Pointmaps | None
     """X_jj (own) and X_ij (other), both in the frame of camera j."""
+    j_from_i: Float[np.ndarray, "3 3"] | None = None
+    """How the cameras are turned against each other, if the front end knows. None: as its pointmaps say."""

@@ -41,6 +41,13 @@ class KeypointMatches:
             confidence=self.confidence[keep],
         )
 
+    def without_pairs(self, pairs: Int[np.ndarray, "pair 2"]) -> "KeypointMatches":
+        """Those of other pairs than these, which have i < j."""
+        if not len(pairs):
+            return self
+        stride = 1 + max(int(pairs.max()), int(self.image_j.max(initial=0)))
+        return self.select(~np.isin(self.image_i * stride + self.image_j, pairs[:, 0] * stride + pairs[:, 1]))
+
     def finite(self) -> "KeypointMatches":
         """Those whose coordinates and confidence are numbers."""
         known = np.isfinite(self.xy_i).all(axis=1) & np.isfinite(self.xy_j).all(axis=1) & np.isfinite(self.confidence)

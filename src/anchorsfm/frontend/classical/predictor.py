@@ -142,6 +142,7 @@ class ClassicalPredictor:
                 keypoint_matches=keypoint_matches,
                 frame_i=None,
                 frame_j=None,
+                j_from_i=pose.j_from_i[:, :3],
             )
         geometry = stereo_pair(self._view(i), self._view(j), pose.j_from_i)
         dense = self._dense(i, j, pose, on_grid, geometry)
@@ -155,6 +156,7 @@ class ClassicalPredictor:
             keypoint_matches=keypoint_matches,
             frame_i=frame_i,
             frame_j=frame_j,
+            j_from_i=pose.j_from_i[:, :3],
         )
 
     def _view(self, image: int) -> GridView:
