@@ -28,8 +28,6 @@ _CONFIRMING, _CONTRADICTING = 0.64, 2.3
 """Logarithms of likelihood ratios of a cell: half the cells of wrong pairs confirm them (on the thing that looks alike)
 and half contradict them; of right pairs 95 % confirm them and 5 % contradict them."""
 _MIN_CELLS, _FULL_CELLS = 4, 8
-_MIN_CONFIRMING = 3
-"""Pictures that confirm each other nowhere may be too different to be compared."""
 _AGREEING, _DISAGREEING = 0.15, 0.5
 """Weight of a pair all of whose matches agree (the model was made from them), and of one whose matches disagree."""
 
@@ -93,7 +91,7 @@ def gather_evidence(
     decided = cells.confirming + cells.contradicting
     looks = np.zeros(len(key))
     looks[rows[1]] = np.where(
-        (decided >= _MIN_CELLS) & (cells.confirming >= _MIN_CONFIRMING),
+        decided >= _MIN_CELLS,
         (_CONFIRMING * cells.confirming - _CONTRADICTING * cells.contradicting) / np.maximum(decided, _FULL_CELLS),
         0.0,
     )
