@@ -149,3 +149,6 @@ def test_tracks_and_report_leave_them_out_too(observed, mapper):
     assert listed == rejected
     assert predicted.log.status[PairStatus.CONTRADICTED] == len(rejected)
     assert sum(predicted.log.status.values()) == len(pairs)
+    belief = predicted.log.belief()
+    assert belief["confirmed"] == graph.graph.confirmed.sum() and belief["contradicted"] == len(rejected)
+    assert sum(belief.values()) == len(pairs) - predicted.log.status[PairStatus.UNMATCHED]

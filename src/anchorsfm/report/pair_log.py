@@ -18,6 +18,7 @@ class PairLog:
         self._most_matches: Counter[int] = Counter()
         self._of_status: Counter[tuple[int, PairStatus]] = Counter()
         self._pairs: list[tuple[int, int, PairStatus, int]] = []
+        self._num_confirmed = 0
 
     def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
         """The same predictions, unchanged."""
@@ -30,9 +31,10 @@ class PairLog:
                 self._of_status[image, prediction.status] += 1
             yield prediction
 
-    def contradict(self, pairs: Int[np.ndarray, "pair 2"]) -> None:
-        """Pairs that were seen turn out to contradict others."""
-        contradicted = {(i, j) for i, j in pairs.tolist()}
+    def believe(self, confirmed: Int[np.ndarray, "confirmed 2"], rejected: Int[np.ndarray, "rejected 2"]) -> None:
+        """What comparing all pairs that were seen came to."""
+        self._num_confirmed = len(confirmed)
+        contradicted = {(i, j) for i, j in rejected.tolist()}
         for row, (i, j, status, matches) in enumerate(self._pairs):
             if (i, j) in contradicted:
                 self._pairs[row] = (i, j, PairStatus.CONTRADICTED, matches)
@@ -41,6 +43,13 @@ class PairLog:
                 for image in (i, j):
                     self._of_status[image, status] -= 1
                     self._of_status[image, PairStatus.CONTRADICTED] += 1
+
+    def belief(self) -> dict[str, int]:
+        """Number of pairs that match by what others say about them."""
+        contradicted = self.status[PairStatus.CONTRADICTED.value]
+        matched = sum(self.status.values()) - self.status[PairStatus.UNMATCHED.value]
+        unconfirmed = matched - contradicted - self._num_confirmed
+        return {"confirmed": self._num_confirmed, "unconfirmed": unconfirmed, "contradicted": contradicted}
 
     def columns(self) -> PairColumns:
         """All pairs, in their order."""

@@ -1,6 +1,6 @@
 """The record of a run: everything in `report.json`. All figures of the page come from here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from anchorsfm.io.clock import StageTiming
@@ -258,6 +258,8 @@ class RunReport:
     images: tuple[ImageReport, ...]
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""
+    belief: dict[str, int] = field(default_factory=dict)
+    """Number of pairs that match by what other pairs say about them: confirmed, unconfirmed or contradicted."""
     pair_list: PairColumns
     pair_search: PairSearch | None = None
     """How the pairs were found; None: a scene graph says which."""

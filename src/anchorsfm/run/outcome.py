@@ -98,6 +98,7 @@ class RunRecord:
             image_root=str(images.root.resolve()),
             images=report_images(images, models, outcome.dropped, outcome.log),
             pairs=dict(sorted(outcome.log.status.items())),
+            belief=outcome.log.belief(),
             pair_list=outcome.log.columns(),
             pair_search=outcome.pair_search,
             alignments=tuple(report_alignment(a) for a in outcome.alignments),

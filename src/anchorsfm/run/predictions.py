@@ -134,18 +134,18 @@ def consume(
 
         if config.needs_depth:
             scene = observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
-            rejected = scene.rejected
+            confirmed, rejected = scene.graph.pair[scene.graph.confirmed], scene.rejected
         else:
             scene = None
-            rejected = _only_matches(iter(predictor), images, config, watch, progress)
-    log.contradict(rejected)
+            confirmed, rejected = _only_matches(iter(predictor), images, config, watch, progress)
+    log.believe(confirmed, rejected)
     return Predicted(scene=scene, matches=collector.finish().without_pairs(rejected), log=log)
 
 
 def _only_matches(
     predictions: Iterator[PairPrediction], images: ImageSet, config: PipelineConfig, watch: Watch, progress: Progress
-) -> Int[np.ndarray, "pair 2"]:
-    """Let the predictions pass where no depth is asked for; the pairs that contradict others."""
+) -> tuple[Int[np.ndarray, "confirmed 2"], Int[np.ndarray, "rejected 2"]]:
+    """Let the predictions pass where no depth is asked for; the pairs that others confirm and contradict."""
     left_out = LeftOut()
     pair, rotations = [], []
     for prediction in watch(sanitised(predictions, left_out)):
@@ -155,4 +155,5 @@ def _only_matches(
     if left_out.pairs:
         progress.warn(str(left_out))
     index = np.array(pair, np.int64).reshape(-1, 2)
-    return index[judge_rotations(images.num_images, index, rotations, config.graph.consistency).rejected]
+    belief = judge_rotations(images.num_images, index, rotations, config.graph.consistency)
+    return index[belief.confirmed], index[belief.rejected]
