@@ -9,14 +9,14 @@ from point_scene import look_at, project_pinhole
 CAMERA = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))
 
 
-def twin_matches(views: int = 6, *, noise_px: float = 0.3, seed: int = 0) -> tuple[KeypointMatches, np.ndarray]:
+def twin_matches(views: int = 5, *, noise_px: float = 0.3, seed: int = 0) -> tuple[KeypointMatches, np.ndarray]:
     """Matches of 2 x `views` images, those of the first thing before those of the second, and true poses.
 
     Poses are those against the thing that each image shows.
     """
     rng = np.random.default_rng(seed)
-    thing = rng.uniform([-0.9, -0.9, -0.25], [0.9, 0.9, 0.25], (350, 3))
-    walls = [rng.uniform([-4, -2.5, 0.9], [4, 2.5, 1.1], (1400, 3)) for _ in range(2)]
+    thing = rng.uniform([-0.9, -0.9, -0.25], [0.9, 0.9, 0.25], (250, 3))
+    walls = [rng.uniform([-4, -2.5, 0.9], [4, 2.5, 1.1], (1000, 3)) for _ in range(2)]
     walls = [wall[(np.abs(wall[:, :2]) > 1.6).any(axis=1)] for wall in walls]
     angles = np.deg2rad(np.linspace(-25, 25, views))
     poses = np.stack(

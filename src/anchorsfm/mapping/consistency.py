@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.evidence import PairEvidence, gather_evidence, group_views
 from anchorsfm.scene.edit import select_points, select_views, with_cameras_of_views
+from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
@@ -56,6 +57,8 @@ class Verdict:
     """Image index -> why it is in none of them."""
     matches: KeypointMatches
     """Those of the whole ImageSet that are still believed."""
+    evidence: PairEvidence | None = None
+    """On the model, if it stays."""
 
 
 def examine(model: Reconstruction, given: MapperInput, config: AdjustConfig) -> PairEvidence:
@@ -70,9 +73,9 @@ def examine(model: Reconstruction, given: MapperInput, config: AdjustConfig) -> 
     )
 
 
-def is_consistent(result: AdjustResult, given: MapperInput, config: AdjustConfig) -> bool:
-    """Whether the evidence leaves the views of a model in one group."""
-    return not _groups(result.model, examine(result.model, given, config)).any()
+def is_consistent(model: Reconstruction, evidence: PairEvidence) -> bool:
+    """Whether the evidence on a model leaves its views in one group."""
+    return not _groups(model, evidence).any()
 
 
 def make_consistent(
@@ -82,15 +85,19 @@ def make_consistent(
 
     Given poses are not doubted: a model that has some stays as it is.
     """
-    kept = Verdict(results=(result,), matches=given.matches)
+    evidence = examine(result.model, given, config)
+    kept = Verdict(results=(result,), matches=given.matches, evidence=evidence)
     if result.held.pose.any() or result.held.positions is not None or len(result.model.image_index) < 3:
         return kept
-    evidence = examine(result.model, given, config)
     group = _groups(result.model, evidence)
     if not group.any():
         return kept
     alike = _alike(evidence, group)
-    verdict = _taken_apart(result, group, alike, _without(given, result.model, evidence.view[alike]), adjust, grow)
+    remaining = _without(given, result.model, evidence.view[alike])
+    try:
+        verdict = _taken_apart(result, group, alike, remaining, adjust, grow)
+    except NoReconstructionError:  # its parts hold even less
+        return kept
     if not alike.any():
         after = sum(int(examine(part.model, given, config).agreeing.sum()) for part in verdict.results)
         if after < _WORTH * evidence.agreeing.sum():

@@ -50,8 +50,8 @@ class FinishedModels:
 
     results: tuple[AdjustResult, ...]
     """The largest first; those of fewer than two views come last with what was dropped from them."""
-    evidence: tuple[PairEvidence | None, ...]
-    """Of each model; None for those of fewer than two views."""
+    evidence: tuple[PairEvidence, ...]
+    """On each model."""
     changes: tuple[Change, ...] = ()
     """Because of it."""
 
@@ -64,21 +64,25 @@ def finish_models(
     changes: list[Change] = []
     if settings.adjusts:
         results = _with_missing(results, given, settings, progress)
-        results, given, changes = make_all_consistent(results, given, settings, progress)
+        results, evidence, given, changes = make_all_consistent(results, given, settings, progress)
+    else:
+        evidence = [examine(result.model, given, settings.adjust) for result in results]
     if changes:
-        results = _with_missing(results, given, settings, progress, only_if_consistent=True)
-    results = sorted(results, key=lambda result: -len(result.model.image_index))
-    evidence = [
-        examine(result.model, given, settings.adjust) if len(result.model.image_index) >= 2 else None
-        for result in results
-    ]
-    return FinishedModels(results=tuple(results), evidence=tuple(evidence), changes=tuple(changes))
+        results, evidence = _with_last_missing(results, evidence, given, settings, progress)
+    order = sorted(range(len(results)), key=lambda k: -len(results[k].model.image_index))
+    placed = {int(k) for result in results if len(result.model.image_index) >= 2 for k in result.model.image_index}
+    return FinishedModels(
+        results=tuple(_without_reasons(results[k], placed) for k in order),
+        evidence=tuple(evidence[k] for k in order),
+        changes=tuple(changes),
+    )
 
 
 def make_all_consistent(
     results: Sequence[AdjustResult], given: MapperInput, settings: ModellingSettings, progress: Progress
-) -> tuple[list[AdjustResult], MapperInput, list[Change]]:
-    """Models that no evidence takes apart any more, and the matches that are still believed."""
+) -> tuple[list[AdjustResult], list[PairEvidence], MapperInput, list[Change]]:
+    """Models that no evidence takes apart any more, the evidence on each, the input with the matches that are still
+    believed, and what was changed."""
 
     def adjust(part: Reconstruction, of: AdjustResult, given: MapperInput) -> AdjustResult:
         return _finish(Start(model=part, held=_held_in(of, part, given)), given, settings, progress)
@@ -86,24 +90,24 @@ def make_all_consistent(
     def grow(result: AdjustResult, images: Int[np.ndarray, "candidate"], given: MapperInput) -> AdjustResult:
         return _grown(result, images, given, settings, progress)
 
-    done: list[AdjustResult] = []
+    done: list[tuple[AdjustResult, PairEvidence]] = []
     changes: list[Change] = []
     waiting = [(result, 0) for result in results]
     while waiting:
         result, depth = waiting.pop(0)
         if depth == _ROUNDS:
-            done.append(result)
+            done.append((result, examine(result.model, given, settings.adjust)))
             continue
         verdict = make_consistent(result, given, settings.adjust, adjust, grow)
         given = _with_matches(given, verdict.matches)
         changes += verdict.changes
-        if len(verdict.results) == 1 and verdict.results[0] is result:
-            done.append(result)
+        if verdict.evidence is not None:
+            done.append((result, verdict.evidence))
             continue
         first, *rest = verdict.results
         first = replace(first, dropped=result.dropped | verdict.reasons | first.dropped)
         waiting += [(part, depth + 1) for part in (first, *rest)]
-    return done, given, changes
+    return [result for result, _ in done], [evidence for _, evidence in done], given, changes
 
 
 def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress) -> AdjustResult:
@@ -153,28 +157,42 @@ def _adjust(
 
 
 def _with_missing(
+    results: Sequence[AdjustResult], given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> list[AdjustResult]:
+    """Models with images that no model holds, where their points show the poses, the largest model first."""
+    out = list(results)
+    for row in sorted(range(len(out)), key=lambda k: -len(out[k].model.image_index)):
+        out[row] = _grown(out[row], _missing(out, given), given, settings, progress)
+    return out
+
+
+def _with_last_missing(
     results: Sequence[AdjustResult],
+    evidence: Sequence[PairEvidence],
     given: MapperInput,
     settings: ModellingSettings,
     progress: Progress,
-    *,
-    only_if_consistent: bool = False,
-) -> list[AdjustResult]:
-    """Models with images that no model holds, where their points show the poses, the largest model first.
-
-    `only_if_consistent`: not where the grown model contradicts the evidence.
-    """
-    out = list(results)
+) -> tuple[list[AdjustResult], list[PairEvidence]]:
+    """The same for models that are consistent, where they stay so."""
+    out, known = list(results), list(evidence)
     for row in sorted(range(len(out)), key=lambda k: -len(out[k].model.image_index)):
-        models = [result.model.image_index for result in out if len(result.model.image_index) >= 2]
-        missing = np.setdiff1d(np.arange(given.images.num_images), np.concatenate([np.zeros(0, np.int64), *models]))
-        if len(out[row].model.image_index) < 2 or not len(missing):
-            continue
-        grown = _grown(out[row], missing, given, settings, progress)
-        if only_if_consistent and grown is not out[row] and not is_consistent(grown, given, settings.adjust):
-            continue
-        out[row] = grown
-    return out
+        grown = _grown(out[row], _missing(out, given), given, settings, progress)
+        if grown is not out[row]:
+            found = examine(grown.model, given, settings.adjust)
+            if is_consistent(grown.model, found):
+                out[row], known[row] = grown, found
+    return out, known
+
+
+def _missing(results: Sequence[AdjustResult], given: MapperInput) -> Int[np.ndarray, "missing"]:
+    """Images that no model of two and more views holds."""
+    models = [result.model.image_index for result in results if len(result.model.image_index) >= 2]
+    return np.setdiff1d(np.arange(given.images.num_images), np.concatenate([np.zeros(0, np.int64), *models]))
+
+
+def _without_reasons(result: AdjustResult, placed: set[int]) -> AdjustResult:
+    """Without reasons for images that are in a model after all."""
+    return replace(result, dropped={k: reason for k, reason in result.dropped.items() if k not in placed})
 
 
 def _grown(
@@ -186,6 +204,8 @@ def _grown(
 ) -> AdjustResult:
     """The model with those of the images whose poses its points show, adjusted again; as it was if there are none."""
     model = result.model
+    if len(model.image_index) < 2 or not len(missing):
+        return result
     long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
     if settings.subpixel is not None:  # images that were left out have no refined observations
         model = triangulate_model(

@@ -106,12 +106,14 @@ def finish(
     adjusted = finish_models(starts, given, settings, progress)
     for change in adjusted.changes:
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
-    results = [result for result in adjusted.results if len(result.model.image_index) >= 2]
+    found = zip(adjusted.results, adjusted.evidence, strict=True)
+    kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
+    results = [result for result, _ in kept]
     return Finished(
         models=tuple(colour(result.model, given.images, max_size=config.max_image_size) for result in results),
         results=tuple(results),
         uncertainties=tuple(estimate_uncertainty(result) for result in results),
-        evidence=tuple(evidence for evidence in adjusted.evidence if evidence is not None),
+        evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
 
