@@ -138,8 +138,9 @@ def two_groups(between, seed=0):
     world = turning(16, step_deg=4.0, seed=seed)
     inside = [(i, j) for a in (0, 8) for i in range(a, a + 8) for j in range(i + 1, a + 8)]
     pairs = [pair for pair, _, _ in between]
-    turn = Rotation.from_euler("y", [[error] for _, error, _ in between], degrees=True).as_matrix()
-    rotation = np.concatenate([relative(world, inside, seed), relative(world, pairs, seed) @ turn])
+    turned = [Rotation.from_euler("y", error, degrees=True) for _, error, _ in between]
+    outside = [(world[j] * turn * world[i].inv()).as_matrix() for (i, j), turn in zip(pairs, turned, strict=True)]
+    rotation = np.concatenate([relative(world, inside, seed), outside])
     evidence = np.array([200.0] * len(inside) + [amount for _, _, amount in between])
     pair = np.array(inside + pairs)
     return RelativeRotations(num_images=16, pair=pair, rotation=rotation, evidence=evidence), len(inside)
@@ -152,6 +153,16 @@ def two_groups(between, seed=0):
         ([((2, 9), 0, 40)], False),  # one weak pair
         ([((2, 9), 0, 120), ((3, 10), 70, 100), ((5, 12), -50, 90)], False),  # three that all disagree
         ([((2, 9), 0, 400), ((3, 10), 70, 60)], True),  # a strong one, and little against it
+        (
+            [((a, b), 0, 200) for a, b in zip((1, 2, 3, 4), (8, 9, 10, 11), strict=True)]
+            + [((a, b), 70, 180) for a, b in zip((4, 5, 6, 7), (12, 13, 14, 15), strict=True)],
+            False,
+        ),  # a tie
+        (
+            [((a, b), 0, 200) for a, b in zip((1, 2, 3, 4), (8, 9, 10, 11), strict=True)]
+            + [((a, b), 70, 100) for a, b in zip((4, 5, 6, 7), (12, 13, 14, 15), strict=True)],
+            True,
+        ),  # and none
         ([((2, 9), 0, 50), ((3, 10), 0, 50), ((5, 12), 0, 40), ((6, 14), 80, 60)], True),  # weak ones that agree
     ],
 )

@@ -232,19 +232,30 @@ def turn_parts(
 ) -> Float[np.ndarray, "image 3 3"]:
     """cam_from_world with those parts of the images turned for which pairs with more weight ask than speak against."""
     for _ in range(MOST_TURNS):
-        turned = _turn_part(given, weight, cam_from_world, agreement_deg)
-        if turned is None:
+        turn = find_turn(given, weight, cam_from_world, agreement_deg, MARGIN)
+        if turn is None:
             break
-        cam_from_world = turned
+        cam_from_world = np.where(turn.part[:, None, None], cam_from_world @ turn.rotation, cam_from_world)
     return cam_from_world
 
 
-def _turn_part(
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Another place for a part of the images."""
+
+    part: Bool[np.ndarray, "image"]
+    rotation: Float[np.ndarray, "3 3"]
+    """What cam_from_world of the part would be multiplied by."""
+
+
+def find_turn(
     given: RelativeRotations,
     weight: Float[np.ndarray, "pair"],
     cam_from_world: Float[np.ndarray, "image 3 3"],
     agreement_deg: float,
-) -> Float[np.ndarray, "image 3 3"] | None:
+    share: float,
+) -> Turn | None:
+    """A part of the images that pairs want turned with more than this share of the weight that speaks against."""
     residual = given.residual(cam_from_world)
     disagreement_deg = rotation_angle_deg(residual)
     agrees = disagreement_deg < agreement_deg
@@ -257,17 +268,17 @@ def _turn_part(
     for _ in range(TURNS_TRIED):
         if not left.any():
             break
-        turn = _count(turns, left, agreement_deg, MOST_WISHES).rotation
-        agree = rotation_angle_deg(turns @ turn.T) < agreement_deg
+        rotation = _count(turns, left, agreement_deg, MOST_WISHES).rotation
+        agree = rotation_angle_deg(turns @ rotation.T) < agreement_deg
         if not agree.any():
             break
-        part = _cut(given, np.where(agrees, weight, 0), ends[agree], wanted[agree])
+        part = _cut(given, np.where(agrees, weight, 0), ends[agree], wanted[agree] / share)
         first, second = ends[agree].T
         gained = wanted[agree][part[second] & ~part[first]].sum()
         i, j = given.pair[agrees].T
         lost = weight[agrees][part[i] != part[j]].sum()
-        if gained > MARGIN * lost:
-            return np.where(part[:, None, None], cam_from_world @ turn, cam_from_world)
+        if gained > share * lost:
+            return Turn(part=part, rotation=rotation)
         left[agree] = 0
     return None
 
