@@ -165,7 +165,7 @@ def readjusted(photos: Path, output: Path) -> dict:
 
     from anchorsfm.colmap.convert import from_mapper
     from anchorsfm.colmap.write import write_models
-    from anchorsfm.tracks.adjust import refine_model
+    from anchorsfm.tracks.adjust import adjust_model
     from anchorsfm.tracks.config import AdjustConfig
 
     entry = pycolmap.Reconstruction(str(output / "sparse" / "0"))
@@ -173,7 +173,7 @@ def readjusted(photos: Path, output: Path) -> dict:
     keypoints = [np.array([p.xy for p in image.points2D]).reshape(-1, 2) for image in images]
     start = from_mapper(entry, keypoints)
     scale = max(start.cameras[0].width, start.cameras[0].height) / 1024
-    result = refine_model(
+    result = adjust_model(
         start,
         start.tracks,
         AdjustConfig(),

@@ -27,7 +27,7 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotati
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, write_photographs
-from anchorsfm.tracks.adjust import refine_model
+from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig, SubpixelConfig
 from anchorsfm.tracks.sparsify import sparsify
@@ -136,7 +136,7 @@ def adjusted(
     """Triangulate, adjust, compare with the truth, print a row."""
     begin = time.process_time()
     scales = np.full(len(start.image_index), working_scale)
-    model = refine_model(start, tracks, AdjustConfig(), working_scale=scales).model
+    model = adjust_model(start, tracks, AdjustConfig(), working_scale=scales).model
     seconds = time.process_time() - begin
     error = pose_error(scene, model)
     focal_px = abs(model.cameras[0].params[0] - scene.focal_px[0])

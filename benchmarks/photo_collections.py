@@ -102,7 +102,7 @@ def run(folders: list[Path], variants: list[str], keep: Path | None) -> None:
             if variant != "colmap":
                 shutil.rmtree(work / "cache", ignore_errors=True)
                 report = work / "report.json"
-                pairs = str(len(json.loads(report.read_text())["pairs"])) if report.exists() else "?"
+                pairs = str(len(json.loads(report.read_text())["pair_list"]["i"])) if report.exists() else "?"
             results = {variant: work / ("all" if variant == "colmap" else "sparse")}
             if (work / "alignment").exists():
                 results[f"{variant}, alignment"] = work / "alignment"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
@@ -29,6 +30,8 @@ from anchorsfm.mapping.known import read_known
 from anchorsfm.pairing.pairs_file import read_pairs
 from anchorsfm.report.folder import make_page
 from anchorsfm.results.reading import read_report
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, sparse_cloud
@@ -236,6 +239,22 @@ def test_uncertainty_json(run: Path) -> None:
             damage.apply(path)
             look = view if EVERYTHING or outcomes.cases % 10 == 0 else read_folder
             outcomes.add(f"view, {damage.name}", lambda look=look: look(run))
+    outcomes.require_none()
+
+
+def test_config_yaml(tmp_path: Path) -> None:
+    """Settings of a run that are given back; JSON is YAML too."""
+    outcomes, path = Outcomes("config.yaml"), tmp_path / "config.yaml"
+    settings = plain(PipelineConfig())
+    content = yaml.safe_dump({name: settings[name] for name in ("seed", "known", "cloud")}).encode()
+    keys = ("null", "7", "[a, b]", "{a: b}", "2020-01-01", ".nan", "!!binary aGk=", "'\\e[1m'")
+    values = ("!!python/object/apply:os.getpid []", "2020-01-01", "!!set {a}", "&a [*a]", "")
+    wrong = [*(f"{key}: 1" for key in keys), *(f"seed: {value}" for value in values), "? ", "seed: 1.5", "seed: [1]"]
+    own = [Damage(name=text, content=text.encode(), exact=True) for text in wrong]
+    cases = damaged_json(settings, keys=None if EVERYTHING else 12, wrongs=None if EVERYTHING else 3)
+    for damage in [*own, *cases, *damaged_bytes(content, exact_cuts=False)]:
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_config(path), exact=damage.exact)
     outcomes.require_none()
 
 

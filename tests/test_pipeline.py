@@ -269,9 +269,9 @@ def test_deviations_are_written_and_are_those_of_the_report(tracks_run):
 
 def test_a_given_camera_model_is_kept(tracks_run, rendered, tmp_path):
     output = continued(tracks_run, tmp_path)
-    result = reconstruct(
-        rendered / "images", output, quick(mapper="tracks", dense=False, camera_model="OPENCV", refine_keypoints="off")
-    )
+    config = quick(mapper="tracks", dense=False, camera_model="OPENCV", refine_keypoints="off", keep_cache=False)
+    result = reconstruct(rendered / "images", output, config)
+    assert not (output / "cache").exists() and (output / "sparse" / "0").exists()
     assert [camera.model for camera in result.models[0].cameras] == ["OPENCV"]
     assert result.report.models[0].lenses == ()
     assert evaluate_poses(read_poses(output), read_poses(rendered / "truth.json")).auc[0] > 0.9

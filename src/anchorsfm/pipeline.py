@@ -124,6 +124,8 @@ def _reconstruct(
     if not finished.models:
         raise _no_model(images, report, folder.publish_failure())
     folder.publish()
+    if not config.keep_cache:
+        folder.store.discard()
     return RunResult(
         images=images,
         models=finished.models,

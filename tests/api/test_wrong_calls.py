@@ -167,6 +167,16 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     ),
     "images-mixed": (lambda: sfm.predict_pairs([PICTURES[0], "b.jpg"]), ["images[1]", "all files or all arrays"]),
     "images-one": (lambda: sfm.predict_pairs(PICTURES[:1]), ["images", "at least two"]),
+    "ready-pairs": (lambda: sfm.sparse_global_alignment([READY], "swin-2"), ["pairs has no effect", "ready"]),
+    "ready-focal": (
+        lambda: sfm.sparse_global_alignment([READY], focal_px=500),
+        ["focal_px has no effect", "intrinsics"],
+    ),
+    "ready-setting": (
+        lambda: sfm.predict_pairs([READY], features__max_keypoints=5),
+        ["features__max_keypoints has no effect", "leave it out"],
+    ),
+    "ready-frontend": (lambda: sfm.predict_pairs([READY], frontend=NoPredictor()), ["frontend has no effect"]),
     "ready-shape": (lambda: sfm.condense([READY | {"points_ii": MAP[0]}]), ["points_ii", "(h, w, 3)", "(32, 3)"]),
     "ready-confidence": (
         lambda: sfm.condense([READY | {"confidence_ij": None}]),

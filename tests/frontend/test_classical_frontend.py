@@ -65,6 +65,19 @@ def _same(a: PairPrediction, b: PairPrediction) -> bool:
     )
 
 
+def test_pairs_beyond_a_few_an_image_give_their_keypoints_only(scene, predictions):
+    few = list(_open(scene[0], _exact(replace(CONFIG, dense=replace(CONFIG.dense, pairs_per_image=1)))))
+    assert [p.frame_i is not None for p in few].count(True) == 2, "the pairs that hold three images together"
+    for one, other in zip(few, predictions, strict=True):
+        assert one.status is other.status is PairStatus.OK
+        assert np.array_equal(one.keypoint_matches.xy_i, other.keypoint_matches.xy_i)
+        if one.frame_i is not None:
+            assert _same(one, other)
+        else:
+            assert one.frame_j is None and len(one.matches) == len(one.keypoint_matches)
+            assert np.allclose(one.matches.xy_i, other.matches.xy_i[: len(one.matches)])
+
+
 def test_front_end_is_on_offer():
     assert FRONTENDS["classical"] is ClassicalFrontend
 

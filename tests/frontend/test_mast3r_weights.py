@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from anchorsfm.frontend.mast3r import licence, weights
 from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS, KNOWN_WEIGHTS, load_network, resolve_weights
@@ -22,12 +21,10 @@ from anchorsfm.networks.mast3r import (
     DptWidths,
     architecture_from_arguments,
     empty_network,
-    parameter_shapes,
     parse_constructor,
 )
-from anchorsfm.networks.mast3r.loading import aliases
 from anchorsfm.scene.errors import InputError
-from tiny_network import DUST3R, MAST3R, write_weights
+from tiny_network import DUST3R, MAST3R, random_parameters, write_weights
 
 ARGUMENTS = {
     "output_mode": "pts3d+desc24",
@@ -69,15 +66,6 @@ def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ANCHORSFM_CACHE", str(tmp_path / "user"))
     monkeypatch.delenv(licence.ACCEPT_VARIABLE, raising=False)
     return tmp_path / "user"
-
-
-def random_parameters(architecture: Architecture) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: 0.05 * torch.randn(shape, generator=generator)
-        for name, shape in parameter_shapes(architecture).items()
-        if name not in aliases(architecture)
-    }
 
 
 def write_safetensors(folder: Path, config: dict | None = ARGUMENTS, name: str = "model.safetensors") -> Path:

@@ -38,6 +38,23 @@ def test_a_damaged_entry_counts_as_missing(tmp_path):
     assert store.load("kind", "key")["a"].tolist() == [0, 1, 2]
 
 
+def test_a_cache_says_its_size_and_goes_without_what_is_not_its_own(tmp_path):
+    store = Store(tmp_path / "cache")
+    assert store.size_bytes() == 0
+    store.save("kind", digest(1), {"a": np.zeros(1000, np.float32)})
+    store.save("other", digest(2), {"a": np.zeros(10, np.float32)})
+    (tmp_path / "cache" / "other" / "notes.txt").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.safetensors").write_text("mine too")
+    (tmp_path / "cache" / "link").symlink_to(tmp_path / "elsewhere")
+    assert 4040 < store.size_bytes() < 6000
+    store.discard()
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["cache/other/notes.txt", "elsewhere/a.safetensors"]
+    store.save("kind", digest(1), {"a": np.zeros(3)})
+    assert store.load("kind", digest(1)) is None and store.size_bytes() == 0
+
+
 def test_no_store_keeps_nothing():
     store = Store(None)
     store.save("kind", "key", {"a": np.arange(3)})

@@ -16,7 +16,7 @@ from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
 from anchorsfm.scene.edit import without_view
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult, refine_model
+from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
@@ -34,12 +34,12 @@ def scene() -> PointScene:
 
 @pytest.fixture(scope="module")
 def refined(scene) -> AdjustResult:
-    return refine(scene, perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02))
+    return adjusted(scene, perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02))
 
 
-def refine(scene: PointScene, start: Reconstruction, held: Held | None = None) -> AdjustResult:
+def adjusted(scene: PointScene, start: Reconstruction, held: Held | None = None) -> AdjustResult:
     tracks = build_tracks(scene.matches, NUM)
-    return refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, matches=scene.matches, held=held)
+    return adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE, matches=scene.matches, held=held)
 
 
 def scene_size(model: Reconstruction) -> float:
@@ -93,7 +93,7 @@ def test_position_priors_set_frame_and_scale(scene, known):
     start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.0)
     start = moved(start, 3.0 * 0.92)
     held = with_priors(start, truth, 0.01, known)
-    result = refine(scene, start, held)
+    result = adjusted(scene, start, held)
     assert len(result.model.image_index) == NUM and result.held.positions is not None
     error = np.linalg.norm(camera_centres(result.model.cam_from_world) - camera_centres(truth.cam_from_world), axis=1)
     assert error.max() < 0.05
@@ -109,7 +109,7 @@ def test_strong_priors_weigh_more_than_weak_ones(scene):
         position = held.positions.position.copy()
         position[4, 1] += 0.2
         priors = PositionPriors(position=position, sigma=sigma)
-        result = refine(scene, scene.model, replace(held, positions=priors))
+        result = adjusted(scene, scene.model, replace(held, positions=priors))
         centre = camera_centres(result.model.cam_from_world)
         shifts.append(abs(centre[4, 1] - camera_centres(scene.model.cam_from_world)[4, 1]))
     # the whole model turns and shifts with the mean of the priors, so a weak one has some effect too
@@ -119,7 +119,7 @@ def test_strong_priors_weigh_more_than_weak_ones(scene):
 def test_a_start_far_from_the_priors_comes_to_them(scene):
     """Another frame and unit, and much further away than the priors' standard deviation."""
     held = with_priors(scene.model, scene.model, 0.01, np.ones(NUM, bool))
-    result = refine(scene, moved(scene.model, 5.0), held)
+    result = adjusted(scene, moved(scene.model, 5.0), held)
     error = camera_centres(result.model.cam_from_world) - camera_centres(scene.model.cam_from_world)
     assert len(result.model.image_index) == NUM and np.abs(error).max() < 0.03
 
@@ -151,7 +151,7 @@ def without(model: Reconstruction, *images: int) -> Reconstruction:
 
 def test_images_that_the_first_poses_leave_out_are_registered_afterwards(scene):
     model = without(scene.model, 2, 7)
-    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], given(scene), SETTINGS)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], given(scene), SETTINGS).results
     assert result.model.image_index.tolist() == list(range(NUM))
     size = scene_size(scene.model)
     ours, true = (camera_centres(m.cam_from_world) for m in (result.model, scene.model))
@@ -168,7 +168,7 @@ def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene)
     few = KeypointMatches(**{f.name: getattr(matches, f.name)[keep] for f in fields(matches)})
     material = replace(given(scene), matches=few, tracks=build_tracks(few, NUM))
     model = without(scene.model, 7)
-    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS)
+    (result,) = finish_models([Start(model=model, held=Held.nothing(model))], material, SETTINGS).results
     assert result.model.image_index.tolist() == [k for k in range(NUM) if k != 2]
     assert "observations of triangulated points" in result.dropped[2]
 
@@ -176,7 +176,7 @@ def test_why_an_image_was_dropped_is_not_forgotten_when_others_come_later(scene)
 def test_later_images_leave_held_poses_as_they_are(scene):
     model = without(scene.model, 5)
     held = replace(Held.nothing(model), pose=np.isin(model.image_index, [0, 6]))
-    (result,) = finish_models([Start(model=model, held=held)], given(scene), SETTINGS)
+    (result,) = finish_models([Start(model=model, held=held)], given(scene), SETTINGS).results
     assert result.model.image_index.tolist() == list(range(NUM))
     assert np.flatnonzero(result.held.pose).tolist() == [0, 6]
     assert np.abs((result.model.cam_from_world - scene.model.cam_from_world)[[0, 6]]).max() < 1e-9
@@ -187,7 +187,7 @@ def test_later_images_leave_position_priors_in_force(scene):
     target = moved(model, 2.0)
     priors = PositionPriors(position=camera_centres(target.cam_from_world), sigma=0.01)
     start = Start(model=target, held=replace(Held.nothing(target), positions=priors))
-    (result,) = finish_models([start], given(scene), SETTINGS)
+    (result,) = finish_models([start], given(scene), SETTINGS).results
     assert result.model.image_index.tolist() == list(range(NUM))
     assert np.isnan(result.held.positions.position).any(1).tolist() == [k == 5 for k in range(NUM)]
     error = camera_centres(result.model.cam_from_world) - camera_centres(moved(scene.model, 2.0).cam_from_world)
@@ -197,7 +197,7 @@ def test_later_images_leave_position_priors_in_force(scene):
 def test_the_largest_model_comes_first_and_takes_no_images_of_others(scene):
     large, small = without(scene.model, 0, 1, 2), without(scene.model, 3, 4, 5, 6, 7)
     starts = [Start(model=m, held=Held.nothing(m)) for m in (small, large)]
-    results = finish_models(starts, given(scene), SETTINGS)
+    results = finish_models(starts, given(scene), SETTINGS).results
     assert [result.model.image_index.tolist() for result in results] == [[3, 4, 5, 6, 7], [0, 1, 2]]
 
 
@@ -206,7 +206,7 @@ def test_a_given_focal_length_is_kept(scene, choose):
     """To the bit, whatever the observations say, and whichever camera model is chosen."""
     start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.1)
     settings = replace(SETTINGS, focal_px=1480.0, choose_camera_model=choose)
-    (result,) = finish_models([Start(model=start, held=Held.nothing(start))], given(scene), settings)
+    (result,) = finish_models([Start(model=start, held=Held.nothing(start))], given(scene), settings).results
     assert {camera.params[0] for camera in result.model.cameras} == {1480.0}
     assert not result.options.refine_focal
     params = estimate_uncertainty(result).camera_params[0]

@@ -28,6 +28,7 @@ from anchorsfm.networks.mast3r import (
 from anchorsfm.networks.mast3r.loading import aliases
 from anchorsfm.networks.mast3r.rotary import make_rotation, patch_positions
 from anchorsfm.scene.errors import InputError
+from tiny_network import stored_shapes
 
 TINY = Architecture(
     image_size=64,
@@ -70,8 +71,7 @@ def formula_weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def formula_network(architecture: Architecture) -> PairNetwork:
-    second_names = aliases(architecture)
-    shapes = {name: shape for name, shape in parameter_shapes(architecture).items() if name not in second_names}
+    shapes = stored_shapes(architecture)
     with ThreadPoolExecutor(2) as pool:
         values = pool.map(lambda item: torch.from_numpy(formula_weight(*item)), shapes.items())
         return build_network(architecture, dict(zip(shapes, values, strict=True)), "formula weights")

@@ -36,6 +36,23 @@ def test_matches_and_scores_are_kept_flat():
         assert view.focal_px == pytest.approx(focal, rel=1e-5)
 
 
+def test_matches_of_a_pair_without_depth_tie_images_that_others_show():
+    scene = oval_scene(4)
+
+    def without_depth(i: int, j: int):
+        return replace(scene.prediction(i, j), frame_i=None, frame_j=None)
+
+    predictions = [scene.prediction(0, 1), without_depth(0, 2), scene.prediction(1, 2), without_depth(2, 3)]
+    graph = build_scene_graph(4, predictions, scene.grid).graph
+    assert graph.pair.tolist() == [[0, 1], [0, 2], [1, 2]], "nothing shows depth of the last image"
+    np.testing.assert_allclose(graph.xy_j[graph.match_pair == 1], scene.matches(0, 2).xy_j, rtol=1e-6)
+    assert len(graph.fallback.image) == 0 and graph.component.tolist() == [0, 0, 0, -1]
+    matches = scene.matches(0, 2)
+    doubtful = replace(without_depth(0, 2), matches=replace(matches, confidence=np.full(len(matches), 3.0)))
+    graph = build_scene_graph(4, [predictions[0], doubtful, predictions[2]], scene.grid).graph
+    assert graph.pair.tolist() == [[0, 1], [1, 2]]
+
+
 def test_order_of_the_stream_does_not_matter_for_the_graph():
     scene = oval_scene(3)
     forward, backward = scene.observe(all_pairs(3)), scene.observe(all_pairs(3)[::-1])

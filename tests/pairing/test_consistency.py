@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.geometry.transforms import rotation_angle_deg
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.consistency import judge_pairs
-from anchorsfm.pairing.rotations import RelativeRotations, average_rotations, merge_by_votes
+from anchorsfm.pairing.rotations import RelativeRotations, rotations_of_images
 
 NOISE_DEG = 0.7
 
@@ -105,8 +105,7 @@ def test_rotations_of_all_images_come_out_in_spite_of_wrong_pairs():
     world = turning(40)
     wrong = far_pairs(40, 40)
     given, _ = with_wrong(world, neighbours(40), wrong, upright_turns(40))
-    start = merge_by_votes(given, given.evidence, 5.0)
-    found = average_rotations(given, given.evidence, start, 5.0)
+    found = rotations_of_images(given, given.evidence, 5.0)
     error = found[0].T @ world[0].as_matrix() @ world.inv().as_matrix() @ found  # the worlds differ by one rotation
     assert rotation_angle_deg(error).max() < 2
 
@@ -139,8 +138,9 @@ def two_groups(between, seed=0):
     world = turning(16, step_deg=4.0, seed=seed)
     inside = [(i, j) for a in (0, 8) for i in range(a, a + 8) for j in range(i + 1, a + 8)]
     pairs = [pair for pair, _, _ in between]
-    turn = Rotation.from_euler("y", [[error] for _, error, _ in between], degrees=True).as_matrix()
-    rotation = np.concatenate([relative(world, inside, seed), relative(world, pairs, seed) @ turn])
+    turned = [Rotation.from_euler("y", error, degrees=True) for _, error, _ in between]
+    outside = [(world[j] * turn * world[i].inv()).as_matrix() for (i, j), turn in zip(pairs, turned, strict=True)]
+    rotation = np.concatenate([relative(world, inside, seed), outside])
     evidence = np.array([200.0] * len(inside) + [amount for _, _, amount in between])
     pair = np.array(inside + pairs)
     return RelativeRotations(num_images=16, pair=pair, rotation=rotation, evidence=evidence), len(inside)
@@ -153,6 +153,16 @@ def two_groups(between, seed=0):
         ([((2, 9), 0, 40)], False),  # one weak pair
         ([((2, 9), 0, 120), ((3, 10), 70, 100), ((5, 12), -50, 90)], False),  # three that all disagree
         ([((2, 9), 0, 400), ((3, 10), 70, 60)], True),  # a strong one, and little against it
+        (
+            [((a, b), 0, 200) for a, b in zip((1, 2, 3, 4), (8, 9, 10, 11), strict=True)]
+            + [((a, b), 70, 180) for a, b in zip((4, 5, 6, 7), (12, 13, 14, 15), strict=True)],
+            False,
+        ),  # a tie
+        (
+            [((a, b), 0, 200) for a, b in zip((1, 2, 3, 4), (8, 9, 10, 11), strict=True)]
+            + [((a, b), 70, 100) for a, b in zip((4, 5, 6, 7), (12, 13, 14, 15), strict=True)],
+            True,
+        ),  # and none
         ([((2, 9), 0, 50), ((3, 10), 0, 50), ((5, 12), 0, 40), ((6, 14), 80, 60)], True),  # weak ones that agree
     ],
 )

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +116,22 @@ def test_pairs_are_columns():
     assert len(columns.i) == len(predictions) == 10
     assert columns.statuses[columns.status[columns.j.index(2)]] == "pure rotation"
     assert columns.matches == tuple(len(p.matches) for p in predictions)
+
+
+def test_pairs_that_contradict_others_are_counted_drawn_and_named():
+    log = PairLog()
+    for _ in log.watch(ring_pairs(4, reach=2)):  # 0-1, 0-2 (a pure rotation), 1-2, 1-3, 2-3
+        pass
+    log.believe(confirmed=np.array([(0, 1)]), rejected=np.array([(2, 3), (1, 3)]))
+    assert log.belief() == {"confirmed": 1, "unconfirmed": 2, "contradicted": 2}
+    assert log.status == {"ok": 2, "pure rotation": 1, "contradicted": 2}
+    assert "contradict" in log.reason(3) and "rotation" in log.reason(0)
+    columns = log.columns()
+    rows = [row for row, status in enumerate(columns.status) if columns.statuses[status] == "contradicted"]
+    assert [(columns.i[row], columns.j[row]) for row in rows] == [(1, 3), (2, 3)]
+    assert all(columns.matches[row] > 0 for row in rows)
+    picture = Image.open(io.BytesIO(diagrams.matrix_png(asdict(columns), 4)[0]))
+    assert picture.getpixel((3, 1)) == picture.getpixel((2, 3)) == (234, 88, 12, 255) != picture.getpixel((1, 0))
 
 
 def test_json_keeps_columns_on_one_line_and_has_no_nan():

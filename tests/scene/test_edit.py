@@ -19,7 +19,7 @@ from anchorsfm.scene.edit import (
     without_view,
 )
 from anchorsfm.scene.reconstruction import Camera
-from anchorsfm.tracks.adjust import refine_model
+from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import triangulate_model
@@ -74,7 +74,7 @@ def test_models_know_the_errors_of_their_points(way):
     if way == "map":
         (model,) = map_tracks(tracks, (CAMERA,), index, FromScratchConfig(), working_scale=np.ones(5)).models
     else:
-        model = refine_model(scene.model, tracks, AdjustConfig(), working_scale=np.ones(5)).model
+        model = adjust_model(scene.model, tracks, AdjustConfig(), working_scale=np.ones(5)).model
     assert model.error_px.min() > 0
     np.testing.assert_allclose(model.error_px, mean_errors(model), rtol=1e-12)
 

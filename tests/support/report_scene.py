@@ -161,6 +161,7 @@ def write_synthetic_run(
         image_root=str(output / "photos"),
         images=report_images(images, [model], {}, log),
         pairs=dict(sorted(log.status.items())),
+        belief=log.belief(),
         pair_list=log.columns(),
         alignments=(
             AlignmentReport(images=registered, coarse_iterations=12, coarse_loss=0.2, coarse_status="converged",

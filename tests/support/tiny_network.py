@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anchorsfm.networks.mast3r import architecture_from_arguments, parameter_shapes
+from anchorsfm.networks.mast3r import Architecture, architecture_from_arguments, parameter_shapes
 from anchorsfm.networks.mast3r.loading import aliases
 
 MAST3R: dict[str, Any] = {
@@ -33,18 +33,27 @@ DUST3R = {
 }
 
 
-def write_weights(folder: Path, arguments: dict[str, Any]) -> str:
-    architecture = architecture_from_arguments(arguments, "test")
-    generator = torch.Generator().manual_seed(0)
+def stored_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters that a file holds: those with two names once."""
     second_names = aliases(architecture)
+    return {name: shape for name, shape in parameter_shapes(architecture).items() if name not in second_names}
+
+
+def random_parameters(architecture: Architecture) -> dict[str, Tensor]:
+    """The same ones each time."""
+    generator = torch.Generator().manual_seed(0)
     parameters: dict[str, Tensor] = {}
-    for name, shape in parameter_shapes(architecture).items():
-        if name not in second_names:
-            scale = 0.1 if len(shape) == 1 else float(np.prod(shape[1:])) ** -0.5
-            parameters[name] = scale * torch.randn(shape, generator=generator)
-            if "norm" in name and name.endswith("weight"):
-                parameters[name] += 1
+    for name, shape in stored_shapes(architecture).items():
+        scale = 0.1 if len(shape) == 1 else float(np.prod(shape[1:])) ** -0.5
+        parameters[name] = scale * torch.randn(shape, generator=generator)
+        if "norm" in name and name.endswith("weight"):
+            parameters[name] += 1
+    return parameters
+
+
+def write_weights(folder: Path, arguments: dict[str, Any]) -> str:
     folder.mkdir()
+    parameters = random_parameters(architecture_from_arguments(arguments, "test"))
     save_file(parameters, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(arguments))
     return str(folder / "model.safetensors")

@@ -8,7 +8,7 @@ import pytest
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import principal_point_px, with_principal_point
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import refine_model
+from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from point_scene import make_lens_scene
@@ -69,7 +69,7 @@ def test_a_strong_belief_in_the_centre_keeps_it_there():
 def test_a_given_principal_point_is_where_it_is_expected():
     """Intrinsics that are given but not held: what is expected is their principal point, not the image centre."""
     scene = make_lens_scene((CAMERA,), num_views=3, num_points=300, noise_px=0.5, arc_deg=30.0)
-    believed = refine_model(
+    believed = adjust_model(
         scene, scene.tracks, AdjustConfig(principal_point_prior=1e-7), working_scale=np.ones(len(scene.image_index))
     )
     assert np.abs(principal_point_px(believed.model.cameras[0]) - OFF).max() < 0.05

@@ -12,7 +12,7 @@ from anchorsfm.scene.edit import without_view
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
-from anchorsfm.tracks.adjust import refine_model
+from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import drop_unseen
@@ -103,7 +103,7 @@ def test_adjustment_recovers_poses_focal_and_principal_point():
     scene = make_point_scene(outliers=0.1, num_points=1500, centre=(785.0, 580.0))
     tracks = build_tracks(scene.matches, 8)
     start = perturb(scene.model, degrees=0.3, distance=0.02, focal=1.03)
-    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE)
+    result = adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE)
     assert not result.dropped and len(result.model.image_index) == 8
     focal, cx, cy, _ = result.model.cameras[0].params
     assert abs(focal / 1500 - 1) < 2e-3
@@ -115,7 +115,7 @@ def test_adjustment_recovers_poses_focal_and_principal_point():
 def test_principal_point_stays_where_few_images_share_a_camera():
     scene = make_point_scene(num_views=2, num_points=800)
     tracks = build_tracks(scene.matches, 2)
-    result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:2])
+    result = adjust_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:2])
     assert len(result.model.image_index) == 2
     assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
 
@@ -124,7 +124,7 @@ def test_principal_point_stays_where_it_is_not_to_be_refined():
     scene = make_point_scene(num_points=300, centre=(790.0, 600.0))
     start = perturb(scene.model, degrees=0.0, distance=0.0, focal=1.0)
     config = AdjustConfig(refine_principal_point=False)
-    result = refine_model(start, build_tracks(scene.matches, 8), config, working_scale=SCALE)
+    result = adjust_model(start, build_tracks(scene.matches, 8), config, working_scale=SCALE)
     assert result.model.cameras[0].params[1:3] == (800.0, 600.0)
 
 
@@ -134,7 +134,7 @@ def test_a_view_with_a_wrong_pose_is_resected():
     poses = scene.model.cam_from_world.copy()
     poses[3, :, 3] += [2.0, -1.0, 1.5]
     start = replace(scene.model, cam_from_world=poses)
-    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE)
+    result = adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE)
     assert len(result.model.image_index) == 8
     assert centre_error(result.model, scene.model) < 1e-3
 
@@ -145,7 +145,7 @@ def test_a_view_without_enough_observations_is_dropped_and_says_why():
     touches = (matches.image_i == 7) | (matches.image_j == 7)
     keep = ~touches | (np.cumsum(touches) <= 20)
     few = KeypointMatches(**{name: value[keep] for name, value in vars(matches).items()})
-    result = refine_model(scene.model, build_tracks(few, 8), AdjustConfig(), working_scale=SCALE)
+    result = adjust_model(scene.model, build_tracks(few, 8), AdjustConfig(), working_scale=SCALE)
     assert result.model.image_index.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert "observations" in result.dropped[7]
 
@@ -155,7 +155,7 @@ def test_known_poses_and_cameras_do_not_move():
     tracks = build_tracks(scene.matches, 8)
     held = Held(pose=np.arange(8) < 3, camera=np.array([True]))
     start = perturb(scene.model, degrees=0.0, distance=0.0, focal=1.0)
-    result = refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held)
+    result = adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held)
     assert np.abs(result.model.cam_from_world[:3] - start.cam_from_world[:3]).max() < 1e-12
     assert np.abs(result.model.cam_from_world[3:] - start.cam_from_world[3:]).max() > 1e-9
     assert result.model.cameras == start.cameras
@@ -172,7 +172,7 @@ def test_triangulation_and_adjustment_do_not_depend_on_the_unit(scale):
         poses[:, :, 3] *= factor
         start = replace(scene.model, cam_from_world=poses)
         held = Held(pose=np.ones(8, bool), camera=np.ones(1, bool))
-        results.append(refine_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held).model)
+        results.append(adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE, held=held).model)
     plain, other = results
     np.testing.assert_allclose(other.points / scale, plain.points, rtol=1e-5, atol=1e-5)
     assert len(other.tracks.obs_image) == len(plain.tracks.obs_image)
@@ -182,7 +182,7 @@ def test_adjustment_gives_the_same_bits_twice():
     scene = make_point_scene(outliers=0.05, num_points=600)
     tracks = build_tracks(scene.matches, 8)
     start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02)
-    first, second = (refine_model(start, tracks, AdjustConfig(), working_scale=SCALE).model for _ in range(2))
+    first, second = (adjust_model(start, tracks, AdjustConfig(), working_scale=SCALE).model for _ in range(2))
     assert np.array_equal(first.cam_from_world, second.cam_from_world)
     assert np.array_equal(first.points, second.points)
     assert first.cameras == second.cameras
@@ -191,7 +191,7 @@ def test_adjustment_gives_the_same_bits_twice():
 def test_written_model_reads_back(tmp_path):
     pycolmap = pytest.importorskip("pycolmap")
     scene = make_point_scene(num_points=300)
-    model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
+    model = adjust_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
     model = without_view(model, 2)
     names = [f"folder/{k}.jpg" for k in range(8)]
     write_models(tmp_path / "sparse", [model, model], names)
@@ -210,7 +210,7 @@ def test_written_model_reads_back(tmp_path):
 
 def test_a_model_that_does_not_fit_on_the_disk_is_an_error_and_the_old_one_stays(tmp_path):
     scene = make_point_scene(num_points=300)
-    model = refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
+    model = adjust_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE).model
     names = [f"{k}.jpg" for k in range(8)]
     write_models(tmp_path / "sparse", [without_view(model, 0)], names)
     before = (tmp_path / "sparse" / "0" / "images.bin").read_bytes()
@@ -239,9 +239,9 @@ def test_points_that_end_behind_a_camera_are_left_out_and_counted(monkeypatch):
             model = replace(model, points=points)
         return model, summary
 
-    plain = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE)
+    plain = adjust_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE)
     monkeypatch.setattr(module, "adjust", through_the_camera)
-    result = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE, progress=recorded)
+    result = adjust_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE, progress=recorded)
     assert plain.lost_points == 0 and np.isfinite(pixel_errors(result.model)).all()
     assert len(plain.model.tracks.obs_point) > len(result.model.tracks.obs_point)
     assert bool(recorded.warnings) == (result.lost_points > 0)
@@ -260,13 +260,13 @@ def test_an_adjustment_that_is_not_finite_is_an_error(monkeypatch):
 
     monkeypatch.setattr(module, "adjust", broken)
     with pytest.raises(NoReconstructionError, match="bundle adjustment"):
-        refine_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE)
+        adjust_model(scene.model, build_tracks(scene.matches, 8), AdjustConfig(), working_scale=SCALE)
 
 
 def test_observations_that_do_not_project_are_dropped():
     scene = make_point_scene(num_views=3)
     tracks = build_tracks(scene.matches, 3)
-    model = refine_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:3]).model
+    model = adjust_model(scene.model, tracks, AdjustConfig(), working_scale=SCALE[:3]).model
     pose = model.cam_from_world[0]
     row = int(model.tracks.obs_point[model.tracks.obs_image == 0][0])
     points = model.points.copy()

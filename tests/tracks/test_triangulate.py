@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import least_squares
 
 from anchorsfm.geometry.cameras import normalised_from_pixels, project
-from anchorsfm.geometry.triangulation import refine_points
+from anchorsfm.geometry.triangulation import optimise_points
 from anchorsfm.tracks import triangulate as module
 from anchorsfm.tracks.triangulate import (
     RayBundle,
@@ -267,7 +267,7 @@ def solve(start, bundle, model, motion, params, pixels, weight=None):
         skew[:, i, j], skew[:, j, i] = sign * motion[:, axis], -sign * motion[:, axis]
     poses = torch.matrix_exp(skew) @ torch.from_numpy(bundle.cam_from_world)
     poses = torch.cat([poses[:, :, :3], poses[:, :, 3:] + motion[:, 3:, None]], dim=2)
-    return refine_points(
+    return optimise_points(
         start,
         point=torch.from_numpy(bundle.point),
         view=torch.from_numpy(bundle.view),
@@ -315,7 +315,7 @@ def test_refined_points_are_those_of_the_robust_solver():
     rows = np.flatnonzero(result.inlier)
     tensors = {name: torch.from_numpy(getattr(bundle, name)[rows]) for name in ("point", "view", "xy")}
     poses = torch.from_numpy(bundle.cam_from_world)
-    refined = refine_points(torch.from_numpy(result.points), **tensors, cam_from_world=poses).numpy()
+    refined = optimise_points(torch.from_numpy(result.points), **tensors, cam_from_world=poses).numpy()
     assert np.array_equal(np.isnan(refined), np.isnan(result.points))
     wide = (result.angle_deg > 10) & (result.status == TrackStatus.OK)
     assert np.nanmax(np.abs(refined - result.points)[wide]) < 1e-6
@@ -333,7 +333,7 @@ def test_undetermined_points_are_nan_and_leave_gradients_finite():
     start = torch.from_numpy(points)
     start[3] = torch.nan
     rows = {"point": torch.from_numpy(bundle.point), "view": torch.from_numpy(bundle.view)}
-    found = refine_points(start, **rows, xy=xy, cam_from_world=poses, weight=weight)
+    found = optimise_points(start, **rows, xy=xy, cam_from_world=poses, weight=weight)
     assert torch.isfinite(found).all(1).tolist() == [True, False, False, False]
     found[0].sum().backward()
     assert all(torch.isfinite(value.grad).all() for value in (xy, poses, weight))

@@ -21,6 +21,8 @@ MIN_TOLERANCE = 0.03
 """Residual, as a share of depth, below which a correspondence counts fully."""
 MAX_PER_EDGE = 600
 """Correspondences that a similarity is fitted to."""
+CONFIRMED = 2.0**26
+"""By this factor confirmed pairs outrank others in the spanning tree; a power of two, so that no bits are lost."""
 MIN_PARALLAX = np.radians(1.0)
 MIN_TRIANGULATED = 10
 
@@ -57,14 +59,16 @@ def coincident(pivot_offset: Float[np.ndarray, "view 3"]) -> Similarities:
     return Similarities(scale=np.ones(num), rotation=rotation, centre=-pivot_offset)
 
 
-def from_pairs(observations: Observations, points: PointsOf, fallback: Similarities) -> Similarities:
+def from_pairs(
+    observations: Observations, points: PointsOf, fallback: Similarities, confirmed: Int[np.ndarray, "pair 2"]
+) -> Similarities:
     """Chain robust similarities along the maximum spanning tree of the pairs, by number of correspondences.
 
-    Well matching pairs come first; a badly matching pair is used through its regression targets where nothing else
-    connects. Views that stay unconnected keep `fallback`.
+    Well matching pairs come first, of these the `confirmed` ones; a badly matching pair is used through its regression
+    targets where nothing else connects. Views that stay unconnected keep `fallback`.
     """
     num_views = len(fallback.scale)
-    edges = _edges(observations, num_views)
+    edges = _edges(observations, num_views, confirmed)
     order, parent = _spanning_order(edges, num_views)
     scale, rotation, centre = fallback.scale.copy(), fallback.rotation.copy(), fallback.centre.copy()
     links = {int(child): _link(observations, points, int(child), int(parent[child])) for child in order[1:]}
@@ -83,13 +87,17 @@ def from_pairs(observations: Observations, points: PointsOf, fallback: Similarit
     return Similarities(scale=scale, rotation=rotation, centre=centre)
 
 
-def _edges(observations: Observations, num_views: int) -> Float[np.ndarray, "view view"]:
-    """Weights for the spanning tree: matches outrank regression targets."""
+def _edges(
+    observations: Observations, num_views: int, confirmed: Int[np.ndarray, "pair 2"]
+) -> Float[np.ndarray, "view view"]:
+    """Weights for the spanning tree: matches outrank regression targets, and confirmed pairs others."""
     weight = np.zeros((num_views, num_views))
     for rows, rank in ((observations.fallback, 1e-9), (observations.matches, 1.0)):
         count = np.bincount(rows.pair, minlength=len(rows.source)) * rank
         np.maximum.at(weight, (rows.source, rows.target), count)
         np.maximum.at(weight, (rows.target, rows.source), count)
+    first, second = np.concatenate([confirmed, confirmed[:, ::-1]]).T
+    weight[first, second] *= CONFIRMED
     return weight
 
 

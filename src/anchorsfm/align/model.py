@@ -48,7 +48,7 @@ POSE_VARIABLES = ("quaternion", "translation", "log_size")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ParameterLayout:
     """The constants of the model: what the views are and how they are tied together."""
 
     size: Float[Tensor, "view 2"]
@@ -76,7 +76,7 @@ class Layout:
     def num_views(self) -> int:
         return len(self.base_focal)
 
-    def to(self, dtype: torch.dtype) -> "Layout":
+    def to(self, dtype: torch.dtype) -> "ParameterLayout":
         """The same constants in another precision."""
         names = ("size", "base_focal", "median_depth", "resized", "fixed_rotation", "fixed_centre", "scale_origin")
         return replace(self, **{name: getattr(self, name).to(dtype) for name in names})
@@ -121,7 +121,9 @@ def rotation_of(quaternion: Float[Tensor, "view 4"]) -> Float[Tensor, "view 3 3"
     return torch.stack(entries, dim=1).view(-1, 3, 3)
 
 
-def chained_pivots(variables: Variables, layout: Layout) -> tuple[Float[Tensor, "view 3 3"], Float[Tensor, "view 3"]]:
+def chained_pivots(
+    variables: Variables, layout: ParameterLayout
+) -> tuple[Float[Tensor, "view 3 3"], Float[Tensor, "view 3"]]:
     """Rotations and origins of the pivot frames in the world."""
     quaternion, translation = variables.quaternion, variables.translation
     rotation = torch.cat([rotation_of(quaternion), torch.eye(3, dtype=quaternion.dtype)[None]])
@@ -133,20 +135,20 @@ def chained_pivots(variables: Variables, layout: Layout) -> tuple[Float[Tensor, 
     return rotation[:-1], origin[:-1]
 
 
-def focal_ratio(focal: Float[Tensor, "view"], layout: Layout) -> Float[Tensor, "view"]:
+def focal_ratio(focal: Float[Tensor, "view"], layout: ParameterLayout) -> Float[Tensor, "view"]:
     """phi = f / f0, 1 where the depth is frozen."""
     return torch.where(layout.depth_fixed, 1.0, focal / layout.base_focal)
 
 
 def pivot_offset(
-    distance: Float[Tensor, "view"], focal: Float[Tensor, "view"], pp: Float[Tensor, "view 2"], layout: Layout
+    distance: Float[Tensor, "view"], focal: Float[Tensor, "view"], pp: Float[Tensor, "view 2"], layout: ParameterLayout
 ) -> Float[Tensor, "view 3"]:
     """The pivot in the camera frame, z_cam ((0.5 - pp) size / f, 1)."""
     lateral = (0.5 - pp) * layout.size / focal[:, None]
     return distance[:, None] * torch.cat([lateral, torch.ones_like(focal)[:, None]], dim=1)
 
 
-def cameras_of(variables: Variables, layout: Layout) -> Cameras:
+def cameras_of(variables: Variables, layout: ParameterLayout) -> Cameras:
     """Poses, intrinsics and scales."""
     size = variables.log_size.exp()
     focal = variables.log_focal.exp().index_select(0, layout.camera) * layout.resized
@@ -165,7 +167,7 @@ def cameras_of(variables: Variables, layout: Layout) -> Cameras:
     return Cameras(rotation=rotation, centre=centre, focal=focal, principal_point=pp * layout.size, scale=size)
 
 
-def anchor_depths(variables: Variables, cameras: Cameras, layout: Layout) -> Float[Tensor, "anchor"]:
+def anchor_depths(variables: Variables, cameras: Cameras, layout: ParameterLayout) -> Float[Tensor, "anchor"]:
     """Depth of every anchor in scene units."""
     core = variables.core_depth.exp() if layout.exp_depth else variables.core_depth
     unit = cameras.scale * layout.median_depth
@@ -184,7 +186,7 @@ def calibration(cameras: Cameras) -> Float[Tensor, "view 3 3"]:
     return torch.stack([f, zero, cx, zero, f, cy, zero, zero, one], dim=1).view(-1, 3, 3)
 
 
-def inverse_calibration(cameras: Cameras, layout: Layout) -> Float[Tensor, "view 3 3"]:
+def inverse_calibration(cameras: Cameras, layout: ParameterLayout) -> Float[Tensor, "view 3 3"]:
     """Directions of pixels given relative to the middle of the image."""
     inverse = 1 / cameras.focal
     shift = (layout.size / 2 - cameras.principal_point) * inverse[:, None]

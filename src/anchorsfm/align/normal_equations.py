@@ -27,7 +27,7 @@ from anchorsfm.align.linearise import (
     Term,
     local_maps,
 )
-from anchorsfm.align.model import Layout
+from anchorsfm.align.model import ParameterLayout
 from anchorsfm.align.priors import Priors
 from anchorsfm.align.state import Constants, State, parents_of
 
@@ -102,7 +102,7 @@ def source_layouts(terms: tuple[Term, ...], nodes: Nodes) -> list[SourceLayout]:
     return layouts
 
 
-def fixed_gauge(free: Bool[np.ndarray, "node 10"], layout: Layout) -> Bool[np.ndarray, "node 10"]:
+def fixed_gauge(free: Bool[np.ndarray, "node 10"], layout: ParameterLayout) -> Bool[np.ndarray, "node 10"]:
     """Freedom without that of the whole scene: a pose and, unless something known fixes the scale, a size are held."""
     fixed = layout.pose_fixed.numpy()
     held = int(np.flatnonzero(fixed if fixed.any() else parents_of(layout) < 0)[0])

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from anchorsfm.align.config import AlignConfig, AnchorDepthMode
-from anchorsfm.align.model import Cameras, Layout, Variables, focal_ratio
+from anchorsfm.align.model import Cameras, ParameterLayout, Variables, focal_ratio
 
 SMALLEST_BRACKET = 0.02
 """Depths behind the camera count as this share of the focal plane's distance."""
@@ -46,7 +46,9 @@ class Priors:
         return 0.5 * float(offset + self.depth_weight * (correction @ correction))
 
 
-def make_priors(total: float, typical: float, layout: Layout, config: AlignConfig, depth_sigma: float) -> Priors:
+def make_priors(
+    total: float, typical: float, layout: ParameterLayout, config: AlignConfig, depth_sigma: float
+) -> Priors:
     """Priors of a component.
 
     total: summed confidence; typical: median confidence of an observation; depth_sigma: of the logarithm, 0 for no
@@ -67,7 +69,7 @@ def make_priors(total: float, typical: float, layout: Layout, config: AlignConfi
 class PriorLoss:
     """The priors as a part of the mean loss, for solvers that need no more than gradients."""
 
-    def __init__(self, priors: Priors, layout: Layout, start_core: Float[Tensor, "anchor"] | None) -> None:
+    def __init__(self, priors: Priors, layout: ParameterLayout, start_core: Float[Tensor, "anchor"] | None) -> None:
         dtype = layout.size.dtype
         self._layout = layout
         self._principal_point = torch.tensor(priors.principal_point_weight / max(priors.total, 1e-30), dtype=dtype)

@@ -25,7 +25,7 @@ from anchorsfm.align.losses import (
 )
 from anchorsfm.align.model import (
     Cameras,
-    Layout,
+    ParameterLayout,
     Variables,
     anchor_depths,
     calibration,
@@ -193,7 +193,9 @@ def _directed_pairs(
 class CoarseObjective:
     """Distances between matched 3D points; poses and sizes are free, intrinsics and depths are constants."""
 
-    def __init__(self, observations: Observations, start: Variables, layout: Layout, config: AlignConfig) -> None:
+    def __init__(
+        self, observations: Observations, start: Variables, layout: ParameterLayout, config: AlignConfig
+    ) -> None:
         self._layout = layout
         self._observations = observations
         self._robust = RobustLoss(config.gamma1)
@@ -242,7 +244,7 @@ class FineObjective:
     def __init__(
         self,
         observations: Observations,
-        layout: Layout,
+        layout: ParameterLayout,
         config: AlignConfig,
         dtype: torch.dtype,
         start_core: Float[Tensor, "anchor"] | None = None,
@@ -322,7 +324,7 @@ def _pixel_clip(size: Float[Tensor, "pair 2"], fixed: bool) -> PixelClip:
 class UnitPoints:
     """Points of source pixels in the frames of their cameras for size 1 and no normalisation, in float64."""
 
-    def __init__(self, variables: Variables, layout: Layout) -> None:
+    def __init__(self, variables: Variables, layout: ParameterLayout) -> None:
         with torch.no_grad():
             cameras = cameras_of(variables, layout)
             self._cameras = Cameras(
@@ -339,7 +341,9 @@ class UnitPoints:
         return points_in_camera(picked(rows, chosen), self._depth, self._cameras, self._layout)
 
 
-def unit_points(rows: DirectedObservations, variables: Variables, layout: Layout) -> Float[np.ndarray, "row 3"]:
+def unit_points(
+    rows: DirectedObservations, variables: Variables, layout: ParameterLayout
+) -> Float[np.ndarray, "row 3"]:
     """`UnitPoints` of all rows."""
     return UnitPoints(variables, layout)(rows, np.arange(len(rows)))
 
@@ -358,7 +362,7 @@ def picked(rows: DirectedObservations, chosen: Int[np.ndarray, "some"]) -> Direc
 
 
 def points_in_camera(
-    rows: DirectedObservations, depth: Float[np.ndarray, "anchor"], cameras: Cameras, layout: Layout
+    rows: DirectedObservations, depth: Float[np.ndarray, "anchor"], cameras: Cameras, layout: ParameterLayout
 ) -> Float[np.ndarray, "row 3"]:
     """Points of source pixels in the frames of their cameras."""
     view = rows.source[rows.pair]
@@ -399,7 +403,7 @@ class Freedom:
 class Problem:
     """All a solver needs to know."""
 
-    layout: Layout
+    layout: ParameterLayout
     observations: Observations
     start: Variables
     coarse_freedom: Freedom

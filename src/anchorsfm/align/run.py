@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from anchorsfm.align.adam import AdamSettings, SolverResult, minimise, skipped
 from anchorsfm.align.config import AlignConfig, Solver
-from anchorsfm.align.model import POSE_VARIABLES, Cameras, Layout, Variables, anchor_depths, cameras_of
+from anchorsfm.align.model import POSE_VARIABLES, Cameras, ParameterLayout, Variables, anchor_depths, cameras_of
 from anchorsfm.align.observations import DirectedObservations
 from anchorsfm.align.problem import CoarseObjective, FineObjective, Problem
 from anchorsfm.align.schedules import SCHEDULES
@@ -254,7 +254,7 @@ def _points(
     rows: DirectedObservations,
     depth: Float[np.ndarray, "anchor"],
     cameras: Cameras,
-    layout: Layout,
+    layout: ParameterLayout,
     world_from_cam: Float[np.ndarray, "view 3 4"],
 ) -> Float[np.ndarray, "point 3"]:
     """Points of source pixels in the world, one directed pair after the other."""

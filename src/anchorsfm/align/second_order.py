@@ -20,7 +20,7 @@ import numpy as np
 from anchorsfm.align.adam import SolverResult
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.linearise import NUM_NODE, MakeSums, Point, Sums, Term, evaluation_point
-from anchorsfm.align.model import Layout, Variables
+from anchorsfm.align.model import ParameterLayout, Variables
 from anchorsfm.align.normal_equations import (
     Freedoms,
     Nodes,
@@ -124,7 +124,7 @@ class FineProblem:
     """What all stages share."""
 
     constants: Constants
-    layout: Layout
+    layout: ParameterLayout
     nodes: Nodes
     layouts: list[SourceLayout]
     pattern: Pattern | None

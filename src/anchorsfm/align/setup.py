@@ -16,7 +16,7 @@ from anchorsfm.align.initialise import (
     onto_known,
     triangulated_scales,
 )
-from anchorsfm.align.model import Layout, Variables, ancestor_rounds, cameras_of, focal_ratio, pivot_offset
+from anchorsfm.align.model import ParameterLayout, Variables, ancestor_rounds, cameras_of, focal_ratio, pivot_offset
 from anchorsfm.align.problem import Freedom, Observations, Problem, UnitPoints, collect_observations
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.observe.anchors import require_views
@@ -99,7 +99,8 @@ def build_problem(
     layout = _layout(scene, anchors, tree, config, camera, resized, knowledge, median).to(dtype)
     observations = collect_observations(scene, anchors, config)
     start = _intrinsics_and_depths(scene, layout, camera, depth, knowledge, config)
-    initial = _initial_similarities(observations, start, layout, tree, config, knowledge)
+    confirmed = scene.graph.pair[scene.graph.confirmed]
+    initial = _initial_similarities(observations, start, layout, tree, config, knowledge, confirmed)
     start = _with_poses(start, initial.similarities, layout, tree, knowledge)
     freedom = _freedom(layout, camera, knowledge)
     return Problem(
@@ -137,7 +138,7 @@ def _layout(
     resized: Float[np.ndarray, "view"],
     knowledge: Knowledge,
     median: Float[np.ndarray, "view"],
-) -> Layout:
+) -> ParameterLayout:
     """The constants in float64."""
     views = require_views(scene.views)
     num_views = len(views)
@@ -150,7 +151,7 @@ def _layout(
     spread = np.ptp(centre[frozen], axis=0).max() if frozen.sum() > 1 else 0.0
     origin = centre[frozen][0] if frozen.any() else np.zeros(3)
     parent = np.where(frozen, -1, tree.parent)
-    return Layout(
+    return ParameterLayout(
         size=torch.tensor([view.relative_depth.shape[::-1] for view in views], dtype=torch.float64),
         base_focal=torch.from_numpy(_base_focal(views, knowledge)),
         median_depth=torch.from_numpy(median),
@@ -188,7 +189,7 @@ def _base_focal(views: Sequence[CanonicalView], knowledge: Knowledge) -> Float[n
 
 def _intrinsics_and_depths(
     scene: ObservedScene,
-    layout: Layout,
+    layout: ParameterLayout,
     camera: Int[np.ndarray, "view"],
     core: Float[np.ndarray, "anchor"],
     knowledge: Knowledge,
@@ -238,10 +239,11 @@ class _Initial:
 def _initial_similarities(
     observations: Observations,
     start: Variables,
-    layout: Layout,
+    layout: ParameterLayout,
     tree: KinematicTree,
     config: AlignConfig,
     knowledge: Knowledge,
+    confirmed: Int[np.ndarray, "pair 2"],
 ) -> _Initial:
     similarities = coincident(_unit_pivot_offset(start, layout))
     world_from_cam = knowledge.world_from_cam
@@ -250,7 +252,7 @@ def _initial_similarities(
         return _at_known_scale(similarities, knowledge)
     points = UnitPoints(start, layout)
     if config.init_poses == InitialPoses.PAIRS:
-        similarities = from_pairs(observations, points, similarities)
+        similarities = from_pairs(observations, points, similarities, confirmed)
     if any_pose:
         scales = triangulated_scales(observations, points, world_from_cam)
         similarities = onto_known(similarities, world_from_cam, scales, tree.parent)
@@ -272,7 +274,7 @@ def _at_known_scale(similarities: Similarities, knowledge: Knowledge) -> _Initia
     return _Initial(similarities=similarities, scale_known=np.zeros(len(frozen), bool))
 
 
-def _unit_pivot_offset(start: Variables, layout: Layout) -> Float[np.ndarray, "view 3"]:
+def _unit_pivot_offset(start: Variables, layout: ParameterLayout) -> Float[np.ndarray, "view 3"]:
     """Pivots in the camera frames for size 1."""
     cameras = cameras_of(start, layout)
     distance = layout.median_depth * focal_ratio(cameras.focal, layout)
@@ -281,7 +283,7 @@ def _unit_pivot_offset(start: Variables, layout: Layout) -> Float[np.ndarray, "v
 
 
 def _with_poses(
-    start: Variables, similarities: Similarities, layout: Layout, tree: KinematicTree, knowledge: Knowledge
+    start: Variables, similarities: Similarities, layout: ParameterLayout, tree: KinematicTree, knowledge: Knowledge
 ) -> Variables:
     """Express similarities as pivots relative to the parents in the tree."""
     rotation = similarities.rotation
@@ -301,7 +303,7 @@ def _with_poses(
     )
 
 
-def _freedom(layout: Layout, camera: Int[np.ndarray, "view"], knowledge: Knowledge) -> Freedom:
+def _freedom(layout: ParameterLayout, camera: Int[np.ndarray, "view"], knowledge: Knowledge) -> Freedom:
     camera_frozen = np.zeros(int(camera.max()) + 1, bool)
     camera_frozen[camera[knowledge.intrinsics_frozen]] = True
     return Freedom(
@@ -313,7 +315,7 @@ def _freedom(layout: Layout, camera: Int[np.ndarray, "view"], knowledge: Knowled
 
 
 def _log_focal_range(
-    layout: Layout, camera: Int[np.ndarray, "view"], focal_range: tuple[float, float]
+    layout: ParameterLayout, camera: Int[np.ndarray, "view"], focal_range: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Bounds of the focal length of every camera, from its largest image."""
     side = np.zeros(int(camera.max()) + 1)

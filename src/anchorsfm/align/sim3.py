@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.align.adam import SolverResult
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.align.linearise import NUM_NODE
-from anchorsfm.align.model import Layout, Variables
+from anchorsfm.align.model import ParameterLayout, Variables
 from anchorsfm.align.normal_equations import MatrixBlocks, fixed_gauge
 from anchorsfm.align.observations import lay_out
 from anchorsfm.align.problem import Problem, UnitPoints
@@ -127,7 +127,7 @@ def _result(
 
 
 def _free(problem: Problem) -> Bool[np.ndarray, "view 10"]:
-    layout: Layout = problem.layout
+    layout: ParameterLayout = problem.layout
     free = np.zeros((layout.num_views, NUM_NODE), bool)
     free[:, :6] = problem.coarse_freedom.view.numpy()[:, None]
     free[:, 6] = problem.coarse_freedom.size.numpy()

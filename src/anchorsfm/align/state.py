@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.align.config import AnchorDepthMode
-from anchorsfm.align.model import Layout, Variables, chained_pivots
+from anchorsfm.align.model import ParameterLayout, Variables, chained_pivots
 from anchorsfm.align.problem import Problem
 
 SMALLEST_BRACKET = 0.02
@@ -109,7 +109,7 @@ def constants_of(problem: Problem) -> Constants:
     )
 
 
-def parents_of(layout: Layout) -> Int[np.ndarray, "view"]:
+def parents_of(layout: ParameterLayout) -> Int[np.ndarray, "view"]:
     """Parent of every view in the pose chain, -1 for those relative to the world."""
     if not layout.ancestors:
         return np.full(layout.num_views, -1)
@@ -117,7 +117,7 @@ def parents_of(layout: Layout) -> Int[np.ndarray, "view"]:
     return np.where(parent == layout.num_views, -1, parent)
 
 
-def state_of(variables: Variables, constants: Constants, layout: Layout) -> State:
+def state_of(variables: Variables, constants: Constants, layout: ParameterLayout) -> State:
     """The state at some value of the variables, with sizes and centres as they are before normalisation."""
     values = variables.detached()
     with torch.no_grad():
@@ -143,7 +143,9 @@ def state_of(variables: Variables, constants: Constants, layout: Layout) -> Stat
     return replace(bare, correction=np.log(wanted / constants.depths(bare)[0]))
 
 
-def variables_of(state: State, constants: Constants, layout: Layout, parent: Int[np.ndarray, "view"]) -> Variables:
+def variables_of(
+    state: State, constants: Constants, layout: ParameterLayout, parent: Int[np.ndarray, "view"]
+) -> Variables:
     """The state as variables of the model, chained along the tree (`parent` -1: relative to the world)."""
     offset = _pivots(state.log_size, state.log_focal, state.principal_point, constants)
     origin = state.centre + np.einsum("vij,vj->vi", state.rotation, offset)

@@ -116,7 +116,7 @@ def reconstruct_matches(
             from_grid=not repeated,
             adjusts=adjusts,
         )
-        results = finish_models(mapped.starts, prepared, modelling, shown) if mapped.starts else []
+        results = finish_models(mapped.starts, prepared, modelling, shown).results
         models = [result.model for result in results if len(result.model.image_index) >= 2]
         reasons = mapped.reasons | {image: reason for result in results for image, reason in result.dropped.items()}
         if not models:

@@ -114,7 +114,8 @@ def predict_pairs(
     """Ask a front end about pairs of images.
 
     Args:
-        images: a folder, files, arrays (height, width, 3), or ready predictions (see `as_predictions`).
+        images: a folder, files, arrays (height, width, 3), or ready predictions (see `as_predictions`), to which no
+            other argument applies.
         pairs: a scene graph or a list of pairs.
         frontend: "classical", "mast3r", an object of your own, or a network of `load_mast3r`.
         cache: folder for what is computed: another call with the same images goes on from there.
@@ -125,10 +126,9 @@ def predict_pairs(
     Raises:
         InputError: an argument or image cannot be used.
     """
-    if isinstance(images, Predictions):
-        return images
     if are_ready(images):
-        return as_predictions(images)
+        _require_nothing_else(pairs, frontend, cache, focal_px, settings)
+        return images if isinstance(images, Predictions) else as_predictions(images)
     with progress_of(progress) as shown:
         return _open(images, pairs, frontend, cache, focal_px, shown, settings)
 
@@ -138,6 +138,22 @@ def are_ready(images: Any) -> bool:
     if isinstance(images, (list, tuple)) and images:
         return isinstance(images[0], (Mapping, PairPrediction))
     return isinstance(images, Predictions)
+
+
+def _require_nothing_else(
+    pairs: ImagePairs, frontend: object, cache: object, focal_px: object, settings: Mapping[str, object]
+) -> None:
+    """Raise InputError for what only a front end that is asked can follow."""
+    given = {
+        "pairs": not (isinstance(pairs, str) and pairs == "complete"),
+        "frontend": frontend != "classical",
+        "cache": cache is not None,
+        "focal_px": focal_px is not None,
+        **dict.fromkeys(settings, True),
+    }
+    for name in (name for name, is_given in given.items() if is_given):
+        way_out = "what is known goes into intrinsics" if name == "focal_px" else "leave it out"
+        raise InputError(f"{name} has no effect on predictions that are ready: {way_out}")
 
 
 def _open(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anchorsfm.api import arguments
 from anchorsfm.geometry.cameras import PARAM_NAMES, normalised_from_pixels
-from anchorsfm.geometry.triangulation import refine_points
+from anchorsfm.geometry.triangulation import optimise_points
 from anchorsfm.scene.errors import InputError
 from anchorsfm.tracks.triangulate import RayBundle, TrackStatus
 from anchorsfm.tracks.triangulate import triangulate as triangulate_robustly
@@ -92,7 +92,7 @@ def triangulate(
     row_of = np.full(count, -1)
     row_of[found] = np.arange(len(found))
     kept = torch.from_numpy(inlier)
-    refined = refine_points(
+    optimal = optimise_points(
         torch.from_numpy(robust.points[found]),
         point=torch.from_numpy(row_of)[track[kept]],
         view=view[kept],
@@ -100,7 +100,7 @@ def triangulate(
         cam_from_world=poses,
         weight=focal.detach()[kept] ** 2,
     )
-    xyz = refined.new_full((count, 3), torch.nan).index_copy(0, torch.from_numpy(found), refined)
+    xyz = optimal.new_full((count, 3), torch.nan).index_copy(0, torch.from_numpy(found), optimal)
     return TriangulatedPoints(xyz=xyz, inlier=kept, status=robust.status)
 
 

@@ -13,6 +13,7 @@ from anchorsfm.cli.advice import advice
 from anchorsfm.cli.export import export_models
 from anchorsfm.export.config import ExportFormat
 from anchorsfm.io.layout import Layout
+from anchorsfm.io.store import Store
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.presets import PresetName
 from anchorsfm.scene.errors import InputError
@@ -80,6 +81,10 @@ class Reconstruct(Settings):
         for what, path in (("model", layout.model(0)), ("cloud", layout.cloud(0)), ("report", layout.page)):
             if path.exists():
                 yield f"{what}: {path}"
+        cache = Store(layout.cache)
+        if size := cache.size_bytes():
+            size_mib = round(size / 2**20)
+            yield f"cache: {cache.root}, {size_mib} MiB, where other settings start from (--no-keep-cache: none)"
 
     def configured(self) -> PipelineConfig:
         """All settings of the run. Raises InputError for options that contradict each other or have no effect."""

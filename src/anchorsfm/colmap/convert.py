@@ -5,6 +5,7 @@ Only observations that belong to a point become COLMAP 2D points, ordered by poi
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pycolmap
@@ -24,8 +25,10 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
         model.add_camera_with_trivial_rig(to_pycolmap_camera(camera, row + 1))
     tracks = reconstruction.tracks
     slot = np.zeros(len(tracks.obs_point), np.int64)  # position of each observation in its image's list
+    by_image = np.argsort(tracks.obs_image, kind="stable")
+    ends = np.searchsorted(tracks.obs_image[by_image], [reconstruction.image_index, reconstruction.image_index + 1])
     for view, image in enumerate(reconstruction.image_index):
-        rows = np.flatnonzero(tracks.obs_image == image)
+        rows = by_image[ends[0, view] : ends[1, view]]
         slot[rows] = np.arange(len(rows))
         entry = pycolmap.Image(
             name=names[image],
@@ -37,15 +40,16 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
         model.add_image_with_trivial_frame(entry, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:, :3]), pose[:, 3]))
     bounds = np.searchsorted(tracks.obs_point, np.arange(len(reconstruction.points) + 1))
     image_ids, slots = (tracks.obs_image + 1).tolist(), slot.tolist()
-    for point in range(len(reconstruction.points)):
-        observations = range(bounds[point], bounds[point + 1])
-        track = pycolmap.Track([pycolmap.TrackElement(image_ids[k], slots[k]) for k in observations])
-        entry = pycolmap.Point3D(
-            xyz=reconstruction.points[point],
-            color=reconstruction.rgb[point],
-            error=UNKNOWN_ERROR if np.isnan(reconstruction.error_px[point]) else float(reconstruction.error_px[point]),
-            track=track,
-        )
+    errors = np.where(np.isnan(reconstruction.error_px), UNKNOWN_ERROR, reconstruction.error_px).tolist()
+    for point, (first, last) in enumerate(pairwise(bounds.tolist())):
+        # one value at a time: constructors with lists and keywords take four times as long, and this is done often
+        track, entry = pycolmap.Track(), pycolmap.Point3D()
+        for k in range(first, last):
+            track.add_element(image_ids[k], slots[k])
+        entry.xyz = reconstruction.points[point]
+        entry.color = reconstruction.rgb[point]
+        entry.error = errors[point]
+        entry.track = track
         model.add_point3D_with_id(point + 1, entry)
     return model
 

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.convert import to_pycolmap_camera
 from anchorsfm.colmap.quiet import silent
+from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Camera
@@ -99,9 +100,9 @@ def number_keypoints(
     num_matches = len(image_i)
     image = np.concatenate([image_i, image_j]).astype(np.int64)
     rows = np.column_stack([image, np.concatenate([xy_i, xy_j])]).reshape(-1, 3)
-    distinct, number = np.unique(rows, axis=0, return_inverse=True)
+    distinct, number = distinct_rows(rows)
     first = np.searchsorted(distinct[:, 0], np.arange(num_images + 1))
-    number = number.reshape(-1) - first[image]
+    number = number - first[image]
     swap = (image_i > image_j)[:, None]
     ends = np.column_stack([image_i, image_j, number[:num_matches], number[num_matches:]]).astype(np.int64)
     ends = np.unique(np.where(swap, ends[:, [1, 0, 3, 2]], ends).reshape(-1, 4), axis=0)

@@ -14,12 +14,12 @@ from anchorsfm.colmap.file_records import (
     NUM_PARAMS,
     POINT2D,
     POINT_HEAD,
-    Frames,
+    CameraChecks,
+    FrameChecks,
     ModelFile,
-    Points,
+    RigChecks,
     StoredImage,
-    require_camera,
-    require_pose,
+    StoredPoints,
 )
 
 
@@ -31,19 +31,16 @@ class BinaryFile(ModelFile):
         self._at = 0
 
     def cameras(self) -> set[int]:
-        found: set[int] = set()
+        checker = CameraChecks(self)
         for _ in range(self._count(24)):
             camera_id, number, width, height = self._take("<IiQQ")
             model = MODEL_OF_NUMBER.get(number)
             if model is None:
                 raise self.fault(f"camera {camera_id} has the unknown model {number}")
             params = list(self._take(f"<{NUM_PARAMS[model]}d"))
-            require_camera(self, camera_id, model, (width, height), params)
-            if camera_id in found:
-                raise self.fault(f"it lists camera {camera_id} twice")
-            found.add(camera_id)
+            checker.add(camera_id, model, (width, height), params)
         self._end()
-        return found
+        return checker.found
 
     def images(self) -> Iterator[tuple[int, StoredImage]]:
         for _ in range(self._count(73)):
@@ -55,22 +52,19 @@ class BinaryFile(ModelFile):
         self._end()
 
     def rigs(self, cameras: set[int]) -> set[int]:
-        found: set[int] = set()
+        checker = RigChecks(self, cameras)
         for _ in range(self._count(8)):
             rig_id, sensors = self._take("<II")
             for number in range(sensors):
                 kind, sensor_id = self._take("<iI")
-                self._require_sensor(kind, sensor_id, cameras)
-                if number > 0 and self._take("<?")[0]:
-                    require_pose(self, f"a sensor of rig {rig_id}", self._take("<7d"))
-            if rig_id in found:
-                raise self.fault(f"it lists rig {rig_id} twice")
-            found.add(rig_id)
+                pose = self._take("<7d") if number > 0 and self._take("<?")[0] else None
+                checker.add_sensor(rig_id, is_camera=kind == CAMERA_SENSOR, sensor_id=sensor_id, pose=pose)
+            checker.add(rig_id)
         self._end()
-        return found
+        return checker.found
 
     def frames(self, rigs: set[int], images: Mapping[int, StoredImage]) -> None:
-        checker = Frames(self, rigs, images)
+        checker = FrameChecks(self, rigs, images)
         for _ in range(self._count(68)):
             frame_id, rig_id, *pose, number = self._take("<II7dI")
             data = [self._take("<iIQ") for _ in range(self._at_most(number, 16))]
@@ -78,7 +72,7 @@ class BinaryFile(ModelFile):
         self._end()
         checker.end()
 
-    def points(self) -> Points:
+    def points(self) -> StoredPoints:
         size, starts, ends = POINT_HEAD.itemsize, [], []
         for _ in range(self._count(size)):
             starts.append(self._at)
@@ -89,11 +83,7 @@ class BinaryFile(ModelFile):
         self._end()
         heads = b"".join(self.content[start : start + size] for start in starts)
         tracks = b"".join(self.content[start + size : end] for start, end in zip(starts, ends, strict=True))
-        return Points(head=np.frombuffer(heads, POINT_HEAD), elements=np.frombuffer(tracks, ELEMENT))
-
-    def _require_sensor(self, kind: int, sensor_id: int, cameras: set[int]) -> None:
-        if kind == CAMERA_SENSOR and sensor_id not in cameras:
-            raise self.fault(f"a rig has camera {sensor_id}, which cameras{self.path.suffix} does not list")
+        return StoredPoints(head=np.frombuffer(heads, POINT_HEAD), elements=np.frombuffer(tracks, ELEMENT))
 
     def _skip(self, size: int) -> None:
         if size > len(self.content) - self._at:

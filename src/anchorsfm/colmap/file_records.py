@@ -60,7 +60,7 @@ class StoredImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Points:
+class StoredPoints:
     """The content of points3D.bin or points3D.txt."""
 
     head: np.ndarray
@@ -88,19 +88,51 @@ def require_pose(file: ModelFile, what: str, pose: Sequence[float]) -> None:
         raise file.fault(f"{what} has a rotation that is no unit quaternion")
 
 
-def require_camera(file: ModelFile, camera_id: int, model: str, size: tuple[int, int], params: list[float]) -> None:
-    """Raise InputError unless a camera of a known model has a size, finite parameters and positive focal lengths."""
-    what = f"camera {camera_id}"
-    if not all(1 <= side <= _LARGEST_SIDE for side in size):
-        raise file.fault(f"{what} is {size[0]}x{size[1]} pixels")
-    if not all(abs(value) < FARTHEST for value in params):
-        raise file.fault(f"a parameter of {what} is not finite")
-    focal = [params[row] for row in _CAMERAS[model].focal_length_idxs()]
-    if not all(value > 0 for value in focal):
-        raise file.fault(f"{what} has a focal length of {min(focal):g}")
+class CameraChecks:
+    """Cameras of known models, each once, with a size, finite parameters and positive focal lengths."""
+
+    def __init__(self, file: ModelFile) -> None:
+        self._file = file
+        self.found: set[int] = set()
+
+    def add(self, camera_id: int, model: str, size: tuple[int, int], params: Sequence[float]) -> None:
+        """Take down a camera; there are as many parameters as the model has."""
+        file, what = self._file, f"camera {camera_id}"
+        if not all(1 <= side <= _LARGEST_SIDE for side in size):
+            raise file.fault(f"{what} is {size[0]}x{size[1]} pixels")
+        if not all(abs(value) < FARTHEST for value in params):
+            raise file.fault(f"a parameter of {what} is not finite")
+        focal = [params[row] for row in _CAMERAS[model].focal_length_idxs()]
+        if not all(value > 0 for value in focal):
+            raise file.fault(f"{what} has a focal length of {min(focal):g}")
+        if camera_id in self.found:
+            raise file.fault(f"it lists {what} twice")
+        self.found.add(camera_id)
 
 
-class Frames:
+class RigChecks:
+    """Rigs, each once, of cameras that are listed."""
+
+    def __init__(self, file: ModelFile, cameras: set[int]) -> None:
+        self._file, self._cameras = file, cameras
+        self.found: set[int] = set()
+
+    def add_sensor(self, rig_id: int, *, is_camera: bool, sensor_id: int, pose: Sequence[float] | None) -> None:
+        """Look at a sensor; `pose`: relative to the first one, if it is known."""
+        if is_camera and sensor_id not in self._cameras:
+            suffix = self._file.path.suffix
+            raise self._file.fault(f"a rig has camera {sensor_id}, which cameras{suffix} does not list")
+        if pose is not None:
+            require_pose(self._file, f"a sensor of rig {rig_id}", pose)
+
+    def add(self, rig_id: int) -> None:
+        """Take down a rig after its sensors."""
+        if rig_id in self.found:
+            raise self._file.fault(f"it lists rig {rig_id} twice")
+        self.found.add(rig_id)
+
+
+class FrameChecks:
     """Frames: each with a known rig, every image in exactly one."""
 
     def __init__(self, file: ModelFile, rigs: set[int], images: Mapping[int, StoredImage]) -> None:

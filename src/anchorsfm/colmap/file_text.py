@@ -10,12 +10,12 @@ from anchorsfm.colmap.file_records import (
     ELEMENT,
     NUM_PARAMS,
     POINT_HEAD,
-    Frames,
+    CameraChecks,
+    FrameChecks,
     ModelFile,
-    Points,
+    RigChecks,
     StoredImage,
-    require_camera,
-    require_pose,
+    StoredPoints,
 )
 from anchorsfm.scene.errors import InputError
 
@@ -34,7 +34,7 @@ class TextFile(ModelFile):
         self._number = 0
 
     def cameras(self) -> set[int]:
-        found: set[int] = set()
+        checker = CameraChecks(self)
         for words in self._records():
             self._least(words, 4)
             model = words[1]
@@ -44,12 +44,9 @@ class TextFile(ModelFile):
             params = self._numbers(words[4:])
             if len(params) != NUM_PARAMS[model]:
                 raise self._wrong(f"{model} has {NUM_PARAMS[model]} parameters, not {len(params)}")
-            require_camera(self, camera_id, model, (width, height), params)
-            if camera_id in found:
-                raise self.fault(f"it lists camera {camera_id} twice")
-            found.add(camera_id)
-        self._require_announced(len(found))
-        return found
+            checker.add(camera_id, model, (width, height), params)
+        self._require_announced(len(checker.found))
+        return checker.found
 
     def images(self) -> Iterator[tuple[int, StoredImage]]:
         lines, total = iter(enumerate(self._lines, 1)), 0
@@ -74,7 +71,7 @@ class TextFile(ModelFile):
         self._require_announced(total)
 
     def rigs(self, cameras: set[int]) -> set[int]:
-        found: set[int] = set()
+        checker = RigChecks(self, cameras)
         for words in self._records():
             self._least(words, 2)
             rig_id, sensors = self._integers(words[:2])
@@ -82,21 +79,19 @@ class TextFile(ModelFile):
             for number in range(min(sensors, len(words))):
                 self._least(rest, 2 + (number > 0))
                 (sensor_id,) = self._integers(rest[1:2])
-                if rest[0] == "CAMERA" and sensor_id not in cameras:
-                    raise self.fault(f"a rig has camera {sensor_id}, which cameras{self.path.suffix} does not list")
                 has_pose = number > 0 and rest[2] != "0"
-                if has_pose:
-                    self._least(rest, 10)
-                    require_pose(self, f"a sensor of rig {rig_id}", self._numbers(rest[3:10]))
+                self._least(rest, 10 if has_pose else 2)
+                pose = self._numbers(rest[3:10]) if has_pose else None
+                checker.add_sensor(rig_id, is_camera=rest[0] == "CAMERA", sensor_id=sensor_id, pose=pose)
                 rest = rest[2 + (number > 0) + 7 * has_pose :]
-            if rest or rig_id in found or sensors > len(words):
-                raise self._wrong("the sensors of a rig are more or fewer than it says, or it is listed twice")
-            found.add(rig_id)
-        self._require_announced(len(found))
-        return found
+            if rest or sensors > len(words):
+                raise self._wrong("the sensors of a rig are more or fewer than it says")
+            checker.add(rig_id)
+        self._require_announced(len(checker.found))
+        return checker.found
 
     def frames(self, rigs: set[int], images: Mapping[int, StoredImage]) -> None:
-        checker, total = Frames(self, rigs, images), 0
+        checker, total = FrameChecks(self, rigs, images), 0
         for words in self._records():
             self._least(words, 10)
             frame_id, rig_id, number = self._integers([*words[:2], words[9]])
@@ -111,7 +106,7 @@ class TextFile(ModelFile):
         self._require_announced(total)
         checker.end()
 
-    def points(self) -> Points:
+    def points(self) -> StoredPoints:
         heads: list[tuple[object, ...]] = []
         elements: list[tuple[int, int]] = []
         for words in self._records():
@@ -125,7 +120,7 @@ class TextFile(ModelFile):
             heads.append((point_id, numbers[:3], rgb, numbers[3], len(track) // 2))
             elements += zip(track[0::2], track[1::2], strict=True)
         self._require_announced(len(heads))
-        return Points(head=np.array(heads, POINT_HEAD), elements=np.array(elements, ELEMENT))
+        return StoredPoints(head=np.array(heads, POINT_HEAD), elements=np.array(elements, ELEMENT))
 
     def _records(self) -> Iterator[list[str]]:
         for number, line in enumerate(self._lines, 1):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from anchorsfm.colmap.file_binary import BinaryFile
-from anchorsfm.colmap.file_records import FARTHEST, NO_POINT, ModelFile, Points, StoredImage, require_pose
+from anchorsfm.colmap.file_records import FARTHEST, NO_POINT, ModelFile, StoredImage, StoredPoints, require_pose
 from anchorsfm.colmap.file_text import TextFile
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
@@ -66,7 +66,7 @@ def _checked_images(file: BinaryFile | TextFile, cameras: set[int]) -> dict[int,
     return images
 
 
-def _check_points(file: ModelFile, points: Points, images: Mapping[int, StoredImage]) -> None:
+def _check_points(file: ModelFile, points: StoredPoints, images: Mapping[int, StoredImage]) -> None:
     def fault(row: int, problem: str) -> InputError:
         return file.fault(f"point {int(points.head['id'][row])} {problem}")
 

@@ -7,6 +7,8 @@ from anchorsfm.scene.settings import Range, Seed, Settings
 
 DetectorName = Literal["sift"]
 MatcherName = Literal["ratio-test"]
+MAX_EPIPOLAR_ERROR_PX = 1.5
+"""Distance from the epipolar line up to which a match counts as verified, in pixels of the working size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class DescriptorMatchingConfig(Settings):
 class MatchingConfig(DescriptorMatchingConfig):
     """Which descriptors match, and which matches agree on one epipolar geometry."""
 
-    max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = 1.5
+    max_epipolar_error_px: Annotated[float, Range(0.05, 50)] = MAX_EPIPOLAR_ERROR_PX
     """Largest distance of a verified match from its epipolar line, in pixels of an image with a long side of 1024."""
     min_inliers: Annotated[int, Range(8, 1_000_000)] = 30
     """Fewest verified matches of a pair; a pair with fewer counts as unmatched."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from anchorsfm.geometry.small_systems import inverse_3x3, solve_3x3
 
 
-def refine_points(
+def optimise_points(
     start: Float[Tensor, "point 3"],
     *,
     point: Int[Tensor, "obs"],
@@ -57,7 +57,7 @@ def refine_points(
 
 @dataclass(frozen=True, kw_only=True)
 class _Observations:
-    """Flat observations of `refine_points`."""
+    """Flat observations of `optimise_points`."""
 
     point: Int[Tensor, "obs"]
     pose: Float[Tensor, "obs 3 4"]

@@ -19,7 +19,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -120,6 +120,31 @@ class Store:
             self._set_aside(path, "a folder in its place")
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         write_atomic(path, save(contiguous, metadata={_SEAL: _seal(kind, key, contiguous)}))
+
+    def size_bytes(self) -> int:
+        """What all entries take on the disk, damaged ones included."""
+        return sum(path.stat().st_size for path in self._files())
+
+    def discard(self) -> None:
+        """Remove all entries, and the folder unless something of somebody else is in it.
+
+        From then on nothing is stored or found. What cannot be removed stays.
+        """
+        for path in list(self._files()):
+            with suppress(OSError):
+                path.unlink()
+        if self.root is not None:
+            for folder in (*(path for path in self.root.glob("*") if path.is_dir()), self.root):
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+        self.root = None
+
+    def _files(self) -> Iterator[Path]:
+        if self.root is not None:
+            found = (
+                path for kind in self.root.glob("*") if not kind.is_symlink() for path in kind.glob("*.safetensors")
+            )
+            yield from (path for path in found if path.is_file() and not path.is_symlink())
 
     def _set_aside(self, path: Path, reason: str) -> None:
         """Move what is no entry to `<root>/damaged`, so that its place is free and it can be looked at."""

@@ -8,11 +8,9 @@ import numpy as np
 
 from anchorsfm.colmap.database import PairMatches, estimate_geometries, number_keypoints, write_database
 from anchorsfm.colmap.mappers import MapperOptions, map_global, map_incremental
+from anchorsfm.features.config import MAX_EPIPOLAR_ERROR_PX
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings, start_from_model
 from anchorsfm.scene.progress import Progress
-
-MAX_EPIPOLAR_ERROR = 1.5
-"""Largest distance of a verified match from the geometry of its pair, in working pixels."""
 
 _RUNS = {"incremental": map_incremental, "global": map_global}
 
@@ -52,7 +50,7 @@ def save_database(given: MapperInput, path: Path, *, seed: int) -> None:
         given.images.camera_index,
         numbered,
         has_focal_prior=reliable,
-        max_error_px=MAX_EPIPOLAR_ERROR * given.working_scale,
+        max_error_px=MAX_EPIPOLAR_ERROR_PX * given.working_scale,
         seed=seed,
     )
     write_database(

@@ -1,24 +1,30 @@
-"""From first poses to finished models: refine, adjust, register what is missing (docs/method.md, Bundle adjustment)."""
+"""First poses to finished models: refine observations, adjust, register others (docs/method.md, Bundle adjustment)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
+from anchorsfm.mapping.consistency import Change, examine, is_consistent, make_consistent
+from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult, refine_model, triangulate_start
+from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_start
+from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
+from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import refine_observations
 
 GRID_UNCERTAINTY, KEYPOINT_UNCERTAINTY = 0.75, 0.5
 """Standard deviation of an observation in working pixels: of a match on the front end's grid, and of a keypoint."""
+_ROUNDS = 4
+"""Most times that what came of a model is taken apart again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +44,70 @@ class ModellingSettings:
     """False: the cameras stay as they start; points are triangulated, and no image is added."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinishedModels:
+    """Adjusted models, and what was found when they were held against evidence they did not use."""
+
+    results: tuple[AdjustResult, ...]
+    """The largest first; those of fewer than two views come last with what was dropped from them."""
+    evidence: tuple[PairEvidence, ...]
+    """On each model."""
+    changes: tuple[Change, ...] = ()
+    """Because of it."""
+
+
 def finish_models(
     starts: Sequence[Start], given: MapperInput, settings: ModellingSettings, progress: Progress = SILENT
-) -> list[AdjustResult]:
-    """Adjusted models, the largest first; those of fewer than two views come last with what was dropped from them."""
+) -> FinishedModels:
+    """Adjust the models of a mapper and make them consistent with all verified matches."""
     results = [_finish(start, given, settings, progress) for start in starts]
-    results = [_with_missing(result, results, given, settings, progress) for result in results]
-    return sorted(results, key=lambda result: -len(result.model.image_index))
+    changes: list[Change] = []
+    if settings.adjusts:
+        results = _with_missing(results, given, settings, progress)
+        results, evidence, given, changes = make_all_consistent(results, given, settings, progress)
+    else:
+        evidence = [examine(result.model, given, settings.adjust) for result in results]
+    if changes:
+        results, evidence = _with_last_missing(results, evidence, given, settings, progress)
+    order = sorted(range(len(results)), key=lambda k: -len(results[k].model.image_index))
+    placed = {int(k) for result in results if len(result.model.image_index) >= 2 for k in result.model.image_index}
+    return FinishedModels(
+        results=tuple(_without_reasons(results[k], placed) for k in order),
+        evidence=tuple(evidence[k] for k in order),
+        changes=tuple(changes),
+    )
+
+
+def make_all_consistent(
+    results: Sequence[AdjustResult], given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> tuple[list[AdjustResult], list[PairEvidence], MapperInput, list[Change]]:
+    """Models that no evidence takes apart any more, the evidence on each, the input with the matches that are still
+    believed, and what was changed."""
+
+    def adjust(part: Reconstruction, of: AdjustResult, given: MapperInput) -> AdjustResult:
+        return _finish(Start(model=part, held=_held_in(of, part, given)), given, settings, progress)
+
+    def grow(result: AdjustResult, images: Int[np.ndarray, "candidate"], given: MapperInput) -> AdjustResult:
+        return _grown(result, images, given, settings, progress)
+
+    done: list[tuple[AdjustResult, PairEvidence]] = []
+    changes: list[Change] = []
+    waiting = [(result, 0) for result in results]
+    while waiting:
+        result, depth = waiting.pop(0)
+        if depth == _ROUNDS:
+            done.append((result, examine(result.model, given, settings.adjust)))
+            continue
+        verdict = make_consistent(result, given, settings.adjust, adjust, grow)
+        given = _with_matches(given, verdict.matches)
+        changes += verdict.changes
+        if verdict.evidence is not None:
+            done.append((result, verdict.evidence))
+            continue
+        first, *rest = verdict.results
+        first = replace(first, dropped=result.dropped | verdict.reasons | first.dropped)
+        waiting += [(part, depth + 1) for part in (first, *rest)]
+    return [result for result, _ in done], [evidence for _, evidence in done], given, changes
 
 
 def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress) -> AdjustResult:
@@ -81,7 +144,7 @@ def _adjust(
         cameras = zip(model.cameras, start.held.camera, strict=True)
         kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
         model, config = with_cameras(model, kept), replace(config, refine_focal=False)
-    return refine_model(
+    return adjust_model(
         model,
         given.tracks,
         config,
@@ -94,24 +157,63 @@ def _adjust(
 
 
 def _with_missing(
-    result: AdjustResult,
+    results: Sequence[AdjustResult], given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> list[AdjustResult]:
+    """Models with images that no model holds, where their points show the poses, the largest model first."""
+    out = list(results)
+    for row in sorted(range(len(out)), key=lambda k: -len(out[k].model.image_index)):
+        out[row] = _grown(out[row], _missing(out, given), given, settings, progress)
+    return out
+
+
+def _with_last_missing(
     results: Sequence[AdjustResult],
+    evidence: Sequence[PairEvidence],
+    given: MapperInput,
+    settings: ModellingSettings,
+    progress: Progress,
+) -> tuple[list[AdjustResult], list[PairEvidence]]:
+    """The same for models that are consistent, where they stay so."""
+    out, known = list(results), list(evidence)
+    for row in sorted(range(len(out)), key=lambda k: -len(out[k].model.image_index)):
+        grown = _grown(out[row], _missing(out, given), given, settings, progress)
+        if grown is not out[row]:
+            found = examine(grown.model, given, settings.adjust)
+            if is_consistent(grown.model, found):
+                out[row], known[row] = grown, found
+    return out, known
+
+
+def _missing(results: Sequence[AdjustResult], given: MapperInput) -> Int[np.ndarray, "missing"]:
+    """Images that no model of two and more views holds."""
+    models = [result.model.image_index for result in results if len(result.model.image_index) >= 2]
+    return np.setdiff1d(np.arange(given.images.num_images), np.concatenate([np.zeros(0, np.int64), *models]))
+
+
+def _without_reasons(result: AdjustResult, placed: set[int]) -> AdjustResult:
+    """Without reasons for images that are in a model after all."""
+    return replace(result, dropped={k: reason for k, reason in result.dropped.items() if k not in placed})
+
+
+def _grown(
+    result: AdjustResult,
+    missing: Int[np.ndarray, "candidate"],
     given: MapperInput,
     settings: ModellingSettings,
     progress: Progress,
 ) -> AdjustResult:
-    """The model with images that no model holds, where its points show their poses."""
-    placed = np.concatenate(
-        [r.model.image_index for r in results if len(r.model.image_index) >= 2] or [np.zeros(0, np.int64)]
-    )
-    missing = np.setdiff1d(np.arange(given.images.num_images), placed)
+    """The model with those of the images whose poses its points show, adjusted again; as it was if there are none."""
     model = result.model
-    largest = max(results, key=lambda r: len(r.model.image_index))
-    if result is not largest or len(model.image_index) < 2 or not len(missing):
-        return result
-    if settings.subpixel is not None or not settings.adjusts:
+    if len(model.image_index) < 2 or not len(missing):
         return result
     long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
+    if settings.subpixel is not None:  # images that were left out have no refined observations
+        model = triangulate_model(
+            model,
+            given.tracks,
+            max_error_px=settings.adjust.second_error * long_side_px[model.image_index],
+            min_angle_deg=settings.adjust.min_angle_deg,
+        )
     grown = register_missing(
         model,
         given.tracks,
@@ -123,22 +225,28 @@ def _with_missing(
     )
     if not grown.added:
         return result
-    start = Start(model=grown.model, held=_grown_held(result, grown.model, given))
-    again = _adjust(start, given, settings, given.working_scale[grown.model.image_index], progress)
+    start = Start(model=grown.model, held=_held_in(result, grown.model, given))
+    again = _finish(start, given, settings, progress)
     if len(again.model.image_index) <= len(model.image_index):
         return result
     return replace(again, dropped=result.dropped | again.dropped)
 
 
-def _grown_held(result: AdjustResult, grown: Reconstruction, given: MapperInput) -> Held:
-    """What was held stays so in a model that has further views; of these nothing is given."""
-    before = result.held
-    old = np.isin(grown.image_index, result.model.image_index)
-    pose = np.zeros(len(old), bool)
-    pose[old] = before.pose
+def _held_in(result: AdjustResult, model: Reconstruction, given: MapperInput) -> Held:
+    """What was held stays so in a model that has other views; of further ones nothing is given."""
+    before, pose = result.held, np.zeros(len(model.image_index), bool)
+    _, new, old = np.intersect1d(model.image_index, result.model.image_index, return_indices=True)
+    pose[new] = before.pose[old]
     positions = before.positions
     if positions is not None:
-        places = np.full((len(old), 3), np.nan)
-        places[old] = positions.position
+        places = np.full((len(pose), 3), np.nan)
+        places[new] = positions.position[old]
         positions = replace(positions, position=places)
-    return replace(known_held(grown, given), pose=pose, positions=positions)
+    return replace(known_held(model, given), pose=pose, positions=positions)
+
+
+def _with_matches(given: MapperInput, matches: KeypointMatches) -> MapperInput:
+    """With fewer matches, and the tracks of those."""
+    if matches is given.matches:
+        return given
+    return replace(given, matches=matches, tracks=build_tracks(matches, given.images.num_images))

@@ -1,9 +1,9 @@
 """The scene graph of a front end whose predictions are too large to keep, in a way that an interrupted run continues.
 
-Kept per pair are its matches and fallback targets, kept per image the running sums over its pairs so far. After every
-pair the sums of its two images are written anew, under the number of pairs they contain, and the former ones removed;
-so a run that was killed at any moment finds for each image exactly which pairs its sums contain, asks the front end
-only for pairs that are missing in a sum, adds them in the same order, and ends with the same bits.
+Kept per pair are its matches, fallback targets and relative rotation, kept per image the running sums over its pairs so
+far. After every pair the sums of its two images are written anew, under the number of pairs they contain, and the
+former ones removed; so a run that was killed at any moment finds for each image exactly which pairs its sums contain,
+asks the front end only for pairs that are missing in a sum, adds them in the same order, and ends with the same bits.
 
 Sums are checked before they count: damaged ones are as good as none, and their pairs are asked for again.
 """
@@ -19,6 +19,7 @@ from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.canonical import CanonicalAccumulator
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.observe.graph import ObservedScene, SceneGraphBuilder, build_scene_graph, empty_sums, is_usable
+from anchorsfm.observe.relative import with_rotation
 from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
@@ -125,8 +126,10 @@ class _Checkpoint:
     def _keep(self, builder: SceneGraphBuilder, row: int, prediction: PairPrediction) -> None:
         """Store a pair, and give the builder what it needs of it besides the sums."""
         if not is_usable(prediction):
+            builder.add_without_depth(prediction)
             self.store.save("graph-pairs-unusable", self._pair_key(row), _to_arrays(prediction, []))
             return
+        prediction = with_rotation(prediction)
         targets = builder.targets(prediction)
         builder.add_condensed(prediction, targets)
         self.store.save("graph-pairs", self._pair_key(row), _to_arrays(prediction, targets))
@@ -140,7 +143,9 @@ class _Checkpoint:
             return prediction
         arrays = self.store.load("graph-pairs-unusable", key)
         if arrays is not None:
-            return _from_arrays(arrays)[0]
+            prediction = _from_arrays(arrays)[0]
+            builder.add_without_depth(prediction)
+            return prediction
         # the entry was damaged; the sums contain the pair
         prediction = next(sanitised(self.predictor.predictions([row]), self.left_out))
         self._keep(builder, row, prediction)
@@ -188,6 +193,8 @@ def _to_arrays(prediction: PairPrediction, targets: list[FallbackTargets]) -> di
     for name, matches in (("matches", prediction.matches), ("keypoints", prediction.keypoint_matches)):
         if matches is not None:
             arrays |= {f"{name}.{f.name}": _halved(getattr(matches, f.name)) for f in fields(Matches)}
+    if prediction.j_from_i is not None:
+        arrays["j_from_i"] = prediction.j_from_i
     for k, target in enumerate(targets):
         arrays |= {f"target{k}.{name}": getattr(target, name) for name in ("anchor", "xyz", "confidence")}
         arrays[f"target{k}.ends"] = np.array([target.image[:1], target.frame[:1]])  # the same in every row
@@ -215,6 +222,7 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> tuple[PairPrediction, list[Fa
         keypoint_matches=matches("keypoints"),
         frame_i=None,
         frame_j=None,
+        j_from_i=arrays.get("j_from_i"),
     )
     targets = [_target(arrays, f"target{k}") for k in range(int(arrays["num_targets"][0]))]
     return prediction, targets

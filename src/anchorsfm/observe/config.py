@@ -1,9 +1,10 @@
 """What a user can set about the scene graph and canonical views: light to import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
+from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.scene.settings import FocalRange, Range, Settings
 
 FOCAL_RANGE = (0.2, 20.0)
@@ -39,6 +40,8 @@ class GraphConfig(Settings):
     focal_range: FocalRange = FOCAL_RANGE
     """Shortest and longest focal length that is believed, as multiples of the longer side of the picture, in canonical
     views and in the alignment."""
+    consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    """Which pairs are believed, by the relative rotations of their pointmaps."""
     corner_targets: bool = False
     """Sample targets of the regression fallback at block corners instead of anchors, half a block off. For comparisons
     only."""

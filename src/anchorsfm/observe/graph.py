@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from anchorsfm.observe.canonical import CanonicalAccumulator, anchor_coordinate
 from anchorsfm.observe.config import GraphConfig
+from anchorsfm.observe.relative import RelativeRotation, judge_rotations, relative_rotation
 from anchorsfm.observe.sanitise import LeftOut, sanitise
 from anchorsfm.scene.finite import require_finite
 from anchorsfm.scene.graph import CanonicalView, FallbackTargets, SceneGraph
@@ -31,6 +32,8 @@ class ObservedScene:
     """One per image; None for an image that no usable pair reaches."""
     left_out: LeftOut = field(default_factory=LeftOut)
     """What was not finite in the predictions."""
+    rejected: Int[np.ndarray, "pair 2"] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    """Pairs that are not in the graph because others contradict them; of the scene as a whole."""
     config: GraphConfig
 
 
@@ -82,6 +85,7 @@ def select_component(scene: ObservedScene, component: int) -> ObservedScene:
             xy_j=graph.xy_j[keep_match],
             confidence=graph.confidence[keep_match],
             is_matching=graph.is_matching[keep_pair],
+            confirmed=graph.confirmed[keep_pair],
             fallback=replace(
                 fallback,
                 image=local[fallback.image[keep_row]].astype(np.int32),
@@ -97,14 +101,30 @@ def select_component(scene: ObservedScene, component: int) -> ObservedScene:
 
 def score_matrix(graph: SceneGraph) -> Float[np.ndarray, "image image"]:
     """Symmetric matrix of pair scores, 0 where there is no pair."""
-    scores = np.zeros((graph.num_images, graph.num_images))
+    return _symmetric(graph.num_images, graph.pair, graph.score)
+
+
+def believed_scores(graph: SceneGraph) -> Float[np.ndarray, "image image"]:
+    """`score_matrix` without unconfirmed pairs whose images confirmed ones connect."""
     i, j = graph.pair.T
-    scores[i, j] = scores[j, i] = graph.score
-    return scores
+    confirmed = graph.confirmed & (graph.score > 0)
+    links = coo_array((np.ones(int(confirmed.sum())), (i[confirmed], j[confirmed])), shape=(graph.num_images,) * 2)
+    group = connected_components(links, directed=False)[1]
+    used = confirmed | (group[i] != group[j])
+    return _symmetric(graph.num_images, graph.pair[used], graph.score[used])
+
+
+def _symmetric(
+    num_images: int, pair: Int[np.ndarray, "pair 2"], value: Float[np.ndarray, "pair"]
+) -> Float[np.ndarray, "image image"]:
+    matrix = np.zeros((num_images, num_images))
+    i, j = pair.T
+    matrix[i, j] = matrix[j, i] = value
+    return matrix
 
 
 def is_usable(prediction: PairPrediction) -> bool:
-    """A pair contributes if it has depth for both images, at least one confidence above "know nothing"."""
+    """A pair contributes depth if it has some for both images, with at least one confidence above "know nothing"."""
     if prediction.status != PairStatus.OK or prediction.frame_i is None or prediction.frame_j is None:
         return False
     maps = (prediction.frame_i, prediction.frame_j)
@@ -129,7 +149,8 @@ class SceneGraphBuilder:
         self.views: list[CanonicalView | None] = [None] * num_images
         self.pairs: list[tuple[int, int]] = []
         self.matches: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self.fallback: list[FallbackTargets] = []
+        self.rotations: list[RelativeRotation] = []
+        self.fallback: list[Sequence[FallbackTargets]] = []
         self.pending = None if pairs is None else np.bincount(pairs.index.ravel(), minlength=num_images)
         self.left_out = LeftOut()
         self._stored_sums = stored_sums
@@ -140,16 +161,25 @@ class SceneGraphBuilder:
         if is_usable(prediction):
             self.add_condensed(prediction, self.targets(prediction))
             self.add_to_sums(prediction)
+        else:
+            self.add_without_depth(prediction)
         self.count_off(prediction)
 
     def add_condensed(self, prediction: PairPrediction, targets: Sequence[FallbackTargets]) -> None:
-        """The matches of a usable pair and its fallback targets; its pointmaps are not looked at."""
+        """The matches of a usable pair, its fallback targets and rotation, which its pointmaps show if nothing else."""
         assert 0 <= prediction.i < prediction.j < self.num_images
         matches = prediction.matches
         self.pairs.append((prediction.i, prediction.j))
         xy_i, xy_j, confidence = (np.asarray(v, np.float32) for v in (matches.xy_i, matches.xy_j, matches.confidence))
         self.matches.append((xy_i, xy_j, confidence))
-        self.fallback.extend(targets)
+        self.fallback.append(targets)
+        self.rotations.append(relative_rotation(prediction))
+
+    def add_without_depth(self, prediction: PairPrediction) -> None:
+        """A pair whose depth is left to others of its images: its matches tie these together, if they are sure."""
+        has_maps = prediction.frame_i is not None or prediction.frame_j is not None
+        if prediction.status is PairStatus.OK and not has_maps and self._is_matching(prediction.matches.confidence):
+            self.add_condensed(prediction, [])
 
     def add_to_sums(self, prediction: PairPrediction, images: Collection[int] | None = None) -> None:
         """Add the pointmaps of a usable pair to the sums of both of its images, or of those among `images`."""
@@ -218,8 +248,12 @@ class SceneGraphBuilder:
         for image in sorted(self.sums):
             self._finish_view(image)
         pair = np.array(self.pairs, np.int64).reshape(-1, 2)
+        has_view = np.array([view is not None for view in self.views], bool)
+        belief = judge_rotations(self.num_images, pair, self.rotations, self.config.consistency)
         # a stream need not follow the order of pairs; the graph does
         order = np.lexsort((pair[:, 1], pair[:, 0]))
+        order = order[has_view[pair[order]].all(axis=1) & ~belief.rejected[order]]
+        kept = set(order.tolist())
         matches = [self.matches[k] for k in order]
         counts = np.array([len(m[2]) for m in matches], np.int64)
         graph = SceneGraph(
@@ -231,7 +265,8 @@ class SceneGraphBuilder:
             xy_j=np.concatenate([xy for _, xy, _ in matches] or [np.zeros((0, 2), np.float32)]),
             confidence=np.concatenate([confidence for _, _, confidence in matches] or [np.zeros(0, np.float32)]),
             is_matching=np.array([int(self._is_matching(m[2])) for m in matches], np.int64),
-            fallback=_concatenate(self.fallback),
+            confirmed=belief.confirmed[order],
+            fallback=_concatenate([part for k, parts in enumerate(self.fallback) if k in kept for part in parts]),
             component=_components(self.num_images, pair[order], counts),
         )
         every = np.arange(self.num_images)
@@ -246,7 +281,14 @@ class SceneGraphBuilder:
                     view.relative_depth,
                     view.confidence,
                 )
-        return ObservedScene(image_index=every, graph=graph, views=views, config=self.config, left_out=self.left_out)
+        return ObservedScene(
+            image_index=every,
+            graph=graph,
+            views=views,
+            config=self.config,
+            left_out=self.left_out,
+            rejected=pair[belief.rejected],
+        )
 
 
 def empty_sums(grid: ImageGrid, image: int, config: GraphConfig) -> CanonicalAccumulator:

@@ -1,5 +1,7 @@
 """The kinematic tree: poses are chained along well matching pairs (docs/method.md, Kinematic tree).
 
+Unconfirmed pairs (see `pairing.consistency`) are used only between images that confirmed ones do not connect.
+
 `mst` is the maximum spanning tree of the pair scores. `hclust-<linkage>` clusters the images hierarchically by
 distance 1 - p with p = min(1, score / (3 min(blocks_i, blocks_j))), 2 where there is no pair; each merge joins the
 representatives of the two clusters, and the one with the larger total p represents the merged cluster from then on.
@@ -16,7 +18,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from scipy.spatial.distance import squareform
 
 from anchorsfm.observe.config import KINEMATIC_MODES, LINKAGES, Linkage
-from anchorsfm.observe.graph import score_matrix
+from anchorsfm.observe.graph import believed_scores
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.graph import Anchors, KinematicTree, SceneGraph
 
@@ -26,7 +28,7 @@ def build_tree(
 ) -> KinematicTree:
     """The kinematic tree of a connected scene graph."""
     return tree_of_scores(
-        score_matrix(graph), np.diff(anchors.start), mode, allow_unmatched_edges=allow_unmatched_edges
+        believed_scores(graph), np.diff(anchors.start), mode, allow_unmatched_edges=allow_unmatched_edges
     )
 
 

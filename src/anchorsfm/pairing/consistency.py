@@ -6,7 +6,7 @@ Rotations of all images are estimated from all pairs (see `rotations`); a pair i
 
 - confirmed, if it agrees with them and lies on a cycle of pairs that do;
 - rejected, if it contradicts them although confirmed pairs tie its images together otherwise, or if it ties two groups
-  of images together in a way that others, with as much evidence, contradict;
+  of images together in a way that others, with nearly as much evidence, contradict;
 - unconfirmed otherwise: nothing speaks against it, or nothing but itself for it.
 """
 
@@ -20,9 +20,9 @@ from scipy.sparse.csgraph import connected_components, depth_first_order
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.rotations import (
     RelativeRotations,
-    average_rotations,
+    find_turn,
     loop_error_deg,
-    merge_by_votes,
+    rotations_of_images,
     triplets,
 )
 
@@ -30,6 +30,11 @@ MIN_GROUP = 3
 """Groups of fewer images stay with the others whatever ties them: their points, later, are better evidence."""
 CONTRADICTION = 0.5
 """One pair alone does not tie two groups together if pairs that contradict it have this share of its evidence."""
+CONTEST = 0.75
+"""Two groups are not tied together if the pairs that say so, and others that agree on another way, are so nearly equal
+in evidence: which are wrong, nothing tells."""
+MOST_SPLITS = 5
+LITTLE = 1e-6
 NOISE = 4.0
 """Relative rotations agree within this many times their median disagreement, where they are noisy."""
 
@@ -41,7 +46,18 @@ class Belief:
     confirmed: Bool[np.ndarray, "pair"]
     rejected: Bool[np.ndarray, "pair"]
     disagreement_deg: Float[np.ndarray, "pair"]
-    """Angle between the relative rotation and what the rotations of all images say."""
+    """Angle between the relative rotation and what the rotations of all images say; NaN: it is not known."""
+
+    def among(self, known: Bool[np.ndarray, "every"]) -> "Belief":
+        """The same with others in between that nothing is known about."""
+        confirmed, rejected = np.zeros(len(known), bool), np.zeros(len(known), bool)
+        disagreement_deg = np.full(len(known), np.nan)
+        confirmed[known], rejected[known], disagreement_deg[known] = (
+            self.confirmed,
+            self.rejected,
+            self.disagreement_deg,
+        )
+        return Belief(confirmed=confirmed, rejected=rejected, disagreement_deg=disagreement_deg)
 
 
 def judge_pairs(given: RelativeRotations, config: ConsistencyConfig) -> Belief:
@@ -51,18 +67,37 @@ def judge_pairs(given: RelativeRotations, config: ConsistencyConfig) -> Belief:
         none = np.zeros(num, bool)
         return Belief(confirmed=none, rejected=none, disagreement_deg=np.zeros(num))
     weight = given.evidence * _closing_share(given, config.agreement_deg)
-    start = merge_by_votes(given, weight, config.agreement_deg)
-    disagreement_deg = given.disagreement_deg(average_rotations(given, weight, start, config.agreement_deg))
+    cam_from_world = rotations_of_images(given, weight, config.agreement_deg)
+    disagreement_deg = given.disagreement_deg(cam_from_world)
+    contested = _contested(given, weight, cam_from_world, config.agreement_deg)
     tolerance = max(1.0, NOISE * _weighted_median(disagreement_deg, weight) / config.agreement_deg)
-    agrees = disagreement_deg < tolerance * config.agreement_deg
+    agrees = (disagreement_deg < tolerance * config.agreement_deg) & ~contested
     contradicts = disagreement_deg > tolerance * config.max_disagreement_deg
     forest = _Forest(given, agrees)
     confirmed = agrees & ~forest.is_bridge
     solid = _labels(given, confirmed)
     i, j = given.pair.T
     rejected = contradicts & (solid[i] == solid[j])
-    rejected |= _untied(given, forest, contradicts, config)
+    rejected |= contested | _untied(given, forest, contradicts, config)
     return Belief(confirmed=confirmed & ~rejected, rejected=rejected, disagreement_deg=disagreement_deg)
+
+
+def _contested(
+    given: RelativeRotations,
+    weight: Float[np.ndarray, "pair"],
+    cam_from_world: Float[np.ndarray, "image 3 3"],
+    agreement_deg: float,
+) -> Bool[np.ndarray, "pair"]:
+    """Pairs between two groups of images that others tie together in another way with nearly as much evidence."""
+    i, j = given.pair.T
+    contested = np.zeros(len(given.pair), bool)
+    for _ in range(MOST_SPLITS):
+        left = np.where(contested, LITTLE * weight, weight)
+        turn = find_turn(given, left, cam_from_world, agreement_deg, CONTEST)
+        if turn is None or min(turn.part.sum(), (~turn.part).sum()) < MIN_GROUP:
+            break
+        contested |= turn.part[i] != turn.part[j]
+    return contested
 
 
 def _closing_share(given: RelativeRotations, agreement_deg: float) -> Float[np.ndarray, "pair"]:

@@ -2,18 +2,20 @@
 
 First the images are merged into ever larger groups, the best supported first. All pairs between two groups vote for the
 rotation that brings one onto the other, and those that agree win: many wrong pairs do no harm while they disagree, or
-agree with less evidence than the right ones. From there on iteratively reweighted least squares distributes what is
-left over the cycles (Chatterjee and Govindu, "Efficient and robust large-scale rotation averaging", ICCV 2013, with the
-weights of Geman and McClure).
+agree with less evidence than the right ones. Iteratively reweighted least squares distribute what is left over the
+cycles (Chatterjee and Govindu, "Efficient and robust large-scale rotation averaging", ICCV 2013, with the weights of
+Geman and McClure). What was merged early, by few pairs, may be wrong: where pairs that contradict the result agree with
+each other on how a part of the images should be turned, the part is found as a minimum cut (as moves of Boykov, Veksler
+and Zabih, PAMI 2001), and turned if that satisfies more evidence than it breaks.
 """
 
 import heapq
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.sparse import coo_array, csc_array
-from scipy.sparse.csgraph import connected_components
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array, csc_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, maximum_flow
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
@@ -21,6 +23,14 @@ from anchorsfm.geometry.transforms import rotation_angle_deg
 
 MOST_VOTES = 48
 """Of the pairs between two groups those with the most evidence vote."""
+MOST_WISHES = 384
+"""Of all pairs that contradict the rest, those with the most evidence say how a part might be turned."""
+MARGIN = 1.05
+"""By so much more evidence has to speak for another rotation of a part of the images."""
+MOST_TURNS = 20
+TURNS_TRIED = 5
+MOST_FLOW = 1e9
+"""Evidence in a minimum cut is in whole numbers that add up to this."""
 TRIPLETS_PER_PAIR = 12
 ROUNDS = 20
 
@@ -43,10 +53,16 @@ class RelativeRotations:
         forward = (self.pair[row, 0] == image)[:, None, None]
         return np.where(forward, rotation, np.swapaxes(rotation, 1, 2))
 
+    def residual(
+        self, cam_from_world: Float[np.ndarray, "image 3 3"], row: Int[np.ndarray, "row"] | slice = slice(None)
+    ) -> Float[np.ndarray, "row 3 3"]:
+        """By what each pair wants its second image turned: it agrees if cam_from_world of j is multiplied by this."""
+        i, j = self.pair[row].T
+        return np.swapaxes(cam_from_world[j], 1, 2) @ self.rotation[row] @ cam_from_world[i]
+
     def disagreement_deg(self, cam_from_world: Float[np.ndarray, "image 3 3"]) -> Float[np.ndarray, "pair"]:
         """Angles between relative rotations and what the rotations of all images say."""
-        i, j = self.pair.T
-        return rotation_angle_deg(np.swapaxes(cam_from_world[j], 1, 2) @ self.rotation @ cam_from_world[i])
+        return rotation_angle_deg(self.residual(cam_from_world))
 
 
 def triplets(given: RelativeRotations) -> Int[np.ndarray, "triplet 3"]:
@@ -75,13 +91,23 @@ def loop_error_deg(given: RelativeRotations, triplet: Int[np.ndarray, "triplet 3
     return rotation_angle_deg(given.from_end(ik, k) @ given.from_end(jk, j) @ given.rotation[ij])
 
 
-def merge_by_votes(
+def rotations_of_images(
     given: RelativeRotations, weight: Float[np.ndarray, "pair"], agreement_deg: float
 ) -> Float[np.ndarray, "image 3 3"]:
     """cam_from_world of every image; images that no pairs connect have worlds of their own.
 
-    agreement_deg: votes that differ by less agree.
+    weight: of every pair, above 0. agreement_deg: pairs that differ by less agree.
     """
+    merged = merge_by_votes(given, weight, agreement_deg)
+    averaged = average_rotations(given, weight, merged, agreement_deg)
+    turned = turn_parts(given, weight, averaged, agreement_deg)
+    return averaged if turned is averaged else average_rotations(given, weight, turned, agreement_deg)
+
+
+def merge_by_votes(
+    given: RelativeRotations, weight: Float[np.ndarray, "pair"], agreement_deg: float
+) -> Float[np.ndarray, "image 3 3"]:
+    """cam_from_world of every image, from groups that are merged by the votes of the pairs between them."""
     groups = _Groups(given, weight, agreement_deg)
     while groups.merge_next():
         pass
@@ -90,10 +116,23 @@ def merge_by_votes(
 
 @dataclass(frozen=True, kw_only=True)
 class _Vote:
-    """What the pairs between groups a < b agree on."""
+    """What most votes agree on."""
 
     weight: float
-    b_from_a: Float[np.ndarray, "3 3"]
+    rotation: Float[np.ndarray, "3 3"]
+
+
+def _count(
+    votes: Float[np.ndarray, "vote 3 3"], weight: Float[np.ndarray, "vote"], agreement_deg: float, most: int
+) -> _Vote:
+    """The rotation that the most weight agrees on; only the `most` heaviest votes are counted."""
+    heaviest = np.argsort(-weight, kind="stable")[:most]
+    votes, weight = votes[heaviest], weight[heaviest]
+    agrees = rotation_angle_deg(votes[:, None] @ np.swapaxes(votes, 1, 2)) < agreement_deg
+    total = agrees @ weight
+    best = agrees[int(total.argmax())]
+    mean = Rotation.from_matrix(votes[best]).mean(weight[best]).as_matrix()
+    return _Vote(weight=float(total.max()), rotation=mean)
 
 
 class _Groups:
@@ -108,7 +147,10 @@ class _Groups:
         """For each group, the pairs that join it to others."""
         for row, (i, j) in enumerate(given.pair.tolist()):
             self._between[i][j] = self._between[j][i] = [row]
+        self.merged: list[Int[np.ndarray, _]] = []
+        """The smaller group of each merge."""
         self._votes: dict[tuple[int, int], _Vote] = {}
+        """By groups a < b: of b from a."""
         self._queue: list[tuple[float, int, int]] = []
         for i, j in given.pair.tolist():
             self._count_votes(i, j)
@@ -126,7 +168,7 @@ class _Groups:
     def _merge(self, a: int, b: int, vote: _Vote) -> None:
         kept, gone = (a, b) if len(self._members[a]) >= len(self._members[b]) else (b, a)
         moved = np.array(self._members[gone])
-        self.cam_from_world[moved] = self.cam_from_world[moved] @ (vote.b_from_a if gone == b else vote.b_from_a.T)
+        self.cam_from_world[moved] = self.cam_from_world[moved] @ (vote.rotation if gone == b else vote.rotation.T)
         self._group[moved] = kept
         self._members[kept] += self._members[gone]
         self._members[gone] = []
@@ -142,18 +184,11 @@ class _Groups:
     def _count_votes(self, first: int, second: int) -> None:
         a, b = min(first, second), max(first, second)
         rows = np.array(self._between[a][b])
-        rows = rows[np.argsort(-self._weight[rows], kind="stable")[:MOST_VOTES]]
-        i, j = self._given.pair[rows].T
-        rotation = np.swapaxes(self.cam_from_world[j], 1, 2) @ self._given.rotation[rows] @ self.cam_from_world[i]
-        swapped = (self._group[i] != a)[:, None, None]
-        b_from_a = np.where(swapped, np.swapaxes(rotation, 1, 2), rotation)
-        agrees = rotation_angle_deg(b_from_a[:, None] @ np.swapaxes(b_from_a, 1, 2)) < self._agreement_deg
-        weight = self._weight[rows]
-        total = agrees @ weight
-        best = agrees[int(total.argmax())]
-        mean = Rotation.from_matrix(b_from_a[best]).mean(weight[best]).as_matrix()
-        self._votes[a, b] = _Vote(weight=float(total.max()), b_from_a=mean)
-        heapq.heappush(self._queue, (-float(total.max()), a, b))
+        votes = self._given.residual(self.cam_from_world, rows)
+        backward = (self._group[self._given.pair[rows, 0]] == b)[:, None, None]
+        votes = np.where(backward, np.swapaxes(votes, 1, 2), votes)
+        self._votes[a, b] = vote = _count(votes, self._weight[rows], self._agreement_deg, MOST_VOTES)
+        heapq.heappush(self._queue, (-vote.weight, a, b))
 
 
 def average_rotations(
@@ -171,8 +206,7 @@ def average_rotations(
     held[np.unique(connected_components(links, directed=False)[1], return_index=True)[1]] = 1.0
     cam_from_world = start
     for _ in range(ROUNDS):
-        residual = np.swapaxes(cam_from_world[j], 1, 2) @ given.rotation @ cam_from_world[i]
-        turn = Rotation.from_matrix(residual).as_rotvec()
+        turn = Rotation.from_matrix(given.residual(cam_from_world)).as_rotvec()
         relative = np.degrees(np.linalg.norm(turn, axis=1)) / agreement_deg
         current = weight / weight.max() / (1 + relative**2) ** 2
         current = np.maximum(current, 1e-9)
@@ -188,3 +222,89 @@ def average_rotations(
         if np.abs(step).max() < 1e-6:
             break
     return cam_from_world
+
+
+def turn_parts(
+    given: RelativeRotations,
+    weight: Float[np.ndarray, "pair"],
+    cam_from_world: Float[np.ndarray, "image 3 3"],
+    agreement_deg: float,
+) -> Float[np.ndarray, "image 3 3"]:
+    """cam_from_world with those parts of the images turned for which pairs with more weight ask than speak against."""
+    for _ in range(MOST_TURNS):
+        turn = find_turn(given, weight, cam_from_world, agreement_deg, MARGIN)
+        if turn is None:
+            break
+        cam_from_world = np.where(turn.part[:, None, None], cam_from_world @ turn.rotation, cam_from_world)
+    return cam_from_world
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Another place for a part of the images."""
+
+    part: Bool[np.ndarray, "image"]
+    rotation: Float[np.ndarray, "3 3"]
+    """What cam_from_world of the part would be multiplied by."""
+
+
+def find_turn(
+    given: RelativeRotations,
+    weight: Float[np.ndarray, "pair"],
+    cam_from_world: Float[np.ndarray, "image 3 3"],
+    agreement_deg: float,
+    share: float,
+) -> Turn | None:
+    """A part of the images that pairs want turned with more than this share of the weight that speaks against."""
+    residual = given.residual(cam_from_world)
+    disagreement_deg = rotation_angle_deg(residual)
+    agrees = disagreement_deg < agreement_deg
+    against = np.flatnonzero(disagreement_deg > 2 * agreement_deg)
+    turns = np.concatenate([residual[against], np.swapaxes(residual[against], 1, 2)])
+    # each pair wants its second image turned against the first, or the first the other way
+    ends = np.concatenate([given.pair[against], given.pair[against, ::-1]])
+    wanted = np.tile(weight[against], 2)
+    left = wanted.copy()
+    for _ in range(TURNS_TRIED):
+        if not left.any():
+            break
+        rotation = _count(turns, left, agreement_deg, MOST_WISHES).rotation
+        agree = rotation_angle_deg(turns @ rotation.T) < agreement_deg
+        if not agree.any():
+            break
+        part = _cut(given, np.where(agrees, weight, 0), ends[agree], wanted[agree] / share)
+        first, second = ends[agree].T
+        gained = wanted[agree][part[second] & ~part[first]].sum()
+        i, j = given.pair[agrees].T
+        lost = weight[agrees][part[i] != part[j]].sum()
+        if gained > share * lost:
+            return Turn(part=part, rotation=rotation)
+        left[agree] = 0
+    return None
+
+
+def _cut(
+    given: RelativeRotations,
+    tie: Float[np.ndarray, "pair"],
+    ends: Int[np.ndarray, "wish 2"],
+    wish: Float[np.ndarray, "wish"],
+) -> Bool[np.ndarray, "image"]:
+    """The part of the images that takes in second ends and leaves first ends out, and cuts few ties."""
+    num = given.num_images
+    pull = np.bincount(ends[:, 1], wish, num) - np.bincount(ends[:, 0], wish, num)
+    inward, outward = np.flatnonzero(pull > 0), np.flatnonzero(pull < 0)
+    source, sink = num, num + 1
+    i, j = given.pair.T
+    rows = np.concatenate([i, j, np.full(len(inward), source), outward])
+    columns = np.concatenate([j, i, inward, np.full(len(outward), sink)])
+    capacity = np.concatenate([tie, tie, pull[inward], -pull[outward]])
+    whole = np.round(capacity * (MOST_FLOW / capacity.sum())).astype(np.int32)
+    network = csr_array((whole, (rows, columns)), shape=(num + 2, num + 2))
+    flow = maximum_flow(network, source, sink).flow
+    residual = network - flow
+    residual.data[residual.data < 0] = 0
+    residual.eliminate_zeros()
+    reached = breadth_first_order(residual, source, return_predecessors=False)
+    part = np.zeros(num + 2, bool)
+    part[reached] = True
+    return part[:num]

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from anchorsfm.mapping.evidence import STRONG, PairEvidence
 from anchorsfm.report.figures import model_figures
 from anchorsfm.report.pair_log import PairLog
 from anchorsfm.results.record import (
     AlignmentReport,
+    ContradictedPairs,
     ImageReport,
     ModelReport,
     PoseDeviation,
@@ -88,6 +90,7 @@ def report_model(
     tree: Int[np.ndarray, "edge 2"] | None = None,
     *,
     remarks: tuple[str, ...] = (),
+    evidence: PairEvidence | None = None,
 ) -> ModelReport:
     """Figures of a finished model; `tree` holds pairs of images that poses were chained along, if they were."""
     observations, points = len(model.tracks.obs_point), len(model.points)
@@ -107,6 +110,19 @@ def report_model(
         uncertainty=report_uncertainty(model, uncertainty, names),
         figures=model_figures(model, tree),
         remarks=remarks,
+        contradicted=None if evidence is None else _contradicted(model, evidence),
+    )
+
+
+def _contradicted(model: Reconstruction, evidence: PairEvidence) -> ContradictedPairs:
+    rows = np.flatnonzero(evidence.contradicted)
+    i, j = model.image_index[evidence.view[rows]].T
+    return ContradictedPairs(
+        examined=int((evidence.matches >= STRONG).sum()),
+        i=tuple(i.tolist()),
+        j=tuple(j.tolist()),
+        matches=tuple(evidence.matches[rows].tolist()),
+        agreeing=tuple(evidence.agreeing[rows].tolist()),
     )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows
+from anchorsfm.mapping.evidence import STRONG, PairEvidence
 from anchorsfm.report.figures import short
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -18,18 +19,31 @@ _MAX_CAMERAS = 3
 """Remarks of a kind about single cameras."""
 
 
-def model_remarks(result: AdjustResult, uncertainty: ModelUncertainty, images: ImageSet) -> tuple[str, ...]:
+def model_remarks(
+    result: AdjustResult, uncertainty: ModelUncertainty, images: ImageSet, evidence: PairEvidence | None = None
+) -> tuple[str, ...]:
     """Remarks about one model; none if nothing is unusual.
 
-    `images` has the recorded and known focal lengths.
+    `images` has the recorded and known focal lengths, `evidence` what verified matches say about the model.
     """
     model = result.model
     return (
         *_shape(model),
         *_positions(uncertainty),
         *_focal_lengths(model, uncertainty, images),
+        *_contradictions(evidence),
         *_failures(result.failed_steps),
     )
+
+
+def _contradictions(evidence: PairEvidence | None) -> list[str]:
+    if evidence is None or not evidence.contradicted.any():
+        return []
+    wrong, strong = int(evidence.contradicted.sum()), int((evidence.matches >= STRONG).sum())
+    return [
+        f"the matches of {wrong} of {strong} pairs contradict the model: these photographs probably show things that "
+        "only look alike (report.json lists them)"
+    ]
 
 
 def _failures(steps: int) -> list[str]:

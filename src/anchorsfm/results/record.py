@@ -1,6 +1,6 @@
 """The record of a run: everything in `report.json`. All figures of the page come from here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from anchorsfm.io.clock import StageTiming
@@ -140,6 +140,21 @@ class ModelFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContradictedPairs:
+    """Pairs of registered images most of whose verified matches disagree with the model, as columns."""
+
+    examined: int
+    """Pairs of registered images with enough verified matches to say something."""
+    i: tuple[int, ...]
+    """Rows of `images` in the report."""
+    j: tuple[int, ...]
+    matches: tuple[int, ...]
+    """Verified."""
+    agreeing: tuple[int, ...]
+    """Of them, with the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelReport:
     """One model OUT/sparse/<number>."""
 
@@ -156,6 +171,8 @@ class ModelReport:
     figures: ModelFigures
     remarks: tuple[str, ...] = ()
     """What a reader should know before relying on the model: what is undetermined, or contradicts a record."""
+    contradicted: ContradictedPairs | None = None
+    """Verified matches against the model; None: it was not examined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +258,8 @@ class RunReport:
     images: tuple[ImageReport, ...]
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""
+    belief: dict[str, int] = field(default_factory=dict)
+    """Number of pairs that match by what other pairs say about them: confirmed, unconfirmed or contradicted."""
     pair_list: PairColumns
     pair_search: PairSearch | None = None
     """How the pairs were found; None: a scene graph says which."""

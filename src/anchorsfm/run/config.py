@@ -69,6 +69,9 @@ class PipelineConfig(Settings):
     """Adjust poses, intrinsics and points. False: points are triangulated with the poses that the mapper found."""
     keep_database: bool = False
     """Write keypoints and verified matches to OUT/database.db, for COLMAP's own tools to go on from."""
+    keep_cache: bool = True
+    """Keep OUT/cache, with which the same command goes on after an interruption and other settings start from what
+    they share. Off removes it once there is a result."""
     known: KnownConfig = field(default_factory=KnownConfig)
     """Known poses and intrinsics."""
     dense: Annotated[bool | None, tyro.conf.Suppress] = None

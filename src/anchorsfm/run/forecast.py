@@ -48,26 +48,27 @@ def plan(config: PipelineConfig, num_images: int) -> dict[str, Step]:
     dense_area = (config.classical.dense.size / 512) ** 2
     makes_cloud = num_images <= MAX_IMAGES_BY_DEFAULT if config.dense is None else config.dense
     aligns = config.mapper == "align"
-    pairs = min(complete, 18 * count)
+    pairs = min(complete, 16 * count)
+    depth_pairs = min(complete, config.classical.dense.pairs_per_image * count / 2)
     steps = {
         _FIRST_STEP: Step(units=count, unit_s=0.02),
         "finding keypoints": Step(units=count, unit_s=0.45 * area / workers),
-        "matching pairs": Step(units=pairs, unit_s=0.06 * area / workers),
-        "verifying pairs": Step(units=pairs, unit_s=0.03 / workers),
-        "estimating relative poses": Step(units=pairs, unit_s=0.02 / workers),
+        "matching pairs": Step(units=pairs, unit_s=0.04 * area / workers),
+        "verifying pairs": Step(units=pairs, unit_s=0.015 / workers),
+        "estimating relative poses": Step(units=pairs, unit_s=0.01 / workers),
         "growing models": Step(units=count, unit_s=0.5),
-        "adjusting": Step(units=count, unit_s=0.7 * area**0.5, counts_units=False),
-        "report": Step(units=count, unit_s=0.15),
+        "adjusting": Step(units=count, unit_s=1.0 * area**0.5, counts_units=False),
+        "report": Step(units=count, unit_s=0.05),
     }
     if aligns or makes_cloud:
-        steps["dense depth of pairs"] = Step(units=min(complete, 5 * count), unit_s=dense_area / workers)
+        steps["dense depth of pairs"] = Step(units=depth_pairs, unit_s=dense_area / workers, counts_units=False)
     if aligns:
         del steps["growing models"]
-        steps["coarse alignment"] = Step(units=count, unit_s=0.1, counts_units=False)
-        steps["fine alignment"] = Step(units=count, unit_s=0.3, counts_units=False)
+        steps["coarse alignment"] = Step(units=count, unit_s=0.04, counts_units=False)
+        steps["fine alignment"] = Step(units=count, unit_s=0.12, counts_units=False)
     if makes_cloud:
-        steps["matching depth"] = Step(units=count, unit_s=2.0 * dense_area)
-        steps["fusing depth"] = Step(units=count, unit_s=0.6 * dense_area)
+        steps["matching depth"] = Step(units=count, unit_s=1.3 * dense_area / workers)
+        steps["fusing depth"] = Step(units=count, unit_s=0.4 * dense_area)
     if not config.bundle_adjustment:
         del steps["adjusting"]
     return {name: steps[name] for name in _ORDER if name in steps}

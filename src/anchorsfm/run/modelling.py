@@ -10,6 +10,7 @@ from jaxtyping import Float
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_cameras
@@ -83,6 +84,8 @@ class Finished:
     results: tuple[AdjustResult, ...] = ()
     """How each came out of its adjustment."""
     uncertainties: tuple[ModelUncertainty, ...] = ()
+    evidence: tuple[PairEvidence, ...] = ()
+    """What the verified matches and photographs of each say about it."""
     dropped: dict[int, str] = field(default_factory=dict)
     """Image index -> why it is in no model."""
 
@@ -101,12 +104,17 @@ def finish(
         adjusts=config.bundle_adjustment,
     )
     adjusted = finish_models(starts, given, settings, progress)
-    results = [result for result in adjusted if len(result.model.image_index) >= 2]
+    for change in adjusted.changes:
+        progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
+    found = zip(adjusted.results, adjusted.evidence, strict=True)
+    kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
+    results = [result for result, _ in kept]
     return Finished(
         models=tuple(colour(result.model, given.images, max_size=config.max_image_size) for result in results),
         results=tuple(results),
         uncertainties=tuple(estimate_uncertainty(result) for result in results),
-        dropped={image: reason for result in adjusted for image, reason in result.dropped.items()},
+        evidence=tuple(evidence for _, evidence in kept),
+        dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
 
 

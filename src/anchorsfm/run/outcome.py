@@ -10,7 +10,7 @@ from anchorsfm.align.config import AlignConfig
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.clock import StageClock
 from anchorsfm.mapping.base import Mapped
-from anchorsfm.observe.graph import ObservedScene, components, score_matrix
+from anchorsfm.observe.graph import ObservedScene, believed_scores, components
 from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.pairing.search import SelectedPairs
 from anchorsfm.report import PairLog, report_alignment, report_images, report_model
@@ -88,7 +88,8 @@ class RunRecord:
     def report(self, outcome: Outcome, config: PipelineConfig) -> RunReport:
         """The record of the run so far."""
         models, images = outcome.finished.models, outcome.images
-        results = zip(models, outcome.finished.results, outcome.finished.uncertainties, strict=True)
+        done = outcome.finished
+        results = zip(models, done.results, done.uncertainties, done.evidence, strict=True)
         return RunReport(
             versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
             seed=config.seed,
@@ -97,6 +98,7 @@ class RunRecord:
             image_root=str(images.root.resolve()),
             images=report_images(images, models, outcome.dropped, outcome.log),
             pairs=dict(sorted(outcome.log.status.items())),
+            belief=outcome.log.belief(),
             pair_list=outcome.log.columns(),
             pair_search=outcome.pair_search,
             alignments=tuple(report_alignment(a) for a in outcome.alignments),
@@ -108,9 +110,10 @@ class RunRecord:
                     uncertainty,
                     images.names,
                     outcome.tree,
-                    remarks=model_remarks(result, uncertainty, images),
+                    remarks=model_remarks(result, uncertainty, images, evidence),
+                    evidence=evidence,
                 )
-                for number, (model, result, uncertainty) in enumerate(results)
+                for number, (model, result, uncertainty, evidence) in enumerate(results)
             ),
             depth=outcome.depth,
             stages=tuple(self.clock.timings),
@@ -129,7 +132,7 @@ def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray
     for part in components(scene):
         blocks = np.array([0 if view is None else view.anchor_depth.size for view in part.views])
         parent = tree_of_scores(
-            score_matrix(part.graph),
+            believed_scores(part.graph),
             blocks,
             config.kinematic_mode,
             allow_unmatched_edges=config.reference.unmatched_tree_edges,

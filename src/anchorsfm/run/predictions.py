@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+from jaxtyping import Int
+
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore
@@ -10,8 +13,9 @@ from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, RunSettings
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.store import Store
 from anchorsfm.io.workers import single_threaded_libraries
-from anchorsfm.observe.checkpoint import observe
+from anchorsfm.observe.checkpoint import Watch, observe
 from anchorsfm.observe.graph import ObservedScene
+from anchorsfm.observe.relative import judge_rotations, relative_rotation
 from anchorsfm.observe.sanitise import LeftOut, sanitised
 from anchorsfm.pairing import make_pairs, parse_prefilter, parse_scene_graph
 from anchorsfm.pairing.config import Auto, Retrieval
@@ -23,7 +27,7 @@ from anchorsfm.report import PairLog
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.stages import Stage
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.pairs import PairList, PairPrediction
+from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import Progress, counted
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches
 
@@ -130,10 +134,26 @@ def consume(
 
         if config.needs_depth:
             scene = observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)
-            return Predicted(scene=scene, matches=collector.finish(), log=log)
-        left_out = LeftOut()
-        for _ in watch(sanitised(iter(predictor), left_out)):
-            pass
-        if left_out.pairs:
-            progress.warn(str(left_out))
-    return Predicted(scene=None, matches=collector.finish(), log=log)
+            confirmed, rejected = scene.graph.pair[scene.graph.confirmed], scene.rejected
+        else:
+            scene = None
+            confirmed, rejected = _only_matches(iter(predictor), images, config, watch, progress)
+    log.believe(confirmed, rejected)
+    return Predicted(scene=scene, matches=collector.finish().without_pairs(rejected), log=log)
+
+
+def _only_matches(
+    predictions: Iterator[PairPrediction], images: ImageSet, config: PipelineConfig, watch: Watch, progress: Progress
+) -> tuple[Int[np.ndarray, "confirmed 2"], Int[np.ndarray, "rejected 2"]]:
+    """Let the predictions pass where no depth is asked for; the pairs that others confirm and contradict."""
+    left_out = LeftOut()
+    pair, rotations = [], []
+    for prediction in watch(sanitised(predictions, left_out)):
+        if prediction.status is PairStatus.OK:
+            pair.append((prediction.i, prediction.j))
+            rotations.append(relative_rotation(prediction))
+    if left_out.pairs:
+        progress.warn(str(left_out))
+    index = np.array(pair, np.int64).reshape(-1, 2)
+    belief = judge_rotations(images.num_images, index, rotations, config.graph.consistency)
+    return index[belief.confirmed], index[belief.rejected]

@@ -7,7 +7,7 @@ Ragged data is flat plus index vectors. Pixel coordinates are grid pixels of the
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,8 @@ class SceneGraph:
     confidence: Float[np.ndarray, "match"]
     is_matching: Int[np.ndarray, "pair"]
     """1 where the best match confidence exceeds `matching_conf_thr`; the other pairs are used through `fallback`."""
+    confirmed: Bool[np.ndarray, "pair"]
+    """Pairs whose relative rotation closes cycles with those of others."""
     fallback: FallbackTargets
     component: Int[np.ndarray, "image"]
     """Connected component of each image, 0 the largest; -1 for an image that no usable pair reaches."""

@@ -86,6 +86,9 @@ class PairPrediction:
     """Verified correspondences for tracks, in ORIGINAL image pixels, the same physical point of an image having
     identical coordinates in every pair. None: tracks are built from `matches`."""
     frame_i: Pointmaps | None
-    """X_ii (own) and X_ji (other), both in the frame of camera i. None where the pair has no depth."""
+    """X_ii (own) and X_ji (other), both in the frame of camera i. None where the pair has no depth: its matches still
+    tie the images together, if other pairs have depth of both."""
     frame_j: Pointmaps | None
     """X_jj (own) and X_ij (other), both in the frame of camera j."""
+    j_from_i: Float[np.ndarray, "3 3"] | None = None
+    """How the cameras are turned against each other, if the front end knows. None: as its pointmaps say."""

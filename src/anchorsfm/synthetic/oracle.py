@@ -84,6 +84,9 @@ class SyntheticFrontend:
     """Images whose grid has half as many pixels a side, as of pictures that were made smaller."""
     min_matches: int = 30
     """Pairs with fewer are unmatched."""
+    misplaced: tuple[tuple[int, int, int], ...] = ()
+    """Wrong pairs (i, j, k): everything about i and j is predicted as if the camera of j stood where that of k does, as
+    where another part of the scene looks like the one that k sees."""
     num_keypoints: int = 100
     """Scene points sampled per image for `keypoint_matches`; 0 gives none."""
     seed: int = 0
@@ -146,6 +149,7 @@ class SyntheticPredictor:
         self._focal_error = np.exp(frontend.noise.focal * rng.standard_normal(scene.num_images))
         self._low = rng.permutation(len(pairs)) < round(frontend.noise.low_confidence_share * len(pairs))
         self._keypoints = _keypoints(frontend)
+        self._stand_in = {(i, j): k for i, j, k in frontend.misplaced}
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -171,7 +175,9 @@ class SyntheticPredictor:
         """The prediction of a row of the pair list."""
         i, j = (int(image) for image in self._pairs.index[pair])
         rng = np.random.default_rng([self._frontend.seed, 1, i, j])
-        matches = self._matches(rng, i, j, bool(self._low[pair]))
+        place = self._stand_in.get((i, j), j)
+        """The image whose camera pose j is taken to have."""
+        matches = self._matches(rng, i, place, bool(self._low[pair]))
         if len(matches) < self._frontend.min_matches:
             return PairPrediction(
                 i=i, j=j, status=PairStatus.UNMATCHED, matches=Matches.empty(), keypoint_matches=None,
@@ -182,21 +188,24 @@ class SyntheticPredictor:
             j=j,
             status=PairStatus.OK,
             matches=matches,
-            keypoint_matches=self._keypoint_matches(i, j),
-            frame_i=self._pointmaps(rng, i, j, bool(self._low[pair])),
-            frame_j=self._pointmaps(rng, j, i, bool(self._low[pair])),
+            keypoint_matches=self._keypoint_matches(i, place),
+            frame_i=self._pointmaps(rng, (i, i), (j, place), bool(self._low[pair])),
+            frame_j=self._pointmaps(rng, (j, place), (i, i), bool(self._low[pair])),
         )
 
     def _centres(self, image: int) -> Float[np.ndarray, "pixel 2"]:
         return pixel_centres(self.grid.size_wh[image]).reshape(-1, 2)
 
-    def _pointmaps(self, rng: np.random.Generator, own: int, other: int, low: bool) -> Pointmaps:
-        """Pointmaps of both images in the frame of `own`."""
+    def _pointmaps(
+        self, rng: np.random.Generator, own_at: tuple[int, int], other_at: tuple[int, int], low: bool
+    ) -> Pointmaps:
+        """Pointmaps of both images in the frame of the first; for each the image and that with its camera pose."""
         scene, noise = self._frontend.scene, self._frontend.noise
+        (own, own_place), (other, other_place) = own_at, other_at
         scale = np.exp(rng.uniform(-noise.scale, noise.scale))
         own_points, own_confidence = self._noisy_points(rng, own, low)
         other_points, other_confidence = self._noisy_points(rng, other, low)
-        own_from_other = compose(scene.cam_from_world[own], invert(scene.cam_from_world[other]))
+        own_from_other = compose(scene.cam_from_world[own_place], invert(scene.cam_from_world[other_place]))
         turn = Rotation.from_rotvec(np.radians(noise.rotation_deg) * rng.standard_normal(3)).as_matrix()
         own_from_other = np.concatenate([own_from_other[:, :3] @ turn, own_from_other[:, 3:]], axis=1)
         return Pointmaps(

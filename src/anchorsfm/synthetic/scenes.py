@@ -1,8 +1,9 @@
 """Scenes with known surfaces, textures and cameras.
 
 A room with a group of boxes and spheres in its middle and furniture along its walls; cameras stand on an arc (or a
-full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), or a walk along a
-street (see `walk`). Everything is a function of the configuration, seed included.
+full circle) around the middle and look inwards. Or an open ground seen from above (see `ground`), a walk along a
+street (see `walk`), or two groups of solids that look alike (see `twins`). Everything is a function of the
+configuration, seed included.
 
 Cameras are pinholes unless the configuration names a lens: then a pixel's ray is what COLMAP's camera model
 of that name says, for fields of view of less than 180 degrees (a ray has depth 1).
@@ -21,6 +22,7 @@ from anchorsfm.scene.settings import OneOf, Range, Seed, Settings
 from anchorsfm.synthetic.ground import GroundConfig, cameras_above, ground_solids
 from anchorsfm.synthetic.solids import Hits, Solids, cast
 from anchorsfm.synthetic.texture import Texture, make_texture
+from anchorsfm.synthetic.twins import TwinsConfig, alike, looks_at_twins, twin_solids
 from anchorsfm.synthetic.walk import WalkConfig, cameras_along, street
 
 _Side = Annotated[int, Range(16, 20_000)]
@@ -77,11 +79,14 @@ class SceneConfig(Settings):
     """Photographs from above an open ground instead of the room; `radius_m` then has no effect."""
     walk: WalkConfig | None = None
     """A walk along a street instead of the room; `radius_m` and `arc_deg` then have no effect."""
+    twins: TwinsConfig | None = None
+    """Two groups of solids that look alike instead of the room's furniture."""
     seed: Seed = 0
 
     def check_together(self) -> None:
-        if self.ground is not None and self.walk is not None:
-            raise self.refused("walk", "a scene is a ground or a walk, not both")
+        if sum(kind is not None for kind in (self.ground, self.walk, self.twins)) > 1:
+            named = "twins" if self.twins is not None else "walk"
+            raise self.refused(named, "a scene is a ground, a walk or twins, not several of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,27 +129,21 @@ class SyntheticScene:
 def make_scene(config: SceneConfig) -> SyntheticScene:
     """The scene a configuration describes."""
     rng = np.random.default_rng([config.seed, 0])
-    solids = _solids(config, rng)
+    solids, pairs = _solids(config, rng)
+    texture, light = make_texture(3, solids.count - 1, rng), np.array([1.2, -1.5, -0.8])
+    if config.twins is not None:  # the lamp is between them
+        texture, light = alike(config.twins, texture, pairs), np.array([0.0, -1.5, -0.8])
     longer = max(config.size_wh)
     spread = np.log1p(config.focal_spread) * rng.uniform(-1, 1, config.num_images)
     return SyntheticScene(
         config=config,
         solids=solids,
-        texture=make_texture(3, solids.count - 1, rng),
-        light=np.array([1.2, -1.5, -0.8]),
+        texture=texture,
+        light=light,
         cam_from_world=_cameras(config, np.random.default_rng([config.seed, 1])),
         focal_px=config.focal * longer * np.exp(spread),
         principal_point_px=np.array(config.size_wh) / 2 + config.principal_point_offset_px,
     )
-
-
-def _solids(config: SceneConfig, rng: np.random.Generator) -> Solids:
-    if config.walk is not None:
-        return street(config.walk, config.num_images, rng)
-    if config.ground is not None:
-        return ground_solids(config.ground, rng)
-    room = _furnish(rng)
-    return room if config.radius_m <= _RADIUS_OF_LARGE_ROOM_M else _in_large_room(room, config.radius_m)
 
 
 def rays(
@@ -196,6 +195,20 @@ def _project_through(camera: Camera, in_cam: Float[np.ndarray, "point 3"]) -> Fl
         miss = np.linalg.norm(back - in_cam[:, :2] / in_cam[:, 2:], axis=1) * colmap.focal_length_px(camera)
     xy[~(miss < _ROUND_TRIP_PX)] = np.nan
     return xy
+
+
+def _solids(config: SceneConfig, rng: np.random.Generator) -> tuple[Solids, tuple[tuple[int, int], ...]]:
+    """The solids, and which of them look alike."""
+    if config.twins is not None:
+        return twin_solids(config.twins, rng)
+    if config.walk is not None:
+        return street(config.walk, config.num_images, rng), ()
+    if config.ground is not None:
+        return ground_solids(config.ground, rng), ()
+    solids = _furnish(rng)
+    if config.radius_m > _RADIUS_OF_LARGE_ROOM_M:
+        solids = _in_large_room(solids, config.radius_m)
+    return solids, ()
 
 
 def _furnish(rng: np.random.Generator) -> Solids:
@@ -254,6 +267,12 @@ def _along_walls(rng: np.random.Generator, half: np.ndarray) -> tuple[np.ndarray
 
 
 def _cameras(config: SceneConfig, rng: np.random.Generator) -> Float[np.ndarray, "image 3 4"]:
+    if config.twins is not None:
+        centre, target = looks_at_twins(
+            config.twins, config.num_images, radius_m=config.radius_m, arc_deg=config.arc_deg, jitter=config.jitter,
+            rng=rng,
+        )  # fmt: skip
+        return np.stack([_look_at(c, t, np.eye(3)) for c, t in zip(centre, target, strict=True)])
     if config.walk is not None:
         return cameras_along(config.walk, config.num_images, jitter=config.jitter, rng=rng)
     if config.ground is None:

@@ -110,7 +110,7 @@ class _Setting:
         return enough & ~self.held.camera & self.config.refine_principal_point
 
 
-def refine_model(
+def adjust_model(
     start: Reconstruction,
     tracks: Tracks,
     config: AdjustConfig,

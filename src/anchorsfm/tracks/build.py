@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Tracks
@@ -39,6 +40,13 @@ class KeypointMatches:
             xy_j=self.xy_j[keep],
             confidence=self.confidence[keep],
         )
+
+    def without_pairs(self, pairs: Int[np.ndarray, "pair 2"]) -> "KeypointMatches":
+        """Those of other pairs than these, which have i < j."""
+        if not len(pairs):
+            return self
+        stride = 1 + max(int(pairs.max()), int(self.image_j.max(initial=0)))
+        return self.select(~np.isin(self.image_i * stride + self.image_j, pairs[:, 0] * stride + pairs[:, 1]))
 
     def finite(self) -> "KeypointMatches":
         """Those whose coordinates and confidence are numbers."""
@@ -95,8 +103,7 @@ def build_tracks(matches: KeypointMatches, num_images: int) -> Tracks:
         return Tracks.empty()
     image = np.concatenate([matches.image_i, matches.image_j])
     xy = np.concatenate([matches.xy_i, matches.xy_j])
-    keypoints, node = np.unique(np.column_stack([image, xy]), axis=0, return_inverse=True)
-    node = node.reshape(-1)
+    keypoints, node = distinct_rows(np.column_stack([image, xy]))
     node_image = keypoints[:, 0].astype(np.int64)
     ends = np.stack([node[: len(matches.image_i)], node[len(matches.image_i) :]], axis=1)
     label = _components(ends, len(keypoints))

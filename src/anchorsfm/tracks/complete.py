@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.edit import view_of_image, with_points
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
@@ -58,9 +59,9 @@ def _nodes(model: Reconstruction, matches: KeypointMatches) -> _Nodes:
     used = np.isin(matches.image_i, model.image_index) & np.isin(matches.image_j, model.image_index)
     image = np.concatenate([matches.image_i[used], matches.image_j[used], model.tracks.obs_image])
     xy = np.concatenate([matches.xy_i[used], matches.xy_j[used], model.tracks.obs_xy])
-    keypoints, node = np.unique(np.column_stack([image, xy]), axis=0, return_inverse=True)
+    keypoints, node = distinct_rows(np.column_stack([image, xy]))
     num = int(used.sum())
-    ends = np.stack([node.reshape(-1)[:num], node.reshape(-1)[num : 2 * num]], axis=1)
+    ends = np.stack([node[:num], node[num : 2 * num]], axis=1)
     return _Nodes(image=keypoints[:, 0].astype(np.int64), xy=keypoints[:, 1:], ends=ends)
 
 
@@ -70,8 +71,7 @@ def _point_of_node(model: Reconstruction, nodes: _Nodes) -> Int[np.ndarray, "nod
     everything = np.column_stack([nodes.image, nodes.xy])
     observed = np.column_stack([model.tracks.obs_image, model.tracks.obs_xy])
     order = np.lexsort(everything.T[::-1])
-    _, row = np.unique(np.concatenate([everything, observed]), axis=0, return_inverse=True)
-    row = row.reshape(-1)
+    _, row = distinct_rows(np.concatenate([everything, observed]))
     place = np.empty(len(everything), np.int64)
     place[row[order]] = order
     point[place[row[len(everything) :]]] = model.tracks.obs_point

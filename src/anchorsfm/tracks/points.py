@@ -16,18 +16,25 @@ _ENOUGH_POINTS = 500
 
 
 def triangulate_model(
-    model: Reconstruction, tracks: Tracks, *, max_error_px: Float[np.ndarray, "view"], min_angle_deg: float
+    model: Reconstruction,
+    tracks: Tracks,
+    *,
+    max_error_px: Float[np.ndarray, "view"],
+    min_angle_deg: float,
+    keep_all: bool = False,
 ) -> Reconstruction:
     """The model's cameras with the points of `tracks` they agree on; points the model had before are dropped.
 
-    `max_error_px` (view,) is in original pixels of each view. Two-view points are kept only for views that see few
-    others: two views cannot contradict each other along the epipolar line.
+    `max_error_px` (view,) is in original pixels of each view. Unless `keep_all`, two-view points are kept only for
+    views that see few others: two views cannot contradict each other along the epipolar line.
     """
     visible = np.isin(tracks.obs_image, model.image_index)
     tracks, _ = select_observations(tracks, visible)
     bundle = ray_bundle(model, tracks, max_error_px)
     result = triangulate(bundle, tracks.num_points, min_angle_deg=min_angle_deg)
-    keep = result.inlier & _needed(bundle.view, bundle.point, result.inlier, len(model.image_index))
+    keep = result.inlier
+    if not keep_all:
+        keep = keep & _needed(bundle.view, bundle.point, keep, len(model.image_index))
     tracks, old_point = select_observations(tracks, keep)
     points = result.points[old_point]
     return with_points(model, tracks, points)

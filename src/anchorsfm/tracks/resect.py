@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
+from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.edit import with_poses, with_tracks, with_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
@@ -166,8 +167,7 @@ def points_of_tracks(model: Reconstruction, tracks: Tracks) -> Int[np.ndarray, "
     """
     ours = np.column_stack([tracks.obs_image, tracks.obs_xy]).reshape(-1, 3)
     theirs = np.column_stack([model.tracks.obs_image, model.tracks.obs_xy]).reshape(-1, 3)
-    _, number = np.unique(np.concatenate([theirs, ours]), axis=0, return_inverse=True)
-    number = number.reshape(-1)
+    _, number = distinct_rows(np.concatenate([theirs, ours]))
     point_of = np.full(int(number.max(initial=-1)) + 1, -1)
     point_of[number[: len(theirs)]] = model.tracks.obs_point
     point = point_of[number[len(theirs) :]]

@@ -49,11 +49,14 @@ class DenseConfig(SweepConfig):
     """Dense depth of both images of a pair, by plane sweep, and what is made of it."""
 
     enabled: bool = True
-    """Compute dense depth of pairs. Off leaves only matches, which are all that mappers other than the alignment
-    need where no dense cloud is made either."""
+    """Compute dense depth of some pairs of every image. Off leaves only matches, which are all that mappers other than
+    the alignment need where no dense cloud is made either."""
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
     scaled alike."""
+    pairs_per_image: Annotated[int, Range(1, 1_000_000)] = 4
+    """Pairs with dense depth that an image has, those whose parallax and matches show depth best; some images get more,
+    to hold the set together. Other pairs tie images together by their keypoints."""
     match_stride: Annotated[int, Range(0, 256)] = 8
     """Stride in pixels of the dense correspondences of a pair; 0 takes matches of keypoints only."""
     match_weight: Annotated[float, Range(0, 1)] = 0.4
@@ -88,6 +91,6 @@ class ClassicalConfig(Settings):
     consistency: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     """Which relative poses are believed."""
     dense: DenseConfig = field(default_factory=DenseConfig)
-    """Dense depth of every pair, by plane sweep."""
+    """Dense depth of some pairs of every image, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Threads of the front end; results do not depend on them."""

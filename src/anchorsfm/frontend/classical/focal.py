@@ -19,6 +19,7 @@ import numpy as np
 import poselib
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import least_squares
+from scipy.sparse import csr_array, eye_array, vstack
 
 from anchorsfm.frontend.classical.config import IntrinsicsConfig
 from anchorsfm.geometry.centred import REFERENCE_SIZE, reference_scale
@@ -41,6 +42,8 @@ DEGENERATE_BIAS = 0.4
 """The same where nearly all pairs are degenerate, as over flat ground seen from the air."""
 MAX_CONTRADICTING_SCATTER = 0.2
 """Pairs overrule a recorded focal length only if they agree this well among themselves (log)."""
+MAX_DENSE = 200
+"""Unknown focal lengths up to which their normal equations are solved exactly."""
 AT_BOUND = 0.02
 """A fit that ends so close to the usual range (log) wanted to leave it."""
 RESIDUAL_SIGMA = 0.01
@@ -228,20 +231,62 @@ def _joint_fit(
         prior = (log_free - typical) / config.typical_focal_spread
         return np.concatenate([weight * essential_residual(fundamental, np.exp(value[ends])), prior])
 
+    row, column, end = _free_ends(ends, free)
+
+    def jacobian(log_free: Float[np.ndarray, "free"]) -> csr_array | Float[np.ndarray, "row free"]:
+        value = filled.copy()
+        value[free] = log_free
+        slope = weight[:, None] * essential_slope(fundamental, np.exp(value[ends]))
+        prior = eye_array(len(free)) / config.typical_focal_spread
+        measured = csr_array((slope[row, end], (row, column)), shape=(len(ends), len(free)))
+        both = vstack([measured, prior], format="csr")
+        return both.toarray() if len(free) <= MAX_DENSE else both
+
     for bounds in (USUAL_RANGE, config.focal_range):
         low, high = np.log(np.array(bounds) * REFERENCE_SIZE)
         start = np.clip(filled[free], low + 1e-3, high - 1e-3)
-        filled[free] = least_squares(residual, start, bounds=(low, high), loss="cauchy", f_scale=1.0).x
+        filled[free] = least_squares(residual, start, jacobian, bounds=(low, high), loss="cauchy", f_scale=1.0).x
         if (np.minimum(filled[free] - low, high - filled[free]) > AT_BOUND).all():
             break
     return filled
+
+
+def _free_ends(
+    ends: Int[np.ndarray, "pair 2"], free: Int[np.ndarray, "free"]
+) -> tuple[Int[np.ndarray, "entry"], Int[np.ndarray, "entry"], Int[np.ndarray, "entry"]]:
+    """Pairs, unknowns and ends (0: i, 1: j) of all ends of pairs whose focal length is unknown."""
+    place = np.full(int(ends.max()) + 1, -1)
+    place[free[free < len(place)]] = np.flatnonzero(free < len(place))
+    row, end = np.nonzero(place[ends] >= 0)
+    return row, place[ends[row, end]], end
 
 
 def essential_residual(
     fundamental: Float[np.ndarray, "pair 3 3"], focal_ij: Float[np.ndarray, "pair 2"]
 ) -> Float[np.ndarray, "pair"]:
     """Relative difference of the two large singular values of K_j^T F K_i: 0 for an essential matrix."""
+    singular = np.linalg.svd(_essential(fundamental, focal_ij), compute_uv=False)
+    return (singular[:, 0] - singular[:, 1]) / (singular[:, 0] + singular[:, 1])
+
+
+def essential_slope(
+    fundamental: Float[np.ndarray, "pair 3 3"], focal_ij: Float[np.ndarray, "pair 2"]
+) -> Float[np.ndarray, "pair 2"]:
+    """Derivatives of `essential_residual` by the logarithms of the focal lengths of i and of j.
+
+    The derivative of a singular value s = u^T M v by log f_i is u^T M diag(1, 1, 0) v = s (1 - v_z^2), and by log f_j
+    s (1 - u_z^2).
+    """
+    u, s, vt = np.linalg.svd(_essential(fundamental, focal_ij))
+    factor = 2 * s[:, 0] * s[:, 1] / (s[:, 0] + s[:, 1]) ** 2
+    by_i = vt[:, 1, 2] ** 2 - vt[:, 0, 2] ** 2
+    by_j = u[:, 2, 1] ** 2 - u[:, 2, 0] ** 2
+    return factor[:, None] * np.stack([by_i, by_j], axis=1)
+
+
+def _essential(
+    fundamental: Float[np.ndarray, "pair 3 3"], focal_ij: Float[np.ndarray, "pair 2"]
+) -> Float[np.ndarray, "pair 3 3"]:
     k_i = np.stack([focal_ij[:, 0], focal_ij[:, 0], np.ones(len(focal_ij))], axis=1)
     k_j = np.stack([focal_ij[:, 1], focal_ij[:, 1], np.ones(len(focal_ij))], axis=1)
-    singular = np.linalg.svd(k_j[:, :, None] * fundamental * k_i[:, None, :], compute_uv=False)
-    return (singular[:, 0] - singular[:, 1]) / (singular[:, 0] + singular[:, 1])
+    return np.asarray(k_j[:, :, None] * fundamental * k_i[:, None, :])

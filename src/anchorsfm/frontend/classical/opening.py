@@ -17,6 +17,7 @@ from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore, Verified
 from anchorsfm.frontend.classical import cache, lens
 from anchorsfm.frontend.classical.config import ClassicalConfig
+from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.scale import synchronise
@@ -58,10 +59,14 @@ def open_predictor(
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
         poses = run.relate_all(points, [matches for matches, _ in verified], focal_px, distortion)
         poses = believed(index, poses, images.num_images, config.consistency)
+    has_depth = np.zeros(len(index), bool)
+    if config.dense.enabled:
+        has_depth = choose_depth_pairs(index, poses, config.dense.pairs_per_image)
     geometry = SetGeometry(
         xy=xy,
         focal_px=focal_px,
         poses=poses,
+        has_depth=has_depth,
         match_confidence=tuple(_match_confidence(pose, config.matching.max_epipolar_error_px) for pose in poses),
         baseline=synchronise(index, list(poses)),
     )

@@ -1,7 +1,7 @@
 """From sparse two-view geometry and dense depth to the predictions the alignment takes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
 from anchorsfm.stereo.confidence import left_right_error_px
+from anchorsfm.stereo.config import SweepConfig
 from anchorsfm.stereo.grid import grid_grey
 from anchorsfm.stereo.pair import DensePair, DepthMap, StereoPair, dense_depth, stereo_pair
 from anchorsfm.stereo.sweep import Epipolar, GridView, warp
@@ -39,6 +40,8 @@ class SetGeometry:
     """Original pixels."""
     poses: tuple[RelativePose, ...]
     """One per pair."""
+    has_depth: Bool[np.ndarray, "pair"]
+    """Pairs that get dense depth; only such whose relative pose is known have any."""
     match_confidence: tuple[Float32[np.ndarray, "_"], ...]
     """Of the matches of every pair."""
     baseline: Float[np.ndarray, "pair"]
@@ -86,6 +89,7 @@ class ClassicalPredictor:
         self._pairs = pairs
         self._geometry = geometry
         self._config = config
+        self._sweep = SweepConfig(**{field.name: getattr(config, field.name) for field in fields(SweepConfig)})
         self._store = store
         self._num_workers = num_workers
         self._greys: Recent[int, UInt8[np.ndarray, "h w"]] = Recent(GREY_IMAGES_KEPT)
@@ -121,26 +125,29 @@ class ClassicalPredictor:
             xy_j=self._geometry.xy[j][pose.keypoint[:, 1]].astype(np.float64),
             confidence=self._geometry.match_confidence[pair],
         )
-        if pose.status is not PairStatus.OK or not self._config.enabled:
+        sparse = Matches.empty()
+        if pose.status is PairStatus.OK and self._config.enabled:
+            on_grid = self._on_grid(i, keypoint_matches.xy_i) & self._on_grid(j, keypoint_matches.xy_j)
+            sparse = Matches(
+                xy_i=self.grid.to_grid(i, keypoint_matches.xy_i[on_grid]),
+                xy_j=self.grid.to_grid(j, keypoint_matches.xy_j[on_grid]),
+                confidence=keypoint_matches.confidence[on_grid],
+            )
+        if pose.status is not PairStatus.OK or not self._geometry.has_depth[pair]:
             return PairPrediction(
                 i=i,
                 j=j,
                 status=pose.status,
-                matches=Matches.empty(),
+                matches=sparse,
                 keypoint_matches=keypoint_matches,
                 frame_i=None,
                 frame_j=None,
+                j_from_i=pose.j_from_i[:, :3],
             )
         geometry = stereo_pair(self._view(i), self._view(j), pose.j_from_i)
-        on_grid = self._on_grid(i, keypoint_matches.xy_i) & self._on_grid(j, keypoint_matches.xy_j)
         dense = self._dense(i, j, pose, on_grid, geometry)
         baseline = float(self._geometry.baseline[pair])
         frame_i, frame_j = _pointmaps(geometry, dense, pose.j_from_i, baseline)
-        sparse = Matches(
-            xy_i=self.grid.to_grid(i, keypoint_matches.xy_i[on_grid]),
-            xy_j=self.grid.to_grid(j, keypoint_matches.xy_j[on_grid]),
-            confidence=keypoint_matches.confidence[on_grid],
-        )
         return PairPrediction(
             i=i,
             j=j,
@@ -149,6 +156,7 @@ class ClassicalPredictor:
             keypoint_matches=keypoint_matches,
             frame_i=frame_i,
             frame_j=frame_j,
+            j_from_i=pose.j_from_i[:, :3],
         )
 
     def _view(self, image: int) -> GridView:
@@ -176,12 +184,12 @@ class ClassicalPredictor:
             [_coefficient(self.grid, i), _coefficient(self.grid, j)],
             pose.j_from_i,
             depth,
-            self._config,
+            self._sweep,
         )
         stored = self._store.load("classical-dense", key)
         if stored is not None:
             return cache.decode_dense(stored)
-        dense = dense_depth(geometry, depth, self._config)
+        dense = dense_depth(geometry, depth, self._sweep)
         self._store.save("classical-dense", key, cache.encode_dense(dense))
         return dense
 
