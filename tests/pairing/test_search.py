@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from anchorsfm.pairing.config import Auto, parse_prefilter
 from anchorsfm.pairing.expansion import ACROSS, expand
 from anchorsfm.pairing.graphs import near
-from anchorsfm.pairing.retrieval import image_similarity
+from anchorsfm.pairing.retrieval import _Aggregated, _kernel, image_similarity
 from anchorsfm.pairing.search import MIN_PAIRS_OF_NETWORK, SelectedPairs, search_pairs, with_fewest
 from anchorsfm.pairing.sequence import means_something, neighbours
 from anchorsfm.scene.progress import SILENT
@@ -65,6 +65,14 @@ def test_similarity_knows_neither_names_nor_order() -> None:
     one = image_similarity(checker(photographs, None).features, SILENT, 1)
     other = image_similarity(checker([photographs[k] for k in order], None).features, SILENT, 1)
     assert np.allclose(one[np.ix_(order, order)], other, atol=1e-5)
+
+
+def test_what_all_photographs_have_makes_none_alike() -> None:
+    """A watermark: word 0 is the same in all; images 0 and 1 share a word besides."""
+    direction = np.eye(4, dtype=np.float16)[[0, 1, 0, 1, 0, 2, 0, 3]]
+    rows = _Aggregated(image=np.repeat(np.arange(4), 2), word=np.array([0, 1, 0, 1, 0, 2, 0, 3]), direction=direction)
+    similarity = _kernel(rows, 4, 4)
+    assert np.allclose(similarity, np.eye(4) + np.eye(4)[[1, 0, 2, 3]] * [[1], [1], [0], [0]], atol=1e-6)
 
 
 @pytest.mark.parametrize("photographs", [[], [Photograph(0, 0.0, is_blank=True)] * 3, [Photograph(0, 10.0)]])
