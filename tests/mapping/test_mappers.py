@@ -1,5 +1,6 @@
 """COLMAP's mappers on our database, and the mapper of our own, on clouds of points with known truth."""
 
+import signal
 import threading
 from dataclasses import replace
 
@@ -252,6 +253,14 @@ def test_an_image_of_two_models_stays_in_the_larger_one():
 
 @unix_only
 def test_an_interrupt_cancels_and_passes_on():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    try:
+        _interrupt_and_expect_cancelling()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_and_expect_cancelling():
     started, cancelled = threading.Event(), threading.Event()
 
     def work():
@@ -262,8 +271,6 @@ def test_an_interrupt_cancels_and_passes_on():
     main = threading.main_thread().ident
 
     def interrupt():
-        import signal
-
         started.wait(10)
         signal.pthread_kill(main, signal.SIGINT)
 

@@ -33,7 +33,7 @@ class PipelineConfig(Settings):
     principal points and distortions are adjusted."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE. auto: all
-    of up to 30 images; of more, those that photographs' similarity and the pairs found so far propose."""
+    of up to 30 images; of more, those that similar photographs and the pairs found so far propose."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
     similarity: Path | None = None
