@@ -154,6 +154,7 @@ def test_commands_options_and_values_complete_in_bash(tmp_path):
     script = tmp_path / "completion"
     assert anchorsfm("--tyro-write-completion", "bash", script).returncode == 0
     typed = {"rec": "reconstruct", "reconstruct --scene": "--scene-graph", "reconstruct --mapper inc": "incremental"}
+    typed |= {"reconstruct --mapp": "--mapper", "reconstruct --no-keep-ca": "--no-keep-cache"}
     for words, expected in typed.items():
         number = len(words.split())
         line = f"COMP_WORDS=(anchorsfm {words}); COMP_CWORD={number}; _tyro_anchorsfm; echo ${{COMPREPLY[@]}}"

@@ -2,8 +2,10 @@
 
 import dataclasses
 import io
+import re
+import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,12 +59,23 @@ def print_all_options(name: str) -> None:
 
 
 def complete(arguments: Sequence[str]) -> None:
-    """What tyro does by itself: write the script with which a shell completes commands and options."""
+    """Write the script with which a shell completes commands and options."""
+    said = io.StringIO()
     try:
-        tyro.cli(all_commands(), prog="anchorsfm", args=list(arguments), config=_TYRO)
+        with redirect_stdout(said):
+            tyro.cli(all_commands(), prog="anchorsfm", args=list(arguments), config=_TYRO)
     except SystemExit as end:
         if end.code not in (0, None):
             raise
+    sys.stdout.write(_on_one_line(said.getvalue()))
+    for word in arguments:
+        if Path(word).is_file():
+            Path(word).write_text(_on_one_line(Path(word).read_text("utf-8")), "utf-8")
+
+
+def _on_one_line(script: str) -> str:
+    """tyro's script with the help of every option on one line: a shell takes each line for a completion."""
+    return re.sub(r"^COMPLETION_SPEC = .*$", lambda spec: spec[0].replace(r"\n", " "), script, flags=re.MULTILINE)
 
 
 def require_command(name: str) -> None:

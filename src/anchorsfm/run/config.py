@@ -32,8 +32,8 @@ class PipelineConfig(Settings):
     """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
     principal points and distortions are adjusted."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
-    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE. auto: all
-    of up to 30 images; of more, those that similar photographs and the pairs found so far propose."""
+    """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE. Of up to 30
+    images auto takes every pair; of more, those that similarity and the pairs found so far propose."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
     similarity: Path | None = None
