@@ -17,7 +17,7 @@ from anchorsfm.run.dense import make_dense
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.modelling import finish, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
-from anchorsfm.run.photographs import load_photographs
+from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
 from anchorsfm.run.stages import MAPPING, Stage
 from anchorsfm.scene.alignment import AlignmentResult
@@ -94,7 +94,7 @@ def _reconstruct(
     with clock.stage(Stage.FEATURES):
         frontend = frontend or chosen_frontend(config)
         selected = make_run_pairs(config, images, frontend, folder.store, progress)
-        pairs = selected.pairs
+        pairs, images = selected.pairs, told_apart(images, selected.scene, config)
         predictor = frontend.open(images, pairs, folder.store, progress)
     with clock.stage(Stage.DEPTH):
         predicted = consume(predictor, pairs, images, config, folder.store, progress)

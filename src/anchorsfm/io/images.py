@@ -17,7 +17,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -39,6 +39,7 @@ _HEIC = (".heic", ".heif")
 _NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
 _MIN_SIDE = 16
 _MAX_SIZES_WITHOUT_EXIF = 2
+_MIN_OF_SIZE_IN_SCENE = 6
 _NUM_READERS = 4
 _MAX_LIST_BYTES = 16 * 2**20
 _OPEN_LOCK = threading.Lock()
@@ -415,6 +416,26 @@ def _group_cameras(photos: list[_Photo], mode: CameraMode) -> Int[np.ndarray, "i
     unnamed_sizes = {photo.size_wh for photo in photos if not photo.exif.names_camera}
     share = len(unnamed_sizes) <= _MAX_SIZES_WITHOUT_EXIF
     return _number_groups(_camera_key(photo, share) for photo in photos)
+
+
+def with_cameras_of_scenes(images: ImageSet, scene: Int[np.ndarray, "image"]) -> ImageSet:
+    """The photographs with cameras shared within scenes, as if each scene were a folder of its own.
+
+    Mode `auto` gives every photograph without EXIF its own camera where a folder has many sizes. Where they fall into
+    several scenes, each of which has at most two sizes and enough photographs of a size that it is no chance, those of
+    a size have one camera.
+    """
+    alone = np.bincount(images.camera_index)[images.camera_index] == 1
+    unnamed = alone & ~np.isfinite(images.focal_prior_px)
+    key: list[Hashable] = [("own", int(camera)) for camera in images.camera_index]
+    for number in np.unique(scene):
+        rows = np.flatnonzero(unnamed & (scene == number))
+        sizes, size_of, count = np.unique(images.size_wh[rows], axis=0, return_inverse=True, return_counts=True)
+        if len(sizes) <= _MAX_SIZES_WITHOUT_EXIF:
+            for row, size in zip(rows.tolist(), size_of.reshape(-1).tolist(), strict=True):
+                if count[size] >= _MIN_OF_SIZE_IN_SCENE:
+                    key[row] = ("scene", int(number), size)
+    return replace(images, camera_index=_number_groups(key))
 
 
 def _camera_key(photo: _Photo, share_without_exif: bool) -> Hashable:

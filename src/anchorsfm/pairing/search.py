@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from anchorsfm.features.store import FeatureStore
 from anchorsfm.features.verification import VerificationStore, verify
@@ -20,6 +22,8 @@ from anchorsfm.scene.progress import Progress
 MIN_PAIRS = 5
 """Pairs of an image, those added that failed: they may verify once the lens is known, and reports say how far off they
 are."""
+SURE = 100
+"""Verified matches from which on two photographs show the same scene."""
 MIN_PAIRS_OF_NETWORK = 10
 """The same for front ends that match what keypoints do not."""
 
@@ -31,6 +35,8 @@ class SelectedPairs:
     pairs: PairList
     search: PairSearch | None = None
     """None: a scene graph says which."""
+    scene: Int[np.ndarray, "image"] | None = None
+    """Number of the scene that each photograph shows, as far as well matching pairs tell; None: nobody looked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,15 @@ def search_pairs(
     return SelectedPairs(
         pairs=PairList(index=index),
         search=PairSearch(tried=len(tried.index), verified=len(matched), rounds=tried.rounds),
+        scene=_scenes(tried, checker.features.images.num_images),
     )
+
+
+def _scenes(tried: TriedPairs, num_images: int) -> Int[np.ndarray, "image"]:
+    """Photographs that pairs with many matches connect: chance joins no two scenes with so many."""
+    i, j = tried.index[tried.verified >= SURE].T
+    ties = coo_array((np.ones(len(i)), (i, j)), shape=(num_images, num_images))
+    return connected_components(ties, directed=False)[1].astype(np.int64)
 
 
 def _likely(images: ImageSet, similarity: Float[np.ndarray, "image image"]) -> Int[np.ndarray, "pair 2"]:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from anchorsfm.io.images import load_image_set
+import numpy as np
+from jaxtyping import Int
+
+from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
 from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
 from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.run.config import PipelineConfig
@@ -30,6 +33,16 @@ def load_photographs(
     _require_plausible_focal(config, images)
     known = read_known(config.known, images)
     return known.with_priors(images), known
+
+
+def told_apart(images: ImageSet, scene: Int[np.ndarray, "image"] | None, config: PipelineConfig) -> ImageSet:
+    """The photographs, once it is known which of them show the same scene; None: nobody looked.
+
+    Cameras that are known, or that the user says which images share, stay as they are.
+    """
+    if scene is None or config.camera_mode != "auto" or config.known.model is not None:
+        return images
+    return with_cameras_of_scenes(images, scene)
 
 
 def _without_repeats(images: ImageSet, progress: Progress) -> ImageSet:
