@@ -15,7 +15,14 @@ from PIL import Image
 
 from anchorsfm.io import images as io_images
 from anchorsfm.io.exif import Exif, exif_focal_px
-from anchorsfm.io.images import load_grey, load_image_set, load_rgb, photo_bytes, working_size_wh
+from anchorsfm.io.images import (
+    load_grey,
+    load_image_set,
+    load_rgb,
+    photo_bytes,
+    with_cameras_of_scenes,
+    working_size_wh,
+)
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.printable import printable
@@ -564,6 +571,21 @@ def test_auto_groups_by_size_and_exif(tmp_path: Path) -> None:
     # a third size among those without EXIF: a collection, in which equal sizes mean nothing
     save(tmp_path / "8.jpg", picture(90, 64))
     assert load_image_set(tmp_path).camera_index.tolist() == [0, 1, 0, 2, 3, 4, 5, 6]
+
+
+def test_scenes_of_a_mixed_folder_have_cameras_as_if_each_were_a_folder(tmp_path: Path) -> None:
+    sizes = [(96, 64), (80, 60)] * 6 + [(90 + k, 64) for k in range(6)] + [(96, 64)] * 2
+    for number, size in enumerate(sizes):
+        save(tmp_path / f"{number:02d}.jpg", picture(*size))
+    save(tmp_path / "exif.jpg", picture(96, 64), {FOCAL_35: 30})
+    images = load_image_set(tmp_path)
+    assert images.num_cameras == 21
+    scene = np.array([*[0, 1] * 6, *[2] * 6, 3, 3, 0])  # two places, a collection, a pair, EXIF
+    cameras = with_cameras_of_scenes(images, scene).camera_index
+    assert cameras[:12].tolist() == [0, 1] * 6
+    assert len(np.unique(cameras)) == 2 + 6 + 2 + 1
+    # what is the same in all scenes says nothing more than the folder did
+    assert with_cameras_of_scenes(images, np.zeros(21, np.int64)).num_cameras == 21
 
 
 def test_other_camera_modes(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def test_scenes_in_one_folder_stay_apart() -> None:
     assert (scene[i] == scene[j]).all()
     assert _num_components(found.pairs.index, 66) == 2
     assert found.search is not None and found.search.tried < 0.3 * 66 * 65 / 2
+    assert found.scene is not None and found.scene.max() == 1
+    assert (np.equal.outer(found.scene, found.scene) == np.equal.outer(scene, scene)).all()
 
 
 def test_images_without_partners_do_not_end_it() -> None:

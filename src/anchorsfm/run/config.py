@@ -27,7 +27,8 @@ class PipelineConfig(Settings):
     max_image_size: Annotated[int, Range(64, 65536)] = 1024
     """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
     camera_mode: CameraMode = "auto"
-    """Which images share a camera. auto: same size and same EXIF data."""
+    """Which images share a camera. auto: same size and same EXIF data; without EXIF, same size where a folder (or a
+    scene of a mixed one) has at most two."""
     focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
     """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
     principal points and distortions are adjusted."""
