@@ -2,13 +2,16 @@
 
     python benchmarks/photo_collections.py mix OUT SEED FOLDER ...     photographs of several sets in one folder
     python benchmarks/photo_collections.py walk OUT COUNT           a rendered walk around a block, 640 x 480
+    python benchmarks/photo_collections.py twins OUT SEED           two things that look alike, rendered
     python benchmarks/photo_collections.py run FOLDER [FOLDER ...] [--what ours tracks colmap]
 
 `mix` with one FOLDER shuffles its names, and so does `walk`. FOLDER holds `images/` and, for poses to be compared,
 `gt.json` (name -> R_cam_from_world, t_cam_from_world and perhaps `set`, the scene that it belongs to). `run` makes
 every variant in a process of its own, on one thread, and prints a table: each scene of a collection is compared by
 itself, in the model that holds most of it; a model is mixed if it holds photographs of two scenes. `alignment` is the
-global alignment before the adjustment. CPU seconds are user + system time of the whole process.
+global alignment before the adjustment. "wrong": share of the pairs of images within models whose relative rotation or
+direction is off by more than 5 degrees. Twins of even seeds are never seen together. CPU seconds are user +
+system time of the whole process.
 """
 
 import argparse
@@ -23,6 +26,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 OURS = {
     "ours": [],
@@ -32,7 +37,7 @@ OURS = {
     "global": ["--mapper", "global", "--no-dense"],
     "complete": ["--scene-graph", "complete", "--no-dense"],
 }
-COLUMNS = ("scene", "registered", "RRA@5", "AUC@1", "AUC@5")
+COLUMNS = ("scene", "registered", "wrong", "RRA@5", "AUC@1", "AUC@5")
 
 
 def main() -> None:
@@ -48,6 +53,10 @@ def main() -> None:
     command.add_argument("count", type=int)
     command.add_argument("--seed", type=int, default=1)
     command.set_defaults(function=lambda args: walk(args.out, args.count, args.seed))
+    command = commands.add_parser("twins")
+    command.add_argument("out", type=Path)
+    command.add_argument("seed", type=int)
+    command.set_defaults(function=lambda args: twins(args.out, args.seed))
     command = commands.add_parser("run")
     command.add_argument("folders", type=Path, nargs="+")
     command.add_argument(
@@ -82,6 +91,22 @@ def walk(out: Path, count: int, seed: int) -> None:
     scene = make_scene(SceneConfig(num_images=count, size_wh=(640, 480), walk=WalkConfig(), seed=seed))
     write_photographs(scene, rendered).rename(rendered / "gt.json")
     mix(out / "shuffled", seed, [rendered])
+
+
+def twins(out: Path, seed: int) -> None:
+    """Render twins with different surroundings, from arcs of several lengths."""
+    from anchorsfm.synthetic import SceneConfig, TwinsConfig, make_scene, write_photographs
+
+    kind = seed // 2 % 5
+    if seed % 2 == 0:
+        alike, count, arc_deg = TwinsConfig(), 20, (360.0, 200.0, 280.0, 150.0, 360.0)[kind]
+    else:
+        alike = TwinsConfig(is_divided=False, distance_m=3.0, seen_together=0.25)
+        count, arc_deg = 24, (200.0, 280.0, 150.0, 200.0, 240.0)[kind]
+    scene = make_scene(
+        SceneConfig(num_images=count, size_wh=(640, 480), arc_deg=arc_deg, radius_m=2.3, twins=alike, seed=seed)
+    )
+    write_photographs(scene, out).rename(out / "gt.json")
 
 
 def run(folders: list[Path], variants: list[str], keep: Path | None) -> None:
@@ -143,6 +168,7 @@ def print_rows(name: str, models: Path, folder: Path, cpu_s: str, peak_gib: str,
             photo: pose for photo, pose in truth.items() if scene_of[photo] == scene and "R_cam_from_world" in pose
         }
         if placed and posed:
+            cells.append(f"{wrong_share(found, posed):.3f}")
             found_poses = evaluate_poses(found[best], truth_poses(posed))
             cells.append(at(found_poses.rra, RATE_THRESHOLDS_DEG, 5))
             cells += [at(found_poses.auc, AUC_THRESHOLDS_DEG, limit) for limit in (1, 5)]
@@ -152,6 +178,20 @@ def print_rows(name: str, models: Path, folder: Path, cpu_s: str, peak_gib: str,
 
 def at(values: Any, thresholds_deg: tuple[int, ...], threshold_deg: int) -> str:
     return f"{values[thresholds_deg.index(threshold_deg)]:.3f}"
+
+
+def wrong_share(models: list[Any], posed: dict[str, Any]) -> float:
+    """Of the pairs of images that are in a model together."""
+    from anchorsfm.evaluation import evaluate_poses
+
+    off = [np.zeros(0, bool)]
+    for model in models:
+        held = {name: pose for name, pose in posed.items() if name in model.names}
+        if len(held) >= 2:
+            found = evaluate_poses(model, truth_poses(held))
+            off.append(np.maximum(found.rotation_error_deg, found.translation_error_deg) > 5)
+    pairs = np.concatenate(off)
+    return float(pairs.mean()) if len(pairs) else 0.0
 
 
 def truth_poses(posed: dict[str, Any]) -> Any:

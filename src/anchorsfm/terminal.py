@@ -114,8 +114,8 @@ class _PlainLines(Progress):
             now = time.monotonic()
             if total and now - last >= 10:
                 last = now
-                left = (now - start) / done * (total - done)
-                self._line(f"{description}: {done} of {total}{self._status}, about {left:.0f} s left{self._whole}")
+                left = self._whole or f"about {in_words((now - start) / done * (total - done))} left"
+                self._line(f"{description}: {done} of {total}{self._status}, {left}")
 
         self._line(description + (f" ({total})" if total else ""))
         yield advance
@@ -124,7 +124,7 @@ class _PlainLines(Progress):
         self._status = f", {message}"
 
     def whole(self, left_s: float) -> None:
-        self._whole = f", {in_words(left_s)} for the whole run"
+        self._whole = f"about {in_words(left_s)} left in all"
 
     def _line(self, text: str) -> None:
         if not self._quiet:

@@ -43,14 +43,15 @@ def test_lines_of_a_long_stage_say_where_it_stands(
             for loss in (0.5, 0.25):
                 progress.status(f"loss {loss}")
                 advance(1)
+        progress.whole(130.0)
         with progress.stage("fusing depth", 4) as advance:
             advance(1)
             advance(1)
     assert capsys.readouterr().out.splitlines() == [
         "fine alignment (4)",
-        "fine alignment: 2 of 4, loss 0.25, about 12 s left",
+        "fine alignment: 2 of 4, loss 0.25, about 10 s left",
         "fusing depth (4)",
-        "fusing depth: 2 of 4, about 12 s left",
+        "fusing depth: 2 of 4, about 2 min left in all",
     ]
 
 

@@ -1,7 +1,6 @@
 """Finished models against the evidence that they did not use."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,41 +10,22 @@ from anchorsfm.colmap.bundle import Held
 from anchorsfm.geometry.transforms import compose, rotation_angle_deg
 from anchorsfm.io.images import load_image_set
 from anchorsfm.mapping.base import MapperInput, Start
-from anchorsfm.mapping.consistency import examine
+from anchorsfm.mapping.consistency import examine, make_consistent
 from anchorsfm.mapping.evidence import group_views
 from anchorsfm.mapping.finish import ModellingSettings, finish_models, make_all_consistent
 from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.scene.edit import select_points, select_views, with_poses, without_points, without_view
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT
-from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene
 from anchorsfm.synthetic.scenes import cast_pixels, project, rays
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
+from matched_images import mapper_input
 from point_scene import make_point_scene
 from twin_points import CAMERA, twin_matches
 
 SETTINGS = ModellingSettings(adjust=AdjustConfig(), subpixel=None, choose_camera_model=False, from_grid=False)
-
-
-def mapper_input(matches: KeypointMatches, num_images: int, camera: Camera = CAMERA) -> MapperInput:
-    images = ImageSet(
-        root=Path("/no/such/folder"),
-        names=tuple(f"{k}.jpg" for k in range(num_images)),
-        size_wh=np.tile([1600, 1200], (num_images, 1)),
-        camera_index=np.zeros(num_images, np.int64),
-        focal_prior_px=np.full(num_images, np.nan),
-        digests=("",) * num_images,
-    )
-    return MapperInput(
-        images=images,
-        cameras=(camera,),
-        known_camera=np.array([True]),
-        matches=matches,
-        tracks=build_tracks(matches, num_images),
-        working_scale=np.ones(num_images),
-    )
 
 
 def starts(given: MapperInput) -> list[Start]:
@@ -97,7 +77,7 @@ def rotation_errors_deg(model: Reconstruction, truth: np.ndarray) -> np.ndarray:
 def good():
     """A point scene, its input and its finished model."""
     scene = make_point_scene(8, 500, outliers=0.02)
-    given = mapper_input(scene.matches, 8)
+    given = mapper_input(scene.matches, 8, CAMERA, is_known=True)
     finished = finish_models(starts(given), given, SETTINGS)
     assert not finished.changes and len(finished.results) == 1
     return scene, given, finished.results[0]
@@ -107,7 +87,7 @@ def good():
 def twins():
     """Two things that look alike: true poses, the input, and the one model that a mapper makes of them."""
     matches, truth = twin_matches()
-    given = mapper_input(matches, 10)
+    given = mapper_input(matches, 10, CAMERA, is_known=True)
     made = starts(given)
     assert [len(start.model.image_index) for start in made] == [10]  # otherwise there is nothing to take apart
     return truth, given, made
@@ -139,6 +119,26 @@ def test_an_image_in_the_wrong_place_is_placed_anew(good, observes):
     assert [len(r.model.image_index) for r in results] == [8]
     assert rotation_errors_deg(results[0].model, scene.model.cam_from_world).max() < 0.3
     assert [change.images for change in changes] == [(3,)] and "placed anew" in changes[0].what
+
+
+def test_an_image_that_is_contradicted_again_where_it_was_placed_is_left_out(good):
+    _, given, result = good
+    poses = result.model.cam_from_world.copy()
+    turn = Rotation.from_rotvec([0.0, np.radians(50), 0.0]).as_matrix()
+    poses[3] = np.concatenate([poses[3][:, :3] @ turn, poses[3][:, 3:]], axis=1)
+    bad = replace(result, model=with_poses(result.model, poses))
+    asked: list[list[int]] = []
+
+    def adjust(part, of, _given):
+        return replace(of, model=part)
+
+    def grow(core, images, _given):
+        asked.append(images.tolist())
+        return core
+
+    verdict = make_consistent(bad, given, SETTINGS.adjust, adjust, grow, placed_before={3})
+    assert asked == [[]] and 3 in verdict.reasons and not verdict.placed_anew
+    assert [r.model.image_index.tolist() for r in verdict.results] == [[0, 1, 2, 4, 5, 6, 7]]
 
 
 def test_a_group_in_the_wrong_place_is_placed_anew(good):

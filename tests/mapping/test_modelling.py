@@ -1,7 +1,6 @@
 """From first poses to finished models on clouds of points: priors, images that come later, the optimum, the files."""
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -14,12 +13,12 @@ from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.finish import ModellingSettings, Start, finish_models
 from anchorsfm.scene.edit import without_view
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
+from matched_images import mapper_input
 from point_scene import PointScene, make_lens_scene, make_point_scene, perturb
 
 NUM = 8
@@ -125,22 +124,7 @@ def test_a_start_far_from_the_priors_comes_to_them(scene):
 
 
 def given(scene: PointScene) -> MapperInput:
-    images = ImageSet(
-        root=Path("/no/such/folder"),
-        names=tuple(f"{k}.jpg" for k in range(NUM)),
-        size_wh=np.tile([1600, 1200], (NUM, 1)),
-        camera_index=np.zeros(NUM, np.int64),
-        focal_prior_px=np.full(NUM, np.nan),
-        digests=("",) * NUM,
-    )
-    return MapperInput(
-        images=images,
-        cameras=scene.model.cameras,
-        known_camera=np.zeros(1, bool),
-        matches=scene.matches,
-        tracks=build_tracks(scene.matches, NUM),
-        working_scale=SCALE,
-    )
+    return mapper_input(scene.matches, NUM, scene.model.cameras[0], is_known=False)
 
 
 def without(model: Reconstruction, *images: int) -> Reconstruction:

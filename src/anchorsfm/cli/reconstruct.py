@@ -84,7 +84,7 @@ class Reconstruct(Settings):
         cache = Store(layout.cache)
         if size := cache.size_bytes():
             size_mib = round(size / 2**20)
-            yield f"cache: {cache.root}, {size_mib} MiB, where other settings start from (--no-keep-cache: none)"
+            yield f"cache: {cache.root} ({size_mib} MiB): further runs start from it, --no-keep-cache removes it"
 
     def configured(self) -> PipelineConfig:
         """All settings of the run. Raises InputError for options that contradict each other or have no effect."""

@@ -5,7 +5,7 @@ the matches that are left: where pairs only look alike, the matches that agreed 
 cannot be placed becomes a model of its own, or is left out with the reason (docs/method.md, Finished models).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from anchorsfm.tracks.config import AdjustConfig
 _WORTH = 0.98
 """Models made of one by its poses alone must agree with this share of the matches that it agrees with."""
 
+PLACED_ANEW = "placed anew, because most of the verified matches contradicted the first place"
 _APART = "a model of their own, because their verified matches contradicted the rest of the model they were in"
 _APART_ALIKE = (
     "a model of their own: they show something that only looks like what the model they were in shows, without the "
@@ -53,6 +54,9 @@ class Verdict:
     results: tuple[AdjustResult, ...]
     """The models that it is now, the one of the largest group first."""
     changes: tuple[Change, ...] = ()
+    """Views that became models of their own."""
+    placed_anew: frozenset[int] = frozenset()
+    """Index of images that have another pose."""
     reasons: dict[int, str] = field(default_factory=dict)
     """Image index -> why it is in none of them."""
     matches: KeypointMatches
@@ -79,11 +83,17 @@ def is_consistent(model: Reconstruction, evidence: PairEvidence) -> bool:
 
 
 def make_consistent(
-    result: AdjustResult, given: MapperInput, config: AdjustConfig, adjust: Adjust, grow: Grow
+    result: AdjustResult,
+    given: MapperInput,
+    config: AdjustConfig,
+    adjust: Adjust,
+    grow: Grow,
+    placed_before: Collection[int] = (),
 ) -> Verdict:
     """The model as it is, or what it is when views are placed as the evidence says.
 
-    Given poses are not doubted: a model that has some stays as it is.
+    Given poses are not doubted: a model that has some stays as it is. Images that were placed anew before
+    (`placed_before`) and are contradicted again have no place: they are not placed a second time.
     """
     evidence = examine(result.model, given, config)
     kept = Verdict(results=(result,), matches=given.matches, evidence=evidence)
@@ -95,12 +105,13 @@ def make_consistent(
     alike = _alike(evidence, group)
     remaining = _without(given, result.model, evidence.view[alike])
     try:
-        verdict = _taken_apart(result, group, alike, remaining, adjust, grow)
+        verdict = _taken_apart(result, group, alike, remaining, adjust, grow, placed_before)
     except NoReconstructionError:  # its parts hold even less
         return kept
     if not alike.any():
+        of_dropped = np.isin(result.model.image_index[evidence.view], list(verdict.reasons)).any(axis=1)
         after = sum(int(examine(part.model, given, config).agreeing.sum()) for part in verdict.results)
-        if after < _WORTH * evidence.agreeing.sum():
+        if after < _WORTH * evidence.agreeing[~of_dropped].sum():
             return kept
     return verdict
 
@@ -145,17 +156,15 @@ def _taken_apart(
     given: MapperInput,
     adjust: Adjust,
     grow: Grow,
+    placed_before: Collection[int],
 ) -> Verdict:
     model = result.model
     core = adjust(_part(model, group == 0), result, given)
     others = model.image_index[group > 0]
-    grown = grow(core, others, given)
+    grown = grow(core, np.setdiff1d(others, list(placed_before)), given)
     placed = np.isin(others, grown.model.image_index)
     only_alike = bool(alike.any())
     changes, results, reasons = [], [grown], {}
-    if placed.any():
-        what = "placed anew, because most of the verified matches contradicted the first place"
-        changes.append(Change(images=tuple(others[placed].tolist()), what=what))
     for number in range(1, int(group.max()) + 1):
         mine = (group == number) & ~np.isin(model.image_index, grown.model.image_index)
         images = tuple(model.image_index[mine].tolist())
@@ -164,7 +173,13 @@ def _taken_apart(
             changes.append(Change(images=images, what=_APART_ALIKE if only_alike else _APART))
         elif images:
             reasons[images[0]] = _NO_PLACE_ALIKE if only_alike else _NO_PLACE
-    return Verdict(results=tuple(results), changes=tuple(changes), reasons=reasons, matches=given.matches)
+    return Verdict(
+        results=tuple(results),
+        changes=tuple(changes),
+        placed_anew=frozenset(others[placed].tolist()),
+        reasons=reasons,
+        matches=given.matches,
+    )
 
 
 def _part(model: Reconstruction, keep: Bool[np.ndarray, "view"]) -> Reconstruction:

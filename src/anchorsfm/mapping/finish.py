@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
-from anchorsfm.mapping.consistency import Change, examine, is_consistent, make_consistent
+from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
@@ -92,21 +92,27 @@ def make_all_consistent(
 
     done: list[tuple[AdjustResult, PairEvidence]] = []
     changes: list[Change] = []
+    anew: set[int] = set()
     waiting = [(result, 0) for result in results]
     while waiting:
         result, depth = waiting.pop(0)
         if depth == _ROUNDS:
             done.append((result, examine(result.model, given, settings.adjust)))
             continue
-        verdict = make_consistent(result, given, settings.adjust, adjust, grow)
+        verdict = make_consistent(result, given, settings.adjust, adjust, grow, anew)
         given = _with_matches(given, verdict.matches)
         changes += verdict.changes
+        anew |= verdict.placed_anew
         if verdict.evidence is not None:
             done.append((result, verdict.evidence))
             continue
         first, *rest = verdict.results
         first = replace(first, dropped=result.dropped | verdict.reasons | first.dropped)
         waiting += [(part, depth + 1) for part in (first, *rest)]
+    in_models = {image for result, _ in done for image in result.model.image_index.tolist()}
+    kept = sorted(anew & in_models)
+    if kept:
+        changes.append(Change(images=tuple(kept), what=PLACED_ANEW))
     return [result for result, _ in done], [evidence for _, evidence in done], given, changes
 
 

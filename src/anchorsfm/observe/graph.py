@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.observe.canonical import CanonicalAccumulator, anchor_coordinate
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.observe.relative import RelativeRotation, judge_rotations, relative_rotation
@@ -108,8 +107,7 @@ def believed_scores(graph: SceneGraph) -> Float[np.ndarray, "image image"]:
     """`score_matrix` without unconfirmed pairs whose images confirmed ones connect."""
     i, j = graph.pair.T
     confirmed = graph.confirmed & (graph.score > 0)
-    links = coo_array((np.ones(int(confirmed.sum())), (i[confirmed], j[confirmed])), shape=(graph.num_images,) * 2)
-    group = connected_components(links, directed=False)[1]
+    group = connected_groups(graph.num_images, graph.pair[confirmed])
     used = confirmed | (group[i] != group[j])
     return _symmetric(graph.num_images, graph.pair[used], graph.score[used])
 
@@ -317,10 +315,9 @@ def _components(
     edges = pair[num_matches > 0]
     if num_images == 0 or len(edges) == 0:
         return np.full(num_images, -1, np.int64)
-    adjacency = coo_array((np.ones(len(edges)), tuple(edges.T)), shape=(num_images, num_images))
-    count, label = connected_components(adjacency, directed=False)
-    size = np.bincount(label, minlength=count)
-    first = np.array([np.flatnonzero(label == k)[0] for k in range(count)])
-    rank = np.empty(count, np.int64)
-    rank[np.lexsort((first, -size))] = np.arange(count)
+    _, first, label, size = np.unique(
+        connected_groups(num_images, edges), return_index=True, return_inverse=True, return_counts=True
+    )
+    rank = np.empty(len(size), np.int64)
+    rank[np.lexsort((first, -size))] = np.arange(len(size))
     return np.where(size[label] > 1, rank[label], -1)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, depth_first_order
+from scipy.sparse.csgraph import depth_first_order
 
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.rotations import (
     RelativeRotations,
@@ -116,7 +117,7 @@ def _weighted_median(values: Float[np.ndarray, "value"], weight: Float[np.ndarra
 
 def _labels(given: RelativeRotations, used: Bool[np.ndarray, "pair"]) -> Int[np.ndarray, "image"]:
     """Which images the used pairs connect."""
-    return connected_components(_adjacency(given, used), directed=False)[1].astype(np.int64)
+    return connected_groups(given.num_images, given.pair[used])
 
 
 def _adjacency(given: RelativeRotations, used: Bool[np.ndarray, "pair"]) -> coo_array:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array, csc_array, csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, maximum_flow
+from scipy.sparse import csc_array, csr_array
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.sparse.linalg import splu
 from scipy.spatial.transform import Rotation
 
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.transforms import rotation_angle_deg
 
 MOST_VOTES = 48
@@ -147,8 +148,6 @@ class _Groups:
         """For each group, the pairs that join it to others."""
         for row, (i, j) in enumerate(given.pair.tolist()):
             self._between[i][j] = self._between[j][i] = [row]
-        self.merged: list[Int[np.ndarray, _]] = []
-        """The smaller group of each merge."""
         self._votes: dict[tuple[int, int], _Vote] = {}
         """By groups a < b: of b from a."""
         self._queue: list[tuple[float, int, int]] = []
@@ -201,9 +200,8 @@ def average_rotations(
     num = given.num_images
     i, j = given.pair.T
     every = np.arange(num)
-    links = coo_array((np.ones(len(i)), (i, j)), shape=(num, num))
     held = np.zeros(num)
-    held[np.unique(connected_components(links, directed=False)[1], return_index=True)[1]] = 1.0
+    held[np.unique(connected_groups(num, given.pair), return_index=True)[1]] = 1.0
     cam_from_world = start
     for _ in range(ROUNDS):
         turn = Rotation.from_matrix(given.residual(cam_from_world)).as_rotvec()

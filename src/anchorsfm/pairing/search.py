@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from anchorsfm.features.store import FeatureStore
 from anchorsfm.features.verification import VerificationStore, verify
 from anchorsfm.geometry.centred import centred
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.io.workers import map_stage
 from anchorsfm.pairing.config import Auto
 from anchorsfm.pairing.expansion import TriedPairs, expand
@@ -109,9 +108,7 @@ def search_pairs(
 
 def _scenes(tried: TriedPairs, num_images: int) -> Int[np.ndarray, "image"]:
     """Photographs that pairs with many matches connect: chance joins no two scenes with so many."""
-    i, j = tried.index[tried.verified >= SURE].T
-    ties = coo_array((np.ones(len(i)), (i, j)), shape=(num_images, num_images))
-    return connected_components(ties, directed=False)[1].astype(np.int64)
+    return connected_groups(num_images, tried.index[tried.verified >= SURE])
 
 
 def _likely(images: ImageSet, similarity: Float[np.ndarray, "image image"]) -> Int[np.ndarray, "pair 2"]:

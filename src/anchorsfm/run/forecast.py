@@ -56,38 +56,21 @@ def plan(config: PipelineConfig, num_images: int) -> dict[str, Step]:
         "matching pairs": Step(units=pairs, unit_s=0.04 * area / workers),
         "verifying pairs": Step(units=pairs, unit_s=0.015 / workers),
         "estimating relative poses": Step(units=pairs, unit_s=0.01 / workers),
-        "growing models": Step(units=count, unit_s=0.5),
-        "adjusting": Step(units=count, unit_s=1.0 * area**0.5, counts_units=False),
-        "report": Step(units=count, unit_s=0.05),
     }
     if aligns or makes_cloud:
         steps["dense depth of pairs"] = Step(units=depth_pairs, unit_s=dense_area / workers, counts_units=False)
     if aligns:
-        del steps["growing models"]
         steps["coarse alignment"] = Step(units=count, unit_s=0.04, counts_units=False)
         steps["fine alignment"] = Step(units=count, unit_s=0.12, counts_units=False)
+    else:
+        steps["growing models"] = Step(units=count, unit_s=0.5)
+    if config.bundle_adjustment:
+        steps["adjusting"] = Step(units=count, unit_s=area**0.5, counts_units=False)
     if makes_cloud:
         steps["matching depth"] = Step(units=count, unit_s=1.3 * dense_area / workers)
         steps["fusing depth"] = Step(units=count, unit_s=0.4 * dense_area)
-    if not config.bundle_adjustment:
-        del steps["adjusting"]
-    return {name: steps[name] for name in _ORDER if name in steps}
-
-
-_ORDER = (
-    _FIRST_STEP,
-    "finding keypoints",
-    *_IN_TURNS,
-    "estimating relative poses",
-    "dense depth of pairs",
-    "coarse alignment",
-    "fine alignment",
-    "growing models",
-    "adjusting",
-    "matching depth",
-    "fusing depth",
-    "report",
-)
+    steps["report"] = Step(units=count, unit_s=0.05)
+    return steps
 
 
 class Forecast(PassedOn):

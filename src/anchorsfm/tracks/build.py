@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
@@ -106,15 +105,9 @@ def build_tracks(matches: KeypointMatches, num_images: int) -> Tracks:
     keypoints, node = distinct_rows(np.column_stack([image, xy]))
     node_image = keypoints[:, 0].astype(np.int64)
     ends = np.stack([node[: len(matches.image_i)], node[len(matches.image_i) :]], axis=1)
-    label = _components(ends, len(keypoints))
+    label = connected_groups(len(keypoints), ends)
     label = _split_conflicts(label, ends, node_image, matches.confidence, num_images)
     return _tracks_from_labels(label, node_image, keypoints[:, 1:])
-
-
-def _components(ends: Int[np.ndarray, "match 2"], num_nodes: int) -> Int[np.ndarray, "node"]:
-    ones = np.ones(len(ends), np.int8)
-    graph = coo_array((ones, (ends[:, 0], ends[:, 1])), shape=(num_nodes, num_nodes))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _split_conflicts(

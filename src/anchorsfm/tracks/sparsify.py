@@ -20,10 +20,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.scene.errors import InputError
 from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.config import SparsifyConfig
@@ -389,11 +388,7 @@ def _track_support(matches: KeypointMatches, nodes: _Nodes) -> Float[np.ndarray,
 
     The division keeps tracks that see images several times, and so contradict themselves, from winning everywhere.
     """
-    graph = coo_array(
-        (np.ones(len(nodes.of_match), np.int8), (nodes.of_match[:, 0], nodes.of_match[:, 1])),
-        shape=(len(nodes.image), len(nodes.image)),
-    )
-    label = connected_components(graph, directed=False)[1].astype(np.int64)
+    label = connected_groups(len(nodes.image), nodes.of_match)
     confidence = np.bincount(label[nodes.of_match[:, 0]], weights=matches.confidence)
     keypoints = np.bincount(label)
     seen = label[_distinct(label, nodes.image)[0]]

@@ -19,11 +19,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from anchorsfm.colmap.bundle import BundleOptions, Held
 from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.edit import select_points, select_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -287,9 +286,8 @@ def _groups(problem: _Problem) -> list[Bool[np.ndarray, "obs"]]:
 def _connected(lin: Linearised, keep: Bool[np.ndarray, "obs"]) -> Bool[np.ndarray, "obs"]:
     """Those observations that belong to the largest set of views which points hold together."""
     num = int(lin.view.max()) + 1
-    size = num + int(lin.point.max()) + 1
-    links = coo_array((np.ones(int(keep.sum())), (lin.view[keep], num + lin.point[keep])), shape=(size, size))
-    label = connected_components(links, directed=False)[1][:num]
+    links = np.stack([lin.view[keep], num + lin.point[keep]], axis=1)
+    label = connected_groups(num + int(lin.point.max()) + 1, links)[:num]
     seen = np.bincount(lin.view[keep], minlength=num) > 0
     return keep & (label == np.bincount(label[seen]).argmax())[lin.view]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array, csr_array, diags_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.sparse.linalg import spsolve
 
 from anchorsfm.frontend.classical.two_view import RelativePose
+from anchorsfm.geometry.links import connected_groups
 from anchorsfm.scene.pairs import PairStatus
 
 MIN_COMMON = 8
@@ -55,8 +56,7 @@ def synchronise(pairs: Int[np.ndarray, "pair 2"], poses: list[RelativePose]) -> 
     """
     ratios = _compare(pairs, poses)
     num = len(pairs)
-    links = coo_array((np.ones(len(ratios.a)), (ratios.a, ratios.b)), shape=(num, num))
-    _, group = connected_components(links, directed=False)
+    group = connected_groups(num, np.stack([ratios.a, ratios.b], axis=1))
     log_scale = _solve(ratios, group, num)
     with_depth = np.array([p.status is PairStatus.OK for p in poses], bool)
     median = np.array([np.median(np.log(p.depth)) if p.status is PairStatus.OK else 0.0 for p in poses])
