@@ -169,6 +169,30 @@ def test_a_prefilter_holds() -> None:
     assert np.minimum(apart, 30 - apart).max() == 3 and _num_components(found.pairs.index, 30) == 1
 
 
+def test_a_prefilter_holds_whatever_is_alike_and_matches() -> None:
+    allowed = near(14, parse_prefilter("cyc3"))
+    similarity = np.random.default_rng(0).uniform(0, 1, (14, 14))
+    similarity = similarity + similarity.T
+    found = expand(similarity, lambda pairs: np.full(len(pairs), 200), FEW, allowed=allowed)
+    blank = checker([Photograph(0, 0.0, is_blank=True)] * 14, None)
+    pairs = search_pairs(similarity, blank, FEW, allowed=allowed, for_network=True).pairs
+    for index in (found.index, pairs.index):
+        assert len(index) > 30 and allowed[tuple(index.T)].all()
+
+
+def test_photographs_ask_for_others_where_those_most_alike_were_tried_often_enough() -> None:
+    """Five are like all others and match none."""
+    num, hubs = 60, 5
+    place = np.arange(num + hubs) - hubs
+    apart = np.abs(place[:, None] - place[None])
+    is_hub = (place[:, None] < 0) | (place[None] < 0)
+    similarity = np.where(is_hub, 0.9, np.exp(-apart / 10.0) / 2)
+    true = ~is_hub & (apart <= 3)
+    found = expand(similarity, lambda pairs: 200 * true[pairs[:, 0], pairs[:, 1]], FEW)
+    matched = {tuple(pair) for pair in found.index[found.verified > 0].tolist()}
+    assert matched >= {(k, k + 1) for k in range(hubs, num + hubs - 1)}
+
+
 def test_the_work_is_bounded() -> None:
     """Everything is alike and everything matches; or nothing does."""
     for verdict, most in ((200, Auto.max_verified + 12), (0, 25)):
