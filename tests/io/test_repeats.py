@@ -1,6 +1,7 @@
 """The same file twice counts once; mirrored copies are found, symmetric pictures are not taken for them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,11 @@ def photographs(tmp_path: Path) -> ImageSet:
 
 
 def test_the_same_file_is_used_once_and_named(photographs):
-    once = without_repeated_files(photographs)
+    once = without_repeated_files(replace(photographs, taken_s=np.arange(7.0)))
     assert once.names == ("a.jpg", "b.jpg", "m-a.jpg", "n-b.jpg", "s.jpg", "t.jpg")
     assert [(s.name, s.reason) for s in once.skipped] == [("c.jpg", "the same file as b.jpg")]
     assert len(once.size_wh) == len(once.camera_index) == len(once.digests) == len(once.focal_prior_px) == 6
+    assert once.taken_s.tolist() == [0, 1, 3, 4, 5, 6]
     assert without_repeated_files(once) is once
 
 

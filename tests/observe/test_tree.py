@@ -1,13 +1,16 @@
 """Kinematic trees."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.config import KINEMATIC_MODES
-from anchorsfm.observe.tree import tree_of_scores
+from anchorsfm.observe.tree import build_tree, tree_of_scores
 from anchorsfm.scene.errors import InputError
+from oval_scene import all_pairs, oval_scene
 
 SPLIT = ("n12_disconnected", "n6_isolated_last", "n6_isolated_first")
 
@@ -60,6 +63,17 @@ def test_unmatched_representatives_are_replaced_by_the_best_pair():
     undirected = {tuple(sorted(edge)) for edge in edges_of(tree)}
     assert (1, 2) in undirected or (0, 2) in undirected
     assert undirected >= {(0, 1), (2, 3)}
+
+
+@pytest.mark.parametrize("mode", KINEMATIC_MODES)
+def test_poses_are_not_chained_along_pairs_that_others_do_not_confirm(mode):
+    observed = oval_scene(5).observe(all_pairs(5))
+    best = np.argsort(-observed.graph.score)[:4]  # they would be edges
+    doubted = replace(observed.graph, confirmed=~np.isin(np.arange(10), best))
+    assert len(np.unique(doubted.pair[doubted.confirmed])) == 5
+    anchors = build_anchors(observed)
+    edges = {tuple(sorted(edge)) for edge in edges_of(build_tree(doubted, anchors, mode))}
+    assert len(edges) == 4 and not edges & {tuple(pair) for pair in doubted.pair[best].tolist()}
 
 
 @pytest.mark.parametrize("mode", KINEMATIC_MODES)

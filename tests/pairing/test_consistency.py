@@ -152,6 +152,10 @@ def two_groups(between, seed=0):
         ([((2, 9), 0, 300)], True),  # one strong pair
         ([((2, 9), 0, 40)], False),  # one weak pair
         ([((2, 9), 0, 120), ((3, 10), 70, 100), ((5, 12), -50, 90)], False),  # three that all disagree
+        (
+            [((2, 9), 0, 200), ((3, 10), 70, 80), ((5, 12), -50, 80), ((6, 14), 120, 80)],
+            False,
+        ),  # more speaks against it, though no two agree on what else
         ([((2, 9), 0, 400), ((3, 10), 70, 60)], True),  # a strong one, and little against it
         (
             [((a, b), 0, 200) for a, b in zip((1, 2, 3, 4), (8, 9, 10, 11), strict=True)]

@@ -1,5 +1,6 @@
 """Pairs of large sets: similarity, order of names, expansion."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,17 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from anchorsfm.pairing.config import Auto, parse_prefilter
-from anchorsfm.pairing.expansion import ACROSS, expand
+from anchorsfm.pairing.expansion import ACROSS, MAX_FROM_ONE, TriedPairs, expand
 from anchorsfm.pairing.graphs import near
 from anchorsfm.pairing.retrieval import _Aggregated, _kernel, image_similarity
-from anchorsfm.pairing.search import MIN_PAIRS_OF_NETWORK, SelectedPairs, search_pairs, with_fewest
+from anchorsfm.pairing.search import (
+    MIN_PAIRS_OF_NETWORK,
+    SelectedPairs,
+    _likely,
+    _scenes,
+    search_pairs,
+    with_fewest,
+)
 from anchorsfm.pairing.sequence import means_something, neighbours
 from anchorsfm.scene.progress import SILENT
 from described_photographs import ARC_DEG, Photograph, checker, overlap_deg
@@ -161,6 +169,30 @@ def test_a_prefilter_holds() -> None:
     assert np.minimum(apart, 30 - apart).max() == 3 and _num_components(found.pairs.index, 30) == 1
 
 
+def test_a_prefilter_holds_whatever_is_alike_and_matches() -> None:
+    allowed = near(14, parse_prefilter("cyc3"))
+    similarity = np.random.default_rng(0).uniform(0, 1, (14, 14))
+    similarity = similarity + similarity.T
+    found = expand(similarity, lambda pairs: np.full(len(pairs), 200), FEW, allowed=allowed)
+    blank = checker([Photograph(0, 0.0, is_blank=True)] * 14, None)
+    pairs = search_pairs(similarity, blank, FEW, allowed=allowed, for_network=True).pairs
+    for index in (found.index, pairs.index):
+        assert len(index) > 30 and allowed[tuple(index.T)].all()
+
+
+def test_photographs_ask_for_others_where_those_most_alike_were_tried_often_enough() -> None:
+    """Five are like all others and match none."""
+    num, hubs = 60, 5
+    place = np.arange(num + hubs) - hubs
+    apart = np.abs(place[:, None] - place[None])
+    is_hub = (place[:, None] < 0) | (place[None] < 0)
+    similarity = np.where(is_hub, 0.9, np.exp(-apart / 10.0) / 2)
+    true = ~is_hub & (apart <= 3)
+    found = expand(similarity, lambda pairs: 200 * true[pairs[:, 0], pairs[:, 1]], FEW)
+    matched = {tuple(pair) for pair in found.index[found.verified > 0].tolist()}
+    assert matched >= {(k, k + 1) for k in range(hubs, num + hubs - 1)}
+
+
 def test_the_work_is_bounded() -> None:
     """Everything is alike and everything matches; or nothing does."""
     for verdict, most in ((200, Auto.max_verified + 12), (0, 25)):
@@ -213,8 +245,63 @@ def test_a_loop_is_closed_although_every_image_has_enough_neighbours() -> None:
     assert len(found.index) < 25 * num
 
 
+def test_a_pair_that_no_third_photograph_confirms_gets_more_around_it() -> None:
+    """Two groups in which all have enough, and one pair between them; two more are there, but little alike."""
+    group = np.arange(20) // 10
+    inside = group[:, None] == group[None]
+    true, similarity = inside.copy(), np.where(inside, 1.0, 0.01)
+    for a, b in ((0, 10), (0, 11), (0, 12)):
+        true[a, b] = true[b, a] = True
+        similarity[a, b] = similarity[b, a] = 0.02
+    found = expand(
+        similarity,
+        lambda pairs: 200 * true[pairs[:, 0], pairs[:, 1]],
+        Auto(num_similar=9, max_verified=9, max_tried=30),
+        neighbours=np.array([[0, 10]]),
+    )
+    between = group[found.index[:, 0]] != group[found.index[:, 1]]
+    matched = {tuple(pair) for pair in found.index[between & (found.verified > 0)].tolist()}
+    assert matched == {(0, 10), (0, 11), (0, 12)}
+    assert between.sum() <= 1 + 2 * MAX_FROM_ONE + ACROSS, "what is confirmed asks for no more"
+
+
+def test_times_propose_pairs_as_names_do() -> None:
+    """Photographs of a walk by two people, named at random; of two of them the time is not known."""
+    rng = np.random.default_rng(0)
+    place = rng.permutation(60)
+    similarity = np.exp(-np.abs(place[:, None] - place[None]) / 5.0)
+    taken_s = 100.0 + 7.0 * place
+    taken_s[[4, 9]] = np.nan
+    images = checker(_circle(60), None).features.images
+    assert len(_likely(images, similarity)) == 0
+    known = [k for k in np.argsort(place).tolist() if k not in (4, 9)]
+    expected = {frozenset((known[k], known[k + d])) for d in (1, 2, 3) for k in range(58 - d)}
+    assert {frozenset(pair) for pair in _likely(replace(images, taken_s=taken_s), similarity).tolist()} == expected
+
+
+def test_scenes_are_told_apart_by_pairs_with_many_matches_only() -> None:
+    index = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]])
+    tried = TriedPairs(index=index, verified=np.array([300, 100, 99, 150, 0]), rounds=1)
+    scene = _scenes(tried, 6)
+    assert scene[0] == scene[1] == scene[2] and scene[3] == scene[4] and len(np.unique(scene)) == 3
+
+
+def test_of_the_pairs_that_failed_the_most_similar_are_kept() -> None:
+    photographs = [Photograph(k, 0.0) for k in range(8)]
+    similarity = np.random.default_rng(0).uniform(0.1, 1, (8, 8))
+    similarity = similarity + similarity.T
+    found = search_pairs(similarity, checker(photographs, None), FEW, allowed=None, for_network=False)
+    kept = np.zeros((8, 8), bool)
+    kept[tuple(found.pairs.index.T)] = True
+    i, j = np.triu_indices(8, 1)
+    ranked = kept[i, j][np.argsort(-similarity[i, j])]
+    assert found.search is not None and found.search.tried == 28 > kept.sum()
+    assert ranked[:8].all() and not ranked[-2:].any()
+
+
 def test_others_are_added_only_where_pairs_are_few() -> None:
     pairs, others = np.array([[0, 1], [0, 2], [1, 2]]), np.array([[0, 1], [2, 3], [0, 3], [1, 2]])
     assert with_fewest(pairs, others, 2).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]]
     assert with_fewest(pairs, others, 1).tolist() == [[0, 1], [0, 2], [1, 2], [2, 3]]
+    assert with_fewest(pairs[:2], np.array([[0, 3], [1, 3], [2, 3]]), 1).tolist() == [[0, 1], [0, 2], [0, 3]]
     assert with_fewest(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64), 3).shape == (0, 2)

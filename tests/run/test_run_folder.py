@@ -161,7 +161,7 @@ def no_photographs(folder: Path, what: str) -> Path | list[Path]:
     match what:
         case "not there":
             return folder / "missing"
-        case "a file not there":
+        case "a file that is not there":
             return [folder / "missing.jpg"]
         case "a folder without images":
             return folder
@@ -171,8 +171,10 @@ def no_photographs(folder: Path, what: str) -> Path | list[Path]:
         case "damaged images":
             (folder / "a.jpg").write_bytes(b"no picture")
             return folder
-    photograph(folder / "0.png")
-    return folder
+        case "one":
+            photograph(folder / "0.png")
+            return folder
+    raise AssertionError(what)
 
 
 WHAT = [
