@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anchorsfm.features.config import FeatureConfig, MatchingConfig
+from anchorsfm.features.config import FeatureConfig, MatchingConfig, NetworkConfig, chosen_matcher
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
@@ -84,6 +84,8 @@ class ClassicalConfig(Settings):
     """Keypoints and descriptors of every image."""
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     """Matching of keypoints, and verification of the matches of every pair."""
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Networks that find and match keypoints, where features or matching name one."""
     intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
@@ -94,3 +96,6 @@ class ClassicalConfig(Settings):
     """Dense depth of some pairs of every image, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Threads of the front end; results do not depend on them."""
+
+    def check_together(self) -> None:
+        chosen_matcher(self.matching, self.features.detector)

@@ -24,6 +24,7 @@ from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, verify_pair
 from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.release import joint_licence
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.consistency import judge_pairs
@@ -46,8 +47,10 @@ def open_predictor(
 ) -> ClassicalPredictor:
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
-    found = FeatureStore(images=images, detector=make_detector(config.features), store=store)
-    matches = MatchStore(features=found, matcher=make_matcher(config.matching))
+    detector = make_detector(config.features, config.networks, progress)
+    matcher = make_matcher(config.matching, config.features.detector, config.networks, progress)
+    found = FeatureStore(images=images, detector=detector, store=store)
+    matches = MatchStore(features=found, matcher=matcher)
     workers = config.workers.resolve()
     run = _Run(config=config, images=images, pairs=index, matches=matches, store=store, progress=progress)
     with single_threaded_libraries():
@@ -79,6 +82,7 @@ def open_predictor(
         store=store,
         digest=_digest(config, matches, index),
         num_workers=workers,
+        licence=joint_licence([detector.licence, matcher.licence]),
     )
 
 
