@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anchorsfm.features.config import FeatureConfig, MatchingConfig
-from anchorsfm.pairing.config import ConsistencyConfig
+from anchorsfm.features.config import DetectorName, FeatureConfig, MatcherName, MatchingConfig
+from anchorsfm.pairing.config import ConsistencyConfig, ReinforceConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
 
@@ -66,6 +66,18 @@ class DenseConfig(SweepConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondMethodConfig(ReinforceConfig):
+    """A second detector and matcher, for pairs that the first ones leave unmatched or weak."""
+
+    detector: DetectorName | None = None
+    """What finds and describes its keypoints, of images that such pairs have. None: there is no second method."""
+    matcher: MatcherName = "ratio-test"
+    """What compares them. The matches of both methods are verified together, as --classical.matching says."""
+    max_keypoints: Annotated[int, Range(16, 1_000_000)] = 2048
+    """Keypoints kept per image, best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerConfig(Settings):
     """How the work is spread. The results do not depend on it."""
 
@@ -84,6 +96,8 @@ class ClassicalConfig(Settings):
     """Keypoints and descriptors of every image."""
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     """Matching of keypoints, and verification of the matches of every pair."""
+    second: SecondMethodConfig = field(default_factory=SecondMethodConfig)
+    """A second detector and matcher for some pairs."""
     intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
@@ -94,3 +108,18 @@ class ClassicalConfig(Settings):
     """Dense depth of some pairs of every image, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Threads of the front end; results do not depend on them."""
+
+    @property
+    def has_second_method(self) -> bool:
+        """Whether a second detector helps with some pairs."""
+        return self.second.detector is not None
+
+    @property
+    def second_features(self) -> FeatureConfig:
+        """Keypoints of the second method, found on pictures of the size that the first looks at."""
+        assert self.second.detector is not None, "there is no second method"
+        return FeatureConfig(
+            detector=self.second.detector,
+            max_image_size=self.features.max_image_size,
+            max_keypoints=self.second.max_keypoints,
+        )
