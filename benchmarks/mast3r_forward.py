@@ -29,15 +29,16 @@ import torch
 from PIL import Image
 
 from anchorsfm.frontend.mast3r import predictor as front_end
-from anchorsfm.frontend.mast3r.devices import resolve_device, trunk_dtype
+from anchorsfm.frontend.mast3r.devices import trunk_dtype
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.frontend.mast3r.licence import LicenceRecord
 from anchorsfm.frontend.mast3r.predictor import Mast3rPredictor
 from anchorsfm.frontend.mast3r.preparation import load_prepared, plan_images, to_network_input
 from anchorsfm.frontend.mast3r.weights import WeightsFile
 from anchorsfm.io.clock import StageClock
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
+from anchorsfm.io.weights.licence import LicenceRecord
+from anchorsfm.networks.devices import resolve_device
 from anchorsfm.networks.mast3r import Architecture, PairNetwork, build_network, parameter_shapes
 from anchorsfm.networks.mast3r.loading import aliases
 from anchorsfm.scene.images import ImageSet

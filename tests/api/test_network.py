@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import anchorsfm
-from anchorsfm.frontend.mast3r import licence
+from anchorsfm.io.weights import licence
 from anchorsfm.scene.pairs import PairList
 from tiny_network import DUST3R, MAST3R, write_weights
 

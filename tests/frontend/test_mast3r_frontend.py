@@ -23,6 +23,7 @@ from anchorsfm.frontend.mast3r.tokens import KIND
 from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
+from anchorsfm.networks.devices import resolve_device
 from anchorsfm.networks.mast3r import (
     EncodedImages,
     PairNetwork,
@@ -405,7 +406,7 @@ def test_a_device_that_is_not_there(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert devices.resolve_device("auto") == torch.device("cpu")
+    assert resolve_device("auto") == torch.device("cpu")
     with pytest.raises(InputError, match=rf"--device {kind}: .* use --device auto"):
         open_frontend(photos_folder, weights["mast3r"], device=kind)
 
@@ -413,7 +414,7 @@ def test_a_device_that_is_not_there(
 def test_automatic_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert devices.resolve_device("auto") == gpu
+    assert resolve_device("auto") == gpu
     assert devices.trunk_dtype(gpu, "auto") == torch.float16
     assert devices.trunk_dtype(gpu, "off") == devices.trunk_dtype(cpu, "auto") == torch.float32
     assert devices.trunk_dtype(torch.device("mps"), "auto") == torch.float32
@@ -422,7 +423,7 @@ def test_automatic_choices(monkeypatch: pytest.MonkeyPatch) -> None:
 
     batches = []
     for gib in (1, 8, 16, 24, 80):
-        monkeypatch.setattr(devices, "_memory_bytes", lambda _device, gib=gib: gib * 2**30)
+        monkeypatch.setattr(devices, "memory_bytes", lambda _device, gib=gib: gib * 2**30)
         batches.append(devices.automatic_batch(gpu, 512 * 384, 4 * 2**30))
     assert batches == sorted(batches) and batches[0] == 1 and batches[-1] == devices.MAX_BATCH
     assert all(batch & (batch - 1) == 0 for batch in batches)

@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anchorsfm.frontend.mast3r import licence, weights
+from anchorsfm.frontend.mast3r import weights
 from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS, KNOWN_WEIGHTS, load_network, resolve_weights
+from anchorsfm.io.weights import identity, licence
 from anchorsfm.networks.mast3r import (
     Architecture,
     DptWidths,
@@ -354,7 +355,7 @@ def test_the_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(*_arguments: object) -> None:
         raise AssertionError("hashed again")
 
-    monkeypatch.setattr(weights.hashlib, "file_digest", refuse)
+    monkeypatch.setattr(identity.hashlib, "file_digest", refuse)
     assert resolve_weights(str(path)).digest == first
 
 

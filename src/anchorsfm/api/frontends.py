@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from anchorsfm.api import arguments
-from anchorsfm.frontend.base import Frontend, LicenceRecord, PairPredictor
+from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus, Pointmaps

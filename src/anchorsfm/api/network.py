@@ -14,7 +14,7 @@ from PIL import Image
 from anchorsfm.api import arguments
 from anchorsfm.api.images import open_images, rgb_array
 from anchorsfm.api.settings import with_settings
-from anchorsfm.frontend.mast3r.devices import automatic_batch, resolve_device, trunk_dtype
+from anchorsfm.frontend.mast3r.devices import automatic_batch, trunk_dtype
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
 from anchorsfm.frontend.mast3r.predictor import make_prediction, select_pair
 from anchorsfm.frontend.mast3r.preparation import Preparation, image_grid, plan_preparation, to_network_input
@@ -22,6 +22,7 @@ from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS, WeightsFile, load
 from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.io.images import load_rgb
 from anchorsfm.io.store import Store
+from anchorsfm.networks.devices import resolve_device
 from anchorsfm.networks.mast3r import EncodedImages, PairNetwork
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet

@@ -6,30 +6,17 @@ of the pair list, so that a caller may stream them and keep none.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.frontend.run_settings import RunSettings
 from anchorsfm.io.store import Store
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction
 from anchorsfm.scene.progress import Progress
-
-Acceptance = Literal["option", "environment", "earlier", "not asked"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LicenceRecord:
-    """Under which terms the weights of a run were used, for the report."""
-
-    weights: str
-    """Hugging Face id, or the file."""
-    terms: str
-    accepted: Acceptance
-    """How the user agreed: now by option or environment variable, or `earlier` on this computer."""
 
 
 @runtime_checkable

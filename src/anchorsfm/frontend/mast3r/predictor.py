@@ -14,14 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anchorsfm.frontend.base import LicenceRecord
 from anchorsfm.frontend.mast3r.config import Mast3rConfig
-from anchorsfm.frontend.mast3r.devices import (
-    automatic_batch,
-    release_memory,
-    resolve_device,
-    trunk_dtype,
-)
+from anchorsfm.frontend.mast3r.devices import automatic_batch, trunk_dtype
 from anchorsfm.frontend.mast3r.matching import (
     Correspondences,
     MatchingPass,
@@ -41,6 +35,8 @@ from anchorsfm.frontend.mast3r.tokens import TokenCache
 from anchorsfm.frontend.mast3r.weights import WeightsFile, load_network, resolve_weights
 from anchorsfm.io.memory import is_out_of_memory
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.licence import LicenceRecord
+from anchorsfm.networks.devices import release_memory, resolve_device
 from anchorsfm.networks.mast3r import (
     EncodedImages,
     PairNetwork,

@@ -6,28 +6,20 @@ torch's restricted unpickler, which knows tensors and, here, `argparse.Namespace
 """
 
 import argparse
-import hashlib
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from anchorsfm.frontend.base import LicenceRecord
-from anchorsfm.frontend.mast3r.licence import (
-    read_json,
-    require_acceptance,
-    user_cache,
-    write_json,
-)
-from anchorsfm.io.json_files import read_json as read_json_file
+from anchorsfm.io.json_files import read_json
 from anchorsfm.io.store import digest
+from anchorsfm.io.weights.checkpoint import as_parameters, read_checkpoint
+from anchorsfm.io.weights.identity import file_sha256, is_sha256
+from anchorsfm.io.weights.licence import LicenceRecord, require_acceptance
 from anchorsfm.networks.mast3r import (
     Architecture,
     PairNetwork,
@@ -232,38 +224,22 @@ def _read_parameters(path: Path) -> dict[str, Tensor]:
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Parameters and constructor arguments of a .pth: a state dictionary, or one under "model" beside "args"."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{path} was not loaded: it is damaged or holds more than tensors and could run code "
-            f"({_first_sentence(error)}); use a .safetensors file"
-        ) from error
-    except Exception as error:  # a damaged file can make the reader fail in any way
-        raise InputError(f"{path} is not a readable checkpoint ({_first_sentence(error)})") from error
+    content = read_checkpoint(path, [argparse.Namespace])
     wrapped = isinstance(content, Mapping) and isinstance(content.get("model"), Mapping)
-    parameters = content["model"] if wrapped else content
-    if not isinstance(parameters, Mapping) or not all(isinstance(value, Tensor) for value in parameters.values()):
-        raise InputError(f"{path} does not hold a dictionary of parameters")
+    parameters = as_parameters(content["model"] if wrapped else content, path)
     description = getattr(content.get("args"), "model", None) if wrapped else None
     arguments = parse_constructor(description, str(path)) if isinstance(description, str) else None
-    return {str(name): value for name, value in parameters.items()}, arguments
+    return parameters, arguments
 
 
 def _read_config(path: Path) -> dict[str, Any] | None:
     """Constructor arguments from config.json, None if there is no such file."""
     if not path.exists():
         return None
-    value = read_json_file(path)
+    value = read_json(path)
     if not isinstance(value, dict):
         raise InputError(f"{path} does not describe a network")
     return value
-
-
-def _first_sentence(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return re.split(r"\n|(?<=[a-z])\. ", text)[0][:160]
 
 
 # ----------------------------------------------------------------------------------------------- terms and identity
@@ -282,25 +258,8 @@ def _local_licence(path: Path, architecture: Architecture, accept: bool) -> Lice
 
 
 def _file_sha256(path: Path) -> str:
-    """SHA-256 of the file, remembered as long as its size and time do not change.
-
-    Raises InputError if a download is damaged: Hugging Face's cache names files by their SHA-256.
-    """
-    target = path.resolve()
-    status = target.stat()
-    stamp = [status.st_size, status.st_mtime_ns]
-    record = user_cache() / "weights-digests.json"
-    remembered = read_json(record)
-    entry = remembered.get(str(target))
-    if isinstance(entry, dict) and entry.get("stamp") == stamp and _is_sha256(entry.get("sha256")):
-        return str(entry["sha256"])
-    with target.open("rb") as file:
-        value = hashlib.file_digest(file, "sha256").hexdigest()
-    if _is_sha256(target.name) and target.name != value:
+    """Raises InputError if a download is damaged: Hugging Face's cache names files by their SHA-256."""
+    value, target = file_sha256(path), path.resolve()
+    if is_sha256(target.name) and target.name != value:
         raise InputError(f"{path} is damaged: delete {target} and download it again")
-    write_json(record, {**remembered, str(target): {"stamp": stamp, "sha256": value}})
     return value
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None

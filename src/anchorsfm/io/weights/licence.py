@@ -2,25 +2,27 @@
 
 import datetime
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from anchorsfm.frontend.base import Acceptance, LicenceRecord
-from anchorsfm.io.json_files import read_json as read_json_file
-from anchorsfm.io.store import to_json, write_atomic
-from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.io.weights.user_cache import read_json, user_cache, write_json
+from anchorsfm.scene.errors import InputError
 
+Acceptance = Literal["option", "environment", "earlier", "not asked"]
 ACCEPT_VARIABLE = "ANCHORSFM_ACCEPT_WEIGHTS_LICENSE"
 ACCEPT_OPTION = "--accept-weights-license"
 
 
-def user_cache() -> Path:
-    """Folder for what is kept between runs: $ANCHORSFM_CACHE, else the user's cache folder."""
-    given = os.environ.get("ANCHORSFM_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anchorsfm"
+@dataclass(frozen=True, kw_only=True)
+class LicenceRecord:
+    """Under which terms the weights of a run were used, for the report."""
+
+    weights: str
+    """Name of the weights such as a Hugging Face id, or the file."""
+    terms: str
+    accepted: Acceptance
+    """How the user agreed: now by option or environment variable, or `earlier` on this computer."""
 
 
 def require_acceptance(weights: str, terms: str, *, accept: bool) -> LicenceRecord:
@@ -50,20 +52,3 @@ def _environment_accepts() -> bool:
 
 def _record_path() -> Path:
     return user_cache() / "accepted-licenses.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object, empty where there is none or it cannot be read."""
-    try:
-        value = read_json_file(path)
-    except InputError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Keep for later runs; not being able to is no reason to stop this one."""
-    try:
-        write_atomic(path, to_json(value))
-    except StorageError:
-        return
