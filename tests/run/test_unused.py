@@ -8,12 +8,13 @@ USED = {
     "frontend": "classical",
     "detector": "sift",
     "matcher": "ratio-test",
+    "uses_networks": False,
     "mapper": "align",
     "dense": True,
     "refines_keypoints": True,
     "has_known_model": True,
 }
-LEARNED = {"detector": "aliked", "matcher": "lightglue"}
+LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ SHORT_HELP = {
     "Networks": (
         "--frontend",
         "--classical.features.detector",
-        "--classical.matching.matcher",
         "--weights",
         "--accept-weights-license",
         "--device",

@@ -12,7 +12,6 @@ from anchorsfm.align.config import Solver
 from anchorsfm.cli.advice import advice
 from anchorsfm.cli.export import export_models
 from anchorsfm.export.config import ExportFormat
-from anchorsfm.features.config import uses_networks
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.store import Store
 from anchorsfm.run.config import PipelineConfig
@@ -51,7 +50,7 @@ class Reconstruct(Settings):
     no_adjust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave the poses as the mapper found them. Points are triangulated, nothing is adjusted."""
     weights: Annotated[str | None, NotEmpty()] = None
-    """Weights of networks: a Hugging Face id or local file for --frontend mast3r, a folder with the released files for
+    """Weights of networks. A Hugging Face id or local file for --frontend mast3r; a folder with the released files for
     --features of a network. Without it: the official ones."""
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
@@ -91,7 +90,7 @@ class Reconstruct(Settings):
     def configured(self) -> PipelineConfig:
         """All settings of the run. Raises InputError for options that contradict each other or have no effect."""
         settings = self.settings
-        has_learned = _has_learned_features(settings)
+        has_learned = settings.frontend == "classical" and settings.classical.uses_networks
         if self.weights is not None and settings.frontend != "mast3r" and not has_learned:
             raise InputError("--weights are those of a network: add --frontend mast3r, or --features aliked")
         if self.config is not None and self.preset is not None:
@@ -127,15 +126,10 @@ def starting_from(start: PipelineConfig, formats: tuple[ExportFormat, ...] = ())
     return Reconfigured
 
 
-def _has_learned_features(settings: PipelineConfig) -> bool:
-    """Whether the classical front end finds or matches keypoints with a network."""
-    classical = settings.classical
-    return settings.frontend == "classical" and uses_networks(classical.features, classical.matching)
-
-
 def _on(device: Literal["cpu", "cuda", "mps"], settings: PipelineConfig) -> PipelineConfig:
     """The settings with everything that can choose on one device."""
-    has_network, has_learned = settings.frontend == "mast3r", _has_learned_features(settings)
+    has_network = settings.frontend == "mast3r"
+    has_learned = settings.frontend == "classical" and settings.classical.uses_networks
     aligns = settings.mapper == "align" and settings.align.solver is Solver.SECOND_ORDER
     if device != "cpu" and not has_network and not has_learned and not aligns:
         raise InputError(f"--device {device}: neither front end nor mapper of this run can use it, leave it out")

@@ -12,6 +12,7 @@ from anchorsfm.scene.settings import Range, Seed, Settings
 LearnedDetectorName = Literal["aliked", "disk", "xfeat"]
 DetectorName = Literal["sift", "aliked", "disk", "xfeat"]
 MatcherName = Literal["ratio-test", "lightglue", "mutual"]
+MatcherChoice = Literal["auto", "ratio-test", "lightglue", "mutual"]
 MATCHERS_OF: Mapping[DetectorName, tuple[MatcherName, ...]] = {
     "sift": ("ratio-test", "mutual"),
     "aliked": ("lightglue", "mutual"),
@@ -28,8 +29,8 @@ class FeatureConfig(Settings):
     """Keypoints and descriptors, once per image."""
 
     detector: Annotated[DetectorName, tyro.conf.arg(aliases=["--features"])] = "sift"
-    """What finds keypoints and describes them: SIFT, or a trained network (ALIKED, DISK, XFeat), which matches wider
-    baselines and weaker textures."""
+    """Which keypoints. sift, or those of a trained network, which match wider baselines and weaker textures: aliked,
+    disk or xfeat."""
     max_image_size: Annotated[int | None, Range(64, 65536)] = None
     """Long side in pixels that keypoints are looked for on, where it is not that of the run (--max-image-size); smaller
     photographs are not enlarged."""
@@ -60,9 +61,7 @@ class NetworkConfig(Settings):
 class DescriptorMatchingConfig(Settings):
     """Which descriptors of two images match."""
 
-    matcher: Annotated[Literal["auto", "ratio-test", "lightglue", "mutual"], tyro.conf.arg(aliases=["--matcher"])] = (
-        "auto"
-    )
+    matcher: Annotated[MatcherChoice, tyro.conf.arg(aliases=["--matcher"])] = "auto"
     """What compares the descriptors of two images. ratio-test: for SIFT; lightglue: a trained network, for keypoints of
     networks; mutual: nearest neighbours of each other, for all; auto: ratio-test or lightglue, whichever fits."""
     max_ratio: Annotated[float, Range(0.1, 1)] = 0.85

@@ -40,6 +40,7 @@ def settled(config: PipelineConfig, images: ImageSet, changed: Sequence[str], pr
         frontend=config.frontend,
         detector=config.classical.features.detector,
         matcher=chosen_matcher(config.classical.matching, config.classical.features.detector),
+        uses_networks=config.classical.uses_networks,
         mapper=config.mapper,
         dense=dense,
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),

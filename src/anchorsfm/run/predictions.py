@@ -76,7 +76,14 @@ def make_run_pairs(
                 similarity = image_similarity(checker.features, progress, checker.num_workers)
             if isinstance(graph, Auto):
                 allowed = None if prefilter is None else near(images.num_images, prefilter)
-                return search_pairs(similarity, checker, graph, allowed=allowed, for_network=is_network)
+                return search_pairs(
+                    similarity,
+                    checker,
+                    graph,
+                    allowed=allowed,
+                    for_network=is_network,
+                    for_second=config.classical.has_second_method,
+                )
     pairs = make_pairs(
         images.num_images, graph, names=images.names, prefilter=prefilter, similarity=similarity, seed=config.seed
     )

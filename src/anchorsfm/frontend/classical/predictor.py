@@ -47,6 +47,8 @@ class SetGeometry:
     """Of the matches of every pair."""
     baseline: Float[np.ndarray, "pair"]
     """Length of the baseline of every pair in the unit of its group."""
+    methods: tuple[tuple[str, ...], ...]
+    """Detectors whose keypoints are matched, of every pair that several looked at; else none are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,7 @@ class ClassicalPredictor:
                 frame_i=None,
                 frame_j=None,
                 j_from_i=pose.j_from_i[:, :3],
+                methods=self._geometry.methods[pair],
             )
         geometry = stereo_pair(self._view(i), self._view(j), pose.j_from_i)
         dense = self._dense(i, j, pose, on_grid, geometry)
@@ -159,6 +162,7 @@ class ClassicalPredictor:
             frame_i=frame_i,
             frame_j=frame_j,
             j_from_i=pose.j_from_i[:, :3],
+            methods=self._geometry.methods[pair],
         )
 
     def _view(self, image: int) -> GridView:
