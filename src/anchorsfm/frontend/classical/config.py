@@ -72,7 +72,7 @@ class SecondMethodConfig(ReinforceConfig):
     detector: DetectorName | None = None
     """What finds and describes its keypoints, of images that such pairs have. None: there is no second method."""
     matcher: MatcherName = "ratio-test"
-    """What compares them. The matches of both methods are verified together, as --classical.matching says."""
+    """What compares them. The matches of both methods are verified together."""
     max_keypoints: Annotated[int, Range(16, 1_000_000)] = 2048
     """Keypoints kept per image, best first."""
 
