@@ -243,7 +243,7 @@ def changed(config: Any) -> Any:
             values[entry.name] = type(value)(value + 1) if isinstance(value, int) else value * 0.9
         elif value is None:
             kind = str(entry.type)
-            values[entry.name] = Path("x") if "Path" in kind else "sift" if "Name" in kind else 777
+            values[entry.name] = Path("x") if "Path" in kind else "sift" if "'sift'" in kind else 777
     return replace(config, **values)
 
 
