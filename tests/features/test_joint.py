@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from anchorsfm.features import methods
 from anchorsfm.features.base import FeatureMatches, Features
@@ -187,3 +188,35 @@ def test_joined_matches_are_rows_of_joined_keypoints() -> None:
     both = joined(np.array([[4, 4]], np.int32), found, (10, 20))
     assert both.tolist() == [[4, 4], [10, 21], [12, 20]] and both.dtype == np.int32
     assert once_each(np.array([[0, 0], [0, 1], [1, 1], [2, 1]])).tolist() == [True, False, True, False]
+
+
+def test_the_second_method_sees_pictures_that_stand_alike(rendered: Path, tmp_path: Path, orb, monkeypatch) -> None:
+    """As trained detectors need it; keypoints are those of the pictures as they are stored."""
+    turns = np.array([0, 1, 0, 2, 0])
+    for image, turn in enumerate(turns.tolist()):
+        with Image.open(rendered / "images" / f"{image:04d}.jpg") as picture:
+            turned = Image.fromarray(np.rot90(np.asarray(picture), turn))
+        turned.save(tmp_path / f"{image}.png")
+    read: dict[int, np.ndarray] = {}
+    detect = Orb.detect
+
+    def watched(self: Orb, images: ImageSet, image: int) -> Features:
+        read[image] = load_grey(images, image)
+        return detect(self, images, image)
+
+    monkeypatch.setattr(Orb, "detect", watched)
+    config = ClassicalFrontend(
+        features=FeatureConfig(max_keypoints=500),
+        matching=FIRST,
+        second=replace(orb, pairs_per_image=9, budget=9),
+        dense=DenseConfig(enabled=False),
+        workers=WorkerConfig(num_workers=1),
+    )
+    images = load_image_set(tmp_path)
+    predictions = list(config.open(images, make_pairs(5, "complete"), Store(None), SILENT))
+    assert {grey.shape for grey in read.values()} == {(360, 480)} and len(read) == 5
+    by_second = [p for p in predictions if p.methods]
+    assert len(by_second) >= 4
+    for p in by_second:
+        for image, xy in ((p.i, p.keypoint_matches.xy_i), (p.j, p.keypoint_matches.xy_j)):
+            assert (xy >= 0).all() and (xy <= images.size_wh[image]).all()

@@ -247,7 +247,7 @@ class _Run:
         assert isinstance(self.matches, MatchStore)
         work = SecondMethod(self.matches, self.config, self.images, self.pairs, xy, candidates, self.progress)
         points, verified = list(points), list(verified)
-        work.choose([len(pair.keypoint) for pair, _ in verified])
+        work.choose([pair.keypoint for pair, _ in verified])
         while len(rows := work.look()):
             for image in work.new_images:
                 points[image] = self.undistorted_points(image, work.xy[image], distortion)
