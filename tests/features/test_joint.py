@@ -32,6 +32,7 @@ class Orb:
 
     digest: str = "orb"
     is_concurrent: bool = True
+    licence: None = None
 
     def detect(self, images: ImageSet, image: int) -> Features:
         found, descriptor = cv2.ORB_create(1500, fastThreshold=5).detectAndCompute(load_grey(images, image), None)
@@ -52,6 +53,7 @@ class Hamming:
 
     digest: str = "hamming"
     is_concurrent: bool = True
+    licence: None = None
 
     def prepare(self, features: Features) -> Features:
         return features
@@ -70,10 +72,10 @@ class Hamming:
 def orb(monkeypatch: pytest.MonkeyPatch) -> SecondMethodConfig:
     """Settings of a second method of another kind."""
 
-    def detector(config: FeatureConfig) -> SiftDetector | Orb:
+    def detector(config: FeatureConfig, *_: object) -> SiftDetector | Orb:
         return Orb() if config.max_keypoints == SECOND else SiftDetector(config)
 
-    def matcher(config: DescriptorMatchingConfig) -> RatioTestMatcher | Hamming:
+    def matcher(config: DescriptorMatchingConfig, *_: object) -> RatioTestMatcher | Hamming:
         return Hamming() if config.max_ratio == DescriptorMatchingConfig().max_ratio else RatioTestMatcher(config)
 
     monkeypatch.setattr(methods, "DETECTORS", {"sift": detector})

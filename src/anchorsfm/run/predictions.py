@@ -101,8 +101,9 @@ def pair_checker(
         settings = config.classical.for_run(_run_settings(config))
         few = min(settings.features.max_keypoints, _CHEAP_KEYPOINTS)
         features = replace(settings.features, max_keypoints=few)
-    found = FeatureStore(images=images, detector=make_detector(features), store=store)
-    matches = MatchStore(features=found, matcher=make_matcher(settings.matching))
+    found = FeatureStore(images=images, detector=make_detector(features, settings.networks, progress), store=store)
+    matcher = make_matcher(settings.matching, features.detector, settings.networks, progress)
+    matches = MatchStore(features=found, matcher=matcher)
     verification = VerificationStore(matches=matches, config=settings.matching)
     return PairChecker(verification=verification, progress=progress, num_workers=settings.workers.resolve())
 

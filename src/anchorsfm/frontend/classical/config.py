@@ -4,7 +4,16 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anchorsfm.features.config import DetectorName, FeatureConfig, MatcherName, MatchingConfig
+from anchorsfm.features.config import (
+    DescriptorMatchingConfig,
+    DetectorName,
+    FeatureConfig,
+    MatcherChoice,
+    MatchingConfig,
+    NetworkConfig,
+    chosen_matcher,
+    uses_networks,
+)
 from anchorsfm.pairing.config import ConsistencyConfig, ReinforceConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
@@ -71,9 +80,9 @@ class SecondMethodConfig(ReinforceConfig):
 
     detector: DetectorName | None = None
     """What finds and describes its keypoints, of images that such pairs have. None: there is no second method."""
-    matcher: MatcherName = "ratio-test"
-    """What compares them. The matches of both methods are verified together."""
-    max_keypoints: Annotated[int, Range(16, 1_000_000)] = 2048
+    matcher: MatcherChoice = "auto"
+    """What compares them (see --classical.matching.matcher). The matches of both methods are verified together."""
+    max_keypoints: Annotated[int, Range(16, 50_000)] = 2048
     """Keypoints kept per image, best first."""
 
 
@@ -98,6 +107,8 @@ class ClassicalConfig(Settings):
     """Matching of keypoints, and verification of the matches of every pair."""
     second: SecondMethodConfig = field(default_factory=SecondMethodConfig)
     """A second detector and matcher for some pairs."""
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Networks that find and match keypoints, where features or matching name one."""
     intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
@@ -122,4 +133,21 @@ class ClassicalConfig(Settings):
             detector=self.second.detector,
             max_image_size=self.features.max_image_size,
             max_keypoints=self.second.max_keypoints,
+            max_learned_keypoints=self.second.max_keypoints,
         )
+
+    @property
+    def uses_networks(self) -> bool:
+        """Whether any keypoints are found or matched by networks."""
+        second = self.has_second_method and uses_networks(self.second_features, self.second_matching)
+        return second or uses_networks(self.features, self.matching)
+
+    @property
+    def second_matching(self) -> DescriptorMatchingConfig:
+        """How the second method compares descriptors."""
+        return DescriptorMatchingConfig(matcher=self.second.matcher)
+
+    def check_together(self) -> None:
+        chosen_matcher(self.matching, self.features.detector)
+        if self.second.detector is not None:
+            chosen_matcher(self.second_matching, self.second.detector)

@@ -26,6 +26,7 @@ from anchorsfm.frontend.classical.second import Helped, SecondMethod, second_sto
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, verify_pair
 from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.release import joint_licence
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.consistency import judge_pairs
@@ -48,8 +49,13 @@ def open_predictor(
 ) -> ClassicalPredictor:
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
-    found = FeatureStore(images=images, detector=make_detector(config.features), store=store)
-    matches = MatchStore(features=found, matcher=make_matcher(config.matching))
+    detector = make_detector(config.features, config.networks, progress)
+    matcher = make_matcher(config.matching, config.features.detector, config.networks, progress)
+    found = FeatureStore(images=images, detector=detector, store=store)
+    matches = MatchStore(features=found, matcher=matcher)
+    second = second_store(config, matches, progress) if config.has_second_method else None
+    methods = [matches] if second is None else [matches, second]
+    licences = [used.licence for method in methods for used in (method.features.detector, method.matcher)]
     workers = config.workers.resolve()
     run = _Run(config=config, images=images, pairs=index, matches=matches, store=store, progress=progress)
     with single_threaded_libraries():
@@ -83,8 +89,9 @@ def open_predictor(
         grid=make_grid(images, config.dense.size, distortion, focal_px),
         config=config.dense,
         store=store,
-        digest=_digest(config, matches, index),
+        digest=_digest(config, matches, second, index),
         num_workers=workers,
+        licence=joint_licence(licences),
     )
 
 
@@ -108,12 +115,13 @@ def believed(
     )
 
 
-def _digest(config: ClassicalConfig, matches: MatchStore, pairs: Int[np.ndarray, "pair 2"]) -> str:
+def _digest(
+    config: ClassicalConfig, matches: MatchStore, second: MatchStore | None, pairs: Int[np.ndarray, "pair 2"]
+) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
     images = matches.features.images
     methods: tuple[object, ...] = (matches.features.detector.digest, matches.matcher.digest)
-    if config.has_second_method:
-        second = second_store(config, matches)
+    if second is not None:
         methods = (*methods, second.features.detector.digest, second.matcher.digest, config.second)
     stages = (methods, config.matching, config.intrinsics, config.two_view, config.consistency, config.dense)
     return digest(

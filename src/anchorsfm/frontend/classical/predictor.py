@@ -14,6 +14,7 @@ from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
@@ -68,7 +69,6 @@ class ClassicalPredictor:
 
     keeps_predictions = True
     detects_keypoints = True
-    licence = None
 
     def __init__(
         self,
@@ -81,7 +81,9 @@ class ClassicalPredictor:
         store: Store,
         digest: str,
         num_workers: int,
+        licence: LicenceRecord | None = None,
     ) -> None:
+        self.licence = licence
         self.grid = grid
         self.digest = digest
         self.focal_px = geometry.focal_px

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.features.base import FeatureMatches
-from anchorsfm.features.config import DescriptorMatchingConfig
 from anchorsfm.features.joint import JointMatchStore, joined, once_each, same_points
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
@@ -70,11 +69,15 @@ def _stored_xy(images: ImageSet, image: int, xy: Float[np.ndarray, "point 2"]) -
     return turned_xy(xy, size_wh, turns)
 
 
-def second_store(config: ClassicalConfig, first: MatchStore) -> MatchStore:
-    """Features and matches of the second method for the photographs of the first."""
-    of = first.features
-    features = FeatureStore(images=of.images, detector=make_detector(config.second_features), store=of.store)
-    return MatchStore(features=features, matcher=make_matcher(DescriptorMatchingConfig(matcher=config.second.matcher)))
+def second_store(config: ClassicalConfig, first: MatchStore, progress: Progress) -> MatchStore:
+    """Features and matches of the second method for the photographs of the first.
+
+    Raises InputError if they are made by a network that cannot be had here.
+    """
+    of, wanted = first.features, config.second_features
+    detector = make_detector(wanted, config.networks, progress)
+    matcher = make_matcher(config.second_matching, wanted.detector, config.networks, progress)
+    return MatchStore(features=FeatureStore(images=of.images, detector=detector, store=of.store), matcher=matcher)
 
 
 class SecondMethod:
@@ -95,7 +98,7 @@ class SecondMethod:
         """Keypoints of both methods, as far as the second was asked."""
         self.candidates = list(candidates)
         """Matches of both methods, before verification."""
-        self.matches = JointMatchStore(first=first, second=second_store(config, first), pairs=frozenset())
+        self.matches = JointMatchStore(first=first, second=second_store(config, first, progress), pairs=frozenset())
         self.new_images: list[int] = []
         """Images that got keypoints of the second method in this round."""
         self._config, self._images, self._pairs, self._progress = config, images, pairs, progress
