@@ -85,9 +85,7 @@ def same_points(
     return [_elected(points, cast) for points, cast in zip(xy, votes, strict=True)]
 
 
-def _elected(
-    xy: Float[np.ndarray, "keypoint 2"], votes: list[Int[np.ndarray, "2 _"]]
-) -> Int[np.ndarray, "keypoint"]:
+def _elected(xy: Float[np.ndarray, "keypoint 2"], votes: list[Int[np.ndarray, "2 _"]]) -> Int[np.ndarray, "keypoint"]:
     """The keypoint that stands for each."""
     stands = np.arange(len(xy))
     if votes:
