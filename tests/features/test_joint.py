@@ -12,6 +12,7 @@ from anchorsfm.features import methods
 from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, MatchingConfig
 from anchorsfm.features.joint import joined, once_each, same_points
+from anchorsfm.features.methods import make_detector
 from anchorsfm.features.ratio_test import RatioTestMatcher
 from anchorsfm.features.sift import SiftDetector
 from anchorsfm.frontend.classical import ClassicalFrontend
@@ -19,6 +20,7 @@ from anchorsfm.frontend.classical.config import DenseConfig, SecondMethodConfig,
 from anchorsfm.io.images import load_grey, load_image_set
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 
@@ -222,3 +224,16 @@ def test_the_second_method_sees_pictures_that_stand_alike(rendered: Path, tmp_pa
     for p in by_second:
         for image, xy in ((p.i, p.keypoint_matches.xy_i), (p.j, p.keypoint_matches.xy_j)):
             assert (xy >= 0).all() and (xy <= images.size_wh[image]).all()
+
+
+def test_auto_is_sift_with_aliked_for_weak_pairs() -> None:
+    config = ClassicalFrontend(features=FeatureConfig(detector="auto"))
+    assert config.features.first_detector == "sift" and config.second_detector == "aliked"
+    assert config.second_features.detector == "aliked" and config.has_second_method and config.uses_networks
+    assert make_detector(config.features).digest == make_detector(FeatureConfig()).digest
+    other = replace(config, second=SecondMethodConfig(detector="xfeat"))
+    assert other.second_detector == "xfeat"
+    alone = ClassicalFrontend()
+    assert alone.second_detector is None and not alone.has_second_method and not alone.uses_networks
+    with pytest.raises(InputError, match="cannot match keypoints of aliked"):
+        ClassicalFrontend(features=FeatureConfig(detector="auto"), second=SecondMethodConfig(matcher="ratio-test"))

@@ -50,7 +50,7 @@ def open_predictor(
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
     detector = make_detector(config.features, config.networks, progress)
-    matcher = make_matcher(config.matching, config.features.detector, config.networks, progress)
+    matcher = make_matcher(config.matching, config.features.first_detector, config.networks, progress)
     found = FeatureStore(images=images, detector=detector, store=store)
     matches = MatchStore(features=found, matcher=matcher)
     second = second_store(config, matches, progress) if config.has_second_method else None

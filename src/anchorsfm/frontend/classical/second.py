@@ -56,7 +56,7 @@ class Helped:
         names = []
         for (i, j), pose, both in zip(pairs.tolist(), poses, self.looked_at.tolist(), strict=True):
             second = (pose.keypoint >= (self.num_first[i], self.num_first[j])).any(axis=1)
-            found = ((config.features.detector, ~second), (config.second.detector, second))
+            found = ((config.features.first_detector, ~second), (config.second_detector, second))
             names.append(tuple(name for name, of in found if name and both and of.any()))
         return tuple(names)
 
@@ -76,7 +76,7 @@ def second_store(config: ClassicalConfig, first: MatchStore, progress: Progress)
     """
     of, wanted = first.features, config.second_features
     detector = make_detector(wanted, config.networks, progress)
-    matcher = make_matcher(config.second_matching, wanted.detector, config.networks, progress)
+    matcher = make_matcher(config.second_matching, wanted.first_detector, config.networks, progress)
     return MatchStore(features=FeatureStore(images=of.images, detector=detector, store=of.store), matcher=matcher)
 
 
@@ -126,7 +126,7 @@ class SecondMethod:
         concurrent = workers if second.features.detector.is_concurrent else 1
         images = second.features.images
         found = map_stage(
-            f"finding keypoints with {self._config.second.detector}",
+            f"finding keypoints with {self._config.second_detector}",
             lambda k: second.features.features(self.new_images[k]).xy,
             len(self.new_images),
             self._progress,
@@ -188,6 +188,6 @@ class SecondMethod:
         new = int(((self._before == 0) & (self._after > 0)).sum())
         more = int(((self._before > 0) & (self._after > self._before)).sum())
         self._progress.note(
-            f"{self._config.second.detector}: looked at {looked} of {len(self._pairs)} pairs (at most "
+            f"{self._config.second_detector}: looked at {looked} of {len(self._pairs)} pairs (at most "
             f"{self._choice.budget}): {new} newly matched, {more} with more matches"
         )
