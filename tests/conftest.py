@@ -42,6 +42,16 @@ def bench_tools() -> Path:
 
 
 @pytest.fixture(scope="session")
+def learned_weights() -> Path:
+    """The released weights of keypoint networks, which `.ci/fetch_weights` fetches."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = Path(os.environ.get("ANCHORSFM_TEST_WEIGHTS") or cache / "anchorsfm-tests" / "weights")
+    if not folder.is_dir():
+        pytest.skip(f"released weights not available: {folder}, see .ci/fetch_weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five small photographs of a synthetic scene: folder with images/ and truth.json."""
     from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs

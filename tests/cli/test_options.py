@@ -95,7 +95,10 @@ def test_helps_load_no_library_that_computes(arguments: list[str]) -> None:
         ("reconstruct x -o y --max-imag-size 3", "there is no option --max-imag-size: did you mean --max-image-size?"),
         ("reconstruct x -o y --lr1 0.1", "there is no option --lr1: did you mean --align.lr1?"),
         ("reconstruct x -o y --align.kinematik-mode mst", "did you mean --align.kinematic-mode?"),
-        ("reconstruct x -o y --max-keypoints 9", "--classical.features.max-keypoints or --sparsify.max-keypoints?"),
+        (
+            "reconstruct x -o y --max-keypoints 9",
+            "--classical.features.max-keypoints or --classical.second.max-keypoints or --sparsify.max-keypoints?",
+        ),
         ("reconstruct x -o y --qqqqqqqq", "there is no option --qqqqqqqq: see anchorsfm reconstruct --help-all"),
         ("reconstruct x -o y --mapper incrmental", "--mapper incrmental: did you mean incremental?"),
         ("reconstruct x -o y --mapper=Tracks", "--mapper Tracks: did you mean tracks?"),

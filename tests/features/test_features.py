@@ -142,6 +142,7 @@ class Corners:
 
     digest: str = "corners"
     is_concurrent: bool = False
+    licence: None = None
 
     def detect(self, images: ImageSet, image: int) -> Features:
         grey = cv2.cvtColor(load_rgb(images, image), cv2.COLOR_RGB2GRAY)
@@ -165,6 +166,7 @@ class NearestNearby:
 
     digest: str = "nearest nearby"
     is_concurrent: bool = False
+    licence: None = None
 
     def prepare(self, features: Features) -> Features:
         return replace(features, xy=features.xy / features.size_wh.max())
@@ -179,8 +181,8 @@ class NearestNearby:
 
 
 def test_methods_of_another_kind_are_a_line_in_a_table(rendered: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(methods, "DETECTORS", {"sift": lambda config: Corners()})
-    monkeypatch.setattr(methods, "MATCHERS", {"ratio-test": lambda config: NearestNearby()})
+    monkeypatch.setattr(methods, "DETECTORS", {"sift": lambda *_: Corners()})
+    monkeypatch.setattr(methods, "MATCHERS", {"ratio-test": lambda *_: NearestNearby()})
     images = load_image_set(rendered / "images")
     frontend = ClassicalFrontend(dense=DenseConfig(enabled=False), workers=WorkerConfig(num_workers=1))
     opened = [frontend.open(images, make_pairs(5, "swin-1-noncyclic"), Store(tmp_path), SILENT) for _ in range(2)]

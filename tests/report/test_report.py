@@ -118,6 +118,16 @@ def test_pairs_are_columns():
     assert columns.matches == tuple(len(p.matches) for p in predictions)
 
 
+def test_pairs_say_which_detectors_matched_them():
+    log, given = PairLog(), ring_pairs(5)
+    named = [replace(p, methods=m) for p, m in zip(given, [("sift",), (), ("sift", "aliked")], strict=False)]
+    for _ in log.watch(named):
+        pass
+    columns = log.columns()
+    assert columns.methods == ("sift", "sift + aliked") and columns.method == (0, -1, 1)
+    assert PairLog().columns().methods == ()
+
+
 def test_pairs_that_contradict_others_are_counted_drawn_and_named():
     log = PairLog()
     for _ in log.watch(ring_pairs(4, reach=2)):  # 0-1, 0-2 (a pure rotation), 1-2, 1-3, 2-3

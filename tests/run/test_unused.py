@@ -4,7 +4,17 @@ import pytest
 
 from anchorsfm.run.unused import without_effect
 
-USED = {"frontend": "classical", "mapper": "align", "dense": True, "refines_keypoints": True, "has_known_model": True}
+USED = {
+    "frontend": "classical",
+    "detector": "sift",
+    "matcher": "ratio-test",
+    "uses_networks": False,
+    "mapper": "align",
+    "dense": True,
+    "refines_keypoints": True,
+    "has_known_model": True,
+}
+LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
 
 
 @pytest.mark.parametrize(
@@ -17,6 +27,8 @@ USED = {"frontend": "classical", "mapper": "align", "dense": True, "refines_keyp
         ("known.use_poses", {"has_known_model": False}, "no known model"),
         ("cloud.mesh", {"dense": False}, "no dense cloud"),
         ("sparsify.max_detected_keypoints", {"frontend": "mast3r"}, "has no detector"),
+        ("classical.features.max_keypoints", LEARNED, "keypoints are those of aliked"),
+        ("classical.matching.max_ratio", LEARNED, "the matcher is lightglue"),
     ],
 )
 def test_each_group_has_its_reason(name: str, otherwise: dict, reason: str) -> None:
@@ -24,6 +36,16 @@ def test_each_group_has_its_reason(name: str, otherwise: dict, reason: str) -> N
     (line,) = without_effect([name, "adjust.min_angle_deg", "seed"], **{**USED, **otherwise})
     assert line.startswith(f"without effect, because {reason}") or reason in line
     assert line.endswith(f": {name}")
+
+
+def test_settings_of_learned_features_are_said_with_sift() -> None:
+    changed = [
+        "classical.networks.batch_size",
+        "classical.features.max_learned_keypoints",
+        "classical.matching.min_score",
+    ]
+    assert [line.rpartition(": ")[2] for line in without_effect(changed, **USED)] == changed
+    assert not list(without_effect(changed, **{**USED, **LEARNED}))
 
 
 def test_settings_of_a_network_are_said_with_the_classical_front_end() -> None:

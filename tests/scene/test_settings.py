@@ -242,7 +242,8 @@ def changed(config: Any) -> Any:
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             values[entry.name] = type(value)(value + 1) if isinstance(value, int) else value * 0.9
         elif value is None:
-            values[entry.name] = 777
+            kind = str(entry.type)
+            values[entry.name] = Path("x") if "Path" in kind else "sift" if "'sift'" in kind else 777
     return replace(config, **values)
 
 

@@ -41,6 +41,7 @@ class DescribedPoints:
     photographs: Sequence[Photograph]
     digest: str = "described points"
     is_concurrent: bool = True
+    licence: None = None
     calls: list[int] = field(default_factory=list)
 
     def detect(self, images: ImageSet, image: int) -> Features:

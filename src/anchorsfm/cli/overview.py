@@ -32,7 +32,13 @@ SHORT_HELP = {
         "--keep-database",
         "--quiet",
     ),
-    "Networks": ("--frontend", "--weights", "--accept-weights-license", "--device"),
+    "Networks": (
+        "--frontend",
+        "--classical.features.detector",
+        "--weights",
+        "--accept-weights-license",
+        "--device",
+    ),
 }
 """The options of `reconstruct --help`, by what they are for."""
 
@@ -94,7 +100,8 @@ def _invocation(option: Option) -> str:
     short = [name for name in option.others if not name.startswith("--")]
     if option.is_positional:
         return option.name.upper()
-    name = ", ".join([*short, option.name])
+    plain = [] if option.is_switch else [name for name in option.others if name.startswith("--")]
+    name = ", ".join([*short, *(plain or [option.name])])
     return name if option.is_switch else f"{name} {_metavar(option)}"
 
 

@@ -20,7 +20,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import NotEmpty, Settings
 from anchorsfm.terminal import Terminal, show_progress
 
-DEVICE_SETTINGS = ("align.device", "mast3r.device")
+DEVICE_SETTINGS = ("align.device", "mast3r.device", "classical.networks.device")
 """What --device decides."""
 
 
@@ -50,11 +50,12 @@ class Reconstruct(Settings):
     no_adjust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave the poses as the mapper found them. Points are triangulated, nothing is adjusted."""
     weights: Annotated[str | None, NotEmpty()] = None
-    """Weights of the network: a Hugging Face id or local file. Without it: the official MASt3R model."""
+    """Weights of networks. A Hugging Face id or local file for --frontend mast3r; a folder with the released files for
+    --features of a network. Without it: the official ones."""
     accept_weights_license: bool = False
     """Accept the terms the weights come under; asked for once."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where network and alignment compute. auto: a network on a GPU if there is one, the alignment on the processor."""
+    """Where networks and alignment compute. auto: networks on a GPU if there is one, the alignment on the processor."""
     export: tuple[ExportFormat, ...] = ()
     """Also write the largest model to OUT/export in these formats; `anchorsfm export` has more options."""
     quiet: bool = False
@@ -89,15 +90,19 @@ class Reconstruct(Settings):
     def configured(self) -> PipelineConfig:
         """All settings of the run. Raises InputError for options that contradict each other or have no effect."""
         settings = self.settings
-        if self.weights is not None and settings.frontend != "mast3r":
-            raise InputError("--weights are those of a network: add --frontend mast3r")
+        has_learned = settings.frontend == "classical" and settings.classical.uses_networks
+        if self.weights is not None and settings.frontend != "mast3r" and not has_learned:
+            raise InputError("--weights are those of a network: add --frontend mast3r, or --features aliked")
         if self.config is not None and self.preset is not None:
             raise InputError("--config and --preset both say where to start from: leave one out")
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
+        if self.weights is not None and has_learned:
+            networks = replace(settings.classical.networks, weights=Path(self.weights))
+            settings = replace(settings, classical=replace(settings.classical, networks=networks))
         network = replace(
             settings.mast3r,
-            weights=self.weights or settings.mast3r.weights,
+            weights=settings.mast3r.weights if self.weights is None or has_learned else self.weights,
             accept_weights_license=self.accept_weights_license or settings.mast3r.accept_weights_license,
         )
         settings = replace(
@@ -124,11 +129,16 @@ def starting_from(start: PipelineConfig, formats: tuple[ExportFormat, ...] = ())
 def _on(device: Literal["cpu", "cuda", "mps"], settings: PipelineConfig) -> PipelineConfig:
     """The settings with everything that can choose on one device."""
     has_network = settings.frontend == "mast3r"
+    has_learned = settings.frontend == "classical" and settings.classical.uses_networks
     aligns = settings.mapper == "align" and settings.align.solver is Solver.SECOND_ORDER
-    if device != "cpu" and not has_network and not aligns:
+    if device != "cpu" and not has_network and not has_learned and not aligns:
         raise InputError(f"--device {device}: neither front end nor mapper of this run can use it, leave it out")
+    classical = settings.classical
+    if has_learned:
+        classical = replace(classical, networks=replace(classical.networks, device=device))
     return replace(
         settings,
+        classical=classical,
         mast3r=replace(settings.mast3r, device=device) if has_network else settings.mast3r,
         align=replace(settings.align, device=device) if aligns else settings.align,
     )

@@ -7,6 +7,8 @@ from anchorsfm.scene.settings import place_of
 
 _UNDER_OTHER_NAMES = {
     "align.device": "device",
+    "classical.networks.device": "device",
+    "classical.networks.weights": "weights",
     "mast3r.device": "device",
     "mast3r.weights": "weights",
     "mast3r.accept-weights-license": "accept-weights-license",

@@ -21,6 +21,14 @@ _WIDEST = 4.0
 _PULL = 1e-4
 """A distortion parameter of 1 weighs as much as one pixel that is wrong by this share of the focal length."""
 
+_TANGENTIAL = (6, 7, 1)
+_OF_DIRECTION = {
+    "OPENCV": (_TANGENTIAL,),
+    "FULL_OPENCV": (_TANGENTIAL,),
+    "THIN_PRISM_FISHEYE": (_TANGENTIAL, (10, 11, -1)),
+}
+"""Pairs of distortion parameters that change when a picture is turned, and with which sign: others are radial."""
+
 
 def make_camera(
     model: str, focal_px: float, width: int, height: int, principal_point_px: Float[np.ndarray, "2"] | None = None
@@ -65,6 +73,23 @@ def with_principal_point(camera: Camera, xy_px: Float[np.ndarray, "2"]) -> Camer
     params = np.array(camera.params)
     params[principal_point_rows(camera)] = xy_px
     return replace(camera, params=tuple(params.tolist()))
+
+
+def turned_camera(camera: Camera, turns: int) -> Camera:
+    """The camera that sees the picture turned by quarter turns (see `geometry.quarter_turns`), with the same lens."""
+    for _ in range(turns % 4):
+        camera = _turned_once(camera)
+    return camera
+
+
+def _turned_once(camera: Camera) -> Camera:
+    params = np.array(camera.params)
+    params[focal_rows(camera)] = params[focal_rows(camera)[::-1]]
+    x, y = principal_point_rows(camera)
+    params[[x, y]] = params[y], camera.width - params[x]
+    for first, second, sign in _OF_DIRECTION.get(camera.model, ()):
+        params[[first, second]] = -sign * params[second], sign * params[first]
+    return replace(camera, width=camera.height, height=camera.width, params=tuple(params.tolist()))
 
 
 def has_absurd_params(camera: Camera) -> bool:

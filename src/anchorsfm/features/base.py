@@ -4,12 +4,14 @@ Both are chosen by name from the tables in `methods`; `store` keeps what they fi
 features can be computed before pairs are chosen, and those of a finished model be read again.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Num
 
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.images import ImageSet
 
 
@@ -57,6 +59,11 @@ class Detector(Protocol):
         """Several threads may call it at a time; where not (one network on one GPU), it is called from one."""
         ...
 
+    @property
+    def licence(self) -> LicenceRecord | None:
+        """The terms of trained weights, if there are any."""
+        ...
+
     def detect(self, images: ImageSet, image: int) -> Features:
         """Read the photograph in the size and colours that the method wants, and find its keypoints.
 
@@ -79,6 +86,11 @@ class Matcher(Protocol):
         """As that of a detector."""
         ...
 
+    @property
+    def licence(self) -> LicenceRecord | None:
+        """The terms of trained weights, if there are any."""
+        ...
+
     def prepare(self, features: Features) -> Any:
         """What is done once per photograph: an index, or arrays on a device.
 
@@ -88,4 +100,22 @@ class Matcher(Protocol):
 
     def match(self, i: Any, j: Any) -> FeatureMatches:
         """Matches of two photographs that were prepared."""
+        ...
+
+
+@runtime_checkable
+class BatchMatcher(Matcher, Protocol):
+    """A matcher that is faster with several pairs at a time, as a network on a GPU is."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs at a time; 1: one by one."""
+        ...
+
+    def batch_key(self, i: Any, j: Any) -> Hashable:
+        """Pairs with equal ones can be in one batch."""
+        ...
+
+    def match_batch(self, pairs: Sequence[tuple[Any, Any]]) -> list[FeatureMatches]:
+        """Matches of at most `batch_size` pairs, which do not depend on what else is in the batch."""
         ...

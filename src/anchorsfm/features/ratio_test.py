@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int8, Int32, Num, UInt8
+from jaxtyping import Float, Int, Int8, Int32, Num, UInt8
 
 from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig
+from anchorsfm.features.one_to_one import one_to_one_of_sorted
 from anchorsfm.features.sift import DESCRIPTOR_NORM
 from anchorsfm.io.store import digest
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.errors import InputError
 
 VERSION = 2
@@ -38,6 +40,7 @@ class RatioTestMatcher:
     """Compares RootSIFT descriptors. Scores are 1 minus the ratio of the distances to the best and second best."""
 
     is_concurrent = True
+    licence: LicenceRecord | None = None
 
     def __init__(self, config: DescriptorMatchingConfig) -> None:
         self._max_ratio = config.max_ratio
@@ -117,9 +120,7 @@ def match(index_i: DescriptorIndex, index_j: DescriptorIndex, max_ratio: float) 
     row = row[np.argsort(-found.best[row], kind="stable")]
     pairs = np.stack([index_i.keypoint[row], index_j.keypoint[found.column[row]]], axis=1)
     score = 1 - np.sqrt(near[row] / far[row])
-    chosen = np.flatnonzero(_first_of_both(pairs))
-    chosen = chosen[np.lexsort((pairs[chosen, 1], pairs[chosen, 0]))]
-    return FeatureMatches(keypoint=pairs[chosen].astype(np.int32), score=score[chosen].astype(np.float32))
+    return one_to_one_of_sorted(pairs, score)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,12 +220,3 @@ def _product_type() -> torch.dtype:
 
 
 _PRODUCT = _product_type()
-
-
-def _first_of_both(pairs: Int[np.ndarray, "candidate 2"]) -> Bool[np.ndarray, "candidate"]:
-    """Of pairs sorted best first, those whose both ends did not occur before."""
-    first_i = np.zeros(len(pairs), bool)
-    first_i[np.unique(pairs[:, 0], return_index=True)[1]] = True
-    first_j = np.zeros(len(pairs), bool)
-    first_j[np.unique(pairs[:, 1], return_index=True)[1]] = True
-    return first_i & first_j

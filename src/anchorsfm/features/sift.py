@@ -13,6 +13,7 @@ from anchorsfm.features.base import Features
 from anchorsfm.features.config import FeatureConfig
 from anchorsfm.io.images import load_grey, working_size_wh
 from anchorsfm.io.store import digest
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.images import ImageSet
 
 VERSION = 1
@@ -28,6 +29,7 @@ class SiftDetector:
     """
 
     is_concurrent = True
+    licence: LicenceRecord | None = None
 
     def __init__(self, config: FeatureConfig) -> None:
         self._config = config

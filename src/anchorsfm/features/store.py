@@ -4,7 +4,7 @@ Keys depend on the photographs' contents and the method only, not on names, pair
 same features (a front end, retrieval before there are pairs, localisation in a finished model) finds them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from jaxtyping import Int
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from anchorsfm.features.base import Detector, FeatureMatches, Features, Matcher
+from anchorsfm.features.base import BatchMatcher, Detector, FeatureMatches, Features, Matcher
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import map_stage
@@ -43,7 +43,9 @@ class FeatureStore:
 
     def key(self, image: int) -> str:
         """Identifies the features of a photograph."""
-        return digest("features", self.images.digests[image], self.detector.digest)
+        key = digest("features", self.images.digests[image], self.detector.digest)
+        turns = 0 if self.images.quarter_turns is None else int(self.images.quarter_turns[image]) % 4
+        return digest("turned features", key, turns) if turns else key
 
     def features(self, image: int) -> Features:
         """Raises InputError if the photograph cannot be read."""
@@ -95,13 +97,47 @@ class MatchStore:
     def match_all(self, pairs: Int[np.ndarray, "pair 2"], progress: Progress, num_workers: int) -> list[FeatureMatches]:
         """Matches of every pair, in order. Pairs of the same photographs are matched one soon after the other."""
         order = _neighbouring(pairs, self.features.images.num_images)
+        if isinstance(self.matcher, BatchMatcher) and self.matcher.batch_size > 1:
+            found = self._match_batches(self.matcher, pairs[order], progress)
+        else:
 
-        def work(row: int) -> FeatureMatches:
-            i, j = pairs[order[row]].tolist()
-            return self.matches(i, j)
+            def work(row: int) -> FeatureMatches:
+                i, j = pairs[order[row]].tolist()
+                return self.matches(i, j)
 
-        found = map_stage("matching pairs", work, len(pairs), progress, self.num_workers(num_workers))
+            found = map_stage("matching pairs", work, len(pairs), progress, self.num_workers(num_workers))
         return [found[row] for row in np.argsort(order)]
+
+    def _match_batches(
+        self, matcher: BatchMatcher, pairs: Int[np.ndarray, "pair 2"], progress: Progress
+    ) -> list[FeatureMatches]:
+        """Pairs that are not in the cache wait until there are enough of a kind for a batch."""
+        found: list[FeatureMatches | None] = [None] * len(pairs)
+        waiting: dict[Hashable, list[tuple[int, Any, Any]]] = {}
+        store = self.features.store
+        with progress.stage("matching pairs", len(pairs)) as advance:
+
+            def match(batch: list[tuple[int, Any, Any]]) -> None:
+                matched = matcher.match_batch([(i, j) for _, i, j in batch])
+                for (row, _, _), made in zip(batch, matched, strict=True):
+                    store.save("feature-matches", self.key(*pairs[row].tolist()), vars(made))
+                    found[row] = made
+                advance(len(batch))
+
+            for row, (i, j) in enumerate(pairs.tolist()):
+                stored = store.load("feature-matches", self.key(i, j))
+                if stored is not None:
+                    found[row] = FeatureMatches(**stored)
+                    advance(1)
+                    continue
+                ready = self._prepare(i), self._prepare(j)
+                key = matcher.batch_key(*ready)
+                waiting.setdefault(key, []).append((row, *ready))
+                if len(waiting[key]) == matcher.batch_size:
+                    match(waiting.pop(key))
+            for batch in waiting.values():
+                match(batch)
+        return [matches for matches in found if matches is not None]
 
     def num_workers(self, wanted: int) -> int:
         """How many threads may match, of those that one would like."""

@@ -6,14 +6,18 @@ Robust estimation of a fundamental matrix (Hartley and Zisserman, "Multiple view
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import poselib
 from jaxtyping import Float, Int
 
 from anchorsfm.features.config import MatchingConfig
+from anchorsfm.features.joint import JointMatchStore
 from anchorsfm.features.store import MatchStore
 from anchorsfm.io.store import digest
+
+AnyMatchStore = TypeVar("AnyMatchStore", bound=MatchStore | JointMatchStore)
 
 VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
@@ -69,10 +73,10 @@ def verify(
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerificationStore:
-    """Verified matches between photographs of a `MatchStore`, each made once."""
+class VerificationStore(Generic[AnyMatchStore]):
+    """Verified matches between photographs of a store of matches, each made once."""
 
-    matches: MatchStore
+    matches: AnyMatchStore
     config: MatchingConfig
 
     def key(self, i: int, j: int, bend: Float[np.ndarray, "2 2"]) -> str:

@@ -54,6 +54,7 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TO_TURNED = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,7 @@ def load_image_set(
         focal_prior_px=_focal_priors(photos, camera_index, focal_px),
         digests=tuple(photo.digest for photo in photos),
         taken_s=np.array([photo.exif.taken_s for photo in photos]),
+        is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
         skipped=tuple(skipped),
     )
 
@@ -477,8 +479,13 @@ def _focal_priors(photos: list[_Photo], camera_index: np.ndarray, given_px: floa
 
 def _load(images: ImageSet, index: int, mode: str, size_wh: np.ndarray | tuple[int, int] | None) -> Image.Image:
     full_wh = (int(images.size_wh[index, 0]), int(images.size_wh[index, 1]))
+    target_wh = full_wh if size_wh is None else (int(size_wh[0]), int(size_wh[1]))
     data = photo_bytes(images, index)
-    return _decoded(images.path(index), data, mode, full_wh, full_wh if size_wh is None else size_wh)
+    turns = 0 if images.quarter_turns is None else int(images.quarter_turns[index]) % 4
+    if turns % 2:
+        full_wh, target_wh = full_wh[::-1], target_wh[::-1]
+    stored = _decoded(images.path(index), data, mode, full_wh, target_wh)
+    return stored.transpose(_TO_TURNED[turns]) if turns else stored
 
 
 def _decoded(

@@ -37,6 +37,7 @@ def without_repeated_files(images: ImageSet) -> ImageSet:
         focal_prior_px=images.focal_prior_px[kept],
         digests=tuple(images.digests[k] for k in kept),
         distortion_prior=None if prior is None else prior[kept],
+        is_unnamed=None if images.is_unnamed is None else images.is_unnamed[kept],
         taken_s=None if images.taken_s is None else images.taken_s[kept],
         skipped=(*images.skipped, *skipped),
     )

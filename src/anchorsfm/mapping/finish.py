@@ -11,6 +11,7 @@ from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
 from anchorsfm.mapping.evidence import PairEvidence
+from anchorsfm.mapping.turned import find_turns
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -59,7 +60,25 @@ class FinishedModels:
 def finish_models(
     starts: Sequence[Start], given: MapperInput, settings: ModellingSettings, progress: Progress = SILENT
 ) -> FinishedModels:
-    """Adjust the models of a mapper and make them consistent with all verified matches."""
+    """Adjust the models of a mapper and make them consistent with all verified matches.
+
+    Where the largest shows that photographs are stored turned, they are looked at turned back.
+    """
+    largest = max(starts, key=lambda start: len(start.model.image_index), default=None)
+    turns = None
+    if largest is not None and settings.adjusts:
+        turns = find_turns(largest, given, settings.adjust)
+    if turns is None:
+        return _finish_models(starts, given, settings, progress)
+    count = int((turns.turns != 0).sum())
+    progress.note(f"{count} photographs are stored turned by 90, 180 or 270 degrees: they share the others' camera")
+    finished = _finish_models([turns.start(s, given) for s in starts], turns.given(given), settings, progress)
+    return replace(finished, results=tuple(turns.back(result) for result in finished.results))
+
+
+def _finish_models(
+    starts: Sequence[Start], given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> FinishedModels:
     results = [_finish(start, given, settings, progress) for start in starts]
     changes: list[Change] = []
     if settings.adjusts:

@@ -111,6 +111,16 @@ class Auto(Settings):
     num_random_cycles: Annotated[int, Range(0, 1000)] = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReinforceConfig(Settings):
+    """How many pairs a second, dearer method looks at."""
+
+    pairs_per_image: Annotated[int, Range(0, 1_000_000)] = 4
+    """Most pairs that an image which is badly tied to the others asks for."""
+    budget: Annotated[float, Range(0, 1_000_000)] = 2.0
+    """Most pairs of all images together, as a multiple of their number; few images may ask for ten."""
+
+
 _DIGITS = 9
 """Of a number in a scene graph's name."""
 SceneGraphConfig = Complete | Window | LogWindow | OneReference | Retrieval | FromFile | Auto

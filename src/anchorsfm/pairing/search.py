@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.features.store import FeatureStore
+from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore, verify
 from anchorsfm.geometry.centred import centred
 from anchorsfm.geometry.links import connected_groups
@@ -26,6 +26,11 @@ SURE = 100
 MIN_PAIRS_OF_NETWORK = 10
 """The same for front ends that match what keypoints do not."""
 
+MIN_PAIRS_OF_SECOND = 8
+"""The same where a second method looks at some of those that failed."""
+MIN_BETWEEN = 10
+"""Failed pairs that it may look at between a group of connected photographs and the others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedPairs:
@@ -42,7 +47,7 @@ class SelectedPairs:
 class PairChecker:
     """Matches keypoints of pairs and verifies them; the results stay in the store for the front end."""
 
-    verification: VerificationStore
+    verification: VerificationStore[MatchStore]
     progress: Progress
     num_workers: int
 
@@ -80,6 +85,7 @@ def search_pairs(
     *,
     allowed: Bool[np.ndarray, "image image"] | None,
     for_network: bool,
+    for_second: bool = False,
 ) -> SelectedPairs:
     """Pairs that keypoints verify, and some by similarity for images that have too few.
 
@@ -89,6 +95,8 @@ def search_pairs(
         config: how many.
         allowed: pairs that may be looked at.
         for_network: the front end may match what keypoints do not.
+        for_second: a second method may match what these keypoints do not; then the best pairs that failed between
+            groups of photographs which no verified pair connects are among them.
 
     Raises InputError if a photograph cannot be read.
     """
@@ -98,7 +106,11 @@ def search_pairs(
     if for_network:
         index = with_fewest(matched, _most_similar(similarity, allowed), MIN_PAIRS_OF_NETWORK)
     else:
-        index = with_fewest(matched, _failed(tried, similarity), MIN_PAIRS)
+        failed = _failed(tried, similarity)
+        index = with_fewest(matched, failed, MIN_PAIRS_OF_SECOND if for_second else MIN_PAIRS)
+        if for_second:
+            apart = _apart(matched, failed, len(similarity))
+            index = np.unique(np.concatenate([index, apart]), axis=0)
     return SelectedPairs(
         pairs=PairList(index=index),
         search=PairSearch(tried=len(tried.index), verified=len(matched), rounds=tried.rounds),
@@ -140,6 +152,19 @@ def _failed(tried: TriedPairs, similarity: Float[np.ndarray, "image image"]) -> 
     """Tried pairs that did not verify, the most similar first."""
     index = tried.index[tried.verified == 0]
     return index[np.argsort(-similarity[index[:, 0], index[:, 1]], kind="stable")]
+
+
+def _apart(matched: Int[np.ndarray, "pair 2"], failed: Int[np.ndarray, "failed 2"], num_images: int) -> np.ndarray:
+    """Failed pairs (best first) between photographs that matched pairs do not connect, `MIN_BETWEEN` of each group."""
+    group = connected_groups(num_images, matched)
+    count = np.zeros(num_images, np.int64)
+    chosen = []
+    for i, j in failed.tolist():
+        ends = [group[i], group[j]]
+        if ends[0] != ends[1] and count[ends].min() < MIN_BETWEEN:
+            chosen.append((i, j))
+            count[ends] += 1
+    return np.array(chosen, np.int64).reshape(-1, 2)
 
 
 def _most_similar(

@@ -19,6 +19,7 @@ class PairLog:
         self._of_status: Counter[tuple[int, PairStatus]] = Counter()
         self._pairs: list[tuple[int, int, PairStatus, int]] = []
         self._num_confirmed = 0
+        self._methods: list[tuple[str, ...]] = []
 
     def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
         """The same predictions, unchanged."""
@@ -26,6 +27,7 @@ class PairLog:
             self.status[prediction.status.value] += 1
             found = prediction.keypoint_matches if prediction.keypoint_matches is not None else prediction.matches
             self._pairs.append((prediction.i, prediction.j, prediction.status, len(found)))
+            self._methods.append(prediction.methods)
             for image in (prediction.i, prediction.j):
                 self._most_matches[image] = max(self._most_matches[image], len(found))
                 self._of_status[image, prediction.status] += 1
@@ -54,12 +56,15 @@ class PairLog:
     def columns(self) -> PairColumns:
         """All pairs, in their order."""
         statuses = list(PairStatus)
+        methods = sorted(set(self._methods) - {()})
         return PairColumns(
             statuses=tuple(status.value for status in statuses),
             i=tuple(pair[0] for pair in self._pairs),
             j=tuple(pair[1] for pair in self._pairs),
             status=tuple(statuses.index(pair[2]) for pair in self._pairs),
             matches=tuple(pair[3] for pair in self._pairs),
+            methods=tuple(" + ".join(names) for names in methods),
+            method=tuple(methods.index(names) if names else -1 for names in self._methods) if methods else (),
         )
 
     def reason(self, image: int) -> str:

@@ -15,6 +15,10 @@ def summary_lines(report: RunReport) -> list[str]:
             f"  pairs: {search.tried} of {count * (count - 1) // 2} tried in {_rounds(search.rounds)}, "
             f"{search.verified} verified"
         )
+    listed = report.pair_list
+    if listed.methods:
+        found = ", ".join(f"{listed.method.count(k)} by {name}" for k, name in enumerate(listed.methods))
+        lines.append(f"  pairs that two detectors looked at: matched {found}")
     for model in report.models:
         lines.append(
             f"  model {model.number}: {model.registered} images, {model.points} points, "

@@ -186,6 +186,10 @@ class PairColumns:
     """Row of `statuses`."""
     matches: tuple[int, ...]
     """Verified matches."""
+    methods: tuple[str, ...] = ()
+    """Detectors, or several of them, that found the matches of pairs which more than one looked at."""
+    method: tuple[int, ...] = ()
+    """Row of `methods`, -1 for pairs that one detector alone looked at or that are unmatched; empty: all are such."""
 
 
 @dataclass(frozen=True, kw_only=True)

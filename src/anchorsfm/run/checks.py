@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
+from anchorsfm.features.config import chosen_matcher
 from anchorsfm.mapping.config import DEPTH_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
@@ -37,6 +38,9 @@ def settled(config: PipelineConfig, images: ImageSet, changed: Sequence[str], pr
     for line in without_effect(
         changed,
         frontend=config.frontend,
+        detector=config.classical.features.detector,
+        matcher=chosen_matcher(config.classical.matching, config.classical.features.detector),
+        uses_networks=config.classical.uses_networks,
         mapper=config.mapper,
         dense=dense,
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),

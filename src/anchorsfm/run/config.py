@@ -44,7 +44,7 @@ class PipelineConfig(Settings):
     """What predicts depth and matches of a pair. classical: the embedded front end; mast3r: a trained network (see
     --weights)."""
     classical: ClassicalFrontend = field(default_factory=ClassicalFrontend)
-    """The embedded front end: no weights, no GPU."""
+    """The embedded front end: no weights, no GPU, unless keypoints are a network's."""
     mast3r: Mast3rFrontend = field(default_factory=Mast3rFrontend)
     """The MASt3R or DUSt3R network."""
     graph: GraphConfig = field(default_factory=GraphConfig)

@@ -76,7 +76,14 @@ def make_run_pairs(
                 similarity = image_similarity(checker.features, progress, checker.num_workers)
             if isinstance(graph, Auto):
                 allowed = None if prefilter is None else near(images.num_images, prefilter)
-                return search_pairs(similarity, checker, graph, allowed=allowed, for_network=is_network)
+                return search_pairs(
+                    similarity,
+                    checker,
+                    graph,
+                    allowed=allowed,
+                    for_network=is_network,
+                    for_second=config.classical.has_second_method,
+                )
     pairs = make_pairs(
         images.num_images, graph, names=images.names, prefilter=prefilter, similarity=similarity, seed=config.seed
     )
@@ -94,8 +101,9 @@ def pair_checker(
         settings = config.classical.for_run(_run_settings(config))
         few = min(settings.features.max_keypoints, _CHEAP_KEYPOINTS)
         features = replace(settings.features, max_keypoints=few)
-    found = FeatureStore(images=images, detector=make_detector(features), store=store)
-    matches = MatchStore(features=found, matcher=make_matcher(settings.matching))
+    found = FeatureStore(images=images, detector=make_detector(features, settings.networks, progress), store=store)
+    matcher = make_matcher(settings.matching, features.detector, settings.networks, progress)
+    matches = MatchStore(features=found, matcher=matcher)
     verification = VerificationStore(matches=matches, config=settings.matching)
     return PairChecker(verification=verification, progress=progress, num_workers=settings.workers.resolve())
 

@@ -15,12 +15,16 @@ _OF_GRID_MATCHES = tuple(
         "max_keypoints",
     )
 )
+_OF_SIFT = ("classical.features.max_keypoints", "classical.features.contrast_threshold")
 
 
 def without_effect(
     changed: Sequence[str],
     *,
     frontend: str,
+    detector: str,
+    matcher: str,
+    uses_networks: bool,
     mapper: str,
     dense: bool,
     refines_keypoints: bool,
@@ -28,11 +32,17 @@ def without_effect(
 ) -> Iterator[str]:
     """One line for each reason why some of the changed settings (dotted names) are not used."""
     classical, aligned = frontend == "classical", mapper == "align"
+    learned = classical and detector != "sift"
     for unused, names, reason in (
         (not aligned, ("align.",), f"the mapper is {mapper}"),
         (not (aligned or dense), ("graph.", "classical.dense."), "neither an alignment nor a dense cloud is made"),
         (not classical, ("classical.",), f"the front end is {frontend}"),
         (frontend != "mast3r", ("mast3r.",), f"the front end is {frontend}"),
+        (learned, _OF_SIFT, f"keypoints are those of {detector}"),
+        (classical and not uses_networks, ("classical.networks.",), "no network finds or matches keypoints"),
+        (classical and not learned, ("classical.features.max_learned_keypoints",), "keypoints are those of sift"),
+        (classical and matcher != "ratio-test", ("classical.matching.max_ratio",), f"the matcher is {matcher}"),
+        (classical and matcher != "lightglue", ("classical.matching.min_score",), f"the matcher is {matcher}"),
         (classical, _OF_GRID_MATCHES, "the front end classical verifies its matches and finds exact keypoints itself"),
         (not classical, ("sparsify.max_detected_keypoints",), f"the front end {frontend} has no detector"),
         (not refines_keypoints, ("subpixel.",), "keypoints are not refined"),

@@ -44,6 +44,11 @@ class ImageSet:
     """Whether focal length and distortion are those of a known model; None: nowhere."""
     taken_s: Float[np.ndarray, "image"] | None = None
     """When each was taken, in seconds by its camera's own clock; NaN, or None, where unknown."""
+    is_unnamed: Bool[np.ndarray, "image"] | None = None
+    """Whether which images share a camera was decided by their sizes alone, as nothing names it; None: nowhere."""
+    quarter_turns: Int[np.ndarray, "image"] | None = None
+    """Quarter turns, counter-clockwise, by which pictures are read turned against how they are stored (and EXIF says):
+    `size_wh` and all pixels are those of the turned ones. None: nowhere."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 

@@ -92,3 +92,5 @@ class PairPrediction:
     """X_jj (own) and X_ij (other), both in the frame of camera j."""
     j_from_i: Float[np.ndarray, "3 3"] | None = None
     """How the cameras are turned against each other, if the front end knows. None: as its pointmaps say."""
+    methods: tuple[str, ...] = ()
+    """Detectors whose keypoints the verified matches are of, where several looked at the pair."""

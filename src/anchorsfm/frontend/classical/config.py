@@ -4,8 +4,17 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from anchorsfm.features.config import FeatureConfig, MatchingConfig
-from anchorsfm.pairing.config import ConsistencyConfig
+from anchorsfm.features.config import (
+    DescriptorMatchingConfig,
+    DetectorName,
+    FeatureConfig,
+    MatcherChoice,
+    MatchingConfig,
+    NetworkConfig,
+    chosen_matcher,
+    uses_networks,
+)
+from anchorsfm.pairing.config import ConsistencyConfig, ReinforceConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
 
@@ -66,6 +75,18 @@ class DenseConfig(SweepConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondMethodConfig(ReinforceConfig):
+    """A second detector and matcher, for pairs that the first ones leave unmatched or weak."""
+
+    detector: DetectorName | None = None
+    """What finds and describes its keypoints, of images that such pairs have. None: there is no second method."""
+    matcher: MatcherChoice = "auto"
+    """What compares them (see --classical.matching.matcher). The matches of both methods are verified together."""
+    max_keypoints: Annotated[int, Range(16, 50_000)] = 2048
+    """Keypoints kept per image, best first."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerConfig(Settings):
     """How the work is spread. The results do not depend on it."""
 
@@ -84,6 +105,10 @@ class ClassicalConfig(Settings):
     """Keypoints and descriptors of every image."""
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     """Matching of keypoints, and verification of the matches of every pair."""
+    second: SecondMethodConfig = field(default_factory=SecondMethodConfig)
+    """A second detector and matcher for some pairs."""
+    networks: NetworkConfig = field(default_factory=NetworkConfig)
+    """Networks that find and match keypoints, where features or matching name one."""
     intrinsics: IntrinsicsConfig = field(default_factory=IntrinsicsConfig)
     """Focal lengths and lens distortion, from EXIF or from the pairs."""
     two_view: TwoViewConfig = field(default_factory=TwoViewConfig)
@@ -94,3 +119,35 @@ class ClassicalConfig(Settings):
     """Dense depth of some pairs of every image, by plane sweep."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Threads of the front end; results do not depend on them."""
+
+    @property
+    def has_second_method(self) -> bool:
+        """Whether a second detector helps with some pairs."""
+        return self.second.detector is not None
+
+    @property
+    def second_features(self) -> FeatureConfig:
+        """Keypoints of the second method, found on pictures of the size that the first looks at."""
+        assert self.second.detector is not None, "there is no second method"
+        return FeatureConfig(
+            detector=self.second.detector,
+            max_image_size=self.features.max_image_size,
+            max_keypoints=self.second.max_keypoints,
+            max_learned_keypoints=self.second.max_keypoints,
+        )
+
+    @property
+    def uses_networks(self) -> bool:
+        """Whether any keypoints are found or matched by networks."""
+        second = self.has_second_method and uses_networks(self.second_features, self.second_matching)
+        return second or uses_networks(self.features, self.matching)
+
+    @property
+    def second_matching(self) -> DescriptorMatchingConfig:
+        """How the second method compares descriptors."""
+        return DescriptorMatchingConfig(matcher=self.second.matcher)
+
+    def check_together(self) -> None:
+        chosen_matcher(self.matching, self.features.detector)
+        if self.second.detector is not None:
+            chosen_matcher(self.second_matching, self.second.detector)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassicalFrontend(ClassicalConfig):
-    """Predictions from classical two-view geometry and stereo: needs neither a GPU nor downloaded weights."""
+    """Predictions from two-view geometry and stereo: no GPU and no weights, unless keypoints are those of a network."""
 
     def for_run(self, run: RunSettings) -> "ClassicalFrontend":
         """With what the run says where these settings leave it open."""

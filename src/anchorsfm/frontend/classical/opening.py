@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from anchorsfm.features.joint import JointMatchStore
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore, Verified
@@ -21,9 +22,11 @@ from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
 from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.scale import synchronise
+from anchorsfm.frontend.classical.second import Helped, SecondMethod, second_store
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, verify_pair
 from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.release import joint_licence
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
 from anchorsfm.pairing.config import ConsistencyConfig
 from anchorsfm.pairing.consistency import judge_pairs
@@ -46,8 +49,13 @@ def open_predictor(
 ) -> ClassicalPredictor:
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
-    found = FeatureStore(images=images, detector=make_detector(config.features), store=store)
-    matches = MatchStore(features=found, matcher=make_matcher(config.matching))
+    detector = make_detector(config.features, config.networks, progress)
+    matcher = make_matcher(config.matching, config.features.detector, config.networks, progress)
+    found = FeatureStore(images=images, detector=detector, store=store)
+    matches = MatchStore(features=found, matcher=matcher)
+    second = second_store(config, matches, progress) if config.has_second_method else None
+    methods = [matches] if second is None else [matches, second]
+    licences = [used.licence for method in methods for used in (method.features.detector, method.matcher)]
     workers = config.workers.resolve()
     run = _Run(config=config, images=images, pairs=index, matches=matches, store=store, progress=progress)
     with single_threaded_libraries():
@@ -56,19 +64,23 @@ def open_predictor(
         distortion = run.find_distortion(xy, candidates)
         points = run.undistorted(xy, distortion)
         verified = run.verify_all(points, candidates, distortion)
+        helped = Helped.nothing(xy, [pair.keypoint for pair, _ in verified])
+        if config.has_second_method:
+            helped, points, verified = run.with_second_method(xy, points, candidates, verified, distortion)
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
-        poses = run.relate_all(points, [matches for matches, _ in verified], focal_px, distortion)
+        poses = run.relate_all(points, helped.keypoint, focal_px, distortion)
         poses = believed(index, poses, images.num_images, config.consistency)
     has_depth = np.zeros(len(index), bool)
     if config.dense.enabled:
         has_depth = choose_depth_pairs(index, poses, config.dense.pairs_per_image)
     geometry = SetGeometry(
-        xy=xy,
+        xy=helped.xy,
         focal_px=focal_px,
         poses=poses,
         has_depth=has_depth,
         match_confidence=tuple(_match_confidence(pose, config.matching.max_epipolar_error_px) for pose in poses),
         baseline=synchronise(index, list(poses)),
+        methods=helped.methods(index, poses, config),
     )
     return ClassicalPredictor(
         images=images,
@@ -77,8 +89,9 @@ def open_predictor(
         grid=make_grid(images, config.dense.size, distortion, focal_px),
         config=config.dense,
         store=store,
-        digest=_digest(config, matches, index),
+        digest=_digest(config, matches, second, index),
         num_workers=workers,
+        licence=joint_licence(licences),
     )
 
 
@@ -102,10 +115,14 @@ def believed(
     )
 
 
-def _digest(config: ClassicalConfig, matches: MatchStore, pairs: Int[np.ndarray, "pair 2"]) -> str:
+def _digest(
+    config: ClassicalConfig, matches: MatchStore, second: MatchStore | None, pairs: Int[np.ndarray, "pair 2"]
+) -> str:
     """Everything predictions depend on; neither the file names nor the number of threads."""
     images = matches.features.images
-    methods = (matches.features.detector.digest, matches.matcher.digest)
+    methods: tuple[object, ...] = (matches.features.detector.digest, matches.matcher.digest)
+    if second is not None:
+        methods = (*methods, second.features.detector.digest, second.matcher.digest, config.second)
     stages = (methods, config.matching, config.intrinsics, config.two_view, config.consistency, config.dense)
     return digest(
         "classical",
@@ -126,7 +143,7 @@ class _Run:
     config: ClassicalConfig
     images: ImageSet
     pairs: Int[np.ndarray, "pair 2"]
-    matches: MatchStore
+    matches: MatchStore | JointMatchStore
     store: Store
     progress: Progress
 
@@ -174,19 +191,23 @@ class _Run:
 
     def undistorted(self, xy: tuple[Float[np.ndarray, "_ 2"], ...], distortion: Distortion) -> list[lens.LensPoints]:
         """Keypoints of every image in centred coordinates."""
-        return [
-            lens.undistort(
-                centred(self.images, image, points),
-                distortion.coefficient[image],
-                lens.half_diagonal(self.images.size_wh[image]),
-            )
-            for image, points in enumerate(xy)
-        ]
+        return [self.undistorted_points(image, points, distortion) for image, points in enumerate(xy)]
+
+    def undistorted_points(
+        self, image: int, xy: Float[np.ndarray, "point 2"], distortion: Distortion
+    ) -> lens.LensPoints:
+        """Points of one image in centred coordinates."""
+        half_diagonal = lens.half_diagonal(self.images.size_wh[image])
+        return lens.undistort(centred(self.images, image, xy), distortion.coefficient[image], half_diagonal)
 
     def verify_all(
-        self, points: list[lens.LensPoints], candidates: list[Int[np.ndarray, "_ 2"]], distortion: Distortion
+        self,
+        points: list[lens.LensPoints],
+        candidates: Sequence[Int[np.ndarray, "_ 2"]],
+        distortion: Distortion,
+        rows: Int[np.ndarray, "row"] | None = None,
     ) -> list[tuple[Verified, FocalEvidence]]:
-        """Verified matches of every pair, and what they say about focal lengths."""
+        """Verified matches of every pair, or of some rows, and what they say about focal lengths."""
         device = devices(self.images)
         matching = self.config.matching
         verification = VerificationStore(matches=self.matches, config=matching)
@@ -218,22 +239,46 @@ class _Run:
             self.store.save("classical-evidence", key, arrays)
             return verified, cache.decode_evidence(arrays, verified.fundamental)
 
-        return self._stage("verifying pairs", work, len(self.pairs))
+        if rows is None:
+            return self._stage("verifying pairs", work, len(self.pairs))
+        return self._stage("verifying pairs", lambda k: work(int(rows[k])), len(rows))
+
+    def with_second_method(
+        self,
+        xy: tuple[Float[np.ndarray, "_ 2"], ...],
+        points: list[lens.LensPoints],
+        candidates: list[Int[np.ndarray, "_ 2"]],
+        verified: list[tuple[Verified, FocalEvidence]],
+        distortion: Distortion,
+    ) -> tuple[Helped, list[lens.LensPoints], list[tuple[Verified, FocalEvidence]]]:
+        """Keypoints and matches with those that a second method adds, and what verification makes of both together."""
+        assert isinstance(self.matches, MatchStore)
+        work = SecondMethod(self.matches, self.config, self.images, self.pairs, xy, candidates, self.progress)
+        points, verified = list(points), list(verified)
+        work.choose([pair.keypoint for pair, _ in verified])
+        while len(rows := work.look()):
+            for image in work.new_images:
+                points[image] = self.undistorted_points(image, work.xy[image], distortion)
+            found = replace(self, matches=work.matches).verify_all(points, work.candidates, distortion, rows)
+            for row, pair in zip(rows.tolist(), found, strict=True):
+                verified[row] = pair
+            work.learn(rows, [len(pair.keypoint) for pair, _ in found])
+        return work.finish([pair.keypoint for pair, _ in verified]), points, verified
 
     def relate_all(
         self,
         points: list[lens.LensPoints],
-        verified: list[Verified],
+        verified: Sequence[Int[np.ndarray, "_ 2"]],
         focal_px: Float[np.ndarray, "image"],
         distortion: Distortion,
     ) -> tuple[RelativePose, ...]:
-        """Relative pose of every pair with the intrinsics of the set."""
+        """Relative pose of every pair, from the rows of its verified matches, with the intrinsics of the set."""
         focal = focal_px * reference_scale(self.images.size_wh)
         matching, two_view = self.config.matching, self.config.two_view
 
         def work(pair: int) -> RelativePose:
             i, j = self.pairs[pair].tolist()
-            keypoint = verified[pair].keypoint
+            keypoint = verified[pair]
             xy_i, xy_j = points[i].xy[keypoint[:, 0]], points[j].xy[keypoint[:, 1]]
             focal_ij = (float(focal[i]), float(focal[j]))
             bent = distortion.coefficient[[i, j]]

@@ -14,6 +14,7 @@ from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.geometry.transforms import invert, transform
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
+from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
@@ -46,6 +47,8 @@ class SetGeometry:
     """Of the matches of every pair."""
     baseline: Float[np.ndarray, "pair"]
     """Length of the baseline of every pair in the unit of its group."""
+    methods: tuple[tuple[str, ...], ...]
+    """Detectors whose keypoints are matched, of every pair that several looked at; else none are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,6 @@ class ClassicalPredictor:
 
     keeps_predictions = True
     detects_keypoints = True
-    licence = None
 
     def __init__(
         self,
@@ -79,7 +81,9 @@ class ClassicalPredictor:
         store: Store,
         digest: str,
         num_workers: int,
+        licence: LicenceRecord | None = None,
     ) -> None:
+        self.licence = licence
         self.grid = grid
         self.digest = digest
         self.focal_px = geometry.focal_px
@@ -143,6 +147,7 @@ class ClassicalPredictor:
                 frame_i=None,
                 frame_j=None,
                 j_from_i=pose.j_from_i[:, :3],
+                methods=self._geometry.methods[pair],
             )
         geometry = stereo_pair(self._view(i), self._view(j), pose.j_from_i)
         dense = self._dense(i, j, pose, on_grid, geometry)
@@ -157,6 +162,7 @@ class ClassicalPredictor:
             frame_i=frame_i,
             frame_j=frame_j,
             j_from_i=pose.j_from_i[:, :3],
+            methods=self._geometry.methods[pair],
         )
 
     def _view(self, image: int) -> GridView:

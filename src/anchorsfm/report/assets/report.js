@@ -49,10 +49,11 @@
     const y = Math.floor((event.clientY - box.top) / box.height * matrix.naturalHeight);
     return images[x] && images[y] ? [Math.min(x, y), Math.max(x, y)] : null;
   }
+  const by = (k) => pairs.method.length && pairs.method[k] >= 0 ? ` by ${pairs.methods[pairs.method[k]]}` : "";
   function found(a, b) {
     const k = row.get(`${a} ${b}`);
     return a === b ? "the same image" : k === undefined ? "not looked at"
-      : `${pairs.statuses[pairs.status[k]]}, ${count(pairs.matches[k])} verified matches`;
+      : `${pairs.statuses[pairs.status[k]]}, ${count(pairs.matches[k])} verified matches${by(k)}`;
   }
   matrix.addEventListener("pointermove", (event) => {
     const cell = cellAt(event);

@@ -1,0 +1,84 @@
+"""Which pairs a second method looks at: those of badly tied photographs, in order of promise, within a budget."""
+
+import itertools
+
+import numpy as np
+
+from anchorsfm.pairing.config import ReinforceConfig
+from anchorsfm.pairing.reinforce import MAX_FAILURES, MIN_BUDGET, Reinforcement
+from anchorsfm.pairing.search import _apart
+
+
+def _complete(num: int) -> np.ndarray:
+    return np.array(list(itertools.combinations(range(num), 2)))
+
+
+def _asked(choice: Reinforcement, pairs: np.ndarray, result) -> list[list[tuple[int, int]]]:
+    """Pairs of every round; `result` gives the verified matches of a pair."""
+    rounds = []
+    while len(rows := choice.next_rows()):
+        asked = [tuple(pair) for pair in pairs[rows].tolist()]
+        rounds.append(asked)
+        choice.learn(rows, np.array([result(*pair) for pair in asked], np.int64))
+        assert len(rounds) < 100
+    return rounds
+
+
+def test_well_tied_photographs_ask_for_nothing() -> None:
+    pairs = _complete(8)
+    verified = np.where(pairs[:, 1] - pairs[:, 0] <= 3, 1000, 0)
+    choice = Reinforcement(pairs, verified, np.ones((8, 8)), ReinforceConfig())
+    assert len(choice.next_rows()) == 0
+
+
+def test_few_photographs_have_all_their_pairs_looked_at() -> None:
+    pairs = _complete(3)
+    choice = Reinforcement(pairs, np.array([900, 200, 0]), np.ones((3, 3)), ReinforceConfig())
+    rounds = _asked(choice, pairs, lambda i, j: 1000)
+    assert sorted(pair for asked in rounds for pair in asked) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_common_neighbours_and_likeness_promise_most() -> None:
+    pairs = _complete(6)
+    verified = np.zeros(len(pairs), np.int64)
+    for i, j in ((1, 2), (1, 3), (2, 3), (2, 4), (3, 4), (1, 4)):
+        verified[(pairs == (i, j)).all(axis=1)] = 800
+    verified[(pairs == (0, 1)).all(axis=1)] = 450
+    likeness = np.full((6, 6), 0.1)
+    likeness[0, 2] = likeness[2, 0] = 0.15
+    first = _asked(Reinforcement(pairs, verified, likeness, ReinforceConfig()), pairs, lambda i, j: 600)[0]
+    assert (0, 2) in first, "alike, and both match photograph 1"
+    assert all(0 in pair or 5 in pair for pair in first), "the others are well tied"
+
+
+def test_disappointed_photographs_and_the_budget_end_it() -> None:
+    pairs = _complete(12)
+    nothing = np.zeros(len(pairs), np.int64)
+    wide = ReinforceConfig(pairs_per_image=11, budget=100)
+    asked = [
+        p for r in _asked(Reinforcement(pairs, nothing, np.ones((12, 12)), wide), pairs, lambda i, j: 0) for p in r
+    ]
+    assert len(asked) == len(set(asked)), "each pair once"
+    assert np.bincount(np.array(asked).reshape(-1)).max() <= 12 and len(asked) < len(pairs)
+    narrow = Reinforcement(pairs, nothing, np.ones((12, 12)), ReinforceConfig(budget=0.5))
+    assert narrow.budget == MIN_BUDGET
+    assert sum(map(len, _asked(narrow, pairs, lambda i, j: 1000))) <= MIN_BUDGET
+    none = Reinforcement(pairs, nothing, np.ones((12, 12)), ReinforceConfig(pairs_per_image=0, budget=0))
+    assert len(none.next_rows()) == 0
+    assert MAX_FAILURES >= 1
+
+
+def test_components_are_connected() -> None:
+    pairs = _complete(10)
+    same = (pairs[:, 0] < 5) == (pairs[:, 1] < 5)
+    likeness = np.full((10, 10), 0.01)
+    likeness[4, 7] = likeness[7, 4] = 0.2
+    choice = Reinforcement(pairs, np.where(same, 900, 0), likeness, ReinforceConfig())
+    rounds = _asked(choice, pairs, lambda i, j: 300 if (i, j) == (4, 7) else 0)
+    assert (4, 7) in rounds[0] and len(rounds) == 1, "every photograph is well tied, but not the two groups"
+
+
+def test_failed_pairs_between_groups_are_kept_for_a_second_method() -> None:
+    matched = np.array([[0, 1], [1, 2], [3, 4]])
+    failed = np.array([[0, 2], [2, 3], [0, 4]])
+    assert _apart(matched, failed, 5).tolist() == [[2, 3], [0, 4]]
