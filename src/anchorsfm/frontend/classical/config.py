@@ -63,7 +63,7 @@ class DenseConfig(SweepConfig):
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
     scaled alike."""
-    pairs_per_image: Annotated[int, Range(1, 1_000_000)] = 4
+    pairs_per_image: Annotated[int, Range(1, 1_000_000)] = 2
     """Pairs with dense depth that an image has, those whose parallax and matches show depth best; some images get more,
     to hold the set together. Other pairs tie images together by their keypoints."""
     match_stride: Annotated[int, Range(0, 256)] = 8
