@@ -6,11 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from anchorsfm.features import methods
 from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, MatchingConfig
 from anchorsfm.features.joint import joined, once_each, same_points
+from anchorsfm.features.methods import make_detector
 from anchorsfm.features.ratio_test import RatioTestMatcher
 from anchorsfm.features.sift import SiftDetector
 from anchorsfm.frontend.classical import ClassicalFrontend
@@ -18,6 +20,7 @@ from anchorsfm.frontend.classical.config import DenseConfig, SecondMethodConfig,
 from anchorsfm.io.images import load_grey, load_image_set
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 
@@ -189,3 +192,48 @@ def test_joined_matches_are_rows_of_joined_keypoints() -> None:
     both = joined(np.array([[4, 4]], np.int32), found, (10, 20))
     assert both.tolist() == [[4, 4], [10, 21], [12, 20]] and both.dtype == np.int32
     assert once_each(np.array([[0, 0], [0, 1], [1, 1], [2, 1]])).tolist() == [True, False, True, False]
+
+
+def test_the_second_method_sees_pictures_that_stand_alike(rendered: Path, tmp_path: Path, orb, monkeypatch) -> None:
+    """As trained detectors need it; keypoints are those of the pictures as they are stored."""
+    turns = np.array([0, 1, 0, 2, 0])
+    for image, turn in enumerate(turns.tolist()):
+        with Image.open(rendered / "images" / f"{image:04d}.jpg") as picture:
+            turned = Image.fromarray(np.rot90(np.asarray(picture), turn))
+        turned.save(tmp_path / f"{image}.png")
+    read: dict[int, np.ndarray] = {}
+    detect = Orb.detect
+
+    def watched(self: Orb, images: ImageSet, image: int) -> Features:
+        read[image] = load_grey(images, image)
+        return detect(self, images, image)
+
+    monkeypatch.setattr(Orb, "detect", watched)
+    config = ClassicalFrontend(
+        features=FeatureConfig(max_keypoints=500),
+        matching=FIRST,
+        second=replace(orb, pairs_per_image=9, budget=9),
+        dense=DenseConfig(enabled=False),
+        workers=WorkerConfig(num_workers=1),
+    )
+    images = load_image_set(tmp_path)
+    predictions = list(config.open(images, make_pairs(5, "complete"), Store(None), SILENT))
+    assert {grey.shape for grey in read.values()} == {(360, 480)} and len(read) == 5
+    by_second = [p for p in predictions if p.methods]
+    assert len(by_second) >= 4
+    for p in by_second:
+        for image, xy in ((p.i, p.keypoint_matches.xy_i), (p.j, p.keypoint_matches.xy_j)):
+            assert (xy >= 0).all() and (xy <= images.size_wh[image]).all()
+
+
+def test_auto_is_sift_with_aliked_for_weak_pairs() -> None:
+    config = ClassicalFrontend(features=FeatureConfig(detector="auto"))
+    assert config.features.first_detector == "sift" and config.second_detector == "aliked"
+    assert config.second_features.detector == "aliked" and config.has_second_method and config.uses_networks
+    assert make_detector(config.features).digest == make_detector(FeatureConfig()).digest
+    other = replace(config, second=SecondMethodConfig(detector="xfeat"))
+    assert other.second_detector == "xfeat"
+    alone = ClassicalFrontend()
+    assert alone.second_detector is None and not alone.has_second_method and not alone.uses_networks
+    with pytest.raises(InputError, match="cannot match keypoints of aliked"):
+        ClassicalFrontend(features=FeatureConfig(detector="auto"), second=SecondMethodConfig(matcher="ratio-test"))

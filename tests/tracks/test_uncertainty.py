@@ -247,6 +247,16 @@ def test_too_many_views_have_unknown_deviations(truth, monkeypatch):
     assert [image.position for image in report.images] == [None] * 6
 
 
+def test_a_large_model_is_summed_up_by_parts(truth, monkeypatch):
+    result = result_of(noisy(truth, 0))
+    at_once = estimate_uncertainty(result)
+    monkeypatch.setattr("anchorsfm.tracks.linearised._OBSERVATIONS_AT_A_TIME", 300)
+    by_parts = estimate_uncertainty(result)
+    assert len(result.model.tracks.obs_point) > 5 * 300
+    np.testing.assert_allclose(by_parts.position, at_once.position, rtol=1e-6)
+    np.testing.assert_allclose(by_parts.camera_params[0], at_once.camera_params[0], rtol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------ errors of the model
 
 

@@ -11,6 +11,7 @@ from anchorsfm.scene.settings import Range, Seed, Settings
 
 LearnedDetectorName = Literal["aliked", "disk", "xfeat"]
 DetectorName = Literal["sift", "aliked", "disk", "xfeat"]
+DetectorChoice = Literal["sift", "aliked", "disk", "xfeat", "auto"]
 MatcherName = Literal["ratio-test", "lightglue", "mutual"]
 MatcherChoice = Literal["auto", "ratio-test", "lightglue", "mutual"]
 MATCHERS_OF: Mapping[DetectorName, tuple[MatcherName, ...]] = {
@@ -41,6 +42,11 @@ class FeatureConfig(Settings):
     time to match two images with LightGlue grows with the square."""
     contrast_threshold: Annotated[float, Range(0, 0.2)] = 0.005
     """OpenCV's contrast threshold for SIFT: lower finds more and fainter keypoints."""
+
+    @property
+    def first_detector(self) -> DetectorName:
+        """The detector that looks at every image."""
+        return "sift" if self.detector == "auto" else self.detector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,4 +107,4 @@ def chosen_matcher(config: DescriptorMatchingConfig, detector: DetectorName) -> 
 
 def uses_networks(features: FeatureConfig, matching: DescriptorMatchingConfig) -> bool:
     """Whether keypoints are found or matched by a network."""
-    return is_learned(features.detector) or matching.matcher == "lightglue"
+    return is_learned(features.first_detector) or matching.matcher == "lightglue"

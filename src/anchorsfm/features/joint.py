@@ -69,7 +69,7 @@ def same_points(
         pairs: of images.
         matches: verified ones of every pair, rows of the keypoints.
     """
-    votes: list[list[Int[np.ndarray, "3 vote"]]] = [[] for _ in xy]
+    votes: list[list[Int[np.ndarray, "2 _"]]] = [[] for _ in xy]
     for (i, j), keypoint in zip(pairs.tolist(), matches, strict=True):
         by_second = (keypoint >= (num_first[i], num_first[j])).all(axis=1)
         ours, theirs = keypoint[~by_second], keypoint[by_second]
@@ -85,9 +85,7 @@ def same_points(
     return [_elected(points, cast) for points, cast in zip(xy, votes, strict=True)]
 
 
-def _elected(
-    xy: Float[np.ndarray, "keypoint 2"], votes: list[Int[np.ndarray, "2 vote"]]
-) -> Int[np.ndarray, "keypoint"]:
+def _elected(xy: Float[np.ndarray, "keypoint 2"], votes: list[Int[np.ndarray, "2 _"]]) -> Int[np.ndarray, "keypoint"]:
     """The keypoint that stands for each."""
     stands = np.arange(len(xy))
     if votes:

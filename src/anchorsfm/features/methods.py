@@ -51,11 +51,11 @@ MATCHERS: Mapping[MatcherName, MakeMatcher] = {
 def make_detector(
     config: FeatureConfig, networks: NetworkConfig | None = None, progress: Progress = SILENT
 ) -> Detector:
-    """The detector that the settings name.
+    """The detector that the settings name for every image.
 
     Raises InputError if it is a network that cannot be had here.
     """
-    return DETECTORS[config.detector](config, networks or NetworkConfig(), progress)
+    return DETECTORS[config.first_detector](config, networks or NetworkConfig(), progress)
 
 
 def make_matcher(

@@ -43,7 +43,9 @@ class FeatureStore:
 
     def key(self, image: int) -> str:
         """Identifies the features of a photograph."""
-        return digest("features", self.images.digests[image], self.detector.digest)
+        key = digest("features", self.images.digests[image], self.detector.digest)
+        turns = 0 if self.images.quarter_turns is None else int(self.images.quarter_turns[image]) % 4
+        return digest("turned features", key, turns) if turns else key
 
     def features(self, image: int) -> Features:
         """Raises InputError if the photograph cannot be read."""

@@ -38,9 +38,10 @@ def settled(config: PipelineConfig, images: ImageSet, changed: Sequence[str], pr
     for line in without_effect(
         changed,
         frontend=config.frontend,
-        detector=config.classical.features.detector,
-        matcher=chosen_matcher(config.classical.matching, config.classical.features.detector),
+        detector=config.classical.features.first_detector,
+        matcher=chosen_matcher(config.classical.matching, config.classical.features.first_detector),
         uses_networks=config.classical.uses_networks,
+        has_second_method=config.classical.has_second_method,
         mapper=config.mapper,
         dense=dense,
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),

@@ -102,7 +102,7 @@ def pair_checker(
         few = min(settings.features.max_keypoints, _CHEAP_KEYPOINTS)
         features = replace(settings.features, max_keypoints=few)
     found = FeatureStore(images=images, detector=make_detector(features, settings.networks, progress), store=store)
-    matcher = make_matcher(settings.matching, features.detector, settings.networks, progress)
+    matcher = make_matcher(settings.matching, features.first_detector, settings.networks, progress)
     matches = MatchStore(features=found, matcher=matcher)
     verification = VerificationStore(matches=matches, config=settings.matching)
     return PairChecker(verification=verification, progress=progress, num_workers=settings.workers.resolve())

@@ -32,7 +32,7 @@ from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.triangulate import triangulate
 
-_LOOSE, _TIGHT = 1e-4, 1e-9
+_LOOSE, _TIGHT = 1e-4, 1e-7
 """Relative change of the cost at which an adjustment stops: in the rounds, and in the end."""
 
 

@@ -28,6 +28,7 @@ _DAMPING = 1e-12
 """Added to the unit diagonal of scaled normal equations: what nothing determines does not end in an error."""
 NUM_FURTHER = 8
 """Unknowns of `with_further_distortion` for every camera."""
+_OBSERVATIONS_AT_A_TIME = 250_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +172,25 @@ def normal_equations(
 ) -> NormalEquations:
     """Of some unknowns, with the observations that are kept; points with fewer than two of them do not count."""
     length = np.bincount(lin.point[keep], minlength=int(lin.point.max(initial=0)) + 1)
-    rows = np.flatnonzero(keep & (length >= 2)[lin.point])
+    length[length < 2] = 0
+    shape = (len(unknowns), len(unknowns))
+    summed = NormalEquations(hessian=np.zeros(shape), gradient=np.zeros(len(unknowns)), outer=np.zeros(shape))
+    # the sums over some points at a time, whose sparse arrays are all that needs memory
+    part = (np.cumsum(length) - length) // _OBSERVATIONS_AT_A_TIME
+    for number in np.unique(part[length > 0]).tolist():
+        rows = np.flatnonzero(keep & ((length > 0) & (part == number))[lin.point])
+        of_points = _of_points(lin, unknowns, rows)
+        summed.hessian[:] += of_points.hessian
+        summed.gradient[:] += of_points.gradient
+        summed.outer[:] += of_points.outer
+    return summed
+
+
+def _of_points(lin: Linearised, unknowns: Int[np.ndarray, "free"], rows: Int[np.ndarray, "row"]) -> NormalEquations:
+    """What some points add, from all of their observations that count."""
     weight, by_point = lin.weight[rows], lin.by_point[rows]
-    point, num_points = np.unique(lin.point[rows], return_inverse=True)[1], int((length >= 2).sum())
+    point = np.unique(lin.point[rows], return_inverse=True)[1]
+    num_points = int(point.max(initial=-1)) + 1
     lines = (2 * rows[:, None] + np.arange(2)).ravel()
     by_unknown = csr_array(lin.by_unknown[lines][:, unknowns].multiply(np.repeat(weight, 2)[:, None]))
     block = np.zeros((num_points, 3, 3))

@@ -63,7 +63,7 @@ class DenseConfig(SweepConfig):
     size: Annotated[int, Range(64, 8192)] = 512
     """Long side in pixels of the pictures that dense depth is computed on; up to 3 % less, so that both sides are
     scaled alike."""
-    pairs_per_image: Annotated[int, Range(1, 1_000_000)] = 4
+    pairs_per_image: Annotated[int, Range(1, 1_000_000)] = 2
     """Pairs with dense depth that an image has, those whose parallax and matches show depth best; some images get more,
     to hold the set together. Other pairs tie images together by their keypoints."""
     match_stride: Annotated[int, Range(0, 256)] = 8
@@ -79,7 +79,8 @@ class SecondMethodConfig(ReinforceConfig):
     """A second detector and matcher, for pairs that the first ones leave unmatched or weak."""
 
     detector: DetectorName | None = None
-    """What finds and describes its keypoints, of images that such pairs have. None: there is no second method."""
+    """What finds and describes its keypoints, of images that such pairs have. None: there is no second method, or, with
+    --classical.features.detector auto, ALIKED."""
     matcher: MatcherChoice = "auto"
     """What compares them (see --classical.matching.matcher). The matches of both methods are verified together."""
     max_keypoints: Annotated[int, Range(16, 50_000)] = 2048
@@ -123,14 +124,19 @@ class ClassicalConfig(Settings):
     @property
     def has_second_method(self) -> bool:
         """Whether a second detector helps with some pairs."""
-        return self.second.detector is not None
+        return self.second_detector is not None
+
+    @property
+    def second_detector(self) -> DetectorName | None:
+        """The detector that helps with some pairs."""
+        return "aliked" if self.second.detector is None and self.features.detector == "auto" else self.second.detector
 
     @property
     def second_features(self) -> FeatureConfig:
         """Keypoints of the second method, found on pictures of the size that the first looks at."""
-        assert self.second.detector is not None, "there is no second method"
+        assert self.second_detector is not None, "there is no second method"
         return FeatureConfig(
-            detector=self.second.detector,
+            detector=self.second_detector,
             max_image_size=self.features.max_image_size,
             max_keypoints=self.second.max_keypoints,
             max_learned_keypoints=self.second.max_keypoints,
@@ -148,6 +154,6 @@ class ClassicalConfig(Settings):
         return DescriptorMatchingConfig(matcher=self.second.matcher)
 
     def check_together(self) -> None:
-        chosen_matcher(self.matching, self.features.detector)
-        if self.second.detector is not None:
-            chosen_matcher(self.second_matching, self.second.detector)
+        chosen_matcher(self.matching, self.features.first_detector)
+        if self.second_detector is not None:
+            chosen_matcher(self.second_matching, self.second_detector)

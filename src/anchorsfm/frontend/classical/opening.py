@@ -50,7 +50,7 @@ def open_predictor(
     """Features, matches, intrinsics, relative poses and their scales; dense depth follows on iteration."""
     index = pairs.index.astype(np.int64)
     detector = make_detector(config.features, config.networks, progress)
-    matcher = make_matcher(config.matching, config.features.detector, config.networks, progress)
+    matcher = make_matcher(config.matching, config.features.first_detector, config.networks, progress)
     found = FeatureStore(images=images, detector=detector, store=store)
     matches = MatchStore(features=found, matcher=matcher)
     second = second_store(config, matches, progress) if config.has_second_method else None
@@ -255,7 +255,7 @@ class _Run:
         assert isinstance(self.matches, MatchStore)
         work = SecondMethod(self.matches, self.config, self.images, self.pairs, xy, candidates, self.progress)
         points, verified = list(points), list(verified)
-        work.choose([len(pair.keypoint) for pair, _ in verified])
+        work.choose([pair.keypoint for pair, _ in verified])
         while len(rows := work.look()):
             for image in work.new_images:
                 points[image] = self.undistorted_points(image, work.xy[image], distortion)

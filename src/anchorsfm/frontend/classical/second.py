@@ -1,7 +1,7 @@
 """A second detector and matcher where the first ones found too little: on which pairs, and what comes of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,8 +12,10 @@ from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.two_view import RelativePose
+from anchorsfm.geometry.quarter_turns import turned_size_wh, turned_xy
 from anchorsfm.io.images import working_size_wh
 from anchorsfm.io.workers import map_stage
+from anchorsfm.pairing.quarter_turns import quarter_turns, turn_between
 from anchorsfm.pairing.reinforce import Reinforcement
 from anchorsfm.pairing.retrieval import image_similarity
 from anchorsfm.scene.images import ImageSet
@@ -54,9 +56,17 @@ class Helped:
         names = []
         for (i, j), pose, both in zip(pairs.tolist(), poses, self.looked_at.tolist(), strict=True):
             second = (pose.keypoint >= (self.num_first[i], self.num_first[j])).any(axis=1)
-            found = ((config.features.detector, ~second), (config.second.detector, second))
+            found = ((config.features.first_detector, ~second), (config.second_detector, second))
             names.append(tuple(name for name, of in found if name and both and of.any()))
         return tuple(names)
+
+
+def _stored_xy(images: ImageSet, image: int, xy: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+    """Where points of a picture that is read turned are in it as it is stored."""
+    if images.quarter_turns is None or not images.quarter_turns[image]:
+        return xy
+    size_wh, turns = images.size_wh[[image] * len(xy)], np.full(len(xy), -images.quarter_turns[image])
+    return turned_xy(xy, size_wh, turns)
 
 
 def second_store(config: ClassicalConfig, first: MatchStore, progress: Progress) -> MatchStore:
@@ -66,7 +76,7 @@ def second_store(config: ClassicalConfig, first: MatchStore, progress: Progress)
     """
     of, wanted = first.features, config.second_features
     detector = make_detector(wanted, config.networks, progress)
-    matcher = make_matcher(config.second_matching, wanted.detector, config.networks, progress)
+    matcher = make_matcher(config.second_matching, wanted.first_detector, config.networks, progress)
     return MatchStore(features=FeatureStore(images=of.images, detector=detector, store=of.store), matcher=matcher)
 
 
@@ -96,11 +106,12 @@ class SecondMethod:
         self._seen: set[int] = set()
         self._looked_at = np.zeros(len(pairs), bool)
 
-    def choose(self, verified: Sequence[int]) -> None:
-        """Learn how many verified matches pairs have by the first method."""
+    def choose(self, verified: Sequence[Int[np.ndarray, "_ 2"]]) -> None:
+        """Learn the verified matches of all pairs by the first method: how many, and how pictures are turned."""
+        self.matches = replace(self.matches, second=self._turned(verified))
         workers = self._config.workers.resolve()
         similarity = image_similarity(self.matches.features, self._progress, workers)
-        self._before = np.array(verified, np.int64)
+        self._before = np.array([len(keypoint) for keypoint in verified], np.int64)
         self._choice = Reinforcement(self._pairs, self._before, similarity, self._config.second)
         self._after = self._before.copy()
 
@@ -113,15 +124,17 @@ class SecondMethod:
         self.new_images = sorted(set(self._pairs[rows].reshape(-1).tolist()) - self._seen)
         self._seen.update(self.new_images)
         concurrent = workers if second.features.detector.is_concurrent else 1
+        images = second.features.images
         found = map_stage(
-            f"finding keypoints with {self._config.second.detector}",
+            f"finding keypoints with {self._config.second_detector}",
             lambda k: second.features.features(self.new_images[k]).xy,
             len(self.new_images),
             self._progress,
             concurrent,
         )
         for image, xy in zip(self.new_images, found, strict=True):
-            self.xy[image] = np.concatenate([self.xy[image], xy.astype(self.xy[image].dtype)])
+            back = _stored_xy(images, image, xy)
+            self.xy[image] = np.concatenate([self.xy[image], back.astype(self.xy[image].dtype)])
         for row, matches in zip(rows.tolist(), self._matched(rows), strict=True):
             i, j = self._pairs[row].tolist()
             self.candidates[row] = joined(self.candidates[row], matches, (self._num_first[i], self._num_first[j]))
@@ -147,6 +160,20 @@ class SecondMethod:
             xy=tuple(self.xy), num_first=self._num_first, keypoint=tuple(out), looked_at=self._looked_at.copy()
         )
 
+    def _turned(self, verified: Sequence[Int[np.ndarray, "_ 2"]]) -> MatchStore:
+        """The second method looking at pictures that stand alike, as far as matches of the first show how they do."""
+        between = np.zeros(len(self._pairs))
+        count = np.array([len(keypoint) for keypoint in verified], np.float64)
+        for row in np.flatnonzero(count).tolist():
+            i, j = self._pairs[row].tolist()
+            between[row] = turn_between(self.xy[i][verified[row][:, 0]], self.xy[j][verified[row][:, 1]])
+        second, images = self.matches.second, self._images
+        turns = quarter_turns(images.num_images, self._pairs, between, count)
+        if not turns.any():
+            return second
+        standing = replace(images, quarter_turns=turns, size_wh=turned_size_wh(images.size_wh, turns))
+        return replace(second, features=replace(second.features, images=standing))
+
     def _matched(self, rows: Int[np.ndarray, "row"]) -> list[FeatureMatches]:
         return self.matches.second.match_all(self._pairs[rows], self._progress, self._config.workers.resolve())
 
@@ -161,6 +188,6 @@ class SecondMethod:
         new = int(((self._before == 0) & (self._after > 0)).sum())
         more = int(((self._before > 0) & (self._after > self._before)).sum())
         self._progress.note(
-            f"{self._config.second.detector}: looked at {looked} of {len(self._pairs)} pairs (at most "
+            f"{self._config.second_detector}: looked at {looked} of {len(self._pairs)} pairs (at most "
             f"{self._choice.budget}): {new} newly matched, {more} with more matches"
         )
