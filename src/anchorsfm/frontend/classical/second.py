@@ -49,6 +49,10 @@ class Helped:
             looked_at=np.zeros(len(keypoint), bool),
         )
 
+    def second_is_coarse(self, config: ClassicalConfig) -> bool:
+        """Whether keypoints of the second method were used and are less exact: those of networks than those of SIFT."""
+        return bool(self.looked_at.any()) and config.features.first_detector == "sift" != config.second_detector
+
     def methods(
         self, pairs: Int[np.ndarray, "pair 2"], poses: Sequence[RelativePose], config: ClassicalConfig
     ) -> tuple[tuple[str, ...], ...]:
