@@ -78,7 +78,7 @@ def second_store(config: ClassicalConfig, first: MatchStore, progress: Progress)
 
     Raises InputError if they are made by a network that cannot be had here.
     """
-    of, wanted = first.features, config.second_features
+    of, wanted = first.features, config.second_features(first.features.images.num_images)
     detector = make_detector(wanted, config.networks, progress)
     matcher = make_matcher(config.second_matching, wanted.first_detector, config.networks, progress)
     return MatchStore(features=FeatureStore(images=of.images, detector=detector, store=of.store), matcher=matcher)
