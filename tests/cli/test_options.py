@@ -41,6 +41,17 @@ def test_no_option_denies_a_denial() -> None:
     assert not [name for kind in COMMANDS.values() for name in names_of(kind) if "no-no-" in name]
 
 
+def test_keypoints_have_short_options_of_their_own() -> None:
+    networks = ("--weights", "folder", "--device", "cuda", "--mapper", "tracks")
+    given = configured("--features", "aliked", "--matcher", "mutual", *networks).classical
+    assert (given.features.detector, given.matching.matcher) == ("aliked", "mutual")
+    assert (given.networks.weights, given.networks.device) == (Path("folder"), "cuda")
+    with pytest.raises(InputError, match="cannot match keypoints of sift: choose one of ratio-test, mutual"):
+        configured("--matcher", "lightglue")
+    with pytest.raises(InputError, match="--weights are those of a network: add --frontend mast3r, or --features"):
+        configured("--weights", "folder")
+
+
 def test_there_is_one_device() -> None:
     assert [name for name in names_of(Reconstruct) if name.endswith("device")] == ["--device"]
     given = configured("--device", "cpu", "--frontend", "mast3r")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from anchorsfm.cli.main import main
 from anchorsfm.features.learned.releases import DETECTOR_WEIGHTS, MATCHER_WEIGHTS
 from anchorsfm.io.weights import release as release_module
 from anchorsfm.io.weights.licence import LicenceRecord
@@ -115,6 +116,24 @@ def test_one_licence_of_several() -> None:
     assert joint_licence([one, None, other]) == LicenceRecord(
         weights="a, b", terms="a: MIT, b: MIT", accepted="not asked"
     )
+
+
+def test_the_command_lists_and_fetches(
+    published: ReleaseFile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("anchorsfm.features.learned.releases.DETECTOR_WEIGHTS", {"xfeat": published})
+    second = replace(published, name="other.pth", terms="Other: MIT")
+    monkeypatch.setattr("anchorsfm.features.learned.releases.MATCHER_WEIGHTS", {"xfeat": second})
+    main(["weights"])
+    listed = capsys.readouterr().out
+    assert "net.pth  (4.9 MiB)" in listed and "licence: Net: MIT" in listed and "downloaded to" in listed
+    main(["weights", "xfeat"])
+    fetched = capsys.readouterr().out
+    for name in ("net.pth", "other.pth"):
+        assert f"file:    {weights_folder() / name}" in fetched
+    assert fetched.count(published.sha256) == 2 and "licence: Other: MIT" in fetched
+    main(["weights"])
+    assert str(weights_folder() / "net.pth") in capsys.readouterr().out
 
 
 def test_releases_are_what_the_tables_say(learned_weights: Path) -> None:

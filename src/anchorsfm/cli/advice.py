@@ -8,7 +8,8 @@ from anchorsfm.run.stages import Stage
 _WORTH_S = 20.0
 """Runs as short as this need no advice."""
 _SHORTENED_BY: Mapping[str, str] = {
-    Stage.FEATURES: "a smaller --max-image-size or fewer --classical.features.max-keypoints shorten it",
+    Stage.FEATURES: "a smaller --max-image-size, fewer --classical.features.max-keypoints or, of networks, "
+    "--classical.features.max-learned-keypoints shorten it",
     Stage.DEPTH: "--mapper tracks --no-dense needs none, a smaller --classical.dense.size shortens it",
     Stage.TRACKS: "fewer --sparsify.max-detected-keypoints shorten it",
     Stage.ALIGNMENT: "--mapper tracks is shorter",

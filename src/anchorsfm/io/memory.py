@@ -1,7 +1,9 @@
-"""Too little memory, whichever library notices it."""
+"""How much memory there is, and too little of it, whichever library notices."""
 
 import errno
+import os
 import re
+import sys
 from collections.abc import Iterator
 
 _MESSAGES = re.compile(
@@ -25,6 +27,15 @@ def amount_asked(error: BaseException) -> str | None:
         return None
     amount, unit = found.groups()
     return f"{float(amount) / 2**20:.1f} MiB" if unit == "bytes" else f"{amount} {unit}"
+
+
+def physical_bytes() -> int:
+    """Memory of this computer."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.virtual_memory().total)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Condition
 from typing import TypeVar
 
 import cv2
@@ -12,6 +13,28 @@ from anchorsfm.scene.progress import Progress
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
+
+
+class Budget:
+    """Something of which threads take parts for a while, such as memory: they wait while there is not enough left."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._taken = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def taking(self, part: int) -> Iterator[None]:
+        """Hold a part. One that is larger than the whole is held alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + part <= self._total)
+            self._taken += part
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= part
+                self._changed.notify_all()
 
 
 @contextmanager

@@ -18,9 +18,11 @@ from anchorsfm.features.config import FeatureConfig, LearnedDetectorName, Networ
 from anchorsfm.features.learned.networks import kornia_features, load_detector
 from anchorsfm.features.learned.releases import DETECTOR_WEIGHTS
 from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.io.memory import physical_bytes
 from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.weights.release import find_release
+from anchorsfm.io.workers import Budget
 from anchorsfm.networks.devices import resolve_device
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
@@ -30,6 +32,10 @@ VERSION = 1
 MAX_KEYPOINTS: Mapping[LearnedDetectorName, int] = {"aliked": 2048, "disk": 2048, "xfeat": 4096}
 """Kept per image unless the settings say otherwise."""
 DESCRIPTOR_WIDTH: Mapping[LearnedDetectorName, int] = {"aliked": 128, "disk": 128, "xfeat": 64}
+_BYTES_PER_PIXEL: Mapping[LearnedDetectorName, int] = {"aliked": 1800, "disk": 2300, "xfeat": 150}
+"""Memory that a network takes for a picture, as measured on a processor."""
+_USABLE = 0.4
+"""Share of the memory that pictures may take which are looked at side by side."""
 _MIN_SIDE = 32
 """Pixels: smaller photographs have no keypoints, as networks halve them five times."""
 _BLOCK = 32
@@ -52,6 +58,7 @@ class LearnedDetector:
         self._max_keypoints = config.max_learned_keypoints or MAX_KEYPOINTS[name]
         self._network: nn.Module | None = None
         self._lock = Lock()
+        self._memory = Budget(int(_USABLE * physical_bytes()))
         self.licence: LicenceRecord | None = release.licence
         self.is_concurrent = self._device.type == "cpu"
         self.digest = digest(name, VERSION, release.sha256, config.max_image_size, self._max_keypoints)
@@ -75,7 +82,7 @@ class LearnedDetector:
         """Positions in COLMAP pixels of the picture, descriptors and scores."""
         picture = torch.from_numpy(rgb).to(self._device).permute(2, 0, 1)[None].float() / 255
         network = self._loaded()
-        with torch.inference_mode():
+        with self._memory.taking(_BYTES_PER_PIXEL[self._name] * picture[0, 0].numel()), torch.inference_mode():
             if self._name == "aliked":
                 (found,) = network(picture)
                 result = found.keypoints, found.descriptors, found.keypoint_scores
