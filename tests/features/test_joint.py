@@ -229,7 +229,9 @@ def test_the_second_method_sees_pictures_that_stand_alike(rendered: Path, tmp_pa
 def test_auto_is_sift_with_aliked_for_weak_pairs() -> None:
     config = ClassicalFrontend(features=FeatureConfig(detector="auto"))
     assert config.features.first_detector == "sift" and config.second_detector == "aliked"
-    assert config.second_features.detector == "aliked" and config.has_second_method and config.uses_networks
+    few, many = config.second_features(3), config.second_features(6)
+    assert few.detector == "aliked" and few.max_learned_keypoints == 2 * many.max_learned_keypoints == 4096
+    assert config.has_second_method and config.uses_networks
     assert make_detector(config.features).digest == make_detector(FeatureConfig()).digest
     other = replace(config, second=SecondMethodConfig(detector="xfeat"))
     assert other.second_detector == "xfeat"

@@ -20,6 +20,7 @@ from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
+from anchorsfm.tracks.precision import CoarseKeypoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class MapperInput:
     """Original pixels per pixel of the images that keypoints were found on."""
     depth: DepthInput | None = None
     """None: nothing was predicted but matches."""
+    coarse: CoarseKeypoints | None = None
+    """Keypoints that are less exact than the others; None: all are of one kind."""
 
 
 @dataclass(frozen=True, kw_only=True)

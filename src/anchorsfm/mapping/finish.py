@@ -175,6 +175,7 @@ def _adjust(
         config,
         working_scale=working_scale,
         matches=given.matches if complete else None,
+        coarse=given.coarse if complete else None,
         held=start.held,
         choose_camera_model=settings.choose_camera_model,
         progress=progress,

@@ -26,6 +26,7 @@ from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import triangulate_model
+from anchorsfm.tracks.precision import CoarseKeypoints
 from anchorsfm.tracks.residuals import loss_scale_px, pixel_errors
 
 MAX_TRACKS = 2000
@@ -88,7 +89,14 @@ class Turns:
             known_camera=given.known_camera[self.former_row],
             matches=self.matches(given.matches),
             tracks=self.tracks(given.tracks),
+            coarse=self.coarse(given.coarse),
         )
+
+    def coarse(self, coarse: CoarseKeypoints | None) -> CoarseKeypoints | None:
+        """The same keypoints in the turned pictures."""
+        if coarse is None:
+            return None
+        return CoarseKeypoints(xy={image: self._xy(xy, np.full(len(xy), image)) for image, xy in coarse.xy.items()})
 
     def start(self, start: Start, given: MapperInput) -> Start:
         """A model to start from, with a camera for all pictures that share one now."""

@@ -57,6 +57,7 @@ def mapper_input(
         tracks=build_tracks(matches, images.num_images),
         working_scale=scale,
         depth=depth,
+        coarse=predicted.coarse,
     )
     _name_still_pairs(given, progress)
     return given

@@ -30,6 +30,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import Progress, counted
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches
+from anchorsfm.tracks.precision import CoarseKeypoints
 
 _CHEAP_KEYPOINTS = 4096
 """Of an image, where pairs are looked for with keypoints but predicted by a network."""
@@ -43,6 +44,8 @@ class Predicted:
     """None: depth was not asked for."""
     matches: KeypointMatches
     """For tracks: the detector's, or on the grid."""
+    coarse: CoarseKeypoints | None
+    """Keypoints that are less exact than the others."""
     log: PairLog
 
     @property
@@ -147,7 +150,8 @@ def consume(
             scene = None
             confirmed, rejected = _only_matches(iter(predictor), images, config, watch, progress)
     log.believe(confirmed, rejected)
-    return Predicted(scene=scene, matches=collector.finish().without_pairs(rejected), log=log)
+    matches = collector.finish().without_pairs(rejected)
+    return Predicted(scene=scene, matches=matches, coarse=collector.coarse(), log=log)
 
 
 def _only_matches(

@@ -157,6 +157,22 @@ def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray,
     )
 
 
+def with_more_points(model: Reconstruction, others: Reconstruction) -> Reconstruction:
+    """The model with the points and observations of another one of the same views after its own."""
+    tracks, more = model.tracks, others.tracks
+    return replace(
+        model,
+        points=np.concatenate([model.points, others.points]),
+        rgb=np.concatenate([model.rgb, others.rgb]),
+        error_px=np.concatenate([model.error_px, others.error_px]),
+        tracks=Tracks(
+            obs_point=np.concatenate([tracks.obs_point, more.obs_point + len(model.points)]),
+            obs_image=np.concatenate([tracks.obs_image, more.obs_image]),
+            obs_xy=np.concatenate([tracks.obs_xy, more.obs_xy]),
+        ),
+    )
+
+
 def with_moved_points(model: Reconstruction, points: Float[np.ndarray, "point 3"]) -> Reconstruction:
     """The model with the same points in other places, where their errors are not known yet."""
     return replace(model, points=points, error_px=np.full(len(points), np.nan))

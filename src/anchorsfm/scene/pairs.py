@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class Matches:
     xy_i: Float[np.ndarray, "match 2"]
     xy_j: Float[np.ndarray, "match 2"]
     confidence: Float[np.ndarray, "match"]
+    is_coarse: Bool[np.ndarray, "match 2"] | None = None
+    """Whether each end is a keypoint of a detector that is less exact than another one of the same set; None: no."""
 
     def __len__(self) -> int:
         return len(self.confidence)

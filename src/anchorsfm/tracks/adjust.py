@@ -15,8 +15,10 @@ from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, princip
 from anchorsfm.scene.edit import (
     observations_per_view,
     select_observations,
+    select_points,
     view_of_image,
     with_cameras_of_views,
+    with_more_points,
     without_view,
 )
 from anchorsfm.scene.errors import NoReconstructionError
@@ -27,6 +29,7 @@ from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
 from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
+from anchorsfm.tracks.precision import CoarseKeypoints, split_tracks
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
@@ -55,6 +58,14 @@ class AdjustResult:
     """Steps of the rounds' adjustments that could not be computed."""
     lost_points: int = 0
     """Points that ended behind a camera that sees them, and were left out."""
+    added_points: int = 0
+    """Points, the last ones of the model, that were triangulated with the adjusted cameras and did not move them."""
+
+    @property
+    def at_optimum(self) -> Reconstruction:
+        """The model without the points that were added afterwards."""
+        own = len(self.model.points) - self.added_points
+        return select_points(self.model, self.model.tracks.obs_point < own) if self.added_points else self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +128,7 @@ def adjust_model(
     *,
     working_scale: Float[np.ndarray, "view"],
     matches: KeypointMatches | None = None,
+    coarse: CoarseKeypoints | None = None,
     held: Held | None = None,
     choose_camera_model: bool = False,
     progress: Progress = SILENT,
@@ -129,11 +141,18 @@ def adjust_model(
         config: thresholds.
         working_scale: original pixels per working pixel of each view of `start`.
         matches: those the tracks were built from; with them tracks are completed and merged.
+        coarse: keypoints that are less exact: see `precision`.
         held: given poses and intrinsics, by row of `start` (default: none).
         choose_camera_model: choose the camera model of each camera; otherwise those of `start` stay.
         progress: receives one stage with a step per round.
     """
     held = held or Held.nothing(start)
+    added = Tracks.empty()
+    if coarse is not None:
+        mine, _ = select_observations(tracks, np.isin(tracks.obs_image, start.image_index))
+        split = split_tracks(mine, coarse)
+        tracks, added = split.adjusting, split.added
+        matches = None if matches is None else _without_keypoints(matches, added)
     setting = _Setting(config=config, tracks=tracks, start=start, working_scale=working_scale, held=held)
     lenses: tuple[LensChoice, ...] = ()
     with progress.stage("adjusting", 4) as advance:
@@ -153,11 +172,34 @@ def adjust_model(
         if matches is not None:
             model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
         model, dropped = _drop_weak_views(model, config)
-        result = _finish(model, setting, dropped, lenses)
+        result = _with_added(_finish(model, setting, dropped, lenses), added, setting)
         advance(1)
     if result.lost_points:
         progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
     return result
+
+
+def _without_keypoints(matches: KeypointMatches, tracks: Tracks) -> KeypointMatches:
+    """Matches between other keypoints than those of some tracks."""
+    images = np.unique(tracks.obs_image).tolist()
+    theirs = CoarseKeypoints(xy={image: tracks.obs_xy[tracks.obs_image == image] for image in images})
+    either = theirs.among(matches.image_i, matches.xy_i) | theirs.among(matches.image_j, matches.xy_j)
+    return matches.select(~either)
+
+
+def _with_added(result: AdjustResult, tracks: Tracks, setting: _Setting) -> AdjustResult:
+    """The adjusted model with the points of further tracks that its cameras see."""
+    model = result.model
+    if not tracks.num_points or not len(model.points):
+        return result
+    others = triangulate_model(
+        model,
+        tracks,
+        max_error_px=setting.max_error_px(model, None),
+        min_angle_deg=setting.config.min_angle_deg,
+    )
+    both = with_errors(with_more_points(model, others))
+    return replace(result, model=both, added_points=len(others.points))
 
 
 def triangulate_start(

@@ -16,6 +16,7 @@ from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Tracks
+from anchorsfm.tracks.precision import CoarseKeypoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ class KeypointMatchCollector:
         self._grid = grid
         self._detects_keypoints = detects_keypoints
         self._pairs: list[tuple[int, int, Matches]] = []
+        self._coarse: dict[int, list[Float[np.ndarray, "_ 2"]]] = {}
 
     def watch(self, predictions: Iterable[PairPrediction]) -> Iterator[PairPrediction]:
         """The same predictions, unchanged."""
@@ -68,6 +70,9 @@ class KeypointMatchCollector:
             matches = self._in_original_pixels(prediction)
             if len(matches):
                 self._pairs.append((prediction.i, prediction.j, matches))
+                if matches.is_coarse is not None:
+                    self._coarse.setdefault(prediction.i, []).append(matches.xy_i[matches.is_coarse[:, 0]])
+                    self._coarse.setdefault(prediction.j, []).append(matches.xy_j[matches.is_coarse[:, 1]])
             yield prediction
 
     def _in_original_pixels(self, prediction: PairPrediction) -> Matches:
@@ -80,6 +85,12 @@ class KeypointMatchCollector:
             xy_j=self._grid.to_image(prediction.j, prediction.matches.xy_j),
             confidence=prediction.matches.confidence,
         )
+
+    def coarse(self) -> CoarseKeypoints | None:
+        """Which keypoints are less exact than others; None: there is one kind."""
+        if not self._coarse:
+            return None
+        return CoarseKeypoints(xy={image: np.concatenate(parts) for image, parts in self._coarse.items()})
 
     def finish(self) -> KeypointMatches:
         """Everything seen so far."""

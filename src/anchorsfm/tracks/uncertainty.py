@@ -102,6 +102,7 @@ class _Problem:
 
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
     """Uncertainty of a model at its optimum; unknown where nothing was adjusted, as the model is at none then."""
+    result = replace(result, model=result.at_optimum, added_points=0)
     model, held = result.model, result.held
     size = _scene_size(model)
     if not result.adjusted:

@@ -18,6 +18,9 @@ from anchorsfm.pairing.config import ConsistencyConfig, ReinforceConfig
 from anchorsfm.scene.settings import TYPICAL_FOCAL, FocalRange, Range, Settings
 from anchorsfm.stereo.config import SweepConfig
 
+FEW_IMAGES = 5
+"""A set of so few has ten pairs: more keypoints cost little."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IntrinsicsConfig(Settings):
@@ -83,8 +86,8 @@ class SecondMethodConfig(ReinforceConfig):
     --classical.features.detector auto, ALIKED."""
     matcher: MatcherChoice = "auto"
     """What compares them (see --classical.matching.matcher). The matches of both methods are verified together."""
-    max_keypoints: Annotated[int, Range(16, 50_000)] = 2048
-    """Keypoints kept per image, best first."""
+    max_keypoints: Annotated[int | None, Range(16, 50_000)] = None
+    """Keypoints kept per image, best first; without a number 2048, of up to 5 images 4096."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,21 +134,21 @@ class ClassicalConfig(Settings):
         """The detector that helps with some pairs."""
         return "aliked" if self.second.detector is None and self.features.detector == "auto" else self.second.detector
 
-    @property
-    def second_features(self) -> FeatureConfig:
-        """Keypoints of the second method, found on pictures of the size that the first looks at."""
+    def second_features(self, num_images: int) -> FeatureConfig:
+        """Keypoints of the second method in a set of images, on pictures of the size that the first looks at."""
         assert self.second_detector is not None, "there is no second method"
+        number = self.second.max_keypoints or (2048 if num_images > FEW_IMAGES else 4096)
         return FeatureConfig(
             detector=self.second_detector,
             max_image_size=self.features.max_image_size,
-            max_keypoints=self.second.max_keypoints,
-            max_learned_keypoints=self.second.max_keypoints,
+            max_keypoints=number,
+            max_learned_keypoints=number,
         )
 
     @property
     def uses_networks(self) -> bool:
         """Whether any keypoints are found or matched by networks."""
-        second = self.has_second_method and uses_networks(self.second_features, self.second_matching)
+        second = self.has_second_method and uses_networks(self.second_features(FEW_IMAGES), self.second_matching)
         return second or uses_networks(self.features, self.matching)
 
     @property

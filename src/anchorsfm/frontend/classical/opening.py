@@ -81,6 +81,7 @@ def open_predictor(
         match_confidence=tuple(_match_confidence(pose, config.matching.max_epipolar_error_px) for pose in poses),
         baseline=synchronise(index, list(poses)),
         methods=helped.methods(index, poses, config),
+        num_exact=helped.num_first if helped.second_is_coarse(config) else None,
     )
     return ClassicalPredictor(
         images=images,

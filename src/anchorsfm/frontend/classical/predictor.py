@@ -49,6 +49,12 @@ class SetGeometry:
     """Length of the baseline of every pair in the unit of its group."""
     methods: tuple[tuple[str, ...], ...]
     """Detectors whose keypoints are matched, of every pair that several looked at; else none are named."""
+    num_exact: tuple[int, ...] | None
+    """How many keypoints of each image, the first ones, are of the more exact of two detectors; None: there is one."""
+
+    def is_coarse(self, i: int, j: int, keypoint: Int[np.ndarray, "match 2"]) -> Bool[np.ndarray, "match 2"] | None:
+        """Whether each end of matches is a keypoint of the less exact detector."""
+        return None if self.num_exact is None else keypoint >= (self.num_exact[i], self.num_exact[j])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +134,7 @@ class ClassicalPredictor:
             xy_i=self._geometry.xy[i][pose.keypoint[:, 0]].astype(np.float64),
             xy_j=self._geometry.xy[j][pose.keypoint[:, 1]].astype(np.float64),
             confidence=self._geometry.match_confidence[pair],
+            is_coarse=self._geometry.is_coarse(i, j, pose.keypoint),
         )
         sparse = Matches.empty()
         if pose.status is PairStatus.OK and self._config.enabled:

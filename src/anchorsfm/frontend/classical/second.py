@@ -49,6 +49,10 @@ class Helped:
             looked_at=np.zeros(len(keypoint), bool),
         )
 
+    def second_is_coarse(self, config: ClassicalConfig) -> bool:
+        """Whether keypoints of the second method were used and are less exact: those of networks than those of SIFT."""
+        return bool(self.looked_at.any()) and config.features.first_detector == "sift" != config.second_detector
+
     def methods(
         self, pairs: Int[np.ndarray, "pair 2"], poses: Sequence[RelativePose], config: ClassicalConfig
     ) -> tuple[tuple[str, ...], ...]:
@@ -74,7 +78,7 @@ def second_store(config: ClassicalConfig, first: MatchStore, progress: Progress)
 
     Raises InputError if they are made by a network that cannot be had here.
     """
-    of, wanted = first.features, config.second_features
+    of, wanted = first.features, config.second_features(first.features.images.num_images)
     detector = make_detector(wanted, config.networks, progress)
     matcher = make_matcher(config.second_matching, wanted.first_detector, config.networks, progress)
     return MatchStore(features=FeatureStore(images=of.images, detector=detector, store=of.store), matcher=matcher)
