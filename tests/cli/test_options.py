@@ -53,9 +53,8 @@ def test_keypoints_have_short_options_of_their_own() -> None:
 
 
 def test_observations_of_networks_are_refined() -> None:
-    chosen = {
-        name: configured("--features", name).refines_keypoints(from_grid=False) for name in ("sift", "aliked", "disk")
-    }
+    names = ("sift", "aliked", "disk")
+    chosen = {name: configured("--features", name).refines_keypoints(from_grid=False) for name in names}
     assert chosen == {"sift": False, "aliked": True, "disk": True}
     assert not configured("--features", "xfeat", "--refine-keypoints", "off").refines_keypoints(from_grid=False)
 
