@@ -61,8 +61,8 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: for what networks match, whose keypoints are coarser than
-    sift's, not for these."""
+    """Refine observations in the photographs at full size. auto: those of networks (matches on a grid, learned
+    keypoints), not those of SIFT."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
