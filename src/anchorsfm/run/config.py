@@ -97,5 +97,5 @@ class PipelineConfig(Settings):
 
     def refines_keypoints(self, *, from_grid: bool) -> bool:
         """Whether observations are refined; `from_grid`: they come from a network's grid, not from a detector."""
-        coarse = from_grid or is_learned(self.classical.features.detector)
+        coarse = from_grid or is_learned(self.classical.features.first_detector)
         return self.refine_keypoints == "on" or (self.refine_keypoints == "auto" and coarse)
