@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("what", choices=("full", "few", "mappers"))
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--work", type=Path, help="keep results here (default: a temporary folder)")
+    parser.add_argument("--weights", type=Path, help="folder with the released weights: also run --features auto")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -46,6 +47,11 @@ def main() -> None:
             rows = few(photos, args.seeds)
         else:
             rows = full(photos, args.seeds)
+        if args.weights is not None and args.what != "mappers":
+            auto = ["--no-dense", "--features", "auto", "--weights", str(args.weights.resolve())]
+            rows["ours, --features auto"] = [
+                ours(photos, f"auto-{seed}", [*auto, "--seed", str(seed)]) for seed in args.seeds
+            ]
         print_table(entry, rows)
     if args.work is None:
         shutil.rmtree(work)
