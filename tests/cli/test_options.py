@@ -52,6 +52,13 @@ def test_keypoints_have_short_options_of_their_own() -> None:
         configured("--weights", "folder")
 
 
+def test_observations_of_networks_are_refined() -> None:
+    names = ("sift", "aliked", "disk")
+    chosen = {name: configured("--features", name).refines_keypoints(from_grid=False) for name in names}
+    assert chosen == {"sift": False, "aliked": True, "disk": True}
+    assert not configured("--features", "xfeat", "--refine-keypoints", "off").refines_keypoints(from_grid=False)
+
+
 def test_there_is_one_device() -> None:
     assert [name for name in names_of(Reconstruct) if name.endswith("device")] == ["--device"]
     given = configured("--device", "cpu", "--frontend", "mast3r")

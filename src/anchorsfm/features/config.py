@@ -30,7 +30,7 @@ class FeatureConfig(Settings):
     """Keypoints and descriptors, once per image."""
 
     detector: Annotated[DetectorChoice, tyro.conf.arg(aliases=["--features"])] = "sift"
-    """Which keypoints. sift, or those of a trained network, which match wider baselines and weaker textures: aliked,
+    """Keypoints. sift, or those of a trained network, which match wider baselines and weaker textures: aliked,
     disk or xfeat. auto: sift, and aliked for pairs that sift leaves unmatched or weak."""
     max_image_size: Annotated[int | None, Range(64, 65536)] = None
     """Long side in pixels that keypoints are looked for on, where it is not that of the run (--max-image-size); smaller

@@ -8,6 +8,7 @@ import tyro.conf
 
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.dense.config import CloudConfig
+from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
@@ -60,8 +61,8 @@ class PipelineConfig(Settings):
     sparsify: SparsifyConfig = field(default_factory=SparsifyConfig)
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
-    """Refine observations in the photographs at full size. auto: for matches on a network's grid, not for keypoints of
-    a detector."""
+    """Refine observations in the photographs at full size. auto: those of networks (matches on a grid, learned
+    keypoints), not those of SIFT."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
@@ -96,4 +97,5 @@ class PipelineConfig(Settings):
 
     def refines_keypoints(self, *, from_grid: bool) -> bool:
         """Whether observations are refined; `from_grid`: they come from a network's grid, not from a detector."""
-        return self.refine_keypoints == "on" or (self.refine_keypoints == "auto" and from_grid)
+        coarse = from_grid or is_learned(self.classical.features.first_detector)
+        return self.refine_keypoints == "on" or (self.refine_keypoints == "auto" and coarse)
