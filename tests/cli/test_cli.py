@@ -26,7 +26,9 @@ def finished(rendered, tmp_path_factory) -> Path:
     assert "5 of 5 images registered in 1 model" in result.stdout
     assert "peak MiB" in result.stdout
     lines = [line for line in result.stdout.splitlines() if "% of the time went into" not in line]  # of slow runs only
-    assert re.fullmatch(rf"cache: {re.escape(str(output / 'cache'))} \(\d+ MiB\): further runs start from it, .*", lines.pop(-2))
+    assert re.fullmatch(
+        rf"cache: {re.escape(str(output / 'cache'))} \(\d+ MiB\): further runs start from it, .*", lines.pop(-2)
+    )
     assert lines[-4:] == [
         f"model: {output / 'sparse' / '0'}",
         f"cloud: {output / 'dense' / '0.ply'}",
