@@ -81,7 +81,7 @@ def open_frontend(
 
 
 def arrays_of(prediction: PairPrediction) -> dict[str, np.ndarray]:
-    found = {f"matches.{name}": value for name, value in vars(prediction.matches).items()}
+    found = {f"matches.{name}": value for name, value in vars(prediction.matches).items() if value is not None}
     for frame in ("frame_i", "frame_j"):
         found |= {f"{frame}.{name}": value for name, value in vars(getattr(prediction, frame)).items()}
     return found

@@ -151,3 +151,28 @@ def test_what_is_kept_per_pair_is_small(tmp_path):
     full = 2 * 80 * 60 * 4 * 4 * 2  # both images in both frames, points and confidence in float32
     assert max(path.stat().st_size for path in (tmp_path / "graph-pairs").glob("*")) < full / 4
     assert len(list((tmp_path / "graph-sums").glob("*"))) == 4
+
+
+def test_which_keypoints_are_coarse_is_kept(tmp_path):
+    class Coarse(Forgetful):
+        def predictions(self, rows):
+            for prediction in super().predictions(rows):
+                matches = prediction.matches
+                coarse = np.arange(2 * len(matches)).reshape(-1, 2) % 3 == 0
+                yield replace(prediction, keypoint_matches=replace(matches, is_coarse=coarse))
+
+    seen = []
+    for _ in range(2):
+        predictor, passed = Coarse(), []
+
+        def watch(stream, passed=passed):
+            for prediction in stream:
+                passed.append(prediction.keypoint_matches)
+                yield prediction
+
+        observe(4, predictor, predictor.pairs, GraphConfig(), Store(tmp_path), watch, SILENT)
+        seen.append(passed)
+    assert not predictor.asked
+    for first, again in zip(*seen, strict=True):
+        assert again.is_coarse.dtype == bool
+        np.testing.assert_array_equal(first.is_coarse, again.is_coarse)

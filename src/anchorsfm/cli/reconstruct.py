@@ -41,7 +41,7 @@ class Reconstruct(Settings):
     on another machine."""
     preset: PresetName | None = None
     """Start from settings for a purpose; options that are given here win. fast: is this set any good? splat: input for
-    a Gaussian splat; survey: dense points to measure in; best: poses as exact as they get."""
+    a Gaussian splat; survey: dense points to measure in; best: as many points as can be had."""
     settings: Annotated[PipelineConfig, tyro.conf.arg(name="")] = field(default_factory=PipelineConfig)
     dense: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a dense cloud however many images there are; without this, for sets of up to 200."""

@@ -192,7 +192,8 @@ def _to_arrays(prediction: PairPrediction, targets: list[FallbackTargets]) -> di
     }
     for name, matches in (("matches", prediction.matches), ("keypoints", prediction.keypoint_matches)):
         if matches is not None:
-            arrays |= {f"{name}.{f.name}": _halved(getattr(matches, f.name)) for f in fields(Matches)}
+            known = {f.name: getattr(matches, f.name) for f in fields(Matches)}
+            arrays |= {f"{name}.{key}": _halved(values) for key, values in known.items() if values is not None}
     if prediction.j_from_i is not None:
         arrays["j_from_i"] = prediction.j_from_i
     for k, target in enumerate(targets):
@@ -203,6 +204,8 @@ def _to_arrays(prediction: PairPrediction, targets: list[FallbackTargets]) -> di
 
 def _halved(values: np.ndarray) -> np.ndarray:
     """In single precision where that loses nothing, as with matches at pixel centres."""
+    if values.dtype == bool:
+        return values
     single = values.astype(np.float32)
     return single if np.array_equal(single, values) else values
 
@@ -212,7 +215,9 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> tuple[PairPrediction, list[Fa
         if f"{name}.confidence" not in arrays:
             return None
         xy_i, xy_j = (arrays[f"{name}.{end}"].astype(np.float64) for end in ("xy_i", "xy_j"))
-        return Matches(xy_i=xy_i, xy_j=xy_j, confidence=arrays[f"{name}.confidence"])
+        return Matches(
+            xy_i=xy_i, xy_j=xy_j, confidence=arrays[f"{name}.confidence"], is_coarse=arrays.get(f"{name}.is_coarse")
+        )
 
     prediction = PairPrediction(
         i=int(arrays["pair"][0]),

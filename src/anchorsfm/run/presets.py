@@ -56,5 +56,5 @@ PRESETS: Mapping[PresetName, Preset] = {
         )
     ),
 }
-"""fast: is this set any good? splat: input of a Gaussian splat. survey: measurements in dense points. best: poses as
-exact as they get. docs/presets.md says what each changes and costs."""
+"""fast: is this set any good? splat: input of a Gaussian splat. survey: measurements in dense points. best: as many
+points as there are to be had. docs/presets.md says what each changes and costs."""
