@@ -17,6 +17,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import CAMERA_MODELS, Camera, Reconstruction
 from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.precision import CoarseKeypoints
 from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import all_matches, make_lens_scene
 
@@ -112,6 +113,19 @@ def test_stored_turns_are_found_and_one_camera_is_adjusted() -> None:
         assert np.allclose(camera.params[1:3], expected.params[1:3], atol=2.5), turn
         assert turned_camera(camera, -turn).params == pytest.approx(model.cameras[model.camera_index[0]].params)
     assert len(result.held.camera) == 4
+
+
+def test_coarse_keypoints_are_known_in_the_turned_pictures() -> None:
+    start, given = _given(_scene(TURNS))
+    turns = find_turns(start, given, AdjustConfig())
+    assert turns is not None
+    tracks = given.tracks
+    mine = [np.flatnonzero(tracks.obs_image == image)[::3] for image in range(8)]
+    coarse = CoarseKeypoints(xy={image: tracks.obs_xy[rows] for image, rows in enumerate(mine)})
+    turned = turns.given(replace(given, coarse=coarse))
+    assert turned.coarse is not None
+    found = turned.coarse.among(turned.tracks.obs_image, turned.tracks.obs_xy)
+    assert np.flatnonzero(found).tolist() == sorted(np.concatenate(mine).tolist())
 
 
 def test_cameras_that_were_held_turned_stay_as_they_are() -> None:

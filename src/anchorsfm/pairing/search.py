@@ -21,15 +21,14 @@ from anchorsfm.scene.progress import Progress
 MIN_PAIRS = 5
 """Pairs of an image, those added that failed: they may verify once the lens is known, and reports say how far off they
 are."""
-SURE = 100
-"""Verified matches from which on two photographs show the same scene."""
 MIN_PAIRS_OF_NETWORK = 10
 """The same for front ends that match what keypoints do not."""
-
 MIN_PAIRS_OF_SECOND = 8
 """The same where a second method looks at some of those that failed."""
 MIN_BETWEEN = 10
 """Failed pairs that it may look at between a group of connected photographs and the others."""
+SURE = 100
+"""Verified matches from which on two photographs show the same scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
