@@ -11,6 +11,7 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "config.yaml",
     "database.db",
 )
+GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
 SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
@@ -41,6 +42,21 @@ class Layout:
     def config(self) -> Path:
         """Settings of the run."""
         return self.root / CONFIG
+
+    @property
+    def georeference(self) -> Path:
+        """The metric frame of the models on the Earth, and where their cameras are."""
+        return self.root / GEOREFERENCE
+
+    @property
+    def cameras_geojson(self) -> Path:
+        """Where the cameras are, for geographic information systems."""
+        return self.root / CAMERAS_GEOJSON
+
+    @property
+    def cameras_kml(self) -> Path:
+        """The same for globes."""
+        return self.root / CAMERAS_KML
 
     @property
     def database(self) -> Path:
