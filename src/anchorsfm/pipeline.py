@@ -20,6 +20,7 @@ from anchorsfm.run.outcome import Outcome, RunRecord
 from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
 from anchorsfm.run.stages import MAPPING, Stage
+from anchorsfm.run.videos import with_frames
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.images import ImageSet
@@ -57,9 +58,9 @@ def reconstruct(
     report and settings of one that makes no model go to `output`/failed.
 
     Args:
-        source: folder, list file or image files.
-        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml,
-            and georeference.json where photographs have positions; new, empty, or of an earlier run.
+        source: folder, list file, or several of those, image files and videos.
+        output: folder for sparse/, dense/, frames/, alignment/, cache/, report.html, report.json, uncertainty.json,
+            config.yaml, and georeference.json where photographs have positions; new, empty, or of an earlier run.
         config: settings.
         progress: receives stages and warnings.
         frontend: one's own, in place of the one that `config.frontend` names.
@@ -76,6 +77,7 @@ def reconstruct(
     folder.require_outside([source] if isinstance(source, Path) else source)
     folder.require_ready(dense=config.dense is not False, database=config.keep_database, places=config.gps != "off")
     with record.clock.stage(Stage.IMAGES):
+        source, record.videos = with_frames(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress)
     with folder.begin(record.settings(config)):
         return _reconstruct(images, known, folder, config, frontend, record)

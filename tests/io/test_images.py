@@ -523,6 +523,8 @@ def test_errors_name_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "empty").mkdir()
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.NEF").write_bytes(b"x")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.MOV").write_bytes(b"x")
     (tmp_path / "list.txt").write_text("photo.jpg\nmissing.jpg\n")
     (tmp_path / "blank.txt").write_text("\n")
     (tmp_path / "video.mp4").write_bytes(bytes(range(256)))
@@ -537,7 +539,8 @@ def test_errors_name_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ([photo, photo], r"photo\.jpg is listed more than once"),
         ([photo, tmp_path / "x" / ".." / "photo.jpg"], "no such file"),
         ([tmp_path / "video.mp4"], "not a supported kind"),
-        ([tmp_path], "is a folder"),
+        ([tmp_path / "raw"], r"no images in .*raw: found 1 x \.nef"),
+        (tmp_path / "clips", r"found 1 x \.mov; .* name videos themselves"),
         ([], "empty"),
     ):
         with pytest.raises(InputError, match=pattern) as caught:

@@ -35,6 +35,9 @@ _SMALLEST, _LARGEST = 1 / 2**32, 2.0**32
 """Numbers are quotients of 32-bit integers; others come from damage and would over- or underflow in products."""
 
 _ORIENTATION, _MAKE, _MODEL = 274, 271, 272
+_SOFTWARE, _DOCUMENT = 305, 269
+_FRAMES_SOFTWARE = "AnchorSfM frames"
+"""Of frames that we took of videos; their document name says which video."""
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
 _TAKEN, _TAKEN_FRACTION = 36867, 37521
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
@@ -87,10 +90,14 @@ class Exif:
     taken_s: float = math.nan
     """When the picture was taken, in seconds by the camera's own clock: good for an order only."""
 
+    video: str = ""
+    """Of a frame of a video: which one; each has a camera of its own."""
+
     @property
     def names_camera(self) -> bool:
         """Whether anything tells one camera from another."""
-        return bool(self.make or self.model) or math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
+        has_focal = math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
+        return bool(self.video or self.make or self.model) or has_focal
 
 
 def read_exif(image: Image.Image) -> Exif:
@@ -114,7 +121,22 @@ def read_exif(image: Image.Image) -> Exif:
         captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
         pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
         taken_s=_seconds(_text(_tag(details, _TAKEN)), _text(_tag(details, _TAKEN_FRACTION))),
+        video=_text(_tag(tags, _DOCUMENT)) if _text(_tag(tags, _SOFTWARE)) == _FRAMES_SOFTWARE else "",
     )
+
+
+def frame_exif(video: str, taken: datetime | None, make: str, model: str) -> Image.Exif:
+    """The tags of a frame of a video: which video, and when and with what it was taken as far as that is known."""
+    exif = Image.Exif()
+    exif[_SOFTWARE], exif[_DOCUMENT] = _FRAMES_SOFTWARE, video
+    for tag, value in ((_MAKE, make), (_MODEL, model)):
+        if value:
+            exif[tag] = value
+    if taken is not None:
+        details = exif.get_ifd(_EXIF_IFD)
+        details[_TAKEN] = taken.strftime("%Y:%m:%d %H:%M:%S")
+        details[_TAKEN_FRACTION] = f"{taken.microsecond // 1000:03d}"
+    return exif
 
 
 @dataclass(frozen=True, kw_only=True)

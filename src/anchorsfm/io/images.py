@@ -29,7 +29,7 @@ from anchorsfm.geometry.geodesy import geo_positions
 from anchorsfm.io.exif import Exif, exif_focal, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.gps import GpsRecord, read_gps
-from anchorsfm.io.owned import is_ours
+from anchorsfm.io.owned import holds_results
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import CameraMode, ImageSet, SkippedImage
@@ -37,12 +37,20 @@ from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import SILENT, Progress
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif")
+VIDEO_EXTENSIONS = (
+    ".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".vob", ".wmv",
+    ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".insv", ".lrv", ".360", ".h264", ".h265", ".hevc", ".y4m",
+    ".gif",
+)  # fmt: skip
+"""Names of videos: their frames are photographs once they are files (`anchorsfm.video`)."""
 _HEIC = (".heic", ".heif")
 _NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
 _MIN_SIDE = 16
 _MAX_SIZES_WITHOUT_EXIF = 2
 _MIN_OF_SIZE_IN_SCENE = 6
 _NUM_READERS = 4
+_LISTS = (".txt", ".lst", ".list")
+"""Names of files that list pictures, where there are several sources."""
 _MAX_LIST_BYTES = 16 * 2**20
 _OPEN_LOCK = threading.Lock()
 """Changing warning filters is not safe in threads."""
@@ -80,8 +88,8 @@ def load_image_set(
     """Find and verify photographs.
 
     `source` is a folder (searched recursively, sorted by name, hidden files ignored), a text file that lists images one
-    per line relative to itself, or the files themselves (kept in the given order). `focal_px` is the focal length of
-    all images in original pixels, overriding EXIF. Unreadable files are skipped with a warning.
+    per line relative to itself, or several of those and image files (kept in the given order). `focal_px` is the focal
+    length of all images in original pixels, overriding EXIF. Unreadable files are skipped with a warning.
 
     Raises InputError if there is nothing to work on or an option does not fit the images.
     """
@@ -220,7 +228,7 @@ def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[
 def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
     """Root folder and the names of all candidate files."""
     if not isinstance(source, Path):
-        return _common_root([Path(path) for path in source])
+        return _common_root([file for path in source for file in _files_of(Path(path))])
     try:
         if source.is_dir():
             return _list_folder(source)
@@ -233,8 +241,17 @@ def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
     raise InputError(f"{source}: {reason}; give a folder of photographs")
 
 
+def _files_of(path: Path) -> list[Path]:
+    """One of several sources: the pictures of a folder or list, or a picture itself."""
+    if path.is_dir():
+        root, names = _list_folder(path)
+        return [root / name for name in names]
+    is_list = path.is_file() and path.suffix.lower() in _LISTS
+    return _read_list(path) if is_list else [path]
+
+
 def _list_folder(root: Path) -> tuple[Path, list[str]]:
-    if is_ours(root):
+    if holds_results(root):
         raise InputError(
             f"{root} holds results of this program, which are not taken for photographs: give the folder with the "
             "photographs"
@@ -244,7 +261,9 @@ def _list_folder(root: Path) -> tuple[Path, list[str]]:
     if not names:
         kinds = Counter(Path(name).suffix.lower() or "no extension" for name in files)
         found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-        raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}")
+        has_videos = any(kind in VIDEO_EXTENSIONS for kind in kinds)
+        hint = "; name videos themselves to use their frames" if has_videos else ""
+        raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")
     return root, names
 
 
@@ -259,7 +278,7 @@ def _walk(root: Path) -> Iterator[Path]:
         keep = []
         for name in subfolders:
             real = os.path.realpath(Path(folder) / name)
-            if not name.startswith(".") and name != "__MACOSX" and real not in seen and not is_ours(Path(real)):
+            if not name.startswith(".") and name != "__MACOSX" and real not in seen and not holds_results(Path(real)):
                 seen.add(real)
                 keep.append(name)
         subfolders[:] = keep
@@ -302,7 +321,10 @@ def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
     repeated = [path for path, count in Counter(plain).items() if count > 1]
     if repeated:
         raise InputError(f"{repeated[0]} is listed more than once")
-    root = Path(os.path.commonpath([path.parent for path in plain]))
+    try:
+        root = Path(os.path.commonpath([path.parent for path in plain]))
+    except ValueError as error:
+        raise InputError("the photographs lie on different drives: models need names from one folder on") from error
     return root, [path.relative_to(root).as_posix() for path in plain]
 
 
@@ -460,7 +482,7 @@ def _camera_key(photo: _Photo, share_without_exif: bool) -> Hashable:
     if not exif.names_camera:
         return photo.size_wh if share_without_exif else photo.name
     focal = tuple(0.0 if math.isnan(value) else value for value in (exif.focal_mm, exif.focal_35mm))
-    return photo.size_wh, exif.make, exif.model, focal
+    return photo.size_wh, exif.make, exif.model, exif.video, focal
 
 
 def _number_groups(keys: Iterable[Hashable]) -> Int[np.ndarray, "image"]:

@@ -13,6 +13,8 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
 )
 GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
 SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
+FRAMES, FRAMES_RECORD = "frames", "frames.json"
+"""Folder of the frames of videos, and the file in it that says how they were chosen."""
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
 
@@ -98,6 +100,11 @@ class Layout:
     def depth_map(self, name: str, kind: Literal["depth", "confidence"]) -> Path:
         """Depth of an image, or how certain it is."""
         return self.depth_maps / f"{name}.{kind}.npy"
+
+    @property
+    def frames(self) -> Path:
+        """Folder of the frames of videos."""
+        return self.root / FRAMES
 
     @property
     def cache(self) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 from anchorsfm.io.clock import StageTiming
 from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.tracks.lens import LensChoice
+from anchorsfm.video.record import VideoFrames
 
 SCHEMA_VERSION = 1
 """Of report.json: raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -306,6 +307,8 @@ class RunReport:
     image_root: str
     """Folder that the names of images are relative to."""
     images: tuple[ImageReport, ...]
+    videos: tuple[VideoFrames, ...] = ()
+    """Whose frames are among the images, and how they were chosen."""
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""
     belief: dict[str, int] = field(default_factory=dict)

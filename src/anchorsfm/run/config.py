@@ -19,6 +19,7 @@ from anchorsfm.scene.images import CameraMode
 from anchorsfm.scene.reconstruction import CAMERA_MODELS
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
 from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig, SubpixelConfig
+from anchorsfm.video.config import VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class PipelineConfig(Settings):
 
     max_image_size: Annotated[int, Range(64, 65536)] = 1024
     """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """Which frames of videos are used."""
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data; without EXIF, same size where a folder (or a
     scene of a mixed one) has at most two."""

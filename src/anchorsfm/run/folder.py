@@ -22,6 +22,8 @@ from anchorsfm.io.layout import (
     DATABASE,
     DENSE,
     FAILED,
+    FRAMES,
+    FRAMES_RECORD,
     GEOREFERENCE,
     PAGE,
     REPORT,
@@ -40,6 +42,7 @@ from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.video.frames import FrameFolder
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
 PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, *_PLACES)
@@ -58,6 +61,16 @@ class RunFolder:
         self.store = Store(Layout(root).cache, progress)
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
+        self._used_frames: frozenset[Path] = frozenset()
+
+    @property
+    def frames(self) -> FrameFolder:
+        """Where the frames of videos go, which outlive a run that fails."""
+        return FrameFolder(owned=self._owned, inner=FRAMES)
+
+    def use_frames(self, files: Iterable[Path]) -> None:
+        """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
+        self._used_frames = frozenset(files)
 
     def require_ready(self, *, dense: bool, database: bool, places: bool = False) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
@@ -118,7 +131,7 @@ class RunFolder:
         """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
         own = self.root.resolve()
         for path in paths:
-            if path.resolve().is_relative_to(own):
+            if path not in self._used_frames and path.resolve().is_relative_to(own):
                 raise InputError(
                     f"{path} lies in the output folder {self.root}, where results are not taken for photographs: "
                     "choose another --output"
@@ -130,7 +143,9 @@ class RunFolder:
         Raises StorageError if something of somebody else would be lost, or cannot be written; nothing has changed then.
         """
         assert self._publication is not None, "a result is published after `begin`"
-        self._publication.publish((*PARTS, FAILED))
+        frames = [path.relative_to(self.root).as_posix() for path in self._used_frames]
+        kept = [*frames, f"{FRAMES}/{FRAMES_RECORD}"] if frames else []
+        self._publication.publish((*PARTS, FRAMES, FAILED), kept=kept)
 
     def publish_failure(self) -> Layout:
         """Keep nothing but report and settings of a run without a model, beside what an earlier one made.

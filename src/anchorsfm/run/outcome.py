@@ -26,6 +26,7 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.scene.progress import Progress, RecordingProgress
+from anchorsfm.video.record import VideoFrames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,8 @@ class RunRecord:
         """Names of the settings that are not the default."""
         self.clock = StageClock(lowers_memory(config))
         self.progress = RecordingProgress(Forecast(config, progress))
+        self.videos: tuple[VideoFrames, ...] = ()
+        """Of the frames among the photographs."""
         self._frontend = frontend
 
     def settings(self, config: PipelineConfig) -> object:
@@ -96,6 +99,7 @@ class RunRecord:
             config=plain(self.settings(config)),
             changed=self.changed,
             image_root=str(images.root.resolve()),
+            videos=self.videos,
             images=report_images(images, models, outcome.dropped, outcome.log),
             pairs=dict(sorted(outcome.log.status.items())),
             belief=outcome.log.belief(),
