@@ -1,7 +1,5 @@
 """Photographs that tell the same twice, or the opposite: the same file again, and mirrored copies."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from anchorsfm.io.images import load_grey
@@ -28,21 +26,7 @@ def without_repeated_files(images: ImageSet) -> ImageSet:
             kept.append(image)
     if not skipped:
         return images
-    prior = images.distortion_prior
-    return replace(
-        images,
-        names=tuple(images.names[k] for k in kept),
-        size_wh=images.size_wh[kept],
-        camera_index=np.unique(images.camera_index[kept], return_inverse=True)[1],
-        focal_prior_px=images.focal_prior_px[kept],
-        focal_deviation=None if images.focal_deviation is None else images.focal_deviation[kept],
-        digests=tuple(images.digests[k] for k in kept),
-        distortion_prior=None if prior is None else prior[kept],
-        is_unnamed=None if images.is_unnamed is None else images.is_unnamed[kept],
-        geo=None if images.geo is None else images.geo.select(kept),
-        taken_s=None if images.taken_s is None else images.taken_s[kept],
-        skipped=(*images.skipped, *skipped),
-    )
+    return images.select(kept, skipped)
 
 
 def mirrored_copies(images: ImageSet) -> list[tuple[int, int]]:
