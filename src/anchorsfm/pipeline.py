@@ -15,7 +15,7 @@ from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.folder import RunFolder
-from anchorsfm.run.modelling import finish, mapper_input, mapper_settings
+from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
 from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
@@ -59,8 +59,8 @@ def reconstruct(
 
     Args:
         source: folder, list file, or several of those, image files and videos.
-        output: folder for sparse/, dense/, frames/, alignment/, cache/, report.html, report.json, uncertainty.json and
-            config.yaml; new, empty, or of an earlier run.
+        output: folder for sparse/, dense/, frames/, alignment/, cache/, report.html, report.json, uncertainty.json,
+            config.yaml, and georeference.json where photographs have positions; new, empty, or of an earlier run.
         config: settings.
         progress: receives stages and warnings.
         frontend: one's own, in place of the one that `config.frontend` names.
@@ -75,7 +75,7 @@ def reconstruct(
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    folder.require_ready(dense=config.dense is not False, database=config.keep_database)
+    folder.require_ready(dense=config.dense is not False, database=config.keep_database, places=config.gps != "off")
     with record.clock.stage(Stage.IMAGES):
         source, record.videos = with_frames(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress)
@@ -116,6 +116,8 @@ def _reconstruct(
     with clock.stage(Stage.ADJUSTMENT):
         finished = finish(mapped.starts, given, predictor, config, progress)
         folder.write_models(finished.models, images.names)
+        if places := make_places(finished, images, config):
+            folder.write_places(places)
     with clock.stage(Stage.DENSE_CLOUD):
         maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress)
     with clock.stage(Stage.REPORT):

@@ -27,6 +27,9 @@ _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _AGREEMENT = 0.15
 _PLAUSIBLE_FOCAL_RANGE = (0.25, 20.0)
 """Focal length in units of the longer side; values beyond are typing errors of some software."""
+_OF_LENS, _OF_SENSOR, _ROUNDING_MM, _GUESSED = 0.015, 0.015, 0.29, 0.02
+"""Standard deviations, as shares: of a lens from what its maker says and of what focusing changes; of the width of a
+sensor; of the rule for pictures wider than film. And of a whole number of millimetres, in these."""
 
 _SMALLEST, _LARGEST = 1 / 2**32, 2.0**32
 """Numbers are quotients of 32-bit integers; others come from damage and would over- or underflow in products."""
@@ -136,21 +139,44 @@ def frame_exif(video: str, taken: datetime | None, make: str, model: str) -> Ima
     return exif
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordedFocal:
+    """A focal length as a file records it."""
+
+    focal_px: float = math.nan
+    deviation: float = math.nan
+    """Standard deviation as a share of it."""
+
+
 def exif_focal_px(exif: Exif, size_wh: tuple[int, int]) -> float:
     """Focal length in pixels of a picture of the given (current) size, NaN if unknown or absurd."""
+    return exif_focal(exif, size_wh).focal_px
+
+
+def exif_focal(exif: Exif, size_wh: tuple[int, int]) -> RecordedFocal:
+    """`exif_focal_px` and how far it may be off: makers round, and lenses differ from their names."""
     longer = max(size_wh)
     equivalent, known = _focal_from_35mm(exif, size_wh), _focal_from_sensor_width(exif, longer)
-    best_first = [equivalent, _focal_from_resolution(exif, longer), known]
+    rounding = _ROUNDING_MM / exif.focal_35mm
+    guessed = _GUESSED if _is_wider_than_film(size_wh) else 0.0
+    best_first = [
+        RecordedFocal(focal_px=equivalent, deviation=math.hypot(_OF_LENS, rounding, guessed)),
+        RecordedFocal(focal_px=_focal_from_resolution(exif, longer), deviation=_OF_LENS),
+        RecordedFocal(focal_px=known, deviation=math.hypot(_OF_LENS, _OF_SENSOR)),
+    ]
     if abs(known / equivalent - 1) < _AGREEMENT:
-        best_first.insert(0, known)
+        best_first.insert(0, best_first[2])
     shortest, longest = _PLAUSIBLE_FOCAL_RANGE
-    return next((focal for focal in best_first if shortest <= focal / longer <= longest), math.nan)
+    return next((found for found in best_first if shortest <= found.focal_px / longer <= longest), RecordedFocal())
+
+
+def _is_wider_than_film(size_wh: tuple[int, int]) -> bool:
+    return max(size_wh) > 1.55 * min(size_wh)
 
 
 def _focal_from_35mm(exif: Exif, size_wh: tuple[int, int]) -> float:
     longer, shorter = max(size_wh), min(size_wh)
-    wider_than_film = longer > 1.55 * shorter
-    diagonal = 1.25 * longer if wider_than_film else math.hypot(longer, shorter)
+    diagonal = 1.25 * longer if _is_wider_than_film(size_wh) else math.hypot(longer, shorter)
     return exif.focal_35mm * diagonal / _FILM_DIAGONAL_MM
 
 

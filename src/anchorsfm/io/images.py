@@ -25,8 +25,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError, features
 
-from anchorsfm.io.exif import Exif, exif_focal_px, read_exif
+from anchorsfm.geometry.geodesy import geo_positions
+from anchorsfm.io.exif import Exif, exif_focal, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
+from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.owned import holds_results
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
@@ -79,6 +81,7 @@ class _Photo:
     name: str
     size_wh: tuple[int, int]
     exif: Exif
+    gps: GpsRecord
     digest: str
 
 
@@ -107,15 +110,19 @@ def load_image_set(
         raise InputError(
             f"none of the {len(names)} images in {root} can be read; {skipped[0].name}: {skipped[0].reason}"
         )
+    _name_problems(photos, progress)
     camera_index = _group_cameras(photos, camera_mode)
+    focal_prior_px, focal_deviation = _focal_priors(photos, camera_index, focal_px)
     return ImageSet(
         root=root,
         names=tuple(photo.name for photo in photos),
         size_wh=np.array([photo.size_wh for photo in photos], np.int64),
         camera_index=camera_index,
-        focal_prior_px=_focal_priors(photos, camera_index, focal_px),
+        focal_prior_px=focal_prior_px,
+        focal_deviation=focal_deviation,
         digests=tuple(photo.digest for photo in photos),
         taken_s=np.array([photo.exif.taken_s for photo in photos]),
+        geo=geo_positions([photo.gps.fix for photo in photos]),
         is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
         skipped=tuple(skipped),
     )
@@ -368,18 +375,26 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
             # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
             full_wh = _draft(image, "RGB", at_least=0.0)
             image.load()
-            exif = read_exif(image)
+            exif, gps = read_exif(image), read_gps(image)
             if _eight_bits(image) is None:
                 return SkippedImage(name=name, reason=f"unsupported kind of pixels ({image.mode})")
             stored_wh = full_wh or image.size
         size_wh = (stored_wh[1], stored_wh[0]) if exif.orientation >= 5 else stored_wh
         if min(size_wh) < _MIN_SIDE:
             return SkippedImage(name=name, reason=f"too small ({size_wh[0]}x{size_wh[1]})")
-        return _Photo(name=name, size_wh=size_wh, exif=exif, digest=_digest(data))
+        return _Photo(name=name, size_wh=size_wh, exif=exif, gps=gps, digest=_digest(data))
     except MemoryError:
         raise
     except Exception as error:  # decoders of damaged files raise almost anything
         return SkippedImage(name=name, reason=_reason(error))
+
+
+def _name_problems(photos: list[_Photo], progress: Progress) -> None:
+    """One line about recorded positions that cannot be used."""
+    wrong = [photo for photo in photos if photo.gps.problem is not None]
+    if wrong:
+        more = "" if len(wrong) == 1 else f" (and of {len(wrong) - 1} more photographs)"
+        progress.warn(f"ignored of the recorded position of {wrong[0].name}{more}: {wrong[0].gps.problem}")
 
 
 def _is_utf8(name: str) -> bool:
@@ -501,15 +516,22 @@ def _check_one_size(photos: list[_Photo]) -> None:
             )
 
 
-def _focal_priors(photos: list[_Photo], camera_index: np.ndarray, given_px: float | None) -> np.ndarray:
-    """Focal length per image: the given one, else the median of what EXIF says about the images of its camera."""
+def _focal_priors(
+    photos: list[_Photo], camera_index: np.ndarray, given_px: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Focal length per image, the given one or else the median of what EXIF says about the images of its camera; and
+    the deviation of recorded ones, as a share."""
     if given_px is not None:
-        return np.full(len(photos), float(given_px))
-    priors = np.array([exif_focal_px(photo.exif, photo.size_wh) for photo in photos])
+        return np.full(len(photos), float(given_px)), np.full(len(photos), np.nan)
+    recorded = [exif_focal(photo.exif, photo.size_wh) for photo in photos]
+    priors, deviations = np.array([r.focal_px for r in recorded]), np.array([r.deviation for r in recorded])
     for camera in range(camera_index.max() + 1):
-        known = priors[(camera_index == camera) & np.isfinite(priors)]
-        priors[camera_index == camera] = np.median(known) if len(known) else np.nan
-    return priors
+        mine = camera_index == camera
+        known = mine & np.isfinite(priors)
+        priors[mine], deviations[mine] = (
+            (np.median(values[known]) if known.any() else np.nan) for values in (priors, deviations)
+        )
+    return priors, deviations
 
 
 # ---------------------------------------------------------------------------------------------------------- pixels

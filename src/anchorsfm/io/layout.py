@@ -11,6 +11,7 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "config.yaml",
     "database.db",
 )
+GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
 SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
@@ -43,6 +44,21 @@ class Layout:
     def config(self) -> Path:
         """Settings of the run."""
         return self.root / CONFIG
+
+    @property
+    def georeference(self) -> Path:
+        """The metric frame of the models on the Earth, and where their cameras are."""
+        return self.root / GEOREFERENCE
+
+    @property
+    def cameras_geojson(self) -> Path:
+        """Where the cameras are, for geographic information systems."""
+        return self.root / CAMERAS_GEOJSON
+
+    @property
+    def cameras_kml(self) -> Path:
+        """The same for globes."""
+        return self.root / CAMERAS_KML
 
     @property
     def database(self) -> Path:

@@ -96,9 +96,11 @@ def _without(images: ImageSet, reasons: dict[int, str]) -> ImageSet:
         size_wh=images.size_wh[kept],
         camera_index=np.unique(images.camera_index[kept], return_inverse=True)[1],
         focal_prior_px=images.focal_prior_px[kept],
+        focal_deviation=None if images.focal_deviation is None else images.focal_deviation[kept],
         digests=tuple(images.digests[k] for k in kept),
         distortion_prior=None if prior is None else prior[kept],
         is_unnamed=None if images.is_unnamed is None else images.is_unnamed[kept],
+        geo=None if images.geo is None else images.geo.select(kept),
         taken_s=None if images.taken_s is None else images.taken_s[kept],
         skipped=(*images.skipped, *skipped),
     )

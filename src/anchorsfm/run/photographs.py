@@ -1,5 +1,6 @@
 """The first stage: photographs that can be used, and what is known about their cameras."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,17 @@ def load_photographs(
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
     _require_plausible_focal(config, images)
+    images = _with_focal_deviation(images, config)
     known = read_known(config.known, images)
     return known.with_priors(images), known
+
+
+def _with_focal_deviation(images: ImageSet, config: PipelineConfig) -> ImageSet:
+    """With the deviation of recorded focal lengths that the settings say; of one that is kept there is none."""
+    if config.focal_deviation is None:
+        return images
+    deviation = np.where(np.isfinite(images.focal_prior_px), config.focal_deviation, np.nan)
+    return replace(images, focal_deviation=deviation)
 
 
 def told_apart(images: ImageSet, scene: Int[np.ndarray, "image"] | None, config: PipelineConfig) -> ImageSet:
