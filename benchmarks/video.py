@@ -300,7 +300,7 @@ def memory(work: Path) -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (300, 700, 3), np.uint8)
     picture = cv2.resize(small, (7000, 3000), interpolation=cv2.INTER_CUBIC)
-    for seconds in (5, 60):
+    for seconds in (5, 30):
         count = RATE * seconds
         path = work / f"long-{seconds}.mp4"
         if not path.exists():
