@@ -1,6 +1,7 @@
 """Frames of videos as files: written once, whole or not at all, used again."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -236,3 +237,23 @@ def test_a_video_that_changes_between_the_passes_is_noticed(
     with pytest.raises(InputError, match=r"walk\.mp4 has changed since it was first read"):
         make(path, tmp_path / "out")
     assert jpegs(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("a: b?.mp4", "a_ b_"), ("Ünï (1).mp4", "Ünï (1)"), ("...mp4", "video"), ("x" * 150 + ".mp4", "x" * 100)],
+)
+def test_any_name_will_do(video: Path, tmp_path: Path, name: str, folder: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(video.read_bytes())
+    (made,) = make(path, tmp_path / "out", VideoConfig(frames=2))
+    assert made.folder == folder and load_image_set(tmp_path / "out").num_images == 2
+
+
+def test_a_name_of_other_bytes_will_do(video: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"walk\xff\x1b.mp4")
+    path.write_bytes(video.read_bytes())
+    (made,) = make(path, tmp_path / "out", VideoConfig(frames=2))
+    assert made.folder == "walk__" and made.video.isprintable()
+    assert load_image_set(tmp_path / "out").num_images == 2
+    assert make(path, tmp_path / "out", VideoConfig(frames=2)) == (made,)

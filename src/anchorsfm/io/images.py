@@ -22,7 +22,7 @@ from typing import get_args
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from anchorsfm.geometry.geodesy import geo_positions
 from anchorsfm.io.exif import Exif, exif_focal, read_exif
@@ -35,7 +35,12 @@ from anchorsfm.scene.images import CameraMode, ImageSet, SkippedImage
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import SILENT, Progress
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif", ".avif")
+RAW_EXTENSIONS = (
+    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr",
+    ".iiq", ".gpr", ".x3f", ".raw",
+)  # fmt: skip
+"""Names of what sensors record, which is no picture before it is developed."""
 VIDEO_EXTENSIONS = (
     ".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".vob", ".wmv",
     ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".insv", ".lrv", ".360", ".h264", ".h265", ".hevc", ".y4m",
@@ -44,6 +49,8 @@ VIDEO_EXTENSIONS = (
 """Names of videos: their frames are photographs once they are files (`anchorsfm.video`)."""
 _HEIC = (".heic", ".heif")
 _NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
+_NO_AVIF = "AVIF pictures need Pillow 11.3 or newer: pip install -U pillow"
+_NOT_DEVELOPED = "raw files are not read: develop them to JPEG, TIFF or PNG, without correcting the lens"
 _MIN_SIDE = 16
 _MAX_SIZES_WITHOUT_EXIF = 2
 _MIN_OF_SIZE_IN_SCENE = 6
@@ -280,8 +287,11 @@ def _list_folder(root: Path) -> tuple[Path, list[str]]:
     if not names:
         kinds = Counter(Path(name).suffix.lower() or "no extension" for name in files)
         found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-        has_videos = any(kind in VIDEO_EXTENSIONS for kind in kinds)
-        hint = "; name videos themselves to use their frames" if has_videos else ""
+        hint = ""
+        if any(kind in VIDEO_EXTENSIONS for kind in kinds):
+            hint = "; name videos themselves to use their frames"
+        elif any(kind in RAW_EXTENSIONS for kind in kinds):
+            hint = f"; {_NOT_DEVELOPED}"
         raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")
     return root, names
 
@@ -306,6 +316,8 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _read_list(path: Path) -> list[Path]:
     """Paths listed in a text file, relative to it; blank lines and lines that begin with # are ignored."""
+    if path.suffix.lower() in RAW_EXTENSIONS:
+        raise InputError(f"{path}: {_NOT_DEVELOPED}")
     if path.suffix.lower() in EXTENSIONS:
         raise InputError(f"{path} is a single image: give the folder it is in, or a text file listing images")
     try:
@@ -334,6 +346,8 @@ def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
         if not path.is_file():
             other = "is a folder, not an image" if path.is_dir() else "is not a regular file"
             raise InputError(f"{path}: {other if path.exists() else 'no such file'}")
+        if path.suffix.lower() in RAW_EXTENSIONS:
+            raise InputError(f"{path}: {_NOT_DEVELOPED}")
         if path.suffix.lower() not in EXTENSIONS:
             raise InputError(f"{path}: not a supported kind of image; supported are {' '.join(EXTENSIONS)}")
     plain = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - `resolve` would follow links to other names
@@ -417,6 +431,8 @@ def _digest(data: bytes) -> str:
 def _open(data: bytes, name: str) -> Image.Image:
     if name.lower().endswith(_HEIC):
         _register_heic()
+    if name.lower().endswith(".avif") and not features.check("avif"):
+        raise InputError(_NO_AVIF)
     with _OPEN_LOCK, warnings.catch_warnings():
         # Photographs of 100 megapixels are no attack; at twice that Pillow refuses, and the file is skipped.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -9,6 +9,7 @@ settings, are used again.
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,6 +24,7 @@ from anchorsfm.io.layout import FRAMES_RECORD
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import Store, digest, write_atomic
 from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import Progress
 from anchorsfm.video.choice import Choice, Fate, choose
 from anchorsfm.video.config import VideoConfig
@@ -39,6 +41,9 @@ _CUT_SHORT = 0.02
 """Share of the duration that must be missing ..."""
 _CUT_SHORT_S = 1.0
 """... and seconds, for a video to count as cut short."""
+_UNUSUAL = re.compile(r"[^\w.()+ -]")
+"""What file systems, models or terminals may not take in a name; also bytes that are not UTF-8."""
+_LONGEST_NAME = 100
 _WIDE_STEP = 0.34
 """Beyond this, neighbours share less than two thirds of the view."""
 
@@ -95,15 +100,15 @@ def make_frames(
         StorageError: the folder cannot be written, or something of somebody else is in the way.
     """
     _require_each_once(videos)
-    there, written = read_record(folder.root), folder.owned.files()
-    changed = set(folder.owned.changed([folder.inner]))
-    whole = {name for name in written if name not in changed}
+    written = folder.owned.files()
+    whole = set(written) - set(folder.owned.changed([folder.inner]))
+    there = read_record(folder.root) if folder.name(FRAMES_RECORD) in whole else ()
     made: list[VideoFrames] = []
     new: list[tuple[Path, VideoInfo, list[int], VideoFrames]] = []
     for path, key in _with_digests(videos, progress):
         reusable = [video for video in there if video.is_of(key, config) and _files(folder, video) <= whole]
         if reusable:
-            made.append(replace(reusable[0], video=path.name))
+            made.append(replace(reusable[0], video=printable(path.name)))
         else:
             try:
                 measured = _measured(path, key, store, progress)
@@ -220,7 +225,7 @@ def _folder_name(path: Path, key: str, others: Iterable[VideoFrames]) -> str:
     own = next((video.folder for video in others if video.digest == key), None)
     if own is not None:
         return own
-    stem = path.stem.strip(". ") or "video"
+    stem = _UNUSUAL.sub("_", path.stem)[:_LONGEST_NAME].strip(". ") or "video"
     return f"{stem}-{key[:6]}" if any(v.folder.casefold() == stem.casefold() for v in others) else stem
 
 
@@ -231,7 +236,7 @@ def _described(
     time_s = [float(f"{value:.3f}") for value in track.time_s[choice.rows]]
     digits = max(5, len(str(int(track.time_s[-1]))))
     return VideoFrames(
-        video=path.name,
+        video=printable(path.name),
         digest=key,
         folder=folder,
         max_frames=config.frames,

@@ -50,9 +50,12 @@ class VideoFrames:
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> "VideoFrames":
-        """From JSON that has been checked."""
+        """From JSON that has been checked, where whole numbers may stand for others."""
         plain: dict[str, Any] = {field.name: entry[field.name] for field in fields(VideoFrames)}
-        return VideoFrames(**plain | {key: tuple(plain[key]) for key in ("names", "time_s")})
+        numbers = {key: float(plain[key]) for key in ("wanted_step", "duration_s", "step")}
+        fps = None if plain["fps"] is None else float(plain["fps"])
+        names, time_s = tuple(plain["names"]), tuple(map(float, plain["time_s"]))
+        return VideoFrames(**plain | numbers | {"fps": fps, "names": names, "time_s": time_s})
 
     def is_of(self, digest: str, config: VideoConfig) -> bool:
         """Whether the same frames would be chosen again."""
@@ -98,4 +101,8 @@ def read_record(folder: Path) -> tuple[VideoFrames, ...]:
     if content["schema_version"] != SCHEMA_VERSION:
         return ()
     videos = [VideoFrames.of(entry) for entry in content["videos"]]
-    return tuple(video for video in videos if all(map(is_inside, (video.folder, *video.names))))
+    return tuple(
+        video
+        for video in videos
+        if all(map(is_inside, (video.folder, *video.names))) and len(video.names) == len(video.time_s)
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anchorsfm.io.files import read_beginning
-from anchorsfm.io.images import EXTENSIONS, VIDEO_EXTENSIONS
+from anchorsfm.io.images import EXTENSIONS, RAW_EXTENSIONS, VIDEO_EXTENSIONS
 
 _LOOKED_AT = 4096
 
@@ -12,7 +12,7 @@ _LOOKED_AT = 4096
 def is_video(path: Path) -> bool:
     """Whether a file is to be read as a video: neither a picture nor a text that lists pictures."""
     suffix = path.suffix.lower()
-    if suffix in EXTENSIONS or not path.is_file():
+    if suffix in (*EXTENSIONS, *RAW_EXTENSIONS) or not path.is_file():
         return False
     return suffix in VIDEO_EXTENSIONS or not _is_text(path)
 
