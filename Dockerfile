@@ -1,4 +1,4 @@
-# AnchorSfM on a processor, with the compiled kernels, the viewer and HEIC. See docs/install.md.
+# AnchorSfM on a processor, with the compiled kernels, the viewer, HEIC and videos. See docs/install.md.
 FROM python:3.11-slim AS wheel
 WORKDIR /source
 COPY . .
@@ -13,7 +13,7 @@ COPY constraints.txt /wheel/
 # PyTorch's own index offers the build without CUDA, which is several gigabytes smaller
 RUN wheel=$(ls /wheel/*.whl) \
     && pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
-        -c /wheel/constraints.txt "${wheel}[fast,heic,viewer]" \
+        -c /wheel/constraints.txt "${wheel}[fast,heic,video,viewer]" \
     && rm -r /wheel
 # A home that any user may write to: the container can run as the owner of the mounted folder (--user)
 RUN useradd --create-home --uid 1000 anchorsfm && chmod 1777 /home/anchorsfm

@@ -23,6 +23,7 @@ from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.config import KnownConfig
@@ -33,7 +34,11 @@ from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.poses import PoseSet
+from anchorsfm.scene.progress import SILENT
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.video.config import VideoConfig
+from anchorsfm.video.frames import FrameFolder, frame_files, make_frames
+from anchorsfm.video.record import VideoFrames, read_record
 from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, sparse_cloud
 from anchorsfm.viewer.selection import facts_markdown, image_facts
 from anchorsfm.viewer.shown import show_model
@@ -41,6 +46,7 @@ from anchorsfm.viewer.sources import ViewedFolder, read_folder
 from damage import Damage, Outcomes, damaged_bytes, damaged_json, not_files, restored
 from report_scene import write_synthetic_run
 from tiny_network import DUST3R, write_weights
+from video_files import panned, write_video
 
 NAMES = [f"{k:04d}.jpg" for k in range(5)]
 PARTS = ("cameras", "images", "points3D", "rigs", "frames")
@@ -239,6 +245,48 @@ def test_uncertainty_json(run: Path) -> None:
             damage.apply(path)
             look = view if EVERYTHING or outcomes.cases % 10 == 0 else read_folder
             outcomes.add(f"view, {damage.name}", lambda look=look: look(run))
+    outcomes.require_none()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"] if EVERYTHING else ["a.mp4", "a.ts"])
+def test_videos(tmp_path: Path, name: str) -> None:
+    """Whatever decodes is used; frames are whole or not there."""
+    codec = "mpeg4" if name == "a.avi" else "libx264"
+    path = write_video(tmp_path / name, panned(np.linspace(0, 200, 24), size_wh=(128, 96)), codec=codec)
+    outcomes, content, output = Outcomes(name), path.read_bytes(), tmp_path / "out"
+
+    def frames() -> tuple[VideoFrames, ...]:
+        shutil.rmtree(output, ignore_errors=True)
+        folder = FrameFolder(owned=OwnedFolder(output))
+        return make_frames([path], VideoConfig(), folder, Store(None), SILENT, keep_others=False)
+
+    def sound(made: tuple[VideoFrames, ...]) -> None:
+        assert read_record(output) == made and not load_image_set(output).skipped
+
+    few = {} if EVERYTHING else {"cuts": 5, "flips": 4}
+    for damage in damaged_bytes(content, exact_cuts=False, **few):
+        damage.apply(path)
+        outcomes.add(damage.name, frames, exact=damage.exact, check=sound)
+    outcomes.require_none()
+
+
+def test_records_of_frames(tmp_path: Path) -> None:
+    """A record that cannot be used is as good as none: frames are chosen anew."""
+    path = write_video(tmp_path / "a.mp4", panned(np.linspace(0, 60, 8), size_wh=(128, 96)))
+    folder = FrameFolder(owned=OwnedFolder(tmp_path / "out"))
+    make_frames([path], VideoConfig(), folder, Store(None), SILENT, keep_others=False)
+    outcomes, record = Outcomes("frames.json"), tmp_path / "out" / "frames.json"
+
+    def usable(found: tuple[VideoFrames, ...]) -> None:
+        for video in found:
+            assert video.summary() and len(video.names) == len(video.time_s)
+            assert all(path.is_relative_to(tmp_path / "out") for path in frame_files(folder, [video]))
+
+    with restored(record) as content:
+        cases = damaged_json(json.loads(content), wrongs=None if EVERYTHING else 4)
+        for damage in [*cases, *damaged_bytes(content, exact_cuts=False)]:
+            damage.apply(record)
+            outcomes.add(damage.name, lambda: read_record(tmp_path / "out"), check=usable)
     outcomes.require_none()
 
 

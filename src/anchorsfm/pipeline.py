@@ -15,11 +15,12 @@ from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.folder import RunFolder
-from anchorsfm.run.modelling import finish, mapper_input, mapper_settings
+from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
 from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
 from anchorsfm.run.stages import MAPPING, Stage
+from anchorsfm.run.videos import with_frames
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.images import ImageSet
@@ -57,9 +58,9 @@ def reconstruct(
     report and settings of one that makes no model go to `output`/failed.
 
     Args:
-        source: folder, list file or image files.
-        output: folder for sparse/, dense/, alignment/, cache/, report.html, report.json, uncertainty.json, config.yaml;
-            new, empty, or of an earlier run.
+        source: folder, list file, or several of those, image files and videos.
+        output: folder for sparse/, dense/, frames/, alignment/, cache/, report.html, report.json, uncertainty.json,
+            config.yaml, and georeference.json where photographs have positions; new, empty, or of an earlier run.
         config: settings.
         progress: receives stages and warnings.
         frontend: one's own, in place of the one that `config.frontend` names.
@@ -74,8 +75,9 @@ def reconstruct(
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    folder.require_ready(dense=config.dense is not False, database=config.keep_database)
+    folder.require_ready(dense=config.dense is not False, database=config.keep_database, places=config.gps != "off")
     with record.clock.stage(Stage.IMAGES):
+        source, record.videos = with_frames(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress)
     with folder.begin(record.settings(config)):
         return _reconstruct(images, known, folder, config, frontend, record)
@@ -114,6 +116,8 @@ def _reconstruct(
     with clock.stage(Stage.ADJUSTMENT):
         finished = finish(mapped.starts, given, predictor, config, progress)
         folder.write_models(finished.models, images.names)
+        if places := make_places(finished, images, config):
+            folder.write_places(places)
     with clock.stage(Stage.DENSE_CLOUD):
         maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress)
     with clock.stage(Stage.REPORT):

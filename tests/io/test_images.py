@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from anchorsfm.io import images as io_images
 from anchorsfm.io.exif import Exif, exif_focal_px
@@ -523,6 +523,8 @@ def test_errors_name_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "empty").mkdir()
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "a.NEF").write_bytes(b"x")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.MOV").write_bytes(b"x")
     (tmp_path / "list.txt").write_text("photo.jpg\nmissing.jpg\n")
     (tmp_path / "blank.txt").write_text("\n")
     (tmp_path / "video.mp4").write_bytes(bytes(range(256)))
@@ -537,7 +539,11 @@ def test_errors_name_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ([photo, photo], r"photo\.jpg is listed more than once"),
         ([photo, tmp_path / "x" / ".." / "photo.jpg"], "no such file"),
         ([tmp_path / "video.mp4"], "not a supported kind"),
-        ([tmp_path], "is a folder"),
+        ([tmp_path / "raw"], r"no images in .*raw: found 1 x \.nef"),
+        (tmp_path / "clips", r"found 1 x \.mov; .* name videos themselves"),
+        (tmp_path / "raw", r"raw files are not read: develop them"),
+        (tmp_path / "raw" / "a.NEF", r"a\.NEF: raw files are not read"),
+        ([photo, tmp_path / "raw" / "a.NEF"], r"a\.NEF: raw files are not read"),
         ([], "empty"),
     ):
         with pytest.raises(InputError, match=pattern) as caught:
@@ -599,3 +605,14 @@ def test_other_camera_modes(tmp_path: Path) -> None:
     save(tmp_path / "z.jpg", picture(64, 96))
     with pytest.raises(InputError, match=r"l/1\.jpg is 96x64 and z\.jpg 64x96"):
         load_image_set(tmp_path, camera_mode="single")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.avif", quality=95)
+    images = load_image_set(tmp_path)
+    assert images.names == ("a.avif",) and images.size_wh.tolist() == [[96, 64]]
+    assert np.abs(load_rgb(images, 0).astype(int) - picture()).mean() < 12
+    monkeypatch.setattr(io_images.features, "check", lambda _: False)
+    with pytest.raises(InputError, match=r"a\.avif: AVIF pictures need Pillow 11\.3"):
+        load_image_set(tmp_path)

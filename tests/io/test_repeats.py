@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from anchorsfm.io.images import load_image_set
-from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
+from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
 from anchorsfm.scene.images import ImageSet
+from video_files import panned, texture
 
 
 def picture(seed: int) -> np.ndarray:
@@ -46,3 +47,39 @@ def test_mirrored_copies_are_found(photographs):
         ("a.jpg", "m-a.jpg"),
         ("b.jpg", "n-b.jpg"),
     ]
+
+
+def shot(offset: float = 0.0, gain: float = 1.0, thing: bool = False, seed: int = 0) -> np.ndarray:
+    """A view of a wall with texture, moved by `offset` pixels of 640."""
+    picture = next(panned([offset + 5], size_wh=(640, 420)))
+    if thing:
+        picture = picture.copy()
+        picture[180:260, 280:360] = texture(80, 80, seed=9)
+    noise = np.random.default_rng(seed).normal(0, 2, picture.shape)
+    return np.clip(gain * picture + noise, 0, 255).astype(np.uint8)
+
+
+def test_views_that_are_the_same_are_used_once(tmp_path: Path) -> None:
+    """A bracket of exposures and a copy saved anew; not a step aside, nor a thing that was turned."""
+    pictures = {
+        "a-dark": shot(gain=0.4, seed=1), "b-middle": shot(seed=2), "c-bright": shot(gain=1.3, seed=3),
+        "d-aside": shot(4, seed=4), "e-further": shot(4.1, seed=5), "f-turned": shot(thing=True, seed=6),
+        "g-other": texture(640, 420, seed=3), "h-plain": np.full((420, 640, 3), 90, np.uint8),
+        "i-plain": np.full((420, 640, 3), 91, np.uint8),
+    }  # fmt: skip
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    images = load_image_set(tmp_path)
+    once = without_repeated_views(images)
+    gone = {s.name: s.reason for s in once.skipped}
+    assert set(gone) == {"a-dark.png", "e-further.png"} | ({"c-bright.png", "b-middle.png"} & set(gone))
+    assert len({"b-middle.png", "c-bright.png"} & set(gone)) == 1
+    assert gone["e-further.png"] == "the same view as d-aside.png"
+    assert without_repeated_views(once) is once
+
+
+def test_small_steps_do_not_add_up(tmp_path: Path) -> None:
+    for k in range(9):
+        Image.fromarray(shot(0.3 * k, seed=k)).save(tmp_path / f"{k}.png")
+    kept = without_repeated_views(load_image_set(tmp_path)).names
+    assert 3 <= len(kept) <= 6 and kept[0] == "0.png"

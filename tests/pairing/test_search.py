@@ -20,7 +20,7 @@ from anchorsfm.pairing.search import (
     search_pairs,
     with_fewest,
 )
-from anchorsfm.pairing.sequence import means_something, neighbours
+from anchorsfm.pairing.sequence import means_something, nearest, neighbours
 from anchorsfm.scene.progress import SILENT
 from described_photographs import ARC_DEG, Photograph, checker, overlap_deg
 
@@ -305,3 +305,19 @@ def test_others_are_added_only_where_pairs_are_few() -> None:
     assert with_fewest(pairs, others, 1).tolist() == [[0, 1], [0, 2], [1, 2], [2, 3]]
     assert with_fewest(pairs[:2], np.array([[0, 3], [1, 3], [2, 3]]), 1).tolist() == [[0, 1], [0, 2], [0, 3]]
     assert with_fewest(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64), 3).shape == (0, 2)
+
+
+def test_the_nearest_are_proposed_where_they_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    position = rng.uniform(0, 100, (40, 3)) * [1, 1, 0]
+    distance = np.linalg.norm(position[:, None] - position, axis=2)
+    position[5] = np.nan
+    pairs = nearest(-distance, position)
+    assert len(pairs) == 39 * 6 and 5 not in pairs
+    assert {tuple(sorted(pair)) for pair in pairs.tolist()} <= {
+        (min(i, int(j)), max(i, int(j))) for i in range(40) for j in np.argsort(distance[i])[1:8]
+    }
+    assert not len(nearest(rng.random((40, 40)), position))
+    same = np.zeros((40, 3))
+    assert not (nearest(-distance, same)[:, :1] == nearest(-distance, same)[:, 1:]).any()
+    assert not len(nearest(-distance[:2, :2], position[:2]))

@@ -13,8 +13,11 @@ from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.pairing import make_pairs
 from anchorsfm.pairing.search import SelectedPairs
 from anchorsfm.run.config import PipelineConfig
-from anchorsfm.run.photographs import told_apart
+from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import SILENT, RecordingProgress
+from video_files import panned
 
 SCENE = np.array([0] * 6 + [1] * 6 + [2] * 2)
 
@@ -58,3 +61,19 @@ def test_the_front_end_of_a_run_gets_the_cameras_of_the_scenes(
     with pytest.raises(Stopped):
         pipeline.reconstruct(mixed, tmp_path / "out", PipelineConfig(), frontend=Frontend())
     assert got[0].num_cameras == 4
+
+
+def test_equal_views_are_used_once_unless_photographs_are_spoken_of_one_by_one(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, offset in enumerate((0, 0, 30)):
+        view = next(panned([offset], size_wh=(320, 240)))
+        noise = np.random.default_rng(number).normal(0, 2, view.shape)
+        Image.fromarray(np.clip(view + noise, 0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    said = RecordingProgress(SILENT)
+    images, _ = load_photographs(folder, PipelineConfig(), RunFolder(tmp_path / "out"), said)
+    assert images.names == ("0.png", "2.png")
+    assert said.warnings == ["skipped 1.png: the same view as 0.png"]
+    listed = PipelineConfig(scene_graph=f"pairs:{tmp_path / 'pairs.txt'}")
+    images, _ = load_photographs(folder, listed, RunFolder(tmp_path / "out"), said)
+    assert images.num_images == 3

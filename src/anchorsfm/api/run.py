@@ -31,7 +31,8 @@ def reconstruct(
     """Reconstruct photographs; a run that was interrupted continues where it stopped.
 
     Args:
-        photos: a folder (searched recursively), a text file that lists images, or a list of image files.
+        photos: a folder (searched recursively), a text file that lists images, a video; or a list of those and
+            image files.
         output: folder for sparse/, dense/, cache/, report.html and the rest, as the command line writes them.
         config: settings to start from (default: the defaults).
         preset: in place of `config`, settings for a purpose: "fast", "splat", "survey" or "best".

@@ -13,7 +13,7 @@ from anchorsfm.cli.options import Option, options_of
 from anchorsfm.cli.reconstruct import Reconstruct
 
 SHORT_HELP = {
-    "Input": ("photos", "--output", "--preset", "--config", "--known.model"),
+    "Input": ("photos", "--output", "--video.frames", "--preset", "--config", "--known.model"),
     "Cameras": ("--camera-mode", "--camera-model", "--focal-px"),
     "Pairs of photographs": ("--scene-graph",),
     "Quality and speed": (
@@ -44,7 +44,7 @@ SHORT_HELP = {
 
 _EXAMPLES = """\
 anchorsfm reconstruct photos -o out
-anchorsfm reconstruct video_frames -o out --scene-graph swin-10 --camera-mode single
+anchorsfm reconstruct video.mp4 -o out
 anchorsfm reconstruct photos -o out --preset splat
 anchorsfm reconstruct more_photos -o out2 --config out/config.yaml"""
 _INDENT = 27

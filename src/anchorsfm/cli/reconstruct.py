@@ -26,16 +26,16 @@ DEVICE_SETTINGS = ("align.device", "mast3r.device", "classical.networks.device")
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Settings):
-    """Reconstruct photographs: poses, intrinsics, sparse and dense points, as a COLMAP model.
+    """Reconstruct photographs and videos: poses, intrinsics, sparse and dense points, as a COLMAP model.
 
     Running the same command again after an interruption continues where it stopped.
     """
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
-    """A folder (searched recursively), a text file that lists images, or image files."""
+    """Folders, videos, image files, lists of images; folders are searched recursively, lists are text files."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, cache/,
-    report.html, report.json, uncertainty.json and config.yaml."""
+    """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, frames/ (of
+    videos), cache/, report.html, report.json, uncertainty.json and config.yaml."""
     config: Path | None = None
     """Start from the settings of an earlier run (its config.yaml). Options that are given here win, such as --device
     on another machine."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pycolmap
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
@@ -41,8 +41,17 @@ class PositionPriors:
 
     position: Float[np.ndarray, "view 3"]
     """World coordinates of the camera centres; NaN where unknown."""
-    sigma: float
-    """Standard deviation of each coordinate, in units of the world."""
+    sigma: float | Float[np.ndarray, "view 3"]
+    """Standard deviation of each coordinate, in units of the world: of all, or by view and axis."""
+
+    @property
+    def sigmas(self) -> Float[np.ndarray, "view 3"]:
+        """The deviations by view and axis."""
+        return np.broadcast_to(self.sigma, self.position.shape)
+
+    def select(self, views: Int[np.ndarray, "kept"]) -> "PositionPriors":
+        """Those of some of the views."""
+        return PositionPriors(position=self.position[views], sigma=self.sigmas[views])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +188,12 @@ def _pose_priors(
 ) -> list[pycolmap.PosePrior]:
     if positions is None:
         return []
-    priors = []
+    priors, sigmas = [], positions.sigmas
     for view, image in enumerate(reconstruction.image_index):
         if np.isfinite(positions.position[view]).all():
             prior = pycolmap.PosePrior()
             prior.position = positions.position[view]
-            prior.position_covariance = np.eye(3) * positions.sigma**2
+            prior.position_covariance = np.diag(sigmas[view] ** 2)
             prior.coordinate_system = pycolmap.PosePriorCoordinateSystem.CARTESIAN
             prior.pose_prior_id = int(image) + 1
             prior.corr_data_id = model.images[int(image) + 1].data_id

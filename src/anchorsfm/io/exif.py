@@ -27,11 +27,17 @@ _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _AGREEMENT = 0.15
 _PLAUSIBLE_FOCAL_RANGE = (0.25, 20.0)
 """Focal length in units of the longer side; values beyond are typing errors of some software."""
+_OF_LENS, _OF_SENSOR, _ROUNDING_MM, _GUESSED = 0.015, 0.015, 0.29, 0.02
+"""Standard deviations, as shares: of a lens from what its maker says and of what focusing changes; of the width of a
+sensor; of the rule for pictures wider than film. And of a whole number of millimetres, in these."""
 
 _SMALLEST, _LARGEST = 1 / 2**32, 2.0**32
 """Numbers are quotients of 32-bit integers; others come from damage and would over- or underflow in products."""
 
 _ORIENTATION, _MAKE, _MODEL = 274, 271, 272
+_SOFTWARE, _DOCUMENT = 305, 269
+_FRAMES_SOFTWARE = "AnchorSfM frames"
+"""Of frames that we took of videos; their document name says which video."""
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
 _TAKEN, _TAKEN_FRACTION = 36867, 37521
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
@@ -84,10 +90,14 @@ class Exif:
     taken_s: float = math.nan
     """When the picture was taken, in seconds by the camera's own clock: good for an order only."""
 
+    video: str = ""
+    """Of a frame of a video: which one; each has a camera of its own."""
+
     @property
     def names_camera(self) -> bool:
         """Whether anything tells one camera from another."""
-        return bool(self.make or self.model) or math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
+        has_focal = math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
+        return bool(self.video or self.make or self.model) or has_focal
 
 
 def read_exif(image: Image.Image) -> Exif:
@@ -111,24 +121,62 @@ def read_exif(image: Image.Image) -> Exif:
         captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
         pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
         taken_s=_seconds(_text(_tag(details, _TAKEN)), _text(_tag(details, _TAKEN_FRACTION))),
+        video=_text(_tag(tags, _DOCUMENT)) if _text(_tag(tags, _SOFTWARE)) == _FRAMES_SOFTWARE else "",
     )
+
+
+def frame_exif(video: str, taken: datetime | None, make: str, model: str) -> Image.Exif:
+    """The tags of a frame of a video: which video, and when and with what it was taken as far as that is known."""
+    exif = Image.Exif()
+    exif[_SOFTWARE], exif[_DOCUMENT] = _FRAMES_SOFTWARE, video
+    for tag, value in ((_MAKE, make), (_MODEL, model)):
+        if value:
+            exif[tag] = value
+    if taken is not None:
+        details = exif.get_ifd(_EXIF_IFD)
+        details[_TAKEN] = taken.strftime("%Y:%m:%d %H:%M:%S")
+        details[_TAKEN_FRACTION] = f"{taken.microsecond // 1000:03d}"
+    return exif
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedFocal:
+    """A focal length as a file records it."""
+
+    focal_px: float = math.nan
+    deviation: float = math.nan
+    """Standard deviation as a share of it."""
 
 
 def exif_focal_px(exif: Exif, size_wh: tuple[int, int]) -> float:
     """Focal length in pixels of a picture of the given (current) size, NaN if unknown or absurd."""
+    return exif_focal(exif, size_wh).focal_px
+
+
+def exif_focal(exif: Exif, size_wh: tuple[int, int]) -> RecordedFocal:
+    """`exif_focal_px` and how far it may be off: makers round, and lenses differ from their names."""
     longer = max(size_wh)
     equivalent, known = _focal_from_35mm(exif, size_wh), _focal_from_sensor_width(exif, longer)
-    best_first = [equivalent, _focal_from_resolution(exif, longer), known]
+    rounding = _ROUNDING_MM / exif.focal_35mm
+    guessed = _GUESSED if _is_wider_than_film(size_wh) else 0.0
+    best_first = [
+        RecordedFocal(focal_px=equivalent, deviation=math.hypot(_OF_LENS, rounding, guessed)),
+        RecordedFocal(focal_px=_focal_from_resolution(exif, longer), deviation=_OF_LENS),
+        RecordedFocal(focal_px=known, deviation=math.hypot(_OF_LENS, _OF_SENSOR)),
+    ]
     if abs(known / equivalent - 1) < _AGREEMENT:
-        best_first.insert(0, known)
+        best_first.insert(0, best_first[2])
     shortest, longest = _PLAUSIBLE_FOCAL_RANGE
-    return next((focal for focal in best_first if shortest <= focal / longer <= longest), math.nan)
+    return next((found for found in best_first if shortest <= found.focal_px / longer <= longest), RecordedFocal())
+
+
+def _is_wider_than_film(size_wh: tuple[int, int]) -> bool:
+    return max(size_wh) > 1.55 * min(size_wh)
 
 
 def _focal_from_35mm(exif: Exif, size_wh: tuple[int, int]) -> float:
     longer, shorter = max(size_wh), min(size_wh)
-    wider_than_film = longer > 1.55 * shorter
-    diagonal = 1.25 * longer if wider_than_film else math.hypot(longer, shorter)
+    diagonal = 1.25 * longer if _is_wider_than_film(size_wh) else math.hypot(longer, shorter)
     return exif.focal_35mm * diagonal / _FILM_DIAGONAL_MM
 
 

@@ -23,24 +23,41 @@ from typing import get_args
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-from anchorsfm.io.exif import Exif, exif_focal_px, read_exif
+from anchorsfm.geometry.geodesy import geo_positions
+from anchorsfm.io.exif import Exif, exif_focal, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
-from anchorsfm.io.owned import is_ours
+from anchorsfm.io.gps import GpsRecord, read_gps
+from anchorsfm.io.owned import holds_results
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import CameraMode, ImageSet, SkippedImage
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.progress import SILENT, Progress
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif", ".avif")
+RAW_EXTENSIONS = (
+    ".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef", ".srw", ".3fr",
+    ".iiq", ".gpr", ".x3f", ".raw",
+)  # fmt: skip
+"""Names of what sensors record, which is no picture before it is developed."""
+VIDEO_EXTENSIONS = (
+    ".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".vob", ".wmv",
+    ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".insv", ".lrv", ".360", ".h264", ".h265", ".hevc", ".y4m",
+    ".gif",
+)  # fmt: skip
+"""Names of videos: their frames are photographs once they are files (`anchorsfm.video`)."""
 _HEIC = (".heic", ".heif")
 _NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
+_NO_AVIF = "AVIF pictures need Pillow 11.3 or newer: pip install -U pillow"
+_NOT_DEVELOPED = "raw files are not read: develop them to JPEG, TIFF or PNG, without correcting the lens"
 _MIN_SIDE = 16
 _MAX_SIZES_WITHOUT_EXIF = 2
 _MIN_OF_SIZE_IN_SCENE = 6
 _NUM_READERS = 4
+_LISTS = (".txt", ".lst", ".list")
+"""Names of files that list pictures, where there are several sources."""
 _MAX_LIST_BYTES = 16 * 2**20
 _OPEN_LOCK = threading.Lock()
 """Changing warning filters is not safe in threads."""
@@ -64,6 +81,7 @@ class _Photo:
     name: str
     size_wh: tuple[int, int]
     exif: Exif
+    gps: GpsRecord
     digest: str
 
 
@@ -77,8 +95,8 @@ def load_image_set(
     """Find and verify photographs.
 
     `source` is a folder (searched recursively, sorted by name, hidden files ignored), a text file that lists images one
-    per line relative to itself, or the files themselves (kept in the given order). `focal_px` is the focal length of
-    all images in original pixels, overriding EXIF. Unreadable files are skipped with a warning.
+    per line relative to itself, or several of those and image files (kept in the given order). `focal_px` is the focal
+    length of all images in original pixels, overriding EXIF. Unreadable files are skipped with a warning.
 
     Raises InputError if there is nothing to work on or an option does not fit the images.
     """
@@ -92,15 +110,19 @@ def load_image_set(
         raise InputError(
             f"none of the {len(names)} images in {root} can be read; {skipped[0].name}: {skipped[0].reason}"
         )
+    _name_problems(photos, progress)
     camera_index = _group_cameras(photos, camera_mode)
+    focal_prior_px, focal_deviation = _focal_priors(photos, camera_index, focal_px)
     return ImageSet(
         root=root,
         names=tuple(photo.name for photo in photos),
         size_wh=np.array([photo.size_wh for photo in photos], np.int64),
         camera_index=camera_index,
-        focal_prior_px=_focal_priors(photos, camera_index, focal_px),
+        focal_prior_px=focal_prior_px,
+        focal_deviation=focal_deviation,
         digests=tuple(photo.digest for photo in photos),
         taken_s=np.array([photo.exif.taken_s for photo in photos]),
+        geo=geo_positions([photo.gps.fix for photo in photos]),
         is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
         skipped=tuple(skipped),
     )
@@ -213,7 +235,7 @@ def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[
 def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
     """Root folder and the names of all candidate files."""
     if not isinstance(source, Path):
-        return _common_root([Path(path) for path in source])
+        return _common_root([file for path in source for file in _files_of(Path(path))])
     try:
         if source.is_dir():
             return _list_folder(source)
@@ -226,8 +248,17 @@ def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
     raise InputError(f"{source}: {reason}; give a folder of photographs")
 
 
+def _files_of(path: Path) -> list[Path]:
+    """One of several sources: the pictures of a folder or list, or a picture itself."""
+    if path.is_dir():
+        root, names = _list_folder(path)
+        return [root / name for name in names]
+    is_list = path.is_file() and path.suffix.lower() in _LISTS
+    return _read_list(path) if is_list else [path]
+
+
 def _list_folder(root: Path) -> tuple[Path, list[str]]:
-    if is_ours(root):
+    if holds_results(root):
         raise InputError(
             f"{root} holds results of this program, which are not taken for photographs: give the folder with the "
             "photographs"
@@ -237,7 +268,12 @@ def _list_folder(root: Path) -> tuple[Path, list[str]]:
     if not names:
         kinds = Counter(Path(name).suffix.lower() or "no extension" for name in files)
         found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-        raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}")
+        hint = ""
+        if any(kind in VIDEO_EXTENSIONS for kind in kinds):
+            hint = "; name videos themselves to use their frames"
+        elif any(kind in RAW_EXTENSIONS for kind in kinds):
+            hint = f"; {_NOT_DEVELOPED}"
+        raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")
     return root, names
 
 
@@ -252,7 +288,7 @@ def _walk(root: Path) -> Iterator[Path]:
         keep = []
         for name in subfolders:
             real = os.path.realpath(Path(folder) / name)
-            if not name.startswith(".") and name != "__MACOSX" and real not in seen and not is_ours(Path(real)):
+            if not name.startswith(".") and name != "__MACOSX" and real not in seen and not holds_results(Path(real)):
                 seen.add(real)
                 keep.append(name)
         subfolders[:] = keep
@@ -261,6 +297,8 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _read_list(path: Path) -> list[Path]:
     """Paths listed in a text file, relative to it; blank lines and lines that begin with # are ignored."""
+    if path.suffix.lower() in RAW_EXTENSIONS:
+        raise InputError(f"{path}: {_NOT_DEVELOPED}")
     if path.suffix.lower() in EXTENSIONS:
         raise InputError(f"{path} is a single image: give the folder it is in, or a text file listing images")
     try:
@@ -289,13 +327,18 @@ def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
         if not path.is_file():
             other = "is a folder, not an image" if path.is_dir() else "is not a regular file"
             raise InputError(f"{path}: {other if path.exists() else 'no such file'}")
+        if path.suffix.lower() in RAW_EXTENSIONS:
+            raise InputError(f"{path}: {_NOT_DEVELOPED}")
         if path.suffix.lower() not in EXTENSIONS:
             raise InputError(f"{path}: not a supported kind of image; supported are {' '.join(EXTENSIONS)}")
     plain = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - `resolve` would follow links to other names
     repeated = [path for path, count in Counter(plain).items() if count > 1]
     if repeated:
         raise InputError(f"{repeated[0]} is listed more than once")
-    root = Path(os.path.commonpath([path.parent for path in plain]))
+    try:
+        root = Path(os.path.commonpath([path.parent for path in plain]))
+    except ValueError as error:
+        raise InputError("the photographs lie on different drives: models need names from one folder on") from error
     return root, [path.relative_to(root).as_posix() for path in plain]
 
 
@@ -332,18 +375,26 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
             # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
             full_wh = _draft(image, "RGB", at_least=0.0)
             image.load()
-            exif = read_exif(image)
+            exif, gps = read_exif(image), read_gps(image)
             if _eight_bits(image) is None:
                 return SkippedImage(name=name, reason=f"unsupported kind of pixels ({image.mode})")
             stored_wh = full_wh or image.size
         size_wh = (stored_wh[1], stored_wh[0]) if exif.orientation >= 5 else stored_wh
         if min(size_wh) < _MIN_SIDE:
             return SkippedImage(name=name, reason=f"too small ({size_wh[0]}x{size_wh[1]})")
-        return _Photo(name=name, size_wh=size_wh, exif=exif, digest=_digest(data))
+        return _Photo(name=name, size_wh=size_wh, exif=exif, gps=gps, digest=_digest(data))
     except MemoryError:
         raise
     except Exception as error:  # decoders of damaged files raise almost anything
         return SkippedImage(name=name, reason=_reason(error))
+
+
+def _name_problems(photos: list[_Photo], progress: Progress) -> None:
+    """One line about recorded positions that cannot be used."""
+    wrong = [photo for photo in photos if photo.gps.problem is not None]
+    if wrong:
+        more = "" if len(wrong) == 1 else f" (and of {len(wrong) - 1} more photographs)"
+        progress.warn(f"ignored of the recorded position of {wrong[0].name}{more}: {wrong[0].gps.problem}")
 
 
 def _is_utf8(name: str) -> bool:
@@ -361,6 +412,8 @@ def _digest(data: bytes) -> str:
 def _open(data: bytes, name: str) -> Image.Image:
     if name.lower().endswith(_HEIC):
         _register_heic()
+    if name.lower().endswith(".avif") and not features.check("avif"):
+        raise InputError(_NO_AVIF)
     with _OPEN_LOCK, warnings.catch_warnings():
         # Photographs of 100 megapixels are no attack; at twice that Pillow refuses, and the file is skipped.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -445,7 +498,7 @@ def _camera_key(photo: _Photo, share_without_exif: bool) -> Hashable:
     if not exif.names_camera:
         return photo.size_wh if share_without_exif else photo.name
     focal = tuple(0.0 if math.isnan(value) else value for value in (exif.focal_mm, exif.focal_35mm))
-    return photo.size_wh, exif.make, exif.model, focal
+    return photo.size_wh, exif.make, exif.model, exif.video, focal
 
 
 def _number_groups(keys: Iterable[Hashable]) -> Int[np.ndarray, "image"]:
@@ -463,15 +516,22 @@ def _check_one_size(photos: list[_Photo]) -> None:
             )
 
 
-def _focal_priors(photos: list[_Photo], camera_index: np.ndarray, given_px: float | None) -> np.ndarray:
-    """Focal length per image: the given one, else the median of what EXIF says about the images of its camera."""
+def _focal_priors(
+    photos: list[_Photo], camera_index: np.ndarray, given_px: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Focal length per image, the given one or else the median of what EXIF says about the images of its camera; and
+    the deviation of recorded ones, as a share."""
     if given_px is not None:
-        return np.full(len(photos), float(given_px))
-    priors = np.array([exif_focal_px(photo.exif, photo.size_wh) for photo in photos])
+        return np.full(len(photos), float(given_px)), np.full(len(photos), np.nan)
+    recorded = [exif_focal(photo.exif, photo.size_wh) for photo in photos]
+    priors, deviations = np.array([r.focal_px for r in recorded]), np.array([r.deviation for r in recorded])
     for camera in range(camera_index.max() + 1):
-        known = priors[(camera_index == camera) & np.isfinite(priors)]
-        priors[camera_index == camera] = np.median(known) if len(known) else np.nan
-    return priors
+        mine = camera_index == camera
+        known = mine & np.isfinite(priors)
+        priors[mine], deviations[mine] = (
+            (np.median(values[known]) if known.any() else np.nan) for values in (priors, deviations)
+        )
+    return priors, deviations
 
 
 # ---------------------------------------------------------------------------------------------------------- pixels

@@ -11,7 +11,10 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "config.yaml",
     "database.db",
 )
+GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
 SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
+FRAMES, FRAMES_RECORD = "frames", "frames.json"
+"""Folder of the frames of videos, and the file in it that says how they were chosen."""
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
 
@@ -41,6 +44,21 @@ class Layout:
     def config(self) -> Path:
         """Settings of the run."""
         return self.root / CONFIG
+
+    @property
+    def georeference(self) -> Path:
+        """The metric frame of the models on the Earth, and where their cameras are."""
+        return self.root / GEOREFERENCE
+
+    @property
+    def cameras_geojson(self) -> Path:
+        """Where the cameras are, for geographic information systems."""
+        return self.root / CAMERAS_GEOJSON
+
+    @property
+    def cameras_kml(self) -> Path:
+        """The same for globes."""
+        return self.root / CAMERAS_KML
 
     @property
     def database(self) -> Path:
@@ -82,6 +100,11 @@ class Layout:
     def depth_map(self, name: str, kind: Literal["depth", "confidence"]) -> Path:
         """Depth of an image, or how certain it is."""
         return self.depth_maps / f"{name}.{kind}.npy"
+
+    @property
+    def frames(self) -> Path:
+        """Folder of the frames of videos."""
+        return self.root / FRAMES
 
     @property
     def cache(self) -> Path:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anchorsfm.io.layout import Layout
+from anchorsfm.io.layout import FRAMES_RECORD, Layout
 from anchorsfm.io.locks import FileLock
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.store import TEMPORARY_PREFIX, remove_leftovers, storage_error, to_json, write_atomic
@@ -47,6 +47,11 @@ _Entry = Mapping[str, Any]
 def is_ours(folder: Path) -> bool:
     """Whether a folder has our marker."""
     return (folder / MARKER / "manifest.json").is_file()
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether a folder is ours and has results, which are no photographs; frames of videos are."""
+    return is_ours(folder) and not (folder / FRAMES_RECORD).is_file()
 
 
 def complete_publication(folder: Path) -> None:

@@ -1,46 +1,70 @@
-"""Photographs that tell the same twice, or the opposite: the same file again, and mirrored copies."""
+"""Photographs that tell the same twice, or the opposite: the same file or view again, and mirrored copies."""
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
+from jaxtyping import Float, UInt8
 
-from anchorsfm.io.images import load_grey
+from anchorsfm.io.images import load_grey, working_size_wh
 from anchorsfm.scene.images import ImageSet, SkippedImage
 
 MAX_IMAGES = 500
-"""Mirrored copies are looked for in sets of up to this size: every photograph is decoded for it."""
+"""Mirrored copies and equal views are looked for in sets of up to this size: every photograph is decoded for it."""
 _SIDE = 32
 _ALIKE = 0.98
 """Correlation of small pictures from which one is a mirrored copy of the other ..."""
 _SYMMETRIC = 0.9
 """... unless it looks like its own mirror image to this degree."""
+_CANDIDATE = 0.95
+"""Correlation of small pictures from which on they may be the same view, perhaps exposed differently."""
+_LONG_SIDE = 640
+"""At which the same view is recognised ..."""
+_UNMOVED_PX = 0.5
+"""... if its corners move by no more than this ..."""
+_UNMOVED_PERCENT = 97
+"""... nearly all of them: a thing on a turntable may be small."""
+_FEWEST_POINTS = 40
+_TRACKED = 0.6
+"""Share of the corners that must be found in the other photograph: some are lost in overexposed places."""
+_BETTER = 1.1
+"""Contrast, relative to the first of equal views, from which on another one is kept in its place."""
 
 
 def without_repeated_files(images: ImageSet) -> ImageSet:
     """The set without files whose bytes are those of an earlier one; they are among the skipped ones."""
     first: dict[str, int] = {}
-    kept, skipped = [], []
-    for image, (name, digest) in enumerate(zip(images.names, images.digests, strict=True)):
+    repeated = {}
+    for image, digest in enumerate(images.digests):
         if digest and digest in first:
-            skipped.append(SkippedImage(name=name, reason=f"the same file as {images.names[first[digest]]}"))
+            repeated[image] = f"the same file as {images.names[first[digest]]}"
         else:
             first.setdefault(digest, image)
-            kept.append(image)
-    if not skipped:
+    return _without(images, repeated)
+
+
+def without_repeated_views(images: ImageSet) -> ImageSet:
+    """The set with one photograph of each view: brackets of exposures, copies saved anew, bursts from a tripod.
+
+    Of several the first is kept, or one that has clearly more contrast; the others are among the skipped ones.
+
+    Raises InputError if a photograph can no longer be read.
+    """
+    if images.num_images > MAX_IMAGES:
         return images
-    prior = images.distortion_prior
-    return replace(
-        images,
-        names=tuple(images.names[k] for k in kept),
-        size_wh=images.size_wh[kept],
-        camera_index=np.unique(images.camera_index[kept], return_inverse=True)[1],
-        focal_prior_px=images.focal_prior_px[kept],
-        digests=tuple(images.digests[k] for k in kept),
-        distortion_prior=None if prior is None else prior[kept],
-        is_unnamed=None if images.is_unnamed is None else images.is_unnamed[kept],
-        taken_s=None if images.taken_s is None else images.taken_s[kept],
-        skipped=(*images.skipped, *skipped),
-    )
+    small = _small(images)
+    alike = _normalised(small) @ _normalised(small).T > _CANDIDATE
+    of_view: dict[int, list[int]] = {}
+    for image in range(images.num_images):  # each against the first of every view: small steps must not add up
+        first = next((k for k in of_view if alike[k, image] and _is_same_view(images, k, image)), image)
+        of_view.setdefault(first, []).append(image)
+    contrast = small.std(axis=(1, 2))
+    repeated: dict[int, str] = {}
+    for first, members in of_view.items():
+        best = max(members, key=lambda k: contrast[k])
+        kept = best if contrast[best] > _BETTER * contrast[first] else first
+        repeated |= {k: f"the same view as {images.names[kept]}" for k in members if k != kept}
+    return _without(images, repeated)
 
 
 def mirrored_copies(images: ImageSet) -> list[tuple[int, int]]:
@@ -50,13 +74,58 @@ def mirrored_copies(images: ImageSet) -> list[tuple[int, int]]:
     """
     if images.num_images > MAX_IMAGES:
         return []
-    small = np.stack([load_grey(images, k, (_SIDE, _SIDE)) for k in range(images.num_images)]).astype(np.float64)
+    small = _small(images)
     pairs = set()
     for flipped in (small[:, :, ::-1], small[:, ::-1]):
         alike = _normalised(small) @ _normalised(flipped).T
         asymmetric = np.diag(alike) < _SYMMETRIC
         pairs |= {(int(i), int(j)) for i, j in np.argwhere(alike > _ALIKE) if i < j and asymmetric[i] and asymmetric[j]}
     return sorted(pairs)
+
+
+def _without(images: ImageSet, reasons: dict[int, str]) -> ImageSet:
+    """The set without some images, which become skipped ones."""
+    if not reasons:
+        return images
+    kept = [k for k in range(images.num_images) if k not in reasons]
+    skipped = [SkippedImage(name=images.names[k], reason=reason) for k, reason in sorted(reasons.items())]
+    prior = images.distortion_prior
+    return replace(
+        images,
+        names=tuple(images.names[k] for k in kept),
+        size_wh=images.size_wh[kept],
+        camera_index=np.unique(images.camera_index[kept], return_inverse=True)[1],
+        focal_prior_px=images.focal_prior_px[kept],
+        focal_deviation=None if images.focal_deviation is None else images.focal_deviation[kept],
+        digests=tuple(images.digests[k] for k in kept),
+        distortion_prior=None if prior is None else prior[kept],
+        is_unnamed=None if images.is_unnamed is None else images.is_unnamed[kept],
+        geo=None if images.geo is None else images.geo.select(kept),
+        taken_s=None if images.taken_s is None else images.taken_s[kept],
+        skipped=(*images.skipped, *skipped),
+    )
+
+
+def _is_same_view(images: ImageSet, i: int, j: int) -> bool:
+    if (images.size_wh[i] != images.size_wh[j]).any():
+        return False
+    first, second = (_equalised(images, k) for k in (i, j))
+    points = cv2.goodFeaturesToTrack(first, 300, 0.01, 8)
+    if points is None or len(points) < _FEWEST_POINTS:
+        return False
+    found, status, _ = cv2.calcOpticalFlowPyrLK(first, second, points, np.zeros_like(points), winSize=(15, 15))
+    tracked = status.reshape(-1) > 0
+    moved = np.linalg.norm(found - points, axis=2).reshape(-1)[tracked]
+    return bool(tracked.mean() >= _TRACKED and np.percentile(moved, _UNMOVED_PERCENT) < _UNMOVED_PX)
+
+
+def _equalised(images: ImageSet, image: int) -> UInt8[np.ndarray, "h w"]:
+    """The photograph in grey as if it were exposed like any other."""
+    return cv2.equalizeHist(load_grey(images, image, working_size_wh(images.size_wh[image], _LONG_SIDE)))
+
+
+def _small(images: ImageSet) -> Float[np.ndarray, "image h w"]:
+    return np.stack([load_grey(images, k, (_SIDE, _SIDE)) for k in range(images.num_images)]).astype(np.float64)
 
 
 def _normalised(pictures: np.ndarray) -> np.ndarray:

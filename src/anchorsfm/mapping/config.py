@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from anchorsfm.scene.settings import Range, Settings
 
 MapperName = Literal["align", "tracks", "incremental", "global"]
+GpsMode = Literal["auto", "off", "check", "align", "prior"]
 DEPTH_MAPPERS: tuple[MapperName, ...] = ("align",)
 """Mappers that work on predictions of depth and take known poses; the others work on matches, and find all poses."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.bundle import Held, PositionPriors
 from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
@@ -265,9 +265,9 @@ def _held_in(result: AdjustResult, model: Reconstruction, given: MapperInput) ->
     pose[new] = before.pose[old]
     positions = before.positions
     if positions is not None:
-        places = np.full((len(pose), 3), np.nan)
-        places[new] = positions.position[old]
-        positions = replace(positions, position=places)
+        places, sigmas = np.full((2, len(pose), 3), np.nan)
+        places[new], sigmas[new] = positions.position[old], positions.sigmas[old]
+        positions = PositionPriors(position=places, sigma=sigmas)
     return replace(known_held(model, given), pose=pose, positions=positions)
 
 

@@ -34,11 +34,20 @@ class KnownCameras:
     def with_priors(self, images: ImageSet) -> ImageSet:
         """The photographs with the known focal lengths and distortions as priors."""
         focal_px, distortion = images.focal_prior_px.copy(), np.full((images.num_images, 2), np.nan)
+        deviation = None if images.focal_deviation is None else images.focal_deviation.copy()
         is_known = np.isin(images.camera_index, list(self.cameras))
         for row, camera in self.cameras.items():
             focal_px[images.camera_index == row] = focal_length_px(camera)
             distortion[images.camera_index == row] = _division_model(camera)
-        return replace(images, focal_prior_px=focal_px, distortion_prior=distortion, prior_is_known=is_known)
+            if deviation is not None:
+                deviation[images.camera_index == row] = np.nan
+        return replace(
+            images,
+            focal_prior_px=focal_px,
+            focal_deviation=deviation,
+            distortion_prior=distortion,
+            prior_is_known=is_known,
+        )
 
     def for_alignment(
         self, image: Int[np.ndarray, "image"], grid: ImageGrid, focal_px: float | None = None

@@ -1,4 +1,4 @@
-"""The pairs of a large set, found by looking at photographs: similarity, order of names, expansion in rounds."""
+"""The pairs of a large set, found by looking at photographs: similarity, orders, positions, expansion in rounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from anchorsfm.geometry.links import connected_groups
 from anchorsfm.io.workers import map_stage
 from anchorsfm.pairing.config import Auto
 from anchorsfm.pairing.expansion import TriedPairs, expand
-from anchorsfm.pairing.sequence import neighbours
+from anchorsfm.pairing.sequence import nearest, neighbours
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairSearch
 from anchorsfm.scene.progress import Progress
@@ -123,15 +123,14 @@ def _scenes(tried: TriedPairs, num_images: int) -> Int[np.ndarray, "image"]:
 
 
 def _likely(images: ImageSet, similarity: Float[np.ndarray, "image image"]) -> Int[np.ndarray, "pair 2"]:
-    """Pairs that what is known of photographs beside their pixels proposes: names and times now; positions belong here.
-
-    An order counts where neighbours in it are alike.
-    """
+    """Pairs that what is known of photographs beside their pixels proposes: names, times and positions, where
+    neighbours in them are alike."""
     orders = [np.arange(images.num_images)]
     if images.taken_s is not None:
         by_time = np.argsort(images.taken_s, kind="stable")
         orders.append(by_time[np.isfinite(images.taken_s[by_time])])
-    return np.concatenate([neighbours(similarity, order) for order in orders])
+    near = [] if images.geo is None else [nearest(similarity, images.geo.enu_m)]
+    return np.concatenate([*near, *(neighbours(similarity, order) for order in orders)])
 
 
 def with_fewest(

@@ -6,14 +6,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anchorsfm.mapping.evidence import STRONG, PairEvidence
+from anchorsfm.mapping.georeference import Georeferenced
 from anchorsfm.report.figures import model_figures
 from anchorsfm.report.pair_log import PairLog
 from anchorsfm.results.record import (
     AlignmentReport,
     ContradictedPairs,
+    FocalReport,
+    GeoreferenceReport,
     ImageReport,
     ModelReport,
     PoseDeviation,
+    PositionResidual,
     SolverReport,
     UncertaintyReport,
 )
@@ -21,6 +25,7 @@ from anchorsfm.scene.alignment import AlignmentResult, StageHistory
 from anchorsfm.scene.edit import observations_per_view, view_of_image
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.adjust import SettledFocal
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.uncertainty import ModelUncertainty
@@ -91,6 +96,8 @@ def report_model(
     *,
     remarks: tuple[str, ...] = (),
     evidence: PairEvidence | None = None,
+    georeferenced: Georeferenced | None = None,
+    focal: Sequence[SettledFocal | None] = (),
 ) -> ModelReport:
     """Figures of a finished model; `tree` holds pairs of images that poses were chained along, if they were."""
     observations, points = len(model.tracks.obs_point), len(model.points)
@@ -110,7 +117,44 @@ def report_model(
         uncertainty=report_uncertainty(model, uncertainty, names),
         figures=model_figures(model, tree),
         remarks=remarks,
+        georeference=None if georeferenced is None else _georeference(model, georeferenced, names),
+        focal_lengths=tuple(_focal(row, found) for row, found in enumerate(focal) if found is not None),
         contradicted=None if evidence is None else _contradicted(model, evidence),
+    )
+
+
+def _georeference(model: Reconstruction, found: Georeferenced, names: Sequence[str]) -> GeoreferenceReport:
+    outlier = found.outliers
+
+    def millimetres(values: Float[np.ndarray, "3"]) -> tuple[float, float, float]:
+        east, north, up = np.round(values, 3).tolist()
+        return east, north, up
+
+    return GeoreferenceReport(
+        mode=found.mode,
+        problem=found.problem,
+        rms_m=millimetres(found.rms_m()) if found.agrees.any() else None,
+        residuals=tuple(
+            PositionResidual(
+                name=names[model.image_index[view]],
+                residual_m=millimetres(found.residual_m[view]),
+                sigma_m=millimetres(found.sigma_m[view]),
+                outlier=bool(outlier[view]),
+            )
+            for view in np.flatnonzero(np.isfinite(found.residual_m).all(axis=1)).tolist()
+        ),
+    )
+
+
+def _focal(camera: int, found: SettledFocal) -> FocalReport:
+    is_recorded = np.isfinite(found.recorded_px)
+    return FocalReport(
+        camera=camera,
+        free_px=round(found.free_px, 3),
+        free_sigma_px=round(found.free_sigma_px, 3),
+        recorded_px=round(found.recorded_px, 3) if is_recorded else None,
+        recorded_sigma_px=round(found.recorded_sigma_px, 3) if is_recorded else None,
+        sigma_px=round(found.sigma_px, 3),
     )
 
 

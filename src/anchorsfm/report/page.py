@@ -21,6 +21,7 @@ from anchorsfm.report.shared_points import embedded_matches
 from anchorsfm.report.space import MAX_POINTS, ColouredPoints, describe_space
 from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.printable import printable
+from anchorsfm.video.record import VideoFrames
 
 MAX_FIELDS = 12
 """Residual fields that are drawn for a model: those of the cameras with the most observations."""
@@ -53,7 +54,12 @@ def render(page: Page) -> str:
         loader=jinja2.FunctionLoader(_asset),
     )
     environment.filters.update(
-        number=diagrams.number, duration=diagrams.duration, percent=_percent, picture=_data_uri, dotted=_dotted
+        number=diagrams.number,
+        duration=diagrams.duration,
+        percent=_percent,
+        picture=_data_uri,
+        dotted=_dotted,
+        chosen_frames=_chosen_frames,
     )
     report = page.report
     usable = sum(image["size_wh"] is not None for image in report["images"])
@@ -215,6 +221,10 @@ def _stages(report: Mapping[str, Any]) -> dict[str, Any]:
         "wall": sum(row["wall_s"] for row in rows),
         "cpu": sum(row["cpu_s"] for row in rows),
     }
+
+
+def _chosen_frames(video: Mapping[str, Any]) -> str:
+    return VideoFrames.of(video).summary()
 
 
 def _percent(share: float | int | None) -> str:

@@ -9,6 +9,7 @@ _MAX_CAMERAS = 3
 def summary_lines(report: RunReport) -> list[str]:
     """The end of a run in words: what came out, what did not and why, what it cost."""
     lines = [f"{report.num_registered} of {len(report.images)} images registered in {_count(report.models, 'model')}"]
+    lines += [f"  {video.summary()}" for video in report.videos]
     if report.pair_search is not None:
         search, count = report.pair_search, len(report.images)
         lines.append(

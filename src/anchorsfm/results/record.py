@@ -6,6 +6,7 @@ from typing import Any
 from anchorsfm.io.clock import StageTiming
 from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.tracks.lens import LensChoice
+from anchorsfm.video.record import VideoFrames
 
 SCHEMA_VERSION = 1
 """Of report.json: raised when a key changes its meaning or goes; new keys do not raise it."""
@@ -155,6 +156,48 @@ class ContradictedPairs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PositionResidual:
+    """The recorded position of one image against the model."""
+
+    name: str
+    residual_m: tuple[float, float, float]
+    """Model minus record, to the east, to the north and upwards."""
+    sigma_m: tuple[float, float, float]
+    """Standard deviations that the record was given."""
+    outlier: bool
+    """It contradicts the model and had no say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeoreferenceReport:
+    """What recorded positions came to for one model."""
+
+    mode: str
+    """check: compared only; align: the model is in their frame; prior: it was adjusted with them too."""
+    problem: str | None
+    """Why the model is not in their frame."""
+    rms_m: tuple[float, float, float] | None
+    """Root mean square residuals by axis, of records that are no outliers; None: there are none."""
+    residuals: tuple[PositionResidual, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FocalReport:
+    """A focal length that photographs and a record (EXIF, or given) say together."""
+
+    camera: int
+    """Row among the cameras of the model."""
+    free_px: float
+    """What the photographs say alone."""
+    free_sigma_px: float
+    recorded_px: float | None
+    """None: nothing is recorded, or it contradicts the photographs."""
+    recorded_sigma_px: float | None
+    sigma_px: float
+    """Standard deviation of the focal length of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelReport:
     """One model OUT/sparse/<number>."""
 
@@ -171,6 +214,10 @@ class ModelReport:
     figures: ModelFigures
     remarks: tuple[str, ...] = ()
     """What a reader should know before relying on the model: what is undetermined, or contradicts a record."""
+    georeference: GeoreferenceReport | None = None
+    """None: no positions are recorded, or they were not looked at."""
+    focal_lengths: tuple[FocalReport, ...] = ()
+    """Where records of focal lengths were brought in."""
     contradicted: ContradictedPairs | None = None
     """Verified matches against the model; None: it was not examined."""
 
@@ -260,6 +307,8 @@ class RunReport:
     image_root: str
     """Folder that the names of images are relative to."""
     images: tuple[ImageReport, ...]
+    videos: tuple[VideoFrames, ...] = ()
+    """Whose frames are among the images, and how they were chosen."""
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""
     belief: dict[str, int] = field(default_factory=dict)

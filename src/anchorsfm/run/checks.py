@@ -6,6 +6,7 @@ from dataclasses import replace
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.features.config import chosen_matcher
+from anchorsfm.io.reference_systems import check_epsg
 from anchorsfm.mapping.config import DEPTH_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
@@ -20,6 +21,8 @@ def check_settings(config: PipelineConfig) -> None:
     """Raise InputError for what depends on files, libraries, or settings of several parts."""
     check_mesh_method(config.cloud.mesh)
     check_scene_graph(config.scene_graph)
+    if config.epsg is not None:
+        check_epsg(config.epsg)
     if config.similarity is not None:
         open_similarity(config.similarity)
     if config.mapper not in DEPTH_MAPPERS and config.known.model is not None and config.known.use_poses:

@@ -12,13 +12,14 @@ from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import DEPTH_MAPPERS, KnownConfig, MapperName
+from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, MapperName
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.scene.images import CameraMode
 from anchorsfm.scene.reconstruction import CAMERA_MODELS
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
 from anchorsfm.tracks.config import AdjustConfig, SparsifyConfig, SubpixelConfig
+from anchorsfm.video.config import VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,29 @@ class PipelineConfig(Settings):
 
     max_image_size: Annotated[int, Range(64, 65536)] = 1024
     """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """Which frames of videos are used."""
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data; without EXIF, same size where a folder (or a
     scene of a mixed one) has at most two."""
     focal_px: Annotated[float | None, Range(1, 10_000_000)] = None
-    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept: only poses, points,
-    principal points and distortions are adjusted."""
+    """Focal length of all images in original pixels, instead of EXIF or an estimate. It is kept, unless
+    --focal-deviation says how far it may be off: only poses, points, principal points and distortions are adjusted."""
+    focal_deviation: Annotated[float | None, Range(0.0001, 1)] = None
+    """Standard deviation, as a share, of the focal length that --focal-px or EXIF gives. None: --focal-px is kept, EXIF
+    is taken to be right within 1.5 to 3 %, by how the camera says it."""
     scene_graph: Annotated[str, Parsed(parse_scene_graph)] = "auto"
     """Pairs of images to look at: auto, complete, swin-K, logwin-K, oneref-I, retrieval-A-K, pairs:FILE. Of up to 30
     images auto takes every pair; of more, those that similarity and the pairs found so far propose."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
+    gps: GpsMode = "auto"
+    """What recorded positions (EXIF, XMP of DJI) do. check: they are compared with the model; align: they give it
+    scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with the model,
+    otherwise check; off: they are not looked at."""
+    epsg: Annotated[int | None, Range(1024, 32767)] = None
+    """Coordinate reference system, by its EPSG number, in which camera positions are also written to georeference.json,
+    such as 32632."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities, as a .npy file in the order of the names, for auto and
     retrieval-A-K; otherwise they are found from the keypoints."""
@@ -89,6 +102,11 @@ class PipelineConfig(Settings):
                 "the alignment and dense clouds are made of depth: leave it on, or use another mapper without a cloud"
             )
             raise self.refused("classical.dense.enabled", problem)
+
+    @property
+    def kept_focal_px(self) -> float | None:
+        """The focal length of all images that is kept; None: those of most are adjusted."""
+        return self.focal_px if self.focal_deviation is None else None
 
     @property
     def needs_depth(self) -> bool:

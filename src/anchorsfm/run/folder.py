@@ -16,10 +16,15 @@ from anchorsfm.dense.maps import CleanView
 from anchorsfm.io.layout import (
     ALIGNMENT,
     CACHE,
+    CAMERAS_GEOJSON,
+    CAMERAS_KML,
     CONFIG,
     DATABASE,
     DENSE,
     FAILED,
+    FRAMES,
+    FRAMES_RECORD,
+    GEOREFERENCE,
     PAGE,
     REPORT,
     SPARSE,
@@ -31,13 +36,16 @@ from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
+from anchorsfm.report.places import Places
 from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.video.frames import FrameFolder
 
-PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE)
+_PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
+PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, *_PLACES)
 """What a run publishes, as a whole."""
 _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 
@@ -53,13 +61,24 @@ class RunFolder:
         self.store = Store(Layout(root).cache, progress)
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
+        self._used_frames: frozenset[Path] = frozenset()
 
-    def require_ready(self, *, dense: bool, database: bool) -> None:
+    @property
+    def frames(self) -> FrameFolder:
+        """Where the frames of videos go, which outlive a run that fails."""
+        return FrameFolder(owned=self._owned, inner=FRAMES)
+
+    def use_frames(self, files: Iterable[Path]) -> None:
+        """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
+        self._used_frames = frozenset(files)
+
+    def require_ready(self, *, dense: bool, database: bool, places: bool = False) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
 
         Args:
             dense: it may have dense clouds.
             database: it will have a database.
+            places: it may have positions on the Earth.
 
         Raises:
             StorageError: the folder is not ours, its result could not be replaced without losing something of somebody
@@ -74,6 +93,7 @@ class RunFolder:
         foreseen += [f"{SPARSE}/0/{name}" for name in _MODEL_FILES]
         foreseen += [f"{DENSE}/0.ply"] if dense else []
         foreseen += [DATABASE] if database else []
+        foreseen += _PLACES if places else ()
         self._owned.require_free(foreseen, (*PARTS, FAILED))
 
     @contextmanager
@@ -111,7 +131,7 @@ class RunFolder:
         """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
         own = self.root.resolve()
         for path in paths:
-            if path.resolve().is_relative_to(own):
+            if path not in self._used_frames and path.resolve().is_relative_to(own):
                 raise InputError(
                     f"{path} lies in the output folder {self.root}, where results are not taken for photographs: "
                     "choose another --output"
@@ -123,7 +143,9 @@ class RunFolder:
         Raises StorageError if something of somebody else would be lost, or cannot be written; nothing has changed then.
         """
         assert self._publication is not None, "a result is published after `begin`"
-        self._publication.publish((*PARTS, FAILED))
+        frames = [path.relative_to(self.root).as_posix() for path in self._used_frames]
+        kept = [*frames, f"{FRAMES}/{FRAMES_RECORD}"] if frames else []
+        self._publication.publish((*PARTS, FRAMES, FAILED), kept=kept)
 
     def publish_failure(self) -> Layout:
         """Keep nothing but report and settings of a run without a model, beside what an earlier one made.
@@ -186,6 +208,12 @@ class RunFolder:
     def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
         """Standard deviations of poses and intrinsics of all models."""
         write_atomic(self._made.uncertainty, to_json(list(models)))
+
+    def write_places(self, places: Places) -> None:
+        """Where the models and their cameras are on the Earth."""
+        write_atomic(self._made.georeference, to_json(places.document))
+        write_atomic(self._made.cameras_geojson, to_json(places.geojson))
+        write_atomic(self._made.cameras_kml, places.kml.encode())
 
     def write_report(self, report: RunReport, models: Sequence[Reconstruction], progress: Progress) -> None:
         """Everything the run says about itself: report.json, uncertainty.json, and report.html made from the first.

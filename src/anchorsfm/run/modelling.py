@@ -12,8 +12,10 @@ from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
+from anchorsfm.mapping.georeference import Georeferenced, georeference, placement_lines
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.report.places import Places, describe_places
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.scene.images import ImageSet
@@ -22,9 +24,10 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.degeneracy import pairs_without_motion
+from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import sparsify
-from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
+from anchorsfm.tracks.uncertainty import ModelUncertainty
 
 
 def mapper_input(
@@ -68,7 +71,7 @@ def mapper_settings(config: PipelineConfig, num_images: int, store: Store, datab
     return MapperSettings(
         align=config.align,
         camera_model=config.camera_model,
-        focal_px=config.focal_px,
+        focal_px=config.kept_focal_px,
         seed=config.seed,
         num_threads=config.adjust.threads_for(num_images),
         store=store,
@@ -85,6 +88,8 @@ class Finished:
     results: tuple[AdjustResult, ...] = ()
     """How each came out of its adjustment."""
     uncertainties: tuple[ModelUncertainty, ...] = ()
+    georeferenced: tuple[Georeferenced | None, ...] = ()
+    """What recorded positions came to; None where none are looked at."""
     evidence: tuple[PairEvidence, ...] = ()
     """What the verified matches and photographs of each say about it."""
     dropped: dict[int, str] = field(default_factory=dict)
@@ -100,7 +105,7 @@ def finish(
         adjust=config.adjust,
         subpixel=config.subpixel if config.refines_keypoints(from_grid=from_grid) else None,
         choose_camera_model=config.camera_model == "auto",
-        focal_px=config.focal_px,
+        focal_px=config.kept_focal_px,
         from_grid=from_grid,
         adjusts=config.bundle_adjustment,
     )
@@ -109,14 +114,78 @@ def finish(
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
     found = zip(adjusted.results, adjusted.evidence, strict=True)
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
-    results = [result for result, _ in kept]
+    judged, georeferenced = [], []
+    for result, _ in kept:
+        model, place = _with_records(result, given.images, config)
+        judged.append(model)
+        georeferenced.append(place)
+    _name_placement(judged, georeferenced, given.images, config, progress)
+    _name_undetermined(judged, progress)
     return Finished(
-        models=tuple(colour(result.model, given.images, max_size=config.max_image_size) for result in results),
-        results=tuple(results),
-        uncertainties=tuple(estimate_uncertainty(result) for result in results),
+        models=tuple(colour(one.result.model, given.images, max_size=config.max_image_size) for one in judged),
+        results=tuple(one.result for one in judged),
+        uncertainties=tuple(one.uncertainty for one in judged),
+        georeferenced=tuple(georeferenced),
         evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
+
+
+def make_places(finished: Finished, images: ImageSet, config: PipelineConfig) -> Places | None:
+    """Where the models are on the Earth; None where no model is in the frame of recorded positions."""
+    if images.geo is None or all(found is None or found.mode == "check" for found in finished.georeferenced):
+        return None
+    return describe_places(finished.models, finished.georeferenced, images.geo, images.names, config.epsg)
+
+
+def _with_records(
+    result: AdjustResult, images: ImageSet, config: PipelineConfig
+) -> tuple[JudgedModel, Georeferenced | None]:
+    """A finished model with what cameras recorded: focal lengths and positions."""
+    focal = _focal_priors(result.model, images)
+    judged = settle_focal_lengths(result, focal, config.adjust)
+    if images.geo is None or config.gps == "off":
+        return judged, None
+    return georeference(judged, result, images.geo, config.gps, config.adjust, focal)
+
+
+def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:
+    """Recorded focal lengths of the cameras of a model."""
+    focal_px, sigma_px = np.full((2, len(model.cameras)), np.nan)
+    if images.focal_deviation is not None:
+        for row in range(len(model.cameras)):
+            views = model.image_index[model.camera_index == row]
+            if len(views):
+                focal_px[row] = np.median(images.focal_prior_px[views])
+                sigma_px[row] = focal_px[row] * np.median(images.focal_deviation[views])
+    return FocalPriors(focal_px=focal_px, sigma_px=sigma_px)
+
+
+def _name_placement(
+    judged: Sequence[JudgedModel],
+    georeferenced: Sequence[Georeferenced | None],
+    images: ImageSet,
+    config: PipelineConfig,
+    progress: Progress,
+) -> None:
+    """Say what was done with recorded positions."""
+    for number, (one, found) in enumerate(zip(judged, georeferenced, strict=True)):
+        if found is None:
+            continue
+        for line in placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps):
+            (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
+
+
+def _name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:
+    """One warning about focal lengths that photographs do not determine."""
+    kept = [found for one in judged for found in one.result.focal if found is not None and found.is_kept]
+    if kept:
+        first, more = kept[0], "" if len(kept) == 1 else f" (and of {len(kept) - 1} more cameras)"
+        progress.warn(
+            f"the photographs do not determine the focal length{more}: alone they say {first.free_px:.0f} px +- "
+            f"{first.free_sigma_px:.2g}, the recorded {first.recorded_px:.0f} px are kept within their deviation of "
+            f"{first.recorded_sigma_px:.2g} px"
+        )
 
 
 def _name_still_pairs(given: MapperInput, progress: Progress) -> None:

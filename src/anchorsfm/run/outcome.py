@@ -26,6 +26,7 @@ from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.scene.progress import Progress, RecordingProgress
+from anchorsfm.video.record import VideoFrames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,8 @@ class RunRecord:
         """Names of the settings that are not the default."""
         self.clock = StageClock(lowers_memory(config))
         self.progress = RecordingProgress(Forecast(config, progress))
+        self.videos: tuple[VideoFrames, ...] = ()
+        """Of the frames among the photographs."""
         self._frontend = frontend
 
     def settings(self, config: PipelineConfig) -> object:
@@ -89,13 +92,14 @@ class RunRecord:
         """The record of the run so far."""
         models, images = outcome.finished.models, outcome.images
         done = outcome.finished
-        results = zip(models, done.results, done.uncertainties, done.evidence, strict=True)
+        results = zip(models, done.results, done.uncertainties, done.georeferenced, done.evidence, strict=True)
         return RunReport(
             versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
             seed=config.seed,
             config=plain(self.settings(config)),
             changed=self.changed,
             image_root=str(images.root.resolve()),
+            videos=self.videos,
             images=report_images(images, models, outcome.dropped, outcome.log),
             pairs=dict(sorted(outcome.log.status.items())),
             belief=outcome.log.belief(),
@@ -112,8 +116,10 @@ class RunRecord:
                     outcome.tree,
                     remarks=model_remarks(result, uncertainty, images, evidence),
                     evidence=evidence,
+                    georeferenced=place,
+                    focal=result.focal,
                 )
-                for number, (model, result, uncertainty, evidence) in enumerate(results)
+                for number, (model, result, uncertainty, place, evidence) in enumerate(results)
             ),
             depth=outcome.depth,
             stages=tuple(self.clock.timings),

@@ -1,12 +1,13 @@
 """The first stage: photographs that can be used, and what is known about their cameras."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
-from anchorsfm.io.repeats import mirrored_copies, without_repeated_files
+from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
 from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
@@ -27,12 +28,21 @@ def load_photographs(
     """
     images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
     folder.require_outside(images.path(k) for k in range(images.num_images))
-    images = _without_repeats(images, progress)
+    images = _without_repeats(images, config, progress)
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
     _require_plausible_focal(config, images)
+    images = _with_focal_deviation(images, config)
     known = read_known(config.known, images)
     return known.with_priors(images), known
+
+
+def _with_focal_deviation(images: ImageSet, config: PipelineConfig) -> ImageSet:
+    """With the deviation of recorded focal lengths that the settings say; of one that is kept there is none."""
+    if config.focal_deviation is None:
+        return images
+    deviation = np.where(np.isfinite(images.focal_prior_px), config.focal_deviation, np.nan)
+    return replace(images, focal_deviation=deviation)
 
 
 def told_apart(images: ImageSet, scene: Int[np.ndarray, "image"] | None, config: PipelineConfig) -> ImageSet:
@@ -45,9 +55,14 @@ def told_apart(images: ImageSet, scene: Int[np.ndarray, "image"] | None, config:
     return with_cameras_of_scenes(images, scene)
 
 
-def _without_repeats(images: ImageSet, progress: Progress) -> ImageSet:
-    """Every file once; mirrored copies are named, for nobody knows which of them shows the place."""
+def _without_repeats(images: ImageSet, config: PipelineConfig, progress: Progress) -> ImageSet:
+    """Every file and view once; mirrored copies are named, for nobody knows which of them shows the place.
+
+    Views are left as they are where the user speaks of photographs one by one.
+    """
     once = without_repeated_files(images)
+    if config.known.model is None and config.similarity is None and not config.scene_graph.startswith("pairs:"):
+        once = without_repeated_views(once)
     for skipped in once.skipped[len(images.skipped) :]:
         progress.warn(f"skipped {skipped.name}: {skipped.reason}")
     mirrored = mirrored_copies(once)

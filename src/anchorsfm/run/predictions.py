@@ -119,7 +119,7 @@ def chosen_frontend(config: PipelineConfig) -> Frontend:
 
 
 def _run_settings(config: PipelineConfig) -> RunSettings:
-    exact = config.focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
+    exact = config.kept_focal_px is not None or (config.known.model is not None and config.known.freeze_intrinsics)
     return RunSettings(
         max_image_size=config.max_image_size,
         seed=config.seed,

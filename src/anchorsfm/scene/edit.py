@@ -134,6 +134,18 @@ def scaled(model: Reconstruction, factor: float) -> Reconstruction:
     return replace(model, cam_from_world=pose, points=factor * model.points)
 
 
+def moved(model: Reconstruction, scale: float, pose: Float[np.ndarray, "3 4"]) -> Reconstruction:
+    """The model in another frame of the world: x becomes scale R x + t with pose [R | t]."""
+    rotation, shift = pose[:, :3], pose[:, 3]
+    turned = model.cam_from_world[:, :, :3] @ rotation.T
+    translation = scale * model.cam_from_world[:, :, 3] - turned @ shift
+    return replace(
+        model,
+        cam_from_world=np.concatenate([turned, translation[:, :, None]], axis=2),
+        points=scale * model.points @ rotation.T + shift,
+    )
+
+
 def select_points(model: Reconstruction, keep: Bool[np.ndarray, "obs"], min_length: int = 2) -> Reconstruction:
     """The model with the kept observations, and the points that still have `min_length` of them."""
     tracks, old_point = select_observations(model.tracks, keep, min_length)

@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.scene.positions import GeoPositions
+
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 """Which images share a camera: `auto` same size and EXIF; `single` all; `per-folder` all of one size in a folder."""
 
@@ -36,6 +38,8 @@ class ImageSet:
     """Row of the camera each image was taken with: 0 .. num_cameras-1, every row used."""
     focal_prior_px: Float[np.ndarray, "image"]
     """Focal length in original pixels from EXIF or the user; NaN where unknown."""
+    focal_deviation: Float[np.ndarray, "image"] | None = None
+    """Standard deviation, as a share, of those that the adjustment takes for priors; NaN, or None, for others."""
     digests: tuple[str, ...]
     """SHA-256 of each file's bytes: identity for the cache; compared whenever pixels are read."""
     distortion_prior: Float[np.ndarray, "image 2"] | None = None
@@ -44,6 +48,8 @@ class ImageSet:
     """Whether focal length and distortion are those of a known model; None: nowhere."""
     taken_s: Float[np.ndarray, "image"] | None = None
     """When each was taken, in seconds by its camera's own clock; NaN, or None, where unknown."""
+    geo: GeoPositions | None = None
+    """Where each was taken; None: nowhere recorded."""
     is_unnamed: Bool[np.ndarray, "image"] | None = None
     """Whether which images share a camera was decided by their sizes alone, as nothing names it; None: nowhere."""
     quarter_turns: Int[np.ndarray, "image"] | None = None

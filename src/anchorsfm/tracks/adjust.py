@@ -41,6 +41,29 @@ _LOOSE, _TIGHT = 1e-4, 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
+class SettledFocal:
+    """The focal length of a camera that photographs and a record say together; it is held then."""
+
+    free_px: float
+    """What the photographs say alone."""
+    free_sigma_px: float
+    recorded_px: float
+    recorded_sigma_px: float
+    sigma_px: float
+    """Standard deviation of the settled one."""
+
+    @property
+    def weight_of_record(self) -> float:
+        """0: the photographs decide, 1: the record does."""
+        return self.free_sigma_px**2 / (self.free_sigma_px**2 + self.recorded_sigma_px**2)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the photographs add little to the record."""
+        return self.weight_of_record > 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdjustResult:
     """The adjusted model and the views that did not make it."""
 
@@ -53,6 +76,8 @@ class AdjustResult:
     """What that adjustment held."""
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
+    focal: tuple[SettledFocal | None, ...] = ()
+    """Of each camera, where a record of any was brought in: then `options` holds all focal lengths."""
     adjusted: bool = True
     """False: only triangulated, so that nothing is known about its precision."""
     failed_steps: int = 0
@@ -97,7 +122,7 @@ class _Setting:
     def held_in(self, model: Reconstruction) -> Held:
         rows, positions = self.rows(model), self.held.positions
         if positions is not None:
-            positions = replace(positions, position=positions.position[rows])
+            positions = positions.select(rows)
         return Held(pose=self.held.pose[rows], camera=self.held.camera, positions=positions)
 
     def options(self, model: Reconstruction, tolerance: float) -> BundleOptions:
@@ -205,6 +230,41 @@ def _with_added(result: AdjustResult, tracks: Tracks, setting: _Setting) -> Adju
     )
     both = with_errors(with_more_points(model, others))
     return replace(result, model=both, added_points=len(others.points))
+
+
+def readjust(
+    result: AdjustResult, start: Reconstruction, config: AdjustConfig, *, options: BundleOptions, held: Held
+) -> AdjustResult:
+    """A finished model adjusted once more to its optimum, under other conditions.
+
+    Args:
+        result: the model.
+        start: `result.at_optimum` with other poses, points or cameras: where to start from.
+        config: thresholds, for points that do not move the cameras.
+        options: what is minimised now.
+        held: what is held now.
+    """
+    model, report = adjust(start, options, held)
+    if not report.usable or any(has_absurd_params(camera) for camera in model.cameras):
+        model = start
+    model, lost = drop_unseen(model)
+    again = replace(result, model=with_errors(model), options=options, held=held, added_points=0)
+    again = replace(
+        again, lost_points=result.lost_points + lost, failed_steps=result.failed_steps + report.failed_steps
+    )
+    if not result.added_points:
+        return again
+    others, _ = select_observations(
+        result.model.tracks, result.model.tracks.obs_point >= len(result.model.points) - result.added_points
+    )
+    long_side_px = np.array([max(camera.width, camera.height) for camera in model.cameras], float)
+    added = triangulate_model(
+        model,
+        others,
+        max_error_px=config.second_error * long_side_px[model.camera_index],
+        min_angle_deg=config.min_angle_deg,
+    )
+    return replace(again, model=with_errors(with_more_points(model, added)), added_points=len(added.points))
 
 
 def triangulate_start(

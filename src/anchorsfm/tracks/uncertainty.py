@@ -84,6 +84,16 @@ class ModelUncertainty(Deviations):
     metric: bool
     """Whether the world unit is that of given poses (metres, as a rule)."""
 
+    def scaled(self, factor: float) -> "ModelUncertainty":
+        """Of the same model in a metric frame in which it is larger by a factor."""
+        return replace(
+            self,
+            position=factor * self.position,
+            noise=replace(self.noise, position=factor * self.noise.position),
+            scene_size=factor * self.scene_size,
+            metric=True,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Problem:
@@ -140,7 +150,8 @@ def _deviations(result: AdjustResult, part: AdjustResult, variance: Float[np.nda
     for row, camera in enumerate(result.model.cameras):
         deviation = np.sqrt(variance[first : first + len(camera.params)])
         first += len(camera.params)
-        estimated = row in seen and not held.camera[row] and bool(_free_params(camera, result.options))
+        free = bool(_free_params(camera, result.options)) or _settled_sigma_px(result, row) > 0
+        estimated = row in seen and not held.camera[row] and free
         params.append(tuple(deviation.tolist()) if estimated else None)
     return Deviations(
         position=np.where(held.pose, 0.0, np.sqrt(poses[:, 3:].sum(axis=1))),
@@ -178,7 +189,7 @@ def _part_that_fits(result: AdjustResult) -> AdjustResult:
     first = select_views(select_points(model, of_first), np.arange(count))
     held, priors = result.held, result.held.positions
     if priors is not None:
-        priors = replace(priors, position=priors.position[:count])
+        priors = priors.select(np.arange(count))
     return replace(result, model=first, held=replace(held, pose=held.pose[:count], positions=priors))
 
 
@@ -196,8 +207,25 @@ def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Floa
     if len(free) and len(lin.point):
         noise, extra = _noise_and_lens(problem)
         by_noise[free] = noise
-        variance[free] = np.maximum(noise, _jackknife(problem)) + extra + _other_lenses(problem, result.lenses)
+        variance[free] = np.maximum(noise, _jackknife(problem)) + extra
+        if not result.focal:
+            variance[free] += _by_focal_length(problem, [_focal_spread_px(choice) for choice in result.lenses])
+    if result.focal and len(lin.point):
+        settled = [_settled_sigma_px(result, row) for row in range(len(model.cameras))]
+        focal = [
+            lin.first_param[row] + k
+            for row, sigma_px in enumerate(settled)
+            for k in (focal_rows(model.cameras[row]) if sigma_px > 0 else ())
+        ]
+        everything = np.array(sorted([*free, *focal]), np.int64)
+        variance[everything] += _by_focal_length(replace(problem, unknowns=everything), settled)
     return variance, by_noise
+
+
+def _settled_sigma_px(result: AdjustResult, row: int) -> float:
+    """Deviation of a focal length that photographs and a record say together; 0 for others."""
+    found = result.focal[row] if result.focal else None
+    return 0.0 if found is None else found.sigma_px
 
 
 def _noise_and_lens(problem: _Problem) -> tuple[Float[np.ndarray, "free"], Float[np.ndarray, "free"]]:
@@ -218,12 +246,11 @@ def _noise_and_lens(problem: _Problem) -> tuple[Float[np.ndarray, "free"], Float
     return noise, np.maximum(_sandwich(hessian, outer)[:num] - noise, 0) + step**2
 
 
-def _other_lenses(problem: _Problem, lenses: Sequence[LensChoice]) -> Float[np.ndarray, "free"]:
-    """Variances by the focal lengths of other camera models, and by what moves along with the focal length."""
+def _by_focal_length(problem: _Problem, spread_px: Sequence[float]) -> Float[np.ndarray, "free"]:
+    """Variances by what focal lengths may be off for other reasons, and by what moves along with them."""
     lin, columns = problem.lin, problem.unknowns
     variance = np.zeros(len(columns))
-    spreads = [(row, _focal_spread_px(choice)) for row, choice in enumerate(lenses)]
-    wanted = [(row, spread) for row, spread in spreads if spread > 0]
+    wanted = [(row, spread) for row, spread in enumerate(spread_px) if spread > 0]
     if not wanted:
         return variance
     equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
@@ -308,11 +335,12 @@ def _equations(
         hessian[: len(poses), : len(poses)] += directions @ directions.T
     elif priors is not None and not problem.held.pose.any():
         # their variance is known, unlike that of the observations
-        away = (camera_centres(own) - priors.position)[poses // 6, np.maximum(poses % 6 - 3, 0)]
+        view, axis = poses // 6, np.maximum(poses % 6 - 3, 0)
+        away, sigma = (camera_centres(own) - priors.position)[view, axis], priors.sigmas[view, axis]
         rows = np.flatnonzero((poses % 6 >= 3) & np.isfinite(away))
-        hessian[rows, rows] += 1 / priors.sigma**2
-        gradient[rows] += away[rows] / priors.sigma**2
-        outer[rows, rows] += 1 / priors.sigma**2
+        hessian[rows, rows] += 1 / sigma[rows] ** 2
+        gradient[rows] += away[rows] / sigma[rows] ** 2
+        outer[rows, rows] += 1 / sigma[rows] ** 2
     return equations
 
 

@@ -1,0 +1,328 @@
+"""Frames of videos: which are chosen, what models of them are worth, and what choosing costs.
+
+    python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 480 x 360
+    python benchmarks/video.py photos WORK FOLDER   a video of the photographs of FOLDER, at their size
+    python benchmarks/video.py cost WORK VIDEO      CPU and wall time of both passes, and as shares of the duration
+    python benchmarks/video.py memory WORK          peak memory for a short and a long video of 3840 x 2160
+
+The walk goes along a street at 1 m/s, a tenth of a metre per rendered pose, stands still three times (15 s in all), and
+swings its view to the side and back within a second once. 40 % of the frames are blurred by 5 to 12 pixels in bursts of
+one to five, those of the swing by how far they move. The video of photographs shows each for a fifth of a second, and
+40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that `reconstruct
+VIDEO` chooses, sharp ones (as rendered or photographed) at even distances, and every so many-th of the video (as
+`ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC is over the frames of each (`anchorsfm evaluate`).
+"""
+
+import argparse
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.io.owned import OwnedFolder
+from anchorsfm.io.store import Store
+from anchorsfm.scene.progress import SILENT
+from anchorsfm.synthetic import SceneConfig, WalkConfig, make_scene, render_image
+from anchorsfm.synthetic.walk import cameras_along
+from anchorsfm.video.config import VideoConfig
+from anchorsfm.video.decoding import VideoStream
+from anchorsfm.video.frames import FrameFolder, make_frames
+
+RATE = 30
+POSES, FRAMES_OF_POSE = 440, 3
+SWING, SWING_DEG = 30, 60.0
+PAUSES = {110: 150, 240: 210, 350: 90}
+"""Frames of standing still after a pose."""
+SWING_AT = 180
+NEAR_S = 0.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("walk", "photos", "cost", "memory"))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("source", type=Path, nargs="?")
+    parser.add_argument("--mapper", default="tracks")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.what == "walk":
+        compare(args.work, *walk(args.work), args.mapper)
+    elif args.what == "photos":
+        compare(args.work, *photographs(args.work, args.source), args.mapper)
+    elif args.what == "cost":
+        cost(args.work, args.source)
+    else:
+        memory(args.work)
+
+
+# ------------------------------------------------------------------------------------------------------------- videos
+
+
+def walk(work: Path) -> tuple[Path, list[dict[str, Any]], list[int], list[dict[str, Any]]]:
+    """The video; pose and blur of every frame; poses that count as evenly spaced; pictures and truth of poses."""
+    config = WalkConfig(step_m=0.1)
+    scene = make_scene(SceneConfig(num_images=POSES, size_wh=(480, 360), walk=config, jitter=0.0))
+    path = cameras_along(config, POSES, jitter=0.0, rng=np.random.default_rng(0))
+    swing = SWING_DEG * np.sin(np.pi * (np.arange(SWING) + 0.5) / SWING)
+    along = np.concatenate([np.arange(POSES, dtype=float), SWING_AT + np.arange(SWING) / FRAMES_OF_POSE])
+    sway = np.radians([[0.8 * np.sin(a / 9), 1.0 * np.sin(a / 14 + 1), 0.6 * np.sin(a / 11 + 2)] for a in along])
+    sway[POSES:, 1] += np.radians(swing)
+    below = np.floor(along).astype(int)
+    share = (along - below)[:, None]
+    centre = -np.einsum("kji,kj->ki", path[:, :, :3], path[:, :, 3])
+    centre = (1 - share) * centre[below] + share * centre[(below + 1) % POSES]
+    rotation = Rotation.from_rotvec(sway).as_matrix() @ path[below, :, :3]
+    poses = np.concatenate([rotation, -rotation @ centre[:, :, None]], axis=2)
+    scene = replace(scene, cam_from_world=poses, focal_px=np.full(len(poses), scene.focal_px[0]))
+    pictures = []
+    for pose in range(len(poses)):
+        file = work / "sharp" / f"{pose:04d}.png"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(render_image(scene, pose, noise=0.0)).save(file)
+        pictures.append({"file": file, "R_cam_from_world": rotation[pose], "t_cam_from_world": poses[pose, :, 3]})
+    order: list[int] = []
+    for pose in range(POSES):
+        order += [pose] * FRAMES_OF_POSE + [pose] * PAUSES.get(pose, 0)
+        order += list(range(POSES, POSES + SWING)) if pose == SWING_AT else []
+    swing_px = np.abs(np.gradient(np.radians(swing))) * scene.focal_px[0]
+    frames = blurred(order, (5, 12))
+    for frame in frames:
+        if frame["pose"] >= POSES:
+            frame |= {"blur_px": max(float(swing_px[frame["pose"] - POSES]), 3.0), "angle": 0.0}
+    return write(work / "walk.mp4", frames, pictures), frames, list(range(POSES)), pictures
+
+
+def photographs(work: Path, folder: Path) -> tuple[Path, list[dict[str, Any]], list[int], list[dict[str, Any]]]:
+    """The same of photographs."""
+    truth = json.loads((folder / "gt.json").read_text())
+    pictures = [{"file": folder / "images" / name, **truth[name]} for name in sorted(truth)]
+    frames = blurred([pose for pose in range(len(pictures)) for _ in range(RATE // 5)], (10, 30))
+    return write(work / f"{folder.name}.mp4", frames, pictures), frames, list(range(len(pictures))), pictures
+
+
+def blurred(order: list[int], length_px: tuple[float, float]) -> list[dict[str, Any]]:
+    """Frames with pose and blur, 40 % of them blurred in bursts."""
+    rng = np.random.default_rng(7)
+    frames: list[dict[str, Any]] = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in order]
+    sharp = list(range(len(frames)))
+    while len(sharp) > 0.6 * len(frames):
+        start, angle = int(rng.integers(len(frames))), float(rng.uniform(0, np.pi))
+        for frame in frames[start : start + int(rng.integers(1, 6))]:
+            frame |= {"blur_px": float(rng.uniform(*length_px)), "angle": angle}
+        sharp = [k for k, frame in enumerate(frames) if not frame["blur_px"]]
+    return frames
+
+
+def seen(frame: dict[str, Any], picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A frame with its blur and noise."""
+    if frame["blur_px"]:
+        half = int(frame["blur_px"] / 2) + 2
+        kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+        for along in np.linspace(-0.5, 0.5, 201) * frame["blur_px"]:
+            kernel[round(half + along * np.sin(frame["angle"])), round(half + along * np.cos(frame["angle"]))] += 1
+        picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
+    noise = rng.standard_normal(picture.shape, dtype=np.float32)
+    return np.clip(picture + 1.5 * noise, 0, 255).astype(np.uint8)
+
+
+def write(path: Path, frames: list[dict[str, Any]], pictures: list[dict[str, Any]]) -> Path:
+    if path.exists():
+        return path
+
+    def pixels() -> Iterator[np.ndarray]:
+        rng, shown, picture = np.random.default_rng(1), -1, np.zeros(0)
+        for frame in frames:
+            if frame["pose"] != shown:
+                shown, picture = frame["pose"], np.asarray(Image.open(pictures[frame["pose"]]["file"]))
+            yield seen(frame, picture, rng)
+
+    return encode(path, pixels())
+
+
+def encode(path: Path, frames: Iterable[np.ndarray], preset: str = "fast") -> Path:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=RATE)
+        stream.options = {"preset": preset, "crf": "18"}
+        stream.pix_fmt = "yuv420p"
+        for number, rgb in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = rgb.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+# --------------------------------------------------------------------------------------------------------- comparison
+
+
+def compare(
+    work: Path,
+    video: Path,
+    frames: list[dict[str, Any]],
+    even: list[int],
+    pictures: list[dict[str, Any]],
+    mapper: str,
+) -> None:
+    """Models of chosen, of sharp evenly spaced, and of plainly sampled frames."""
+    output = work / f"{video.stem}-chosen-{mapper}"
+    done = reconstruct(video, output, mapper)
+    (record,) = json.loads((output / "frames" / "frames.json").read_text())["videos"]
+    chosen = [round(RATE * time_s) for time_s in record["time_s"]]
+    count = len(chosen)
+    print(f"{video.name}: {len(frames)} frames, {sum(f['blur_px'] > 0 for f in frames)} blurred; chosen {count}")
+    needless = [k for k in chosen if frames[k]["blur_px"] and any(not f["blur_px"] for f in near(frames, k))]
+    blurs = sum(frames[k]["blur_px"] > 0 for k in chosen)
+    print(f"blurred frames chosen: {blurs}; of them with a sharp one within {NEAR_S} s: {len(needless)}")
+    rows = [
+        (
+            "chosen",
+            count,
+            blurs,
+            done,
+            auc(output, work, dict(zip(record["names"], chosen, strict=True)), frames, pictures),
+        )
+    ]
+
+    poses = [even[k] for k in np.linspace(0, len(even) - 1, count).round().astype(int)]
+    sharp = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in poses]
+    rng = np.random.default_rng(2)
+    folder = work / f"{video.stem}-sharp"
+    save(folder, (seen(f, np.asarray(Image.open(pictures[f["pose"]]["file"])), rng) for f in sharp))
+    output = work / f"{video.stem}-sharp-{mapper}"
+    done = reconstruct(folder, output, mapper)
+    names = {f"{k:05d}.jpg": k for k in range(count)}
+    rows.append(("sharp, evenly spaced", count, 0, done, auc(output, work, names, sharp, pictures)))
+
+    plain = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
+    folder = work / f"{video.stem}-plain"
+    save(folder, (frame.rgb() for frame in VideoStream(video) if frame.number in plain))
+    output = work / f"{video.stem}-plain-{mapper}"
+    done = reconstruct(folder, output, mapper)
+    names = {f"{k:05d}.jpg": int(number) for k, number in enumerate(plain)}
+    blurs = sum(frames[k]["blur_px"] > 0 for k in plain)
+    rows.append(("plain rate", len(plain), blurs, done, auc(output, work, names, frames, pictures)))
+    print("| frames | number | blurred | registered | models | AUC@1 | AUC@3 | AUC@5 | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, number, blurs, (registered, models, cpu_s), figures in rows:
+        marks = " | ".join(f"{value:.3f}" for value in figures)
+        print(f"| {name} | {number} | {blurs} | {registered} | {models} | {marks} | {cpu_s:.0f} |")
+
+
+def near(frames: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
+    reach = int(NEAR_S * RATE)
+    return frames[max(k - reach, 0) : k + reach + 1]
+
+
+def save(folder: Path, pictures: Iterable[np.ndarray]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, rgb in enumerate(pictures):
+        buffer = io.BytesIO()
+        Image.fromarray(rgb).save(buffer, "JPEG", quality=95)
+        (folder / f"{number:05d}.jpg").write_bytes(buffer.getvalue())
+
+
+def reconstruct(source: Path, output: Path, mapper: str) -> tuple[int, int, float]:
+    """Photographs in the largest model, number of models, and CPU seconds."""
+    command = [
+        sys.executable,
+        "-m",
+        "anchorsfm",
+        "reconstruct",
+        str(source),
+        "-o",
+        str(output),
+        "--no-dense",
+        "--quiet",
+    ]
+    command += ["--mapper", mapper, "--classical.workers.num-workers", "1"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    report = json.loads((output / "report.json").read_text())
+    models = report["models"]
+    return models[0]["registered"], len(models), sum(stage["cpu_s"] for stage in report["stages"])
+
+
+def auc(
+    output: Path,
+    work: Path,
+    number_of: dict[str, int],
+    frames: list[dict[str, Any]],
+    pictures: list[dict[str, Any]],
+) -> list[float]:
+    truth = {}
+    for name, number in number_of.items():
+        pose = pictures[frames[number]["pose"]]
+        truth[name] = {
+            "R_cam_from_world": np.asarray(pose["R_cam_from_world"]).tolist(),
+            "t_cam_from_world": np.asarray(pose["t_cam_from_world"]).reshape(-1).tolist(),
+        }
+    file = work / f"{output.name}-truth.json"
+    file.write_text(json.dumps(truth))
+    command = [sys.executable, "-m", "anchorsfm", "evaluate", str(output), "--truth", str(file), "--json"]
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return [figures["auc_1"], figures["auc_3"], figures["auc_5"]]
+
+
+# --------------------------------------------------------------------------------------------------- time and memory
+
+
+def cost(work: Path, video: Path) -> None:
+    """Both passes, and the second one alone, as in a run that finds in its cache what was measured."""
+    shutil.rmtree(work / "cost", ignore_errors=True)
+    store = Store(work / "cost" / "store")
+    spent = []
+    for name in ("both", "writing"):
+        folder = FrameFolder(owned=OwnedFolder(work / "cost" / name))
+        before, start = os.times(), time.monotonic()
+        (made,) = make_frames([video], VideoConfig(), folder, store, SILENT, keep_others=False)
+        after = os.times()
+        spent.append(np.array([after.user + after.system - before.user - before.system, time.monotonic() - start]))
+    print(f"{video.name}: {made.duration_s:.1f} s, {made.decoded} frames, {len(made.names)} chosen")
+    for name, (cpu_s, wall_s) in (("choosing", spent[0] - spent[1]), ("writing", spent[1])):
+        shares = f"{cpu_s / made.duration_s:.3f}, {wall_s / made.duration_s:.3f}"
+        print(f"{name}: {cpu_s:.1f} CPU s, {wall_s:.1f} s; of the duration {shares}")
+
+
+def memory(work: Path) -> None:
+    """Peak resident memory of `anchorsfm frames` for videos of several lengths."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (300, 700, 3), np.uint8)
+    picture = cv2.resize(small, (7000, 3000), interpolation=cv2.INTER_CUBIC)
+    for seconds in (5, 60):
+        count = RATE * seconds
+        path = work / f"long-{seconds}.mp4"
+        if not path.exists():
+            offsets = (40 + 3000 * k / count for k in range(count))
+            encode(path, (picture[40:2200, int(x) : int(x) + 3840] for x in offsets), preset="ultrafast")
+        output = work / f"long-{seconds}-frames"
+        shutil.rmtree(output, ignore_errors=True)
+        script = (
+            f"from anchorsfm.cli.main import main; main(['frames', {str(path)!r}, '-o', {str(output)!r}, '--quiet'])"
+        )
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", f"{script}\n{_PEAK}"], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        print(f"{seconds} s of 3840 x 2160: {cpu_s:.0f} CPU s")
+
+
+_PEAK = "import resource; print(f'peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB')"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Positions on the WGS 84 ellipsoid in a local frame with x east, y north and z up, and back.
+
+Altitudes are taken for heights above the ellipsoid. Those above sea level give the same frame shifted along z, to what
+the geoid changes over the scene: centimetres in a kilometre.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.scene.positions import GeoFix, GeoPositions
+
+_RADIUS_M, _FLATTENING = 6378137.0, 1 / 298.257223563
+_ECCENTRICITY_2 = _FLATTENING * (2 - _FLATTENING)
+_UNKNOWN_ALTITUDE_SIGMA_M = 30.0
+_STEPS = 10
+"""Of the fixed-point iteration for the latitude, which gains three digits a step near the ground."""
+
+
+def ecef_from_geodetic(lat_lon_alt: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+    """Earth-centred coordinates in metres of degrees and metres."""
+    latitude, longitude = np.radians(lat_lon_alt[..., 0]), np.radians(lat_lon_alt[..., 1])
+    altitude, sine = lat_lon_alt[..., 2], np.sin(latitude)
+    normal = _RADIUS_M / np.sqrt(1 - _ECCENTRICITY_2 * sine**2)
+    across = (normal + altitude) * np.cos(latitude)
+    up = ((1 - _ECCENTRICITY_2) * normal + altitude) * sine
+    return np.stack([across * np.cos(longitude), across * np.sin(longitude), up], axis=-1)
+
+
+def geodetic_from_ecef(xyz: Float[np.ndarray, "*batch 3"]) -> Float[np.ndarray, "*batch 3"]:
+    """Degrees and metres of Earth-centred coordinates."""
+    across, up = np.hypot(xyz[..., 0], xyz[..., 1]), xyz[..., 2]
+    latitude = np.arctan2(up, across * (1 - _ECCENTRICITY_2))
+    for _ in range(_STEPS):
+        sine = np.sin(latitude)
+        normal = _RADIUS_M / np.sqrt(1 - _ECCENTRICITY_2 * sine**2)
+        latitude = np.arctan2(up + _ECCENTRICITY_2 * normal * sine, across)
+    sine, cosine = np.sin(latitude), np.cos(latitude)
+    altitude = across * cosine + up * sine - _RADIUS_M * np.sqrt(1 - _ECCENTRICITY_2 * sine**2)
+    longitude = np.arctan2(xyz[..., 1], xyz[..., 0])
+    return np.stack([np.degrees(latitude), np.degrees(longitude), altitude], axis=-1)
+
+
+def enu_from_geodetic(
+    lat_lon_alt: Float[np.ndarray, "*batch 3"], origin: Sequence[float]
+) -> Float[np.ndarray, "*batch 3"]:
+    """Metres to the east, to the north and upwards of an origin (latitude, longitude, altitude)."""
+    centre = np.array(origin, float)
+    return (ecef_from_geodetic(lat_lon_alt) - ecef_from_geodetic(centre)) @ _enu_axes(centre).T
+
+
+def geodetic_from_enu(enu_m: Float[np.ndarray, "*batch 3"], origin: Sequence[float]) -> Float[np.ndarray, "*batch 3"]:
+    """The inverse of `enu_from_geodetic`."""
+    centre = np.array(origin, float)
+    return geodetic_from_ecef(enu_m @ _enu_axes(centre) + ecef_from_geodetic(centre))
+
+
+def geo_positions(fixes: Sequence[GeoFix | None]) -> GeoPositions | None:
+    """Recorded positions of photographs in a frame about their median; None if there are none.
+
+    A missing altitude is taken for the median of the others, with a large deviation.
+    """
+    known = [fix for fix in fixes if fix is not None]
+    if not known:
+        return None
+    place, sigma = np.full((len(fixes), 3), np.nan), np.full((len(fixes), 3), np.nan)
+    for row, fix in enumerate(fixes):
+        if fix is not None:
+            place[row] = fix.latitude_deg, fix.longitude_deg, fix.altitude_m
+            sigma[row] = fix.sigma_m
+    low = np.isfinite(place[:, 0]) & ~np.isfinite(place[:, 2])
+    place[low, 2] = np.median(place[np.isfinite(place[:, 2]), 2]) if np.isfinite(place[:, 2]).any() else 0.0
+    sigma[low, 2] = _UNKNOWN_ALTITUDE_SIGMA_M
+    middle = np.nanmedian(ecef_from_geodetic(place), axis=0)  # of degrees it would fail where they jump by 360
+    latitude, longitude, _ = geodetic_from_ecef(middle).tolist()
+    origin = (latitude, longitude, float(np.nanmedian(place[:, 2])))
+    return GeoPositions(
+        lat_lon_alt=place,
+        enu_m=enu_from_geodetic(place, origin),
+        sigma_m=sigma,
+        origin=origin,
+        is_ellipsoidal=all(fix.is_ellipsoidal for fix in known),
+    )
+
+
+def _enu_axes(origin: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Unit vectors to the east, to the north and upwards, in Earth-centred coordinates."""
+    (sin_lat, sin_lon), (cos_lat, cos_lon) = np.sin(np.radians(origin[:2])), np.cos(np.radians(origin[:2]))
+    return np.array(
+        [
+            [-sin_lon, cos_lon, 0.0],
+            [-sin_lat * cos_lon, -sin_lat * sin_lon, cos_lat],
+            [cos_lat * cos_lon, cos_lat * sin_lon, sin_lat],
+        ]
+    )

@@ -1,0 +1,143 @@
+"""Where a photograph was taken: its EXIF block, and what DJI's cameras add as XMP.
+
+Standard deviations are what the file claims (`GPSHPositioningError`, the real-time kinematic figures of DJI) or, where
+it claims nothing, usual ones of a receiver without corrections. DJI's relative altitude comes from a barometer: its
+changes are better known than those of a satellite altitude.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from PIL import Image
+
+from anchorsfm.scene.positions import GeoFix
+
+USUAL_SIGMA_M = (2.0, 2.0, 3.0)
+"""East, north and up, of a receiver without corrections."""
+_BAROMETER_SIGMA_M = 1.5
+_RTK_SIGMA_M = {50: (0.03, 0.03, 0.06), 34: (0.5, 0.5, 1.0)}
+"""By DJI's RtkFlag: 50 with fixed ambiguities, 34 with floating ones."""
+_SIGMA_RANGE_M = (0.01, 1000.0)
+_RADIUS_OVER_SIGMA = 1.5
+"""Of the circle that holds a position with a probability of two thirds, to the deviation of each coordinate."""
+_UP_OVER_ACROSS = 1.5
+_ALTITUDE_RANGE_M = (-1000.0, 100_000.0)
+_ENOUGH_XMP = 1 << 20
+
+_GPS_IFD = 0x8825
+_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
+_STATUS, _HORIZONTAL_ERROR = 9, 31
+_DJI = "{http://www.dji.com/drone-dji/1.0/}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpsRecord:
+    """What a file says about its place."""
+
+    fix: GeoFix | None = None
+    problem: str | None = None
+    """What in it cannot be used, in a few words."""
+
+
+def read_gps(image: Image.Image) -> GpsRecord:
+    """The recorded position of a loaded picture; values that cannot be true are named and ignored."""
+    try:
+        tags = dict(image.getexif().get_ifd(_GPS_IFD))
+    except Exception:  # parsers of foreign blocks raise anything; the pixels are still good
+        return GpsRecord()
+    dji, problem = _read_dji(image.info.get("xmp"))
+    if _LATITUDE not in tags or _LONGITUDE not in tags:
+        return GpsRecord(problem=problem)
+    latitude = _degrees(tags.get(_LATITUDE), _letter(tags.get(_LATITUDE_REF)), "S")
+    longitude = _degrees(tags.get(_LONGITUDE), _letter(tags.get(_LONGITUDE_REF)), "W")
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return GpsRecord(problem=f"no such place: latitude {latitude:g}, longitude {longitude:g}")
+    if latitude == longitude == 0 or _letter(tags.get(_STATUS)) == "V":
+        return GpsRecord(problem=problem)  # how receivers say that they did not know
+    altitude, is_ellipsoidal = _altitude(tags, dji)
+    if math.isfinite(altitude) and not _ALTITUDE_RANGE_M[0] <= altitude <= _ALTITUDE_RANGE_M[1]:
+        altitude, problem = math.nan, f"no such altitude: {altitude:g} m"
+    return GpsRecord(
+        fix=GeoFix(
+            latitude_deg=latitude,
+            longitude_deg=longitude,
+            altitude_m=altitude,
+            sigma_m=_sigma(tags, dji),
+            is_ellipsoidal=is_ellipsoidal,
+        ),
+        problem=problem,
+    )
+
+
+def _altitude(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, bool]:
+    """Metres, and whether above the ellipsoid."""
+    reference = tags.get(_ALTITUDE_REF)
+    kind = reference[0] if isinstance(reference, bytes) and reference else reference
+    altitude = _number(tags.get(_ALTITUDE)) * (-1 if kind in (1, 3) else 1)
+    if not math.isfinite(altitude):
+        altitude = _number(dji.get("AbsoluteAltitude"))
+    return altitude, kind in (2, 3) or dji.get("AltitudeType", "").lower().startswith("rtk")
+
+
+def _sigma(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, float, float]:
+    east, north, up = USUAL_SIGMA_M
+    if "RelativeAltitude" in dji:
+        up = _BAROMETER_SIGMA_M
+    radius = _number(tags.get(_HORIZONTAL_ERROR))
+    if radius > 0:
+        east = north = radius / _RADIUS_OVER_SIGMA
+        up = _UP_OVER_ACROSS * east if "RelativeAltitude" not in dji else up
+    flag = _number(dji.get("RtkFlag"))
+    if flag in _RTK_SIGMA_M:
+        east, north, up = _RTK_SIGMA_M[int(flag)]
+        claimed = (_number(dji.get(f"RtkStd{axis}")) for axis in ("Lon", "Lat", "Hgt"))
+        east, north, up = (
+            claim if claim > 0 else usual for claim, usual in zip(claimed, (east, north, up), strict=True)
+        )
+    low, high = _SIGMA_RANGE_M
+    return min(max(east, low), high), min(max(north, low), high), min(max(up, low), high)
+
+
+def _read_dji(packet: object) -> tuple[Mapping[str, str], str | None]:
+    """DJI's values in an XMP packet by name, and what is wrong with it; other makers' packets are not looked at."""
+    data = packet.encode() if isinstance(packet, str) else packet
+    if not isinstance(data, bytes) or b"drone-dji" not in data:
+        return {}, None
+    # entities could grow without bound, and no camera writes them
+    if len(data) > _ENOUGH_XMP or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        return {}, "its XMP is not such as cameras write"
+    try:
+        root = ElementTree.fromstring(data.rstrip(b"\0 \n"))
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return {}, "its XMP is not XML"
+    values: dict[str, str] = {}
+    for element in root.iter():
+        if element.tag.startswith(_DJI) and element.text:
+            values[element.tag.removeprefix(_DJI)] = element.text.strip()
+        values |= {name.removeprefix(_DJI): text for name, text in element.attrib.items() if name.startswith(_DJI)}
+    return values, None
+
+
+def _degrees(value: object, reference: str, negative: str) -> float:
+    """Degrees of a triple of degrees, minutes and seconds; NaN if it is none."""
+    parts = [_number(part) for part in value] if isinstance(value, (tuple, list)) else [_number(value)]
+    if len(parts) > 3 or not parts or not all(part >= 0 for part in parts):
+        return math.nan
+    degrees = sum(part / 60**place for place, part in enumerate(parts))
+    return -degrees if reference == negative else degrees
+
+
+def _letter(value: object) -> str:
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else value
+    return text.strip("\0 ").upper()[:1] if isinstance(text, str) else ""
+
+
+def _number(value: object) -> float:
+    """A finite number, NaN for everything else."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, ArithmeticError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan

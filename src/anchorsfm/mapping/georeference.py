@@ -1,0 +1,286 @@
+"""Models in the metric frame of the recorded positions of their photographs (docs/method.md, Recorded positions).
+
+Recorded positions are far less exact than poses against each other, and some are wrong by any amount. So a model is
+first made without them. Then the similarity that brings its camera centres onto them is found from samples of three
+(Fischler and Bolles 1981, with the median of the distances as the score: Rousseeuw 1984), as distances count those in
+standard deviations. Positions beyond `_OUTLIER` deviations are outliers. The claimed deviations weigh as much as
+`_CLAIM` observations against those that the residuals show, horizontally and vertically each by itself.
+
+The positions agree with the model if more than half of them do, and if they determine rotation and scale. Then the
+model is adjusted once more with them as priors.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.colmap.bundle import PositionPriors
+from anchorsfm.geometry.transforms import camera_centres, fit_similarities, fit_similarity
+from anchorsfm.scene.edit import moved
+from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.tracks.adjust import AdjustResult, readjust
+from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, is_better_determined, settle_focal_lengths
+from anchorsfm.tracks.uncertainty import estimate_uncertainty
+
+MIN_POSITIONS = 4
+"""Three determine a similarity and leave nothing to check it by."""
+_OUTLIER = 4.6
+"""Distance in standard deviations that one of ten thousand positions exceeds by chance."""
+_CLAIM = 4.0
+_ROUNDS = 20
+_SAMPLES = 2000
+_MAX_ROTATION_DEG, _MAX_SCALE = 5.0, 0.1
+"""Deviations of rotation, and of scale as a share, above which positions do not determine the frame."""
+_MAX_FACTOR = 10.0
+"""Of the residuals over the claimed deviations."""
+_MAX_NAMED = 5
+_MEDIAN_OF_THREE = 1.538
+"""Median length of three standard normal numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A similarity from a model to the frame of the recorded positions, and how they agree with it."""
+
+    scale: float
+    pose: Float[np.ndarray, "3 4"]
+    """x becomes scale R x + t."""
+    agrees: Bool[np.ndarray, "view"]
+    """Views whose positions are no outliers; those without a position do not agree."""
+    sigma_m: Float[np.ndarray, "view 3"]
+    """Standard deviations of the positions, once the residuals are known; NaN without a position."""
+    factor: tuple[float, float]
+    """By what the claimed deviations were multiplied, horizontally and vertically."""
+    rotation_sigma_deg: float
+    scale_sigma: float
+    """How far the frame is undetermined; the scale as a share."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the model cannot be brought into the frame; None: it can."""
+        if max(self.factor) > _MAX_FACTOR:
+            return f"they are {max(self.factor):.0f} times as far from the model as their deviations allow"
+        if self.rotation_sigma_deg > _MAX_ROTATION_DEG or self.scale_sigma > _MAX_SCALE:
+            return "they are too close together, or too close to a line, to determine rotation and scale"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Georeferenced:
+    """What recorded positions came to for one model."""
+
+    mode: str
+    """check, align or prior: what was done with them."""
+    residual_m: Float[np.ndarray, "view 3"]
+    """Model minus record, to the east, to the north and upwards; NaN without a record."""
+    agrees: Bool[np.ndarray, "view"]
+    """Views whose records are no outliers."""
+    sigma_m: Float[np.ndarray, "view 3"]
+    """Standard deviations of the records."""
+    problem: str | None = None
+    """Why the model is not in the frame of the records."""
+
+    @property
+    def outliers(self) -> Bool[np.ndarray, "view"]:
+        """Views whose records contradict the model."""
+        return np.asarray(np.isfinite(self.residual_m).all(axis=1) & ~self.agrees)
+
+    def rms_m(self) -> Float[np.ndarray, "3"]:
+        """Root mean square residuals by axis, of records that agree."""
+        return np.asarray(np.sqrt((self.residual_m[self.agrees] ** 2).mean(axis=0)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something to say."""
+
+    text: str
+    is_warning: bool = False
+
+
+def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> list[Line]:
+    """What was done with the recorded positions of a model, and which of them are wrong; `asked`: the setting."""
+    count, lines = int(found.agrees.sum()), []
+    if found.problem is not None:
+        lines.append(
+            Line(f"its recorded positions are not used: {found.problem}", is_warning=asked in ("align", "prior"))
+        )
+    if count:
+        east, north, up = found.rms_m()
+        what = {
+            "check": "it was compared with",
+            "align": "it was brought onto",
+            "prior": "it was adjusted with",
+        }[found.mode]
+        across = float(np.hypot(east, north))
+        lines.append(
+            Line(f"{what} {count} recorded positions: {across:.2g} m horizontally and {up:.2g} m vertically (RMS)")
+        )
+    wrong = np.flatnonzero(found.outliers)
+    if count and len(wrong):
+        named = ", ".join(
+            f"{names[view]} ({np.linalg.norm(found.residual_m[view]):.0f} m)" for view in wrong[:_MAX_NAMED].tolist()
+        )
+        more = "" if len(wrong) <= _MAX_NAMED else f" and {len(wrong) - _MAX_NAMED} more"
+        lines.append(Line(f"recorded positions that contradict it have no say: {named}{more}", is_warning=True))
+    return lines
+
+
+def place(
+    centres: Float[np.ndarray, "view 3"],
+    position_m: Float[np.ndarray, "view 3"],
+    sigma_m: Float[np.ndarray, "view 3"],
+) -> Placement | str:
+    """The similarity that brings camera centres onto most of the recorded positions; or why there is none."""
+    known = np.flatnonzero(np.isfinite(position_m).all(axis=1))
+    if len(known) < MIN_POSITIONS:
+        return f"only {len(known)} of its photographs have a position, {MIN_POSITIONS} are needed"
+    source, target, sigma = centres[known], position_m[known], sigma_m[known]
+    scale, pose, spread = _by_samples(source, target, sigma)
+    if not np.isfinite(spread):
+        return "they do not differ"
+    factor = np.array([spread, spread])
+    inlier = np.zeros(len(known), bool)
+    for _ in range(_ROUNDS):
+        effective = sigma * np.array([factor[0], factor[0], factor[1]])
+        residual = scale * source @ pose[:, :3].T + pose[:, 3] - target
+        before, inlier = inlier, np.linalg.norm(residual / effective, axis=1) < _OUTLIER
+        if inlier.sum() < MIN_POSITIONS or 2 * inlier.sum() <= len(known):
+            return f"only {int(inlier.sum())} of {len(known)} positions agree with one place of the model"
+        scale, pose = _fit(source[inlier], target[inlier], effective[inlier])
+        residual = (scale * source @ pose[:, :3].T + pose[:, 3] - target)[inlier] / sigma[inlier]
+        factor = _factors(residual)
+        if (inlier == before).all():
+            break
+    effective = sigma * np.array([factor[0], factor[0], factor[1]])
+    agrees = np.zeros(len(centres), bool)
+    agrees[known[inlier]] = True
+    spread_m = np.full((len(centres), 3), np.nan)
+    spread_m[known] = effective
+    extent = np.linalg.svd(target[inlier] - target[inlier].mean(axis=0), compute_uv=False)
+    typical = float(np.sqrt((effective[inlier] ** 2).mean()))
+    return Placement(
+        scale=scale,
+        pose=pose,
+        agrees=agrees,
+        sigma_m=spread_m,
+        factor=(float(factor[0]), float(factor[1])),
+        rotation_sigma_deg=float(np.degrees(typical / max(float(extent[1]), 1e-9))),
+        scale_sigma=typical / max(float(np.linalg.norm(extent)), 1e-9),
+    )
+
+
+def georeference(
+    judged: JudgedModel,
+    free: AdjustResult,
+    geo: GeoPositions,
+    mode: str,
+    config: AdjustConfig,
+    focal: FocalPriors,
+) -> tuple[JudgedModel, Georeferenced]:
+    """A model in the frame of the recorded positions, adjusted with them, as far as they agree with it.
+
+    Args:
+        judged: the model.
+        free: the same before records of focal lengths were brought in: these are weighed anew with the positions.
+        geo: recorded positions of the ImageSet.
+        mode: auto, check, align or prior. Models whose frame or poses are given are checked only.
+        config: of the adjustment.
+        focal: recorded focal lengths of its cameras.
+    """
+    model = judged.result.at_optimum
+    position, sigma = geo.enu_m[model.image_index], geo.sigma_m[model.image_index]
+    placed = place(camera_centres(model.cam_from_world), position, sigma)
+    if isinstance(placed, str):
+        nothing = np.full_like(position, np.nan)
+        agrees = np.zeros(len(position), bool)
+        return judged, Georeferenced(mode="check", residual_m=nothing, agrees=agrees, sigma_m=sigma, problem=placed)
+    problem = placed.problem
+    if judged.result.held.sets_frame or judged.result.held.pose.any():
+        mode, problem = "check", None
+    elif mode == "auto":
+        mode = "check" if problem else "prior" if judged.result.adjusted else "align"
+    if mode == "check":
+        residual = placed.scale * camera_centres(model.cam_from_world) @ placed.pose[:, :3].T
+        residual += placed.pose[:, 3] - position
+        found = Georeferenced(
+            mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m, problem=problem
+        )
+        return judged, found
+    if mode == "align":
+        result = replace(judged.result, model=moved(judged.result.model, placed.scale, placed.pose))
+        uncertainty = judged.uncertainty.scaled(placed.scale)
+        judged = JudgedModel(result=result, uncertainty=uncertainty)
+    else:
+        judged = _with_priors(judged.result, free, placed, position, config, focal)
+    residual = camera_centres(judged.result.model.cam_from_world) - position
+    return judged, Georeferenced(mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m)
+
+
+def _with_priors(
+    result: AdjustResult,
+    free: AdjustResult,
+    placed: Placement,
+    position: Float[np.ndarray, "view 3"],
+    config: AdjustConfig,
+    focal: FocalPriors,
+) -> JudgedModel:
+    """The model adjusted with the positions that agree; where they help to find its focal lengths, these anew."""
+    wanted = np.where(placed.agrees[:, None], position, np.nan)
+    held = replace(free.held, positions=PositionPriors(position=wanted, sigma=placed.sigma_m))
+    start = moved(result.at_optimum, placed.scale, placed.pose)
+    result = readjust(result, start, config, options=result.options, held=held)
+    if any(result.focal) and is_better_determined(result):
+        result = readjust(replace(result, focal=()), result.at_optimum, config, options=free.options, held=held)
+        return settle_focal_lengths(result, focal, config)
+    return JudgedModel(result=result, uncertainty=estimate_uncertainty(result))
+
+
+def _by_samples(
+    source: Float[np.ndarray, "_ 3"], target: Float[np.ndarray, "_ 3"], sigma: Float[np.ndarray, "_ 3"]
+) -> tuple[float, Float[np.ndarray, "3 4"], float]:
+    """The best similarity of three points by the median distance, and that distance over the expected one."""
+    generator = np.random.default_rng(0)
+    sample = np.stack([generator.permutation(len(source))[:3] for _ in range(_SAMPLES)])
+    scale, pose = fit_similarities(source[sample], target[sample], np.ones(sample.shape))
+    moved_to = scale[:, None, None] * source @ np.swapaxes(pose[:, :, :3], 1, 2) + pose[:, None, :, 3]
+    distance = np.linalg.norm((moved_to - target) / sigma, axis=2)
+    score = np.median(distance, axis=1)
+    score[~np.isfinite(score) | (scale <= 0)] = np.inf
+    best = int(score.argmin())
+    return float(scale[best]), pose[best], max(float(score[best]) / _MEDIAN_OF_THREE, 1.0)
+
+
+def _fit(
+    source: Float[np.ndarray, "_ 3"], target: Float[np.ndarray, "_ 3"], sigma: Float[np.ndarray, "_ 3"]
+) -> tuple[float, Float[np.ndarray, "3 4"]]:
+    """Least squares with a weight for every coordinate."""
+    scale, pose = fit_similarity(source, target, 1 / (sigma**2).mean(axis=1))
+    centre = source.mean(axis=0)
+
+    def similarity(change: Float[np.ndarray, "7"]) -> tuple[float, Float[np.ndarray, "3 4"]]:
+        """The first one, then a change about the centre of the points."""
+        factor = scale * float(np.exp(change[0]))
+        rotation = Rotation.from_rotvec(change[1:4]).as_matrix() @ pose[:, :3]
+        shift = scale * pose[:, :3] @ centre + pose[:, 3] + change[4:] - factor * rotation @ centre
+        return factor, np.concatenate([rotation, shift[:, None]], axis=1)
+
+    def residual(change: Float[np.ndarray, "7"]) -> Float[np.ndarray, "row"]:
+        factor, moved_by = similarity(change)
+        return np.asarray(((factor * source @ moved_by[:, :3].T + moved_by[:, 3] - target) / sigma).ravel())
+
+    return similarity(least_squares(residual, np.zeros(7), x_scale="jac").x)
+
+
+def _factors(residual: Float[np.ndarray, "inlier 3"]) -> Float[np.ndarray, "2"]:
+    """Factors on the claimed deviations, horizontally and vertically, from residuals in units of these."""
+    left = max(1 - 7 / residual.size, 1 / residual.size)  # what the similarity has left of the degrees of freedom
+    factors = [
+        np.sqrt((_CLAIM + (part**2).sum()) / (_CLAIM + left * part.size)) for part in (residual[:, :2], residual[:, 2:])
+    ]
+    return np.array(factors)

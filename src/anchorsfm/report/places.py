@@ -1,0 +1,116 @@
+"""Where models and their cameras are on the Earth: georeference.json, cameras.geojson and cameras.kml."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from anchorsfm.geometry.geodesy import geodetic_from_enu
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.io.reference_systems import projected
+from anchorsfm.mapping.georeference import Georeferenced
+from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.printable import printable
+from anchorsfm.scene.reconstruction import Reconstruction
+
+_DEGREES, _METRES = 9, 4
+"""Decimals: a tenth of a millimetre."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """The contents of the three files."""
+
+    document: dict[str, Any]
+    geojson: dict[str, Any]
+    kml: str
+
+
+def describe_places(
+    models: Sequence[Reconstruction],
+    georeferenced: Sequence[Georeferenced | None],
+    geo: GeoPositions,
+    names: Sequence[str],
+    epsg: int | None,
+) -> Places:
+    """Places of all models that are in the frame of the recorded positions.
+
+    Raises InputError for an EPSG number that cannot be used.
+    """
+    entries: list[dict[str, Any]] = []
+    for number, (model, found) in enumerate(zip(models, georeferenced, strict=True)):
+        if found is not None and found.mode != "check":
+            entries.append({"number": number, "mode": found.mode, "images": _images(model, found, geo, names, epsg)})
+    latitude, longitude, altitude = geo.origin
+    document = {
+        "frame": "metres, x east, y north, z up, tangent to the WGS 84 ellipsoid at the origin",
+        "origin": {
+            "latitude_deg": round(latitude, _DEGREES),
+            "longitude_deg": round(longitude, _DEGREES),
+            "altitude_m": round(altitude, _METRES),
+            "altitude_above": "ellipsoid" if geo.is_ellipsoidal else "sea level",
+        },
+        "epsg": epsg,
+        "models": entries,
+    }
+    everything = [(entry["number"], image) for entry in entries for image in entry["images"]]
+    return Places(document=document, geojson=_geojson(everything), kml=_kml(everything))
+
+
+def _images(
+    model: Reconstruction, found: Georeferenced, geo: GeoPositions, names: Sequence[str], epsg: int | None
+) -> list[dict[str, Any]]:
+    centres = camera_centres(model.cam_from_world)
+    places = geodetic_from_enu(centres, geo.origin)
+    xyz = None if epsg is None else projected(places, epsg, is_ellipsoidal=geo.is_ellipsoidal)
+    outlier = found.outliers
+    images = []
+    for view, image in enumerate(model.image_index.tolist()):
+        latitude, longitude, altitude = places[view].tolist()
+        residual = found.residual_m[view]
+        entry = {
+            "name": names[image],
+            "enu_m": np.round(centres[view], _METRES).tolist(),
+            "latitude_deg": round(latitude, _DEGREES),
+            "longitude_deg": round(longitude, _DEGREES),
+            "altitude_m": round(altitude, _METRES),
+            "residual_m": np.round(residual, _METRES).tolist() if np.isfinite(residual).all() else None,
+            "outlier": bool(outlier[view]),
+        }
+        if xyz is not None:
+            entry["epsg_xyz"] = np.round(xyz[view], _DEGREES if abs(xyz[view, :2]).max() <= 360 else _METRES).tolist()
+        images.append(entry)
+    return images
+
+
+def _geojson(images: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """Points as RFC 7946 has them."""
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "geometry": {
+                    "type": "Point",
+                    "coordinates": [image["longitude_deg"], image["latitude_deg"], image["altitude_m"]],
+                },
+                "properties": {"name": image["name"], "model": number, "record_is_outlier": image["outlier"]},
+            }
+            for number, image in images
+        ],
+    }
+
+
+def _kml(images: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    marks = "\n".join(
+        f"<Placemark><name>{escape(printable(image['name']))}</name><Point><altitudeMode>absolute</altitudeMode>"
+        f"<coordinates>{image['longitude_deg']},{image['latitude_deg']},{image['altitude_m']}</coordinates>"
+        "</Point></Placemark>"
+        for _, image in images
+    )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<kml xmlns="http://www.opengis.net/kml/2.2"><Document>\n'
+        f"{marks}\n</Document></kml>\n"
+    )

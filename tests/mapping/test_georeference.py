@@ -1,0 +1,207 @@
+"""Models brought into the frame of recorded positions, and focal lengths that photographs and records say together."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.cameras import focal_length_px
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.mapping.georeference import Georeferenced, georeference, place, placement_lines
+from anchorsfm.scene.edit import moved
+from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult, adjust_model
+from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
+from point_scene import perturb, project_pinhole
+
+FOCAL_PX, HEIGHT_M, NOISE_M = 900.0, 60.0, 2.0
+CONFIG = AdjustConfig(refine_principal_point=False)
+LINES, ALONG = 3, 5
+NUM = LINES * ALONG
+
+
+def flight(relief: float, seed: int = 0) -> tuple[Reconstruction, KeypointMatches]:
+    """Photographs from above, in metres with z up: true cameras, and matches with noise."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(np.arange(ALONG) * 12.0, np.arange(LINES) * 16.0), axis=-1).reshape(-1, 2)
+    centres = np.concatenate([grid - grid.mean(axis=0), np.full((NUM, 1), HEIGHT_M)], axis=1)
+    centres += rng.normal(0, 0.7, centres.shape)
+    down = np.diag([1.0, -1.0, -1.0])
+    tilt = Rotation.from_rotvec(rng.normal(0, 0.02, (NUM, 3))).as_matrix()
+    rotation = tilt @ down
+    poses = np.concatenate([rotation, -(rotation @ centres[:, :, None])], axis=2)
+    points = rng.uniform([-65, -55, 0], [65, 55, relief * HEIGHT_M + 1e-9], (1200, 3))
+    camera = Camera(model="SIMPLE_RADIAL", width=1000, height=750, params=(FOCAL_PX, 500.0, 375.0, 0.0))
+    xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])
+    noisy = xy + 0.3 * rng.standard_normal(xy.shape)
+    inside = ((xy >= 0) & (xy < [1000, 750])).all(axis=-1)
+    rows = []
+    for i in range(NUM):
+        for j in range(i + 1, NUM):
+            common = np.flatnonzero(inside[i] & inside[j])
+            if len(common) > 20:
+                rows.append((np.full(len(common), i), np.full(len(common), j), noisy[i, common], noisy[j, common]))
+    image_i, image_j, xy_i, xy_j = (np.concatenate(part) for part in zip(*rows, strict=True))
+    matches = KeypointMatches(
+        image_i=image_i, image_j=image_j, xy_i=xy_i, xy_j=xy_j, confidence=np.full(len(image_i), 10.0)
+    )
+    truth = Reconstruction(
+        image_index=np.arange(NUM),
+        cam_from_world=poses,
+        cameras=(camera,),
+        camera_index=np.zeros(NUM, np.int64),
+        points=np.zeros((0, 3)),
+        rgb=np.zeros((0, 3), np.uint8),
+        error_px=np.zeros(0),
+        tracks=build_tracks(matches.select(np.zeros(len(image_i), bool)), NUM),
+    )
+    return truth, matches
+
+
+def reconstructed(relief: float) -> tuple[Reconstruction, AdjustResult]:
+    """The truth, and a model of it in another frame and unit."""
+    truth, matches = flight(relief)
+    turn = Rotation.from_rotvec([0.4, 1.2, -0.3]).as_matrix()
+    start = moved(perturb(truth, degrees=0.1, distance=0.3, focal=1.03), 0.02, np.c_[turn, [1.0, 2.0, 3.0]])
+    tracks = build_tracks(matches, NUM)
+    return truth, adjust_model(start, tracks, CONFIG, working_scale=np.ones(NUM), held=Held.nothing(start))
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.02], ids=["flat", "relief"])
+def scene(request) -> tuple[Reconstruction, AdjustResult]:
+    return reconstructed(request.param)
+
+
+def recorded(truth: Reconstruction, seed: int = 0, sigma: float = NOISE_M) -> GeoPositions:
+    noise = NOISE_M * np.random.default_rng(seed).standard_normal((NUM, 3))
+    enu_m = camera_centres(truth.cam_from_world) + noise
+    return GeoPositions(
+        lat_lon_alt=np.zeros((NUM, 3)),
+        enu_m=enu_m,
+        sigma_m=np.full((NUM, 3), sigma),
+        origin=(0.0, 0.0, 0.0),
+        is_ellipsoidal=False,
+    )
+
+
+def focal_record(error: float, deviation: float = 0.015) -> FocalPriors:
+    px = FOCAL_PX * (1 + error)
+    return FocalPriors(focal_px=np.array([px]), sigma_px=np.array([deviation * px]))
+
+
+NO_RECORD = FocalPriors(focal_px=np.array([np.nan]), sigma_px=np.array([np.nan]))
+
+
+def run(
+    result: AdjustResult, geo: GeoPositions, mode: str = "auto", focal: FocalPriors = NO_RECORD
+) -> tuple[JudgedModel, Georeferenced]:
+    judged = settle_focal_lengths(result, focal, CONFIG)
+    return georeference(judged, result, geo, mode, CONFIG, focal)
+
+
+def position_rms_m(model: Reconstruction, truth: Reconstruction) -> float:
+    error = camera_centres(model.cam_from_world) - camera_centres(truth.cam_from_world)
+    return float(np.sqrt((error**2).mean()))
+
+
+def test_a_flight_with_records_is_metric_and_honest(scene) -> None:
+    """An EXIF focal length that is 1 % wrong and positions that are 2 m wrong."""
+    truth, result = scene
+    judged, found = run(result, recorded(truth), focal=focal_record(0.01))
+    assert found.mode == "prior" and found.agrees.all() and found.problem is None
+    assert position_rms_m(judged.result.model, truth) < NOISE_M / 2  # sqrt(7 / 45) NOISE_M is expected
+    (camera,) = judged.result.model.cameras
+    error_px, sigma_px = abs(focal_length_px(camera) - FOCAL_PX), judged.uncertainty.camera_params[0][0]
+    assert 0.3 * sigma_px < error_px < 2 * sigma_px or error_px < 0.005 * FOCAL_PX
+    assert sigma_px < 0.02 * FOCAL_PX
+    assert judged.uncertainty.metric
+    centres = camera_centres(judged.result.model.cam_from_world)
+    actual = np.linalg.norm(centres - camera_centres(truth.cam_from_world), axis=1)
+    assert np.sqrt((actual**2).mean()) < 2 * np.sqrt((judged.uncertainty.position**2).mean())
+
+
+def test_wrong_positions_are_found_and_have_no_say(scene) -> None:
+    truth, result = scene
+    geo = recorded(truth)
+    enu_m = geo.enu_m.copy()
+    enu_m[[2, 9, 13]] += [[100, 0, 0], [-60, 80, 0], [0, 0, 100]]
+    right, _ = run(result, geo)
+    judged, found = run(result, replace(geo, enu_m=enu_m))
+    assert np.flatnonzero(found.outliers).tolist() == [2, 9, 13]
+    assert position_rms_m(judged.result.model, right.result.model) < 0.6
+    lines = placement_lines(found, [f"{k}.jpg" for k in range(NUM)], "auto")
+    (warning,) = [line.text for line in lines if line.is_warning]
+    assert all(f"{k}.jpg (" in warning for k in (2, 9, 13))
+
+
+def test_missing_positions_and_modes(scene) -> None:
+    truth, result = scene
+    geo = recorded(truth)
+    some = replace(geo, enu_m=np.where((np.arange(NUM) % 3 == 0)[:, None], geo.enu_m, np.nan))
+    _, found = run(result, some)
+    assert found.mode == "prior" and found.agrees.sum() == 5
+    assert np.isfinite(found.residual_m).all(axis=1).sum() == 5
+    checked, found = run(result, geo, "check")
+    assert found.mode == "check" and checked.result is result and found.agrees.all()
+    aligned, found = run(result, geo, "align")
+    assert found.mode == "align" and aligned.uncertainty.metric
+    assert aligned.result.held.positions is None
+    assert np.abs(aligned.result.model.error_px - result.model.error_px).max() == 0
+    assert position_rms_m(aligned.result.model, truth) < 2 * NOISE_M
+
+
+def test_positions_that_cannot_place_a_model_leave_it_alone(scene) -> None:
+    truth, result = scene
+    geo = recorded(truth)
+    few = np.full((NUM, 3), np.nan)
+    few[:3] = geo.enu_m[:3]
+    line = np.stack([np.linspace(0, 100, NUM), np.zeros(NUM), np.zeros(NUM)], axis=1)
+    somewhere = np.random.default_rng(0).uniform(-500, 500, (NUM, 3))
+    crowded = 0.05 * geo.enu_m
+    for enu_m, words in ((few, "only 3"), (somewhere, ""), (crowded, ""), (0.0 * line, "")):
+        judged, found = run(result, replace(geo, enu_m=enu_m))
+        assert found.mode == "check" and judged.result is result and words in (found.problem or "")
+        assert found.problem
+        assert not [line for line in placement_lines(found, ["x"] * NUM, "auto")[:1] if line.is_warning]
+        assert placement_lines(found, ["x"] * NUM, "prior")[0].is_warning
+
+
+def test_positions_on_a_line_do_not_tell_which_way_is_up() -> None:
+    centres = np.stack([np.linspace(0, 100, 12), np.zeros(12), np.zeros(12)], axis=1)
+    rng = np.random.default_rng(0)
+    placed = place(centres, centres + rng.normal(0, 1, centres.shape), np.ones((12, 3)))
+    assert "too close to a line" in placed.problem
+
+
+def test_deviations_follow_the_residuals() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(-100, 100, (60, 3))
+    noise = rng.normal(0, 1, centres.shape) * [0.5, 0.5, 8.0]
+    placed = place(centres, centres + noise, np.broadcast_to([2.0, 2.0, 3.0], (60, 3)))
+    assert placed.agrees.all() and placed.problem is None
+    assert placed.sigma_m[0] == pytest.approx([0.6, 0.6, 8.0], rel=0.25)
+
+
+def test_a_record_has_no_say_where_the_photographs_know_better() -> None:
+    """A record that contradicts, and a relief that shows the focal length."""
+    _, result = reconstructed(0.3)
+    free = settle_focal_lengths(result, NO_RECORD, CONFIG)
+    assert free.result is result
+    assert settle_focal_lengths(result, focal_record(0.01, 0.03), CONFIG).result is result
+    assert settle_focal_lengths(result, focal_record(0.5), CONFIG).result is result
+
+
+def test_a_flat_ground_leaves_the_record_its_say() -> None:
+    _, result = reconstructed(0.0)
+    settled = settle_focal_lengths(result, focal_record(0.01), CONFIG)
+    (focal,) = settled.result.focal
+    assert focal.is_kept and not settled.result.options.refine_focal
+    (camera,) = settled.result.model.cameras
+    assert focal_length_px(camera) == pytest.approx(FOCAL_PX * 1.01, rel=0.01)
+    assert settled.uncertainty.camera_params[0][0] == pytest.approx(focal.sigma_px, rel=1e-6)
+    assert settled.result.model.error_px.mean() < 1.05 * result.model.error_px.mean()

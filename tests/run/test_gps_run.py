@@ -1,0 +1,96 @@
+"""A whole run on photographs with recorded positions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchorsfm.evaluation import read_poses
+from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.pipeline import RunResult, reconstruct
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.progress import Progress
+from geotags import geotagged
+
+ORIGIN = (46.84, -91.99, 200.0)
+ENU_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+"""The scene has y down."""
+SCALE = 100.0
+"""So that positions are far apart beside their deviations."""
+
+
+class Lines(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="module")
+def flight(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """The photographs with positions, and these in metres."""
+    truth, folder = read_poses(rendered / "truth.json"), tmp_path_factory.mktemp("flight")
+    enu_m = SCALE * camera_centres(truth.cam_from_world) @ ENU_FROM_WORLD.T
+    for name, place in zip(truth.names, geodetic_from_enu(enu_m, ORIGIN).tolist(), strict=True):
+        geotagged(np.array(Image.open(rendered / "images" / name)), folder / name, tuple(place))
+    return folder, enu_m
+
+
+@pytest.fixture(scope="module")
+def run(flight: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path, Lines]:
+    out, lines = tmp_path_factory.mktemp("out"), Lines()
+    config = PipelineConfig(mapper="tracks", dense=False, epsg=32615)
+    return reconstruct(flight[0], out, config, lines), out, lines
+
+
+def test_the_model_is_where_it_was_taken(flight, run) -> None:
+    result, out, lines = run
+    (model,) = result.models
+    origin = json.loads((out / "georeference.json").read_text())["origin"]
+    frame = [origin[key] for key in ("latitude_deg", "longitude_deg", "altitude_m")]
+    assert origin["altitude_above"] == "sea level"
+    expected = enu_from_geodetic(geodetic_from_enu(flight[1], ORIGIN), frame)
+    error = camera_centres(model.cam_from_world) - expected[model.image_index]
+    assert np.abs(error).max() < 0.02 * SCALE
+    assert any("adjusted with 5 recorded positions" in note for note in lines.notes)
+    assert result.report.models[0].georeference.mode == "prior"
+
+
+def test_what_is_written_agrees(run) -> None:
+    result, out, _ = run
+    document = json.loads((out / "georeference.json").read_text())
+    images = document["models"][0]["images"]
+    points = json.loads((out / "cameras.geojson").read_text())["features"]
+    assert [point["properties"]["name"] for point in points] == [image["name"] for image in images]
+    assert points[0]["geometry"]["coordinates"][:2] == [images[0]["longitude_deg"], images[0]["latitude_deg"]]
+    assert points[0]["geometry"]["coordinates"][0] == pytest.approx(-91.99, abs=0.01)
+    assert (out / "cameras.kml").read_text().count("<Placemark>") == 5
+    easting, northing, height = images[0]["epsg_xyz"]
+    assert 570_000 < easting < 580_000 and 5_180_000 < northing < 5_200_000 and 100 < height < 300
+    page = (out / "report.html").read_text()
+    assert "Recorded positions" in page and "x east, y north, z up" in page
+    centres = camera_centres(result.models[0].cam_from_world)
+    assert np.abs(centres - [image["enu_m"] for image in images]).max() < 1e-4
+
+
+def test_off_leaves_no_trace(flight, run, tmp_path) -> None:
+    lines = Lines()
+    result = reconstruct(flight[0], tmp_path / "out", PipelineConfig(mapper="tracks", dense=False, gps="off"), lines)
+    assert not (tmp_path / "out" / "georeference.json").exists()
+    assert result.report.models[0].georeference is None and not result.report.models[0].focal_lengths
+    assert not [note for note in lines.notes if "positions" in note]
+
+
+def test_an_unknown_reference_system_ends_before_any_work(flight, tmp_path) -> None:
+    with pytest.raises(InputError, match="epsg = 9999: no such coordinate reference system"):
+        reconstruct(flight[0], tmp_path / "out", PipelineConfig(epsg=9999))
+    assert not (tmp_path / "out").exists()

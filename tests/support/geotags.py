@@ -1,0 +1,42 @@
+"""Photographs with recorded positions."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+_GPS, _EXIF = 0x8825, 0x8769
+
+
+def geotagged(
+    pixels: np.ndarray,
+    path: Path,
+    lat_lon_alt: tuple[float, float, float] | None,
+    *,
+    focal_px: float | None = None,
+    quality: int = 95,
+) -> None:
+    """Write a JPEG with a position (degrees, metres; an altitude of NaN is left out), and a focal length.
+
+    That is written as 10 mm on a sensor with as many pixels a millimetre as it takes.
+    """
+    exif = Image.Exif()
+    if lat_lon_alt is not None:
+        latitude, longitude, altitude = lat_lon_alt
+        gps = exif.get_ifd(_GPS)
+        gps.update({1: "N" if latitude >= 0 else "S", 2: _parts(latitude)})
+        gps.update({3: "E" if longitude >= 0 else "W", 4: _parts(longitude)})
+        if math.isfinite(altitude):
+            gps.update({5: b"\0" if altitude >= 0 else b"\1", 6: abs(altitude)})
+    if focal_px is not None:
+        exif[271], exif[272] = "Nobody", "Rendered"
+        height, width = pixels.shape[:2]
+        exif.get_ifd(_EXIF).update({37386: 10.0, 41486: focal_px / 10, 41488: 4, 40962: width, 40963: height})
+    Image.fromarray(pixels).save(path, exif=exif, quality=quality)
+
+
+def _parts(degrees: float) -> tuple[float, float, float]:
+    whole, rest = divmod(abs(degrees), 1)
+    minutes, rest = divmod(60 * rest, 1)
+    return whole, minutes, 60 * rest
