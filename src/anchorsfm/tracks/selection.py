@@ -1,7 +1,8 @@
 """A selection of the points of a model that determines its cameras as well as all of them do.
 
-The cost of an adjustment grows with the observations, and cameras are hardly more exact for thousands of them an image.
-Long tracks say most about cameras (they tie many together), and tracks all over the picture more than as many in a heap.
+The cost of an adjustment grows with the observations, and cameras are hardly more exact for thousands of them an
+image. Long tracks say most about cameras (they tie many together), and tracks all over the picture more than as many
+in a heap.
 """
 
 import numpy as np
