@@ -57,12 +57,13 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("--mapper", default="tracks")
+    parser.add_argument("--frames", type=int, default=200, help="most frames, of every variant")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what == "walk":
-        compare(args.work, *walk(args.work), args.mapper)
+        compare(args.work, *walk(args.work), args.mapper, args.frames)
     elif args.what == "photos":
-        compare(args.work, *photographs(args.work, args.source), args.mapper)
+        compare(args.work, *photographs(args.work, args.source), args.mapper, args.frames)
     elif args.what == "cost":
         cost(args.work, args.source)
     else:
@@ -177,50 +178,45 @@ def compare(
     even: list[int],
     pictures: list[dict[str, Any]],
     mapper: str,
+    most: int,
 ) -> None:
     """Models of chosen, of sharp evenly spaced, and of plainly sampled frames."""
     output = work / f"{video.stem}-chosen-{mapper}"
-    done = reconstruct(video, output, mapper)
+    done = reconstruct(video, output, mapper, most)
     (record,) = json.loads((output / "frames" / "frames.json").read_text())["videos"]
     chosen = [round(RATE * time_s) for time_s in record["time_s"]]
     count = len(chosen)
     print(f"{video.name}: {len(frames)} frames, {sum(f['blur_px'] > 0 for f in frames)} blurred; chosen {count}")
-    needless = [k for k in chosen if frames[k]["blur_px"] and any(not f["blur_px"] for f in near(frames, k))]
-    blurs = sum(frames[k]["blur_px"] > 0 for k in chosen)
-    print(f"blurred frames chosen: {blurs}; of them with a sharp one within {NEAR_S} s: {len(needless)}")
-    rows = [
-        (
-            "chosen",
-            count,
-            blurs,
-            done,
-            auc(output, work, dict(zip(record["names"], chosen, strict=True)), frames, pictures),
-        )
-    ]
+    blurs = [k for k in chosen if frames[k]["blur_px"]]
+    needless = [k for k in blurs if any(not f["blur_px"] for f in near(frames, k))]
+    print(f"blurred frames chosen: {len(blurs)}; of them with a sharp one within {NEAR_S} s: {len(needless)}")
+    print("| frames | number | blurred | registered | models | AUC@1 | AUC@3 | AUC@5 | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    names = dict(zip(record["names"], chosen, strict=True))
+    row("chosen", done, auc(output, work, names, frames, pictures), count, len(blurs))
 
     poses = [even[k] for k in np.linspace(0, len(even) - 1, count).round().astype(int)]
     sharp = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in poses]
     rng = np.random.default_rng(2)
-    folder = work / f"{video.stem}-sharp"
+    folder, output = work / f"{video.stem}-sharp", work / f"{video.stem}-sharp-{mapper}"
     save(folder, (seen(f, np.asarray(Image.open(pictures[f["pose"]]["file"])), rng) for f in sharp))
-    output = work / f"{video.stem}-sharp-{mapper}"
-    done = reconstruct(folder, output, mapper)
+    done = reconstruct(folder, output, mapper, most)
     names = {f"{k:05d}.jpg": k for k in range(count)}
-    rows.append(("sharp, evenly spaced", count, 0, done, auc(output, work, names, sharp, pictures)))
+    row("sharp, evenly spaced", done, auc(output, work, names, sharp, pictures), count, 0)
 
-    plain = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
-    folder = work / f"{video.stem}-plain"
+    plain = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)).tolist()
+    folder, output = work / f"{video.stem}-plain", work / f"{video.stem}-plain-{mapper}"
     save(folder, (frame.rgb() for frame in VideoStream(video) if frame.number in plain))
-    output = work / f"{video.stem}-plain-{mapper}"
-    done = reconstruct(folder, output, mapper)
-    names = {f"{k:05d}.jpg": int(number) for k, number in enumerate(plain)}
-    blurs = sum(frames[k]["blur_px"] > 0 for k in plain)
-    rows.append(("plain rate", len(plain), blurs, done, auc(output, work, names, frames, pictures)))
-    print("| frames | number | blurred | registered | models | AUC@1 | AUC@3 | AUC@5 | CPU s |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, number, blurs, (registered, models, cpu_s), figures in rows:
-        marks = " | ".join(f"{value:.3f}" for value in figures)
-        print(f"| {name} | {number} | {blurs} | {registered} | {models} | {marks} | {cpu_s:.0f} |")
+    done = reconstruct(folder, output, mapper, most)
+    names = {f"{k:05d}.jpg": number for k, number in enumerate(plain)}
+    blurs = [k for k in plain if frames[k]["blur_px"]]
+    row("plain rate", done, auc(output, work, names, frames, pictures), len(plain), len(blurs))
+
+
+def row(name: str, done: tuple[int, int, float], figures: list[float], count: int, blurs: int) -> None:
+    registered, models, cpu_s = done
+    marks = " | ".join(f"{value:.3f}" for value in figures)
+    print(f"| {name} | {count} | {blurs} | {registered} | {models} | {marks} | {cpu_s:.0f} |", flush=True)
 
 
 def near(frames: list[dict[str, Any]], k: int) -> list[dict[str, Any]]:
@@ -237,7 +233,7 @@ def save(folder: Path, pictures: Iterable[np.ndarray]) -> None:
         (folder / f"{number:05d}.jpg").write_bytes(buffer.getvalue())
 
 
-def reconstruct(source: Path, output: Path, mapper: str) -> tuple[int, int, float]:
+def reconstruct(source: Path, output: Path, mapper: str, most: int = 200) -> tuple[int, int, float]:
     """Photographs in the largest model, number of models, and CPU seconds."""
     command = [
         sys.executable,
@@ -251,6 +247,7 @@ def reconstruct(source: Path, output: Path, mapper: str) -> tuple[int, int, floa
         "--quiet",
     ]
     command += ["--mapper", mapper, "--classical.workers.num-workers", "1"]
+    command += ["--frames", str(most)] if source.is_file() else []
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     report = json.loads((output / "report.json").read_text())
     models = report["models"]
@@ -303,7 +300,7 @@ def memory(work: Path) -> None:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (300, 700, 3), np.uint8)
     picture = cv2.resize(small, (7000, 3000), interpolation=cv2.INTER_CUBIC)
-    for seconds in (5, 60):
+    for seconds in (5, 30):
         count = RATE * seconds
         path = work / f"long-{seconds}.mp4"
         if not path.exists():

@@ -92,7 +92,7 @@ def _reconstruct(
     record: RunRecord,
 ) -> RunResult:
     clock, progress = record.clock, record.progress
-    config = settled(config, images, record.changed, progress)
+    config = settled(config, images, record.changed, progress, has_video=bool(record.videos))
     with clock.stage(Stage.FEATURES):
         frontend = frontend or chosen_frontend(config)
         selected = make_run_pairs(config, images, frontend, folder.store, progress)

@@ -14,6 +14,7 @@ USED = {
     "dense": True,
     "refines_keypoints": True,
     "has_known_model": True,
+    "has_video": True,
 }
 LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
 
@@ -27,6 +28,7 @@ LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
         ("subpixel.radius", {"refines_keypoints": False}, "keypoints are not refined"),
         ("known.use_poses", {"has_known_model": False}, "no known model"),
         ("cloud.mesh", {"dense": False}, "no dense cloud"),
+        ("video.fps", {"has_video": False}, "no video is given"),
         ("sparsify.max_detected_keypoints", {"frontend": "mast3r"}, "has no detector"),
         ("classical.second.budget", {"has_second_method": False}, "there is no second detector"),
         ("classical.features.max_keypoints", LEARNED, "keypoints are those of aliked"),

@@ -31,7 +31,9 @@ def check_settings(config: PipelineConfig) -> None:
         )
 
 
-def settled(config: PipelineConfig, images: ImageSet, changed: Sequence[str], progress: Progress) -> PipelineConfig:
+def settled(
+    config: PipelineConfig, images: ImageSet, changed: Sequence[str], progress: Progress, *, has_video: bool
+) -> PipelineConfig:
     """The settings with those decided that the number of photographs decides; warns of changed ones without effect."""
     dense = config.dense is not False
     if config.dense is None and images.num_images > MAX_IMAGES_BY_DEFAULT:
@@ -49,6 +51,7 @@ def settled(config: PipelineConfig, images: ImageSet, changed: Sequence[str], pr
         dense=dense,
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None,
+        has_video=has_video,
     ):
         progress.warn(line)
     return config

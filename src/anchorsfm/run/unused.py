@@ -30,6 +30,7 @@ def without_effect(
     dense: bool,
     refines_keypoints: bool,
     has_known_model: bool,
+    has_video: bool,
 ) -> Iterator[str]:
     """One line for each reason why some of the changed settings (dotted names) are not used."""
     classical, aligned = frontend == "classical", mapper == "align"
@@ -50,6 +51,7 @@ def without_effect(
         (not refines_keypoints, ("subpixel.",), "keypoints are not refined"),
         (not has_known_model, ("known.",), "no known model is given"),
         (not dense, ("cloud.",), "no dense cloud is made"),
+        (not has_video, ("video.",), "no video is given"),
     ):
         found = [name for name in changed if name.startswith(names)] if unused else []
         if found:
