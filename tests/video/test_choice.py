@@ -68,7 +68,7 @@ def test_blurred_frames_of_a_fast_pan_are_taken_only_where_they_join() -> None:
     """Half a second of blur in which the view moves by its own width: a few frames, the sharpest of their time."""
     way = np.concatenate([np.linspace(0, 0.5, 100), np.linspace(0.56, 1.5, 16), np.linspace(1.505, 2, 100)])
     sharpness = np.ones(216)
-    sharpness[100:116] = 0.2
+    sharpness[100:116] = 0.47
     given = track(way, sharpness)
     choice = choose(given, VideoConfig(step=0.08))
     in_pan = [row for row in choice.rows if 100 <= row < 116]
@@ -76,6 +76,9 @@ def test_blurred_frames_of_a_fast_pan_are_taken_only_where_they_join() -> None:
     require_no_needless_blur(choice, given)
     slow = track(np.concatenate([way[:100], np.full(16, 0.5) + np.linspace(0, 0.15, 16), way[116:] - 0.85]), sharpness)
     assert not [row for row in choose(slow, VideoConfig(step=0.08)).rows if 100 <= row < 116]
+    sharpness[100:116] = 0.3  # nothing is found in them again
+    useless = choose(track(way, sharpness), VideoConfig(step=0.08))
+    assert not [row for row in useless.rows if 100 <= row < 116] and useless.count(Fate.BLURRED) == 16
 
 
 def test_the_number_of_frames_is_bounded() -> None:

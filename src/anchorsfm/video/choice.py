@@ -3,7 +3,6 @@
 A pure function of what was measured, so equal videos and settings give equal frames.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -22,6 +21,8 @@ WEAK = 0.5
 USUAL_S = 3.0
 WIDEST_GAP = 0.3
 """... and taken only where the view would move further than this without it."""
+USELESS = 0.45
+"""The same share, below which a frame is never taken: nothing is found in it again."""
 STILL = 0.01
 """A view that moves less within `STILL_S` before and after a frame stands still."""
 STILL_S = 0.5
@@ -59,7 +60,7 @@ class Choice:
 def choose(track: FrameTrack, config: VideoConfig) -> Choice:
     """Choose among measured frames; at least one of at least one."""
     way = np.maximum.accumulate(track.way)
-    best = _within(track.time_s, track.sharpness, WINDOW_S, np.max)
+    best = _best_within(track.time_s, track.sharpness, WINDOW_S)
     sharp = track.sharpness >= SHARP * best
     length = float(way[-1] - way[0])
     if config.fps is not None:
@@ -70,12 +71,14 @@ def choose(track: FrameTrack, config: VideoConfig) -> Choice:
     count = min(config.frames, max(int(extent / spacing + _ROUNDING) + 1, 2))
     spacing = extent / (count - 1)
     reach = min(WINDOW_S, spacing / 2) if config.fps is not None else spacing / 2
-    rows = _at_places(position, track.sharpness, np.flatnonzero(sharp), count, spacing, reach)
+    share = _share_of_usual(track, sharp)
+    allowed = np.flatnonzero(sharp & (share >= USELESS))
+    rows = _at_places(position, track.sharpness, allowed, count, spacing, reach)
     if config.fps is None:
-        rows = _without_needless(rows, way, _is_weak(track, sharp))
+        rows = _without_needless(rows, way, share < WEAK)
     fate = np.full(len(way), Fate.BETWEEN, np.int64)
     fate[_stands_still(track.time_s, way)] = Fate.STILL
-    fate[~sharp] = Fate.BLURRED
+    fate[~sharp | (share < USELESS)] = Fate.BLURRED
     fate[rows] = Fate.CHOSEN
     return Choice(rows=rows, fate=fate, step=length / max(len(rows) - 1, 1))
 
@@ -104,25 +107,22 @@ def _at_places(
     return np.array(sorted(chosen or {int(np.argmax(sharpness))}), np.int64)
 
 
-def _within(
-    time_s: Float[np.ndarray, "frame"],
-    value: Float[np.ndarray, "frame"],
-    window_s: float,
-    summary: Callable[[np.ndarray], float],
+def _best_within(
+    time_s: Float[np.ndarray, "frame"], value: Float[np.ndarray, "frame"], window_s: float
 ) -> Float[np.ndarray, "frame"]:
-    """A summary of the values up to `window_s` before and after each frame."""
+    """The largest value up to `window_s` before and after each frame."""
     low = np.searchsorted(time_s, time_s - window_s, side="left")
     high = np.searchsorted(time_s, time_s + window_s, side="right")
-    return np.array([summary(value[first:end]) for first, end in zip(low, high, strict=True)])
+    return np.array([value[first:end].max() for first, end in zip(low, high, strict=True)])
 
 
-def _is_weak(track: FrameTrack, sharp: Bool[np.ndarray, "frame"]) -> Bool[np.ndarray, "frame"]:
-    """Frames that are blurred beside what is usual at their time, though nothing near is sharper."""
+def _share_of_usual(track: FrameTrack, sharp: Bool[np.ndarray, "frame"]) -> Float[np.ndarray, "frame"]:
+    """Sharpness beside what is usual of sharp frames at the time of a frame; 1 where nothing is."""
     rows = np.flatnonzero(sharp)
-    usual = _within(track.time_s[rows], track.sharpness[rows], USUAL_S, np.median)
-    weak = np.zeros(len(sharp), bool)
-    weak[rows] = track.sharpness[rows] < WEAK * usual
-    return weak
+    low = np.searchsorted(track.time_s[rows], track.time_s - USUAL_S, side="left")
+    high = np.searchsorted(track.time_s[rows], track.time_s + USUAL_S, side="right")
+    usual = [np.median(track.sharpness[rows[a:b]]) if a < b else 0.0 for a, b in zip(low, high, strict=True)]
+    return np.where(np.array(usual) > 0, track.sharpness / np.maximum(usual, _ROUNDING), 1.0)
 
 
 def _without_needless(
