@@ -9,6 +9,8 @@ from PIL import Image
 
 from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
 from anchorsfm.export.run import export
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.masks import uses
@@ -39,7 +41,9 @@ def photographs(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path]:
     out = tmp_path_factory.mktemp("out")
-    return reconstruct(photographs / "images", out, PipelineConfig(masks=photographs / "masks")), out
+    classical = ClassicalFrontend(dense=DenseConfig(size=256))
+    config = PipelineConfig(masks=photographs / "masks", mapper="tracks", classical=classical)
+    return reconstruct(photographs / "images", out, config), out
 
 
 def test_poses_are_those_of_the_scene(run, rendered: Path) -> None:
