@@ -5,6 +5,7 @@ from pathlib import Path
 
 from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.frontend.base import Frontend
+from anchorsfm.frontend.masked import masked
 from anchorsfm.io.layout import Layout
 from anchorsfm.mapping.colmap import save_database
 from anchorsfm.mapping.known import KnownCameras
@@ -97,7 +98,7 @@ def _reconstruct(
         frontend = frontend or chosen_frontend(config)
         selected = make_run_pairs(config, images, frontend, folder.store, progress)
         pairs, images = selected.pairs, told_apart(images, selected.scene, config)
-        predictor = frontend.open(images, pairs, folder.store, progress)
+        predictor = masked(frontend.open(images, pairs, folder.store, progress), images)
     with clock.stage(Stage.DEPTH):
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):
@@ -116,6 +117,7 @@ def _reconstruct(
     with clock.stage(Stage.ADJUSTMENT):
         finished = finish(mapped.starts, given, predictor, config, progress)
         folder.write_models(finished.models, images.names)
+        folder.write_masks(images)
         if places := make_places(finished, images, config):
             folder.write_places(places)
     with clock.stage(Stage.DENSE_CLOUD):

@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.align import second_order as fine_stage
 from anchorsfm.align import sim3, sums_torch
 from anchorsfm.align.config import AlignConfig, AnchorDepthMode, Solver
-from anchorsfm.align.initialise import Similarities
 from anchorsfm.align.model import anchor_depths, cameras_of
 from anchorsfm.align.normal_equations import Freedoms, MatrixBlocks, nodes_of
 from anchorsfm.align.problem import FineObjective
@@ -25,6 +24,7 @@ from anchorsfm.align.scene import align_scene
 from anchorsfm.align.setup import build_problem
 from anchorsfm.align.state import constants_of, moved, parents_of, state_of, variables_of
 from anchorsfm.align.sums_torch import TorchSums
+from anchorsfm.align.synchronise import Similarities
 from anchorsfm.geometry.transforms import invert, rotation_angle_deg
 from anchorsfm.observe.anchors import build_anchors
 from anchorsfm.observe.tree import build_tree

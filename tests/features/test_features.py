@@ -23,6 +23,7 @@ from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.masks import ImageMask
 from anchorsfm.scene.progress import SILENT
 from classical_scene import View, render
 
@@ -243,3 +244,21 @@ def test_few_photographs_in_memory_are_enough_whatever_the_names():
         recent.get(image, lambda image=image: missed.append(image))
     assert len(missed) <= 330
     assert _neighbouring(np.zeros((0, 2), np.int64), 3).shape == (0,)
+
+
+def test_masked_pixels_have_no_keypoints_and_keys_of_their_own(rendered: Path, tmp_path: Path) -> None:
+    images = load_image_set(rendered / "images")
+    width, height = images.size_wh[0].tolist()
+    use = np.broadcast_to(np.arange(width) < width // 3, (height, width))
+    hidden = replace(images, masks=(ImageMask.of(use), *[None] * (images.num_images - 1)))
+    detector = make_detector(FeatureConfig(max_keypoints=500))
+    whole, part = (FeatureStore(images=k, detector=detector, store=Store(tmp_path)) for k in (images, hidden))
+    before, after = whole.features(0), part.features(0)
+    assert 0 < len(after.xy) < len(before.xy) and after.xy[:, 0].max() < width // 3
+    assert len(after.descriptor) == len(after.keypoint) == len(after.score)
+    kept = np.flatnonzero(before.xy[:, 0] < width // 3)
+    assert np.array_equal(before.xy[kept], after.xy)
+    rows = np.isin(before.keypoint, kept)
+    assert np.array_equal(before.descriptor[rows], after.descriptor)
+    assert np.array_equal(before.xy[before.keypoint[rows]], after.xy[after.keypoint])
+    assert whole.key(0) != part.key(0) and whole.key(1) == part.key(1)

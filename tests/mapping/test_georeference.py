@@ -35,7 +35,7 @@ def flight(relief: float, seed: int = 0) -> tuple[Reconstruction, KeypointMatche
     tilt = Rotation.from_rotvec(rng.normal(0, 0.02, (NUM, 3))).as_matrix()
     rotation = tilt @ down
     poses = np.concatenate([rotation, -(rotation @ centres[:, :, None])], axis=2)
-    points = rng.uniform([-65, -55, 0], [65, 55, relief * HEIGHT_M + 1e-9], (1200, 3))
+    points = rng.uniform([-65, -55, 0], [65, 55, relief * HEIGHT_M + 1e-9], (800, 3))
     camera = Camera(model="SIMPLE_RADIAL", width=1000, height=750, params=(FOCAL_PX, 500.0, 375.0, 0.0))
     xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])
     noisy = xy + 0.3 * rng.standard_normal(xy.shape)

@@ -82,14 +82,6 @@ def test_what_is_written_agrees(run) -> None:
     assert np.abs(centres - [image["enu_m"] for image in images]).max() < 1e-4
 
 
-def test_off_leaves_no_trace(flight, run, tmp_path) -> None:
-    lines = Lines()
-    result = reconstruct(flight[0], tmp_path / "out", PipelineConfig(mapper="tracks", dense=False, gps="off"), lines)
-    assert not (tmp_path / "out" / "georeference.json").exists()
-    assert result.report.models[0].georeference is None and not result.report.models[0].focal_lengths
-    assert not [note for note in lines.notes if "positions" in note]
-
-
 def test_an_unknown_reference_system_ends_before_any_work(flight, tmp_path) -> None:
     with pytest.raises(InputError, match="epsg = 9999: no such coordinate reference system"):
         reconstruct(flight[0], tmp_path / "out", PipelineConfig(epsg=9999))

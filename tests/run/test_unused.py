@@ -15,6 +15,7 @@ USED = {
     "refines_keypoints": True,
     "has_known_model": True,
     "has_video": True,
+    "reads_positions": True,
 }
 LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
 
@@ -28,6 +29,7 @@ LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
         ("subpixel.radius", {"refines_keypoints": False}, "keypoints are not refined"),
         ("known.use_poses", {"has_known_model": False}, "no known model"),
         ("cloud.mesh", {"dense": False}, "no dense cloud"),
+        ("epsg", {"reads_positions": False}, "no recorded positions are looked at"),
         ("video.fps", {"has_video": False}, "no video is given"),
         ("sparsify.max_detected_keypoints", {"frontend": "mast3r"}, "has no detector"),
         ("classical.second.budget", {"has_second_method": False}, "there is no second detector"),

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 
 from anchorsfm.align.observations import DirectedObservations
 from anchorsfm.align.problem import Observations
+from anchorsfm.align.synchronise import PairSimilarities, Similarities, chain, contradicted, joined, synchronise
 from anchorsfm.geometry.transforms import fit_similarities
 
 NUM_ROUNDS = 12
@@ -23,17 +24,12 @@ MAX_PER_EDGE = 600
 """Correspondences that a similarity is fitted to."""
 CONFIRMED = 2.0**26
 """By this factor confirmed pairs outrank others in the spanning tree; a power of two, so that no bits are lost."""
+UNCONFIRMED = 1e-6
+"""Evidence of a pair that is not confirmed: it decides only what no other pair says anything about."""
+FITS_AT_A_TIME = 512
+"""Pairs whose similarities are fitted together: bounds the memory."""
 MIN_PARALLAX = np.radians(1.0)
 MIN_TRIANGULATED = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class Similarities:
-    """world_from_cam of every view with a scale."""
-
-    scale: Float[np.ndarray, "view"]
-    rotation: Float[np.ndarray, "view 3 3"]
-    centre: Float[np.ndarray, "view 3"]
 
 
 PointsOf = Callable[[DirectedObservations, Int[np.ndarray, "some"]], Float[np.ndarray, "some 3"]]
@@ -65,26 +61,54 @@ def from_pairs(
     """Chain robust similarities along the maximum spanning tree of the pairs, by number of correspondences.
 
     Well matching pairs come first, of these the `confirmed` ones; a badly matching pair is used through its regression
-    targets where nothing else connects. Views that stay unconnected keep `fallback`.
+    targets where nothing else connects. Views that stay unconnected keep `fallback`. Where confirmed pairs outside the
+    tree contradict the chain, all of them decide together (see `synchronise`).
     """
     num_views = len(fallback.scale)
     edges = _edges(observations, num_views, confirmed)
     order, parent = _spanning_order(edges, num_views)
-    scale, rotation, centre = fallback.scale.copy(), fallback.rotation.copy(), fallback.centre.copy()
-    links = {int(child): _link(observations, points, int(child), int(parent[child])) for child in order[1:]}
-    known = {child: link for child, link in links.items() if link is not None}
-    if not known:
-        return Similarities(scale=scale, rotation=rotation, centre=centre)
-    fits = dict(zip(known, zip(*robust_similarities(list(known.values())), strict=True), strict=True))
-    for child in order[1:].tolist():
-        if child not in fits:
-            continue
-        up = int(parent[child])
-        edge_scale, pose = fits[child]
-        scale[child] = scale[up] * edge_scale
-        rotation[child] = rotation[up] @ pose[:, :3]
-        centre[child] = scale[up] * rotation[up] @ pose[:, 3] + centre[up]
-    return Similarities(scale=scale, rotation=rotation, centre=centre)
+    tree = np.array([(child, parent[child]) for child in order[1:].tolist() if parent[child] >= 0], np.int64)
+    tree = tree.reshape(-1, 2)
+    links = _fitted(observations, points, tree, edges)
+    if not len(links.pair):
+        return fallback
+    chained = chain(fallback, order[1:].tolist(), parent, links)
+    first = {(min(pair), max(pair)) for pair in tree.tolist()}
+    others = [pair for pair in np.sort(confirmed, axis=1).tolist() if tuple(pair) not in first]
+    rest = _fitted(observations, points, np.array(others, np.int64).reshape(-1, 2), edges)
+    if not contradicted(chained, rest).any():
+        return chained
+    return synchronise(chained, joined(links, rest), int(order[0]))
+
+
+def _fitted(
+    observations: Observations,
+    points: PointsOf,
+    pairs: Int[np.ndarray, "pair 2"],
+    edges: Float[np.ndarray, "view view"],
+) -> PairSimilarities:
+    """Similarities of the pairs about which something is known; evidence are the correspondences they are fitted to."""
+    parts = []
+    for start in range(0, len(pairs), FITS_AT_A_TIME):
+        some = pairs[start : start + FITS_AT_A_TIME]
+        found = [(pair, _link(observations, points, *pair)) for pair in some.tolist()]
+        known = [(pair, link) for pair, link in found if link is not None]
+        if known:
+            scale, pose = robust_similarities([link for _, link in known])
+            pair = np.array([pair for pair, _ in known], np.int64)
+            parts.append((pair, scale, pose))
+    if not parts:
+        return PairSimilarities.none()
+    pair, scale, pose = (np.concatenate(column) for column in zip(*parts, strict=True))
+    weight = edges[pair[:, 0], pair[:, 1]]
+    is_confirmed = weight >= CONFIRMED
+    return PairSimilarities(
+        pair=pair,
+        scale=scale,
+        rotation=pose[:, :, :3],
+        shift=pose[:, :, 3],
+        evidence=np.where(is_confirmed, np.minimum(weight / CONFIRMED, MAX_PER_EDGE), UNCONFIRMED),
+    )
 
 
 def _edges(

@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.align.config import AlignConfig, InitialPoses
 from anchorsfm.align.initialise import (
-    Similarities,
     coincident,
     from_pairs,
     onto_known,
@@ -18,6 +17,7 @@ from anchorsfm.align.initialise import (
 )
 from anchorsfm.align.model import ParameterLayout, Variables, ancestor_rounds, cameras_of, focal_ratio, pivot_offset
 from anchorsfm.align.problem import Freedom, Observations, Problem, UnitPoints, collect_observations
+from anchorsfm.align.synchronise import Similarities
 from anchorsfm.geometry.transforms import invert
 from anchorsfm.observe.anchors import require_views
 from anchorsfm.observe.graph import ObservedScene

@@ -26,6 +26,7 @@ from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.edit import select_views
 from anchorsfm.scene.images import ImageGrid, ImageSet
+from anchorsfm.scene.masks import uses
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.stereo.depth_code import decode_log_depth, encode_log_depth
@@ -172,7 +173,7 @@ class DepthMaps:
     def _camera_digest(self, view: int) -> str:
         pinhole = self._pinholes[view]
         return digest(
-            self.images.digests[pinhole.image],
+            self.images.contents[pinhole.image],
             pinhole,
             self.depths.cam_from_world[view],
             [self.grid.scale[pinhole.image], self.grid.offset[pinhole.image]],
@@ -208,8 +209,16 @@ class DepthMaps:
                 principal_point=(x, y),
             ),
             cam_from_world=self.depths.cam_from_world[view],
-            inside=None if pinhole.is_grid else pinhole.inside(),
+            inside=self._shown(pinhole),
         )
+
+    def _shown(self, pinhole: Pinhole) -> Bool[np.ndarray, "h w"] | None:
+        """Pixels that the photograph shows and its mask leaves; None: all."""
+        inside, mask = None if pinhole.is_grid else pinhole.inside(), self.images.mask_pixels(pinhole.image)
+        if mask is None:
+            return inside
+        use = uses(mask, pinhole.photo_pixels(), self.images.size_wh[pinhole.image]).reshape(pinhole.size_wh[::-1])
+        return use if inside is None else use & inside
 
 
 def _encode(found: Polished) -> dict[str, np.ndarray]:

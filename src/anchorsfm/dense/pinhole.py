@@ -42,11 +42,15 @@ class Pinhole:
         found, _ = project(self.camera, np.column_stack([plane, np.ones(len(plane))]))
         return found
 
+    def photo_pixels(self) -> Float[np.ndarray, "pixel 2"]:
+        """`to_photo` of all its pixel centres, row after row."""
+        return self.to_photo(_pixel_centres(self.size_wh))
+
     def inside(self) -> Bool[np.ndarray, "h w"]:
         """Pixels that the photograph shows."""
         if self.is_grid:
             return np.ones(self.size_wh[::-1], bool)
-        at = np.nan_to_num(self.to_photo(_pixel_centres(self.size_wh)), nan=-1.0)
+        at = np.nan_to_num(self.photo_pixels(), nan=-1.0)
         shown = (at >= 0).all(axis=1) & (at[:, 0] <= self.camera.width) & (at[:, 1] <= self.camera.height)
         return shown.reshape(self.size_wh[::-1])
 

@@ -61,7 +61,7 @@ class Photo:
     grid_view: GridView
     cam_from_world: Float[np.ndarray, "3 4"]
     inside: Bool[np.ndarray, "h w"] | None = None
-    """Pixels that the photograph shows; None: all."""
+    """Pixels that the photograph shows and its mask leaves; None: all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ class ExportConfig(Settings):
     images: Path | None = None
     """Folder that image names are relative to; known from report.json where the photographs have not moved."""
     masks: Path | None = None
-    """Folder with a mask <image name>.png (or <name without extension>.png) for every image: black is ignored."""
+    """Folder with a mask <image name>.png (or <name without extension>.png) for every image: black is ignored.
+    Without it: the masks that the model was made with, if any."""
     invert_masks: bool = False
     """Ignore the white parts of masks instead of the black ones."""
     undistort: UndistortConfig = field(default_factory=UndistortConfig)

@@ -104,7 +104,10 @@ def _seeds(entry: StoredModel, config: ExportConfig) -> DenseSeeds | None:
 
 def _photographs(entry: StoredModel, config: ExportConfig) -> ViewPhotographs:
     root = photograph_folder(entry, config.images)
-    return open_photographs(entry, root, masks=config.masks, invert_masks=config.invert_masks)
+    masks, invert = config.masks, config.invert_masks
+    if masks is None and entry.run is not None and entry.run.layout.masks.is_dir():
+        masks, invert = entry.run.layout.masks, False  # those the model was made with
+    return open_photographs(entry, root, masks=masks, invert_masks=invert)
 
 
 def _photographs_if_known(

@@ -5,11 +5,11 @@ same features (a front end, retrieval before there are pairs, localisation in a 
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
@@ -18,6 +18,7 @@ from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import map_stage
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.masks import uses
 from anchorsfm.scene.progress import Progress
 
 Output = TypeVar("Output")
@@ -43,7 +44,7 @@ class FeatureStore:
 
     def key(self, image: int) -> str:
         """Identifies the features of a photograph."""
-        key = digest("features", self.images.digests[image], self.detector.digest)
+        key = digest("features", self.images.contents[image], self.detector.digest)
         turns = 0 if self.images.quarter_turns is None else int(self.images.quarter_turns[image]) % 4
         return digest("turned features", key, turns) if turns else key
 
@@ -65,9 +66,24 @@ class FeatureStore:
         stored = self.store.load("features", key)
         if stored is not None:
             return Features(**stored)
-        features = self.detector.detect(self.images, image)
+        features = _without_masked(self.detector.detect(self.images, image), self.images.mask_pixels(image))
         self.store.save("features", key, vars(features))
         return features
+
+
+def _without_masked(features: Features, mask: Bool[np.ndarray, "h w"] | None) -> Features:
+    """Features without keypoints in masked pixels."""
+    if mask is None or not len(features.xy):
+        return features
+    keep = uses(mask, features.xy, features.size_wh)
+    of_kept = keep[features.keypoint]
+    return replace(
+        features,
+        xy=features.xy[keep],
+        descriptor=features.descriptor[of_kept],
+        keypoint=(np.cumsum(keep) - 1)[features.keypoint[of_kept]].astype(features.keypoint.dtype),
+        score=features.score[of_kept],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

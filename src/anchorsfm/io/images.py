@@ -5,8 +5,7 @@ Pixels are not kept. Whenever they are needed again the file is read anew and mu
 computed from a picture is cached under that digest. Pictures are upright (EXIF orientation applied) everywhere behind
 this module.
 
-Alpha is dropped, as COLMAP does: masks belong in mask files, and what lies under transparent pixels of a cut-out
-object is as a rule the true background, which helps to find the poses. 16-bit pictures map 0..65535 to 0..255.
+Alpha is dropped from pixels; `masks` takes it for a mask. 16-bit pictures map 0..65535 to 0..255.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from anchorsfm.geometry.geodesy import geo_positions
@@ -56,6 +55,7 @@ _MIN_SIDE = 16
 _MAX_SIZES_WITHOUT_EXIF = 2
 _MIN_OF_SIZE_IN_SCENE = 6
 _NUM_READERS = 4
+_OPAQUE = 128
 _LISTS = (".txt", ".lst", ".list")
 """Names of files that list pictures, where there are several sources."""
 _MAX_LIST_BYTES = 16 * 2**20
@@ -145,6 +145,25 @@ def load_grey(
 ) -> UInt8[np.ndarray, "h w"]:
     """Like `load_rgb`, as luminance (ITU-R 601)."""
     return np.array(_load(images, index, "L", size_wh))
+
+
+def load_alpha(images: ImageSet, index: int) -> Bool[np.ndarray, "h w"] | None:
+    """Where the upright picture is opaque, more or less; None if it has no transparency.
+
+    Raises InputError like `load_rgb`.
+    """
+    path = images.path(index)
+    try:
+        with _open(photo_bytes(images, index), path.name) as image:
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return None
+            image.load()
+            turned = read_exif(image).orientation
+            alpha = image.convert("RGBA").getchannel("A")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+    upright = alpha.transpose(_TO_UPRIGHT[turned]) if turned in _TO_UPRIGHT else alpha
+    return np.asarray(upright) >= _OPAQUE
 
 
 def load_file_rgb(

@@ -15,6 +15,7 @@ GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojs
 SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
+MASKS = "masks"
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
 
@@ -44,6 +45,15 @@ class Layout:
     def config(self) -> Path:
         """Settings of the run."""
         return self.root / CONFIG
+
+    @property
+    def masks(self) -> Path:
+        """Folder of the masks that photographs were looked at with, in their full size."""
+        return self.root / MASKS
+
+    def mask(self, name: str) -> Path:
+        """The mask of a photograph."""
+        return self.masks / f"{name}.png"
 
     @property
     def georeference(self) -> Path:

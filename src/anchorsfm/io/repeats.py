@@ -1,7 +1,5 @@
 """Photographs that tell the same twice, or the opposite: the same file or view again, and mirrored copies."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -89,21 +87,7 @@ def _without(images: ImageSet, reasons: dict[int, str]) -> ImageSet:
         return images
     kept = [k for k in range(images.num_images) if k not in reasons]
     skipped = [SkippedImage(name=images.names[k], reason=reason) for k, reason in sorted(reasons.items())]
-    prior = images.distortion_prior
-    return replace(
-        images,
-        names=tuple(images.names[k] for k in kept),
-        size_wh=images.size_wh[kept],
-        camera_index=np.unique(images.camera_index[kept], return_inverse=True)[1],
-        focal_prior_px=images.focal_prior_px[kept],
-        focal_deviation=None if images.focal_deviation is None else images.focal_deviation[kept],
-        digests=tuple(images.digests[k] for k in kept),
-        distortion_prior=None if prior is None else prior[kept],
-        is_unnamed=None if images.is_unnamed is None else images.is_unnamed[kept],
-        geo=None if images.geo is None else images.geo.select(kept),
-        taken_s=None if images.taken_s is None else images.taken_s[kept],
-        skipped=(*images.skipped, *skipped),
-    )
+    return images.select(kept, skipped)
 
 
 def _is_same_view(images: ImageSet, i: int, j: int) -> bool:

@@ -52,6 +52,7 @@ def settled(
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None,
         has_video=has_video,
+        reads_positions=config.gps != "off" and images.geo is not None,
     ):
         progress.warn(line)
     return config

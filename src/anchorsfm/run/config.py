@@ -44,6 +44,13 @@ class PipelineConfig(Settings):
     images auto takes every pair; of more, those that similarity and the pairs found so far propose."""
     prefilter: Annotated[str | None, Parsed(parse_prefilter)] = None
     """Drop pairs further apart than N in the sequence of names: seqN, or cycN for a closed loop."""
+    masks: Path | None = None
+    """Folder with masks, NAME.png for the photograph NAME or for its name without extension: black is ignored. Any size
+    of the photograph's aspect will do; photographs without a mask count as a whole."""
+    mask: Path | None = None
+    """Mask for all photographs, for what is at one place in all of them: a bonnet, the legs of a drone."""
+    alpha_masks: bool = True
+    """Ignore transparent pixels of photographs that have any."""
     gps: GpsMode = "auto"
     """What recorded positions (EXIF, XMP of DJI) do. check: they are compared with the model; align: they give it
     scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with the model,

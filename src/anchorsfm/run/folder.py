@@ -25,12 +25,14 @@ from anchorsfm.io.layout import (
     FRAMES,
     FRAMES_RECORD,
     GEOREFERENCE,
+    MASKS,
     PAGE,
     REPORT,
     SPARSE,
     UNCERTAINTY,
     Layout,
 )
+from anchorsfm.io.masks import mask_png
 from anchorsfm.io.owned import OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
@@ -40,12 +42,13 @@ from anchorsfm.report.places import Places
 from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.video.frames import FrameFolder
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
-PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, *_PLACES)
+PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, MASKS, *_PLACES)
 """What a run publishes, as a whole."""
 _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 
@@ -208,6 +211,12 @@ class RunFolder:
     def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
         """Standard deviations of poses and intrinsics of all models."""
         write_atomic(self._made.uncertainty, to_json(list(models)))
+
+    def write_masks(self, images: ImageSet) -> None:
+        """What of each photograph was looked at, for exports, if anything was masked."""
+        for image, mask in enumerate(images.masks or ()):
+            width, height = images.size_wh[image].tolist()
+            write_atomic(self._made.mask(images.names[image]), mask_png(mask, (width, height)))
 
     def write_places(self, places: Places) -> None:
         """Where the models and their cameras are on the Earth."""

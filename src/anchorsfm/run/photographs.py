@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
+from anchorsfm.io.masks import with_masks
 from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
 from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.run.config import PipelineConfig
@@ -29,6 +30,7 @@ def load_photographs(
     images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
     folder.require_outside(images.path(k) for k in range(images.num_images))
     images = _without_repeats(images, config, progress)
+    images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, progress=progress)
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
     _require_plausible_focal(config, images)

@@ -31,6 +31,7 @@ def without_effect(
     refines_keypoints: bool,
     has_known_model: bool,
     has_video: bool,
+    reads_positions: bool,
 ) -> Iterator[str]:
     """One line for each reason why some of the changed settings (dotted names) are not used."""
     classical, aligned = frontend == "classical", mapper == "align"
@@ -50,6 +51,7 @@ def without_effect(
         (not classical, ("sparsify.max_detected_keypoints",), f"the front end {frontend} has no detector"),
         (not refines_keypoints, ("subpixel.",), "keypoints are not refined"),
         (not has_known_model, ("known.",), "no known model is given"),
+        (not reads_positions, ("epsg",), "no recorded positions are looked at"),
         (not dense, ("cloud.",), "no dense cloud is made"),
         (not has_video, ("video.",), "no video is given"),
     ):

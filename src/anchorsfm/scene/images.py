@@ -1,12 +1,15 @@
 """The photographs of a run and the grid a front end looks at them on."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.scene.masks import ImageMask
 from anchorsfm.scene.positions import GeoPositions
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
@@ -55,6 +58,8 @@ class ImageSet:
     quarter_turns: Int[np.ndarray, "image"] | None = None
     """Quarter turns, counter-clockwise, by which pictures are read turned against how they are stored (and EXIF says):
     `size_wh` and all pixels are those of the turned ones. None: nowhere."""
+    masks: tuple[ImageMask | None, ...] | None = None
+    """What of each is looked at; None, for one or all: the whole photograph."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 
@@ -66,8 +71,48 @@ class ImageSet:
     def num_cameras(self) -> int:
         return int(self.camera_index.max()) + 1 if len(self.camera_index) else 0
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Identity of what is looked at of each photograph: its digest, and that of its mask."""
+        if self.masks is None:
+            return self.digests
+        return tuple(
+            digest if mask is None else f"{digest} {hashlib.sha256(mask.packed).hexdigest()} {mask.size_wh}"
+            for digest, mask in zip(self.digests, self.masks, strict=True)
+        )
+
     def path(self, image: int) -> Path:
         return self.root / self.names[image]
+
+    def mask_pixels(self, image: int) -> Bool[np.ndarray, "h w"] | None:
+        """True where a photograph, as it is read, is looked at; None: everywhere."""
+        mask = None if self.masks is None else self.masks[image]
+        turns = 0 if self.quarter_turns is None else int(self.quarter_turns[image])
+        return None if mask is None else mask.pixels(turns)
+
+    def select(self, kept: Int[np.ndarray, "kept"] | list[int], skipped: Sequence[SkippedImage] = ()) -> "ImageSet":
+        """The set without some of its photographs, which are among the skipped ones."""
+
+        def rows(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[kept]
+
+        return replace(
+            self,
+            names=tuple(self.names[k] for k in kept),
+            size_wh=self.size_wh[kept],
+            camera_index=np.unique(self.camera_index[kept], return_inverse=True)[1],
+            focal_prior_px=self.focal_prior_px[kept],
+            focal_deviation=rows(self.focal_deviation),
+            digests=tuple(self.digests[k] for k in kept),
+            distortion_prior=rows(self.distortion_prior),
+            prior_is_known=rows(self.prior_is_known),
+            taken_s=rows(self.taken_s),
+            geo=None if self.geo is None else self.geo.select(kept),
+            is_unnamed=rows(self.is_unnamed),
+            quarter_turns=rows(self.quarter_turns),
+            masks=None if self.masks is None else tuple(self.masks[k] for k in kept),
+            skipped=(*self.skipped, *skipped),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

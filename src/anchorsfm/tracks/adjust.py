@@ -33,6 +33,7 @@ from anchorsfm.tracks.precision import CoarseKeypoints, split_tracks
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
+from anchorsfm.tracks.selection import spread_points
 from anchorsfm.tracks.triangulate import triangulate
 
 _LOOSE, _TIGHT = 1e-4, 1e-7
@@ -139,6 +140,10 @@ class _Setting:
         self.failed_steps.append(report.failed_steps)
         return result
 
+    def thins(self, model: Reconstruction) -> bool:
+        """Whether the rounds adjust the cameras with a selection of the points."""
+        return len(model.image_index) > self.config.all_points_up_to
+
     def may_move_centre(self, model: Reconstruction) -> Bool[np.ndarray, "camera"]:
         """Cameras that enough images share."""
         images_of_camera = np.bincount(model.camera_index, minlength=len(model.cameras))
@@ -191,13 +196,13 @@ def adjust_model(
             chosen = choose_lenses(model, options, setting.held_in(model), free_centre=centre)
             model, lenses = chosen.model, chosen.choices
         model = _round(model, setting, None)
-        model = _settle(model, setting).model
+        settled = _settle(model, setting)
         advance(1)
-        model = _triangulate_and_resect(model, setting, None)
+        model = _triangulate_and_resect(settled.model, setting, None)
         if matches is not None:
             model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
         model, dropped = _drop_weak_views(model, config)
-        result = _with_added(_finish(model, setting, dropped, lenses), added, setting)
+        result = _with_added(_finish(model, setting, settled.determined, dropped, lenses), added, setting)
         advance(1)
     if result.lost_points:
         progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
@@ -292,6 +297,8 @@ def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Rec
     model = _triangulate_and_resect(model, setting, share)
     if not len(model.points):
         return model
+    if setting.thins(model):
+        model = spread_points(model)
     adjusted = setting.adjusted(model, setting.options(model, _LOOSE))
     return with_plausible_cameras(adjusted, model)
 
@@ -311,14 +318,23 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
 
 
 def _finish(
-    model: Reconstruction, setting: _Setting, dropped: dict[int, str], lenses: tuple[LensChoice, ...]
+    model: Reconstruction,
+    setting: _Setting,
+    determined: Bool[np.ndarray, "camera"],
+    dropped: dict[int, str],
+    lenses: tuple[LensChoice, ...],
 ) -> AdjustResult:
-    """Settle the principal points, drop observations above the threshold for good, and adjust to the optimum."""
+    """Drop observations above the threshold for good, and adjust to the optimum.
+
+    The principal points are settled once more with the completed tracks, unless the points are too many for that: then
+    they are free if the photographs alone have `determined` them before.
+    """
     options, held, lost = setting.options(model, _TIGHT), setting.held_in(model), 0
     if len(model.points):
-        settled = _settle(model, setting)
-        model = settled.model
-        free_centre = bool(settled.determined.any() and (settled.determined | held.camera).all())
+        if not setting.thins(model):
+            settled = _settle(model, setting)
+            model, determined = settled.model, settled.determined
+        free_centre = bool(determined.any() and (determined | held.camera).all())
         threshold = setting.max_error_px(model, None)
         model = filter_observations(model, max_error_px=threshold, min_angle_deg=setting.config.min_angle_deg)
         options = replace(options, refine_principal_point=free_centre, max_iterations=2 * options.max_iterations)

@@ -43,8 +43,9 @@ def complete_and_merge(
     """
     if not len(model.points):
         return model
-    nodes = _nodes(model, matches)
-    point = _point_of_node(model, nodes)
+    nodes, observed = _nodes(model, matches)
+    point = np.full(len(nodes.image), -1)
+    point[observed] = model.tracks.obs_point
     points = model.points
     for _ in range(ROUNDS):
         points, point, merged = _merge(model, nodes, points, point, max_error_px)
@@ -54,28 +55,15 @@ def complete_and_merge(
     return _with_nodes(model, nodes, points, point)
 
 
-def _nodes(model: Reconstruction, matches: KeypointMatches) -> _Nodes:
-    """Nodes of all matches between registered images and of all observations of the model."""
+def _nodes(model: Reconstruction, matches: KeypointMatches) -> tuple[_Nodes, Int[np.ndarray, "obs"]]:
+    """Nodes of all matches between registered images and of all observations of the model, and those of the latter."""
     used = np.isin(matches.image_i, model.image_index) & np.isin(matches.image_j, model.image_index)
     image = np.concatenate([matches.image_i[used], matches.image_j[used], model.tracks.obs_image])
     xy = np.concatenate([matches.xy_i[used], matches.xy_j[used], model.tracks.obs_xy])
     keypoints, node = distinct_rows(np.column_stack([image, xy]))
-    num = int(used.sum())
-    ends = np.stack([node[:num], node[num : 2 * num]], axis=1)
-    return _Nodes(image=keypoints[:, 0].astype(np.int64), xy=keypoints[:, 1:], ends=ends)
-
-
-def _point_of_node(model: Reconstruction, nodes: _Nodes) -> Int[np.ndarray, "node"]:
-    """Row of the point that each node observes; -1: none."""
-    point = np.full(len(nodes.image), -1)
-    everything = np.column_stack([nodes.image, nodes.xy])
-    observed = np.column_stack([model.tracks.obs_image, model.tracks.obs_xy])
-    order = np.lexsort(everything.T[::-1])
-    _, row = distinct_rows(np.concatenate([everything, observed]))
-    place = np.empty(len(everything), np.int64)
-    place[row[order]] = order
-    point[place[row[len(everything) :]]] = model.tracks.obs_point
-    return point
+    first, second, observed = np.split(node, [int(used.sum()), 2 * int(used.sum())])
+    ends = np.stack([first, second], axis=1)
+    return _Nodes(image=keypoints[:, 0].astype(np.int64), xy=keypoints[:, 1:], ends=ends), observed
 
 
 def _complete(

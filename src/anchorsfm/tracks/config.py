@@ -89,6 +89,9 @@ class AdjustConfig(Settings):
     the smaller it is, the more the photographs must show before they are believed."""
     max_iterations: Annotated[int, Range(1, 10_000)] = 50
     """Most iterations of each call of the bundle adjustment."""
+    all_points_up_to: Annotated[int, Range(0, 1_000_000)] = 150
+    """Most images of a model whose cameras are adjusted with all points in every round. The cameras of larger ones are
+    adjusted with the longest tracks, spread over each picture, until the last adjustment, which has all points."""
     num_threads: Annotated[int, Range(0, 256)] = 0
     """Threads of the bundle adjustment; 0: one for up to 150 images, beyond that one per processor core. With one,
     equal input gives equal bits; with more, sums change order between runs."""

@@ -129,7 +129,7 @@ def _digest(
         "classical",
         VERSION,
         stages,
-        images.digests,
+        images.contents,
         images.camera_index,
         images.focal_prior_px,
         images.distortion_prior,

@@ -190,7 +190,7 @@ class ClassicalPredictor:
         depth = pose.depth[on_grid] if on_grid.sum() >= MIN_DEPTHS else pose.depth
         key = digest(
             "dense",
-            [self._images.digests[i], self._images.digests[j]],
+            [self._images.contents[i], self._images.contents[j]],
             [self.focal_px[i], self.focal_px[j]],
             [self.grid.size_wh[i], self.grid.size_wh[j]],
             [self.grid.scale[i], self.grid.scale[j]],

@@ -1,0 +1,149 @@
+"""Masks from files: one for each photograph, one for all, and the transparent pixels of the photographs themselves.
+
+Black is ignored, everything else is looked at; of transparency, what is less than half opaque is ignored. Masks fit the
+upright photograph (EXIF orientation applied) in any size of its aspect. Those in a folder are called as COLMAP's are,
+`<name of the photograph>.png`, or `<name without its extension>.png`.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from anchorsfm.io.files import read_regular
+from anchorsfm.io.images import load_alpha
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet, SkippedImage
+from anchorsfm.scene.masks import ImageMask
+from anchorsfm.scene.progress import SILENT, Progress
+
+_ROUNDING = 1.0
+"""Pixels by which a side of a mask may differ from what the aspect of the photograph asks for, and ..."""
+_TOLERANCE = 0.005
+"""... this share of it."""
+_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
+
+
+def with_masks(
+    images: ImageSet,
+    folder: Path | None,
+    single: Path | None,
+    *,
+    alpha: bool,
+    progress: Progress = SILENT,
+) -> ImageSet:
+    """The photographs with their masks; those of which nothing is left are skipped, and named.
+
+    Args:
+        images: the photographs.
+        folder: with a mask for some or all of them.
+        single: a mask for all of them.
+        alpha: transparent pixels are ignored.
+        progress: gets a note of what was found, and warnings.
+
+    Raises:
+        InputError: a mask cannot be read or has another aspect, the folder has none for any of the photographs, or
+            masks leave nothing of all of them.
+    """
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"masks = {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    files = [None if folder is None else _mask_file(folder, name) for name in images.names]
+    if folder is not None and not any(files):
+        raise InputError(
+            f"{folder} has no mask for any of the photographs: {images.names[0]} would have {images.names[0]}.png"
+        )
+    common = None if single is None else _read_mask(single)
+    masks: list[ImageMask | None] = []
+    transparent, empty = 0, []
+    for image, file in enumerate(files):
+        layers = []
+        for path, use in ((single, common), (file, None if file is None else _read_mask(file))):
+            if use is not None:
+                _require_aspect(path, use, images.size_wh[image], images.names[image])
+                layers.append(use)
+        opaque = load_alpha(images, image) if alpha and images.names[image].lower().endswith(_WITH_ALPHA) else None
+        if opaque is not None and not opaque.all():
+            transparent += 1
+            layers.append(opaque)
+        if not layers:
+            masks.append(None)
+            continue
+        use = _both(layers)
+        if not use.any():
+            empty.append(image)
+        masks.append(None if use.all() else ImageMask.of(use))
+    if transparent:
+        progress.note(f"{transparent} photographs have transparent pixels, which are ignored")
+    if folder is not None and None in files:
+        progress.note(
+            f"{files.count(None)} of {images.num_images} photographs have no mask in {folder}: all of them counts"
+        )
+    if not any(masks):
+        return images
+    masked = replace(images, masks=tuple(masks))
+    return _without(masked, empty, progress)
+
+
+def _without(images: ImageSet, empty: Sequence[int], progress: Progress) -> ImageSet:
+    """The set without photographs of which nothing is left."""
+    if not empty:
+        return images
+    skipped = [SkippedImage(name=images.names[k], reason="its mask leaves nothing of it") for k in empty]
+    if len(empty) == images.num_images:
+        raise InputError(
+            f"the masks leave nothing of any photograph (for instance {skipped[0].name}): black is ignored"
+        )
+    for entry in skipped:
+        progress.warn(f"skipped {entry.name}: {entry.reason}")
+    return images.select(np.setdiff1d(np.arange(images.num_images), empty), skipped)
+
+
+def mask_png(mask: ImageMask | None, size_wh: tuple[int, int]) -> bytes:
+    """A mask as the file of a picture of some size: white is looked at."""
+    width, height = size_wh
+    pixels = np.ones((height, width), bool) if mask is None else mask.pixels()
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.where(pixels, np.uint8(255), np.uint8(0)))
+    picture.resize(size_wh, Image.Resampling.NEAREST).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _mask_file(folder: Path, name: str) -> Path | None:
+    """The file that masks a photograph."""
+    candidates = (folder / f"{name}.png", (folder / name).with_suffix(".png"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
+    try:
+        with Image.open(io.BytesIO(read_regular(path))) as image:
+            return np.asarray(image.convert("L")) > 0
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "not an image, or damaged"
+        raise InputError(f"cannot read the mask {path}: {str(reason).lower()}") from error
+
+
+def _require_aspect(what: Path | None, use: Bool[np.ndarray, "h w"], size_wh: np.ndarray, name: str) -> None:
+    height, width = use.shape
+    full_width, full_height = size_wh.tolist()
+    scale = max(width / full_width, height / full_height)
+    wanted = scale * full_width, scale * full_height
+    if any(abs(a - b) > _ROUNDING + _TOLERANCE * b for a, b in zip((width, height), wanted, strict=True)):
+        raise InputError(
+            f"the mask {what} is {width}x{height} pixels, {name} upright is {full_width}x{full_height}: masks have the "
+            "aspect of their photograph"
+        )
+
+
+def _both(layers: Sequence[np.ndarray]) -> Bool[np.ndarray, "h w"]:
+    """What all masks leave, in the size of the largest."""
+    largest = max(layers, key=lambda layer: layer.size).shape
+    out = np.ones(largest, bool)
+    for layer in layers:
+        picture = Image.fromarray(layer.astype(np.uint8))
+        out &= np.asarray(picture.resize(largest[::-1], Image.Resampling.NEAREST)).astype(bool)
+    return out

@@ -1,0 +1,143 @@
+"""Masks from files and transparency: which pixels of photographs count, and what is wrong with a mask in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.masks import mask_png, with_masks
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.masks import ImageMask, uses
+from anchorsfm.scene.progress import Progress
+
+WH = (64, 48)
+
+
+class Lines(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageSet:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "b.jpg", "sub/c.jpg"):
+        Image.fromarray(rng.integers(0, 255, (WH[1], WH[0], 3), np.uint8)).save(tmp_path / "in" / name)
+    return load_image_set(tmp_path / "in")
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.asarray(pixels) * 255).astype(np.uint8)).save(path)
+    return path
+
+
+def left_half(size_wh=WH) -> np.ndarray:
+    return np.broadcast_to(np.arange(size_wh[0]) < size_wh[0] // 2, size_wh[::-1])
+
+
+def test_both_names_and_any_size(images: ImageSet, tmp_path: Path) -> None:
+    write(tmp_path / "masks" / "a.jpg.png", left_half())
+    write(tmp_path / "masks" / "sub" / "c.png", left_half((32, 24)))
+    lines = Lines()
+    masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
+    assert masked.masks[1] is None and masked.mask_pixels(1) is None
+    for image in (0, 2):
+        assert uses(masked.mask_pixels(image), np.array([[31.9, 5.0], [32.1, 5.0]]), np.array(WH)).tolist() == [
+            True,
+            False,
+        ]
+    assert masked.contents[1] == images.digests[1] and masked.digests == images.digests
+    assert masked.contents[0] != images.digests[0]
+    assert len(set(masked.contents)) == 3
+    assert "1 of 3 photographs have no mask" in lines.notes[0] and not lines.warnings
+
+
+def test_one_for_all_and_one_for_each_add_up(images: ImageSet, tmp_path: Path) -> None:
+    single = write(tmp_path / "all.png", np.arange(24)[:, None] * np.ones(32) >= 12)
+    write(tmp_path / "masks" / "a.png", left_half())
+    masked = with_masks(images, tmp_path / "masks", single, alpha=True)
+    assert [float(masked.mask_pixels(k).mean()) for k in range(3)] == [0.25, 0.5, 0.5]
+
+
+def test_a_mask_that_hides_nothing_changes_nothing(images: ImageSet, tmp_path: Path) -> None:
+    assert with_masks(images, None, write(tmp_path / "all.png", np.ones((48, 64))), alpha=True) is images
+
+
+def test_transparency_is_a_mask(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 255, (48, 64, 4), np.uint8)
+    rgba[..., 3] = np.where(left_half(), 255, 90)
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.webp"):
+        Image.fromarray(rgba + np.uint8(name == "b.webp") * np.array([1, 0, 0, 0], np.uint8)).save(
+            tmp_path / "in" / name, lossless=True
+        )
+    rgba[..., 3] = 255
+    Image.fromarray(rgba).save(tmp_path / "in" / "c.png")
+    images, lines = load_image_set(tmp_path / "in"), Lines()
+    masked = with_masks(images, None, None, alpha=True, progress=lines)
+    assert masked.masks[2] is None and all((masked.mask_pixels(k) == left_half()).all() for k in (0, 1))
+    assert lines.notes == ["2 photographs have transparent pixels, which are ignored"]
+    assert with_masks(images, None, None, alpha=False) is images
+
+
+def test_what_is_left_empty_is_named(images: ImageSet, tmp_path: Path) -> None:
+    write(tmp_path / "masks" / "b.png", np.zeros((48, 64)))
+    lines = Lines()
+    masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
+    assert masked.names == ("a.jpg", "sub/c.jpg") and masked.skipped[-1].name == "b.jpg"
+    assert lines.warnings == ["skipped b.jpg: its mask leaves nothing of it"]
+    with pytest.raises(InputError, match=r"leave nothing of any photograph \(for instance a\.jpg\)"):
+        with_masks(images, None, write(tmp_path / "all.png", np.zeros((48, 64))), alpha=True)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "fits"), [((64, 48), True), ((21, 16), True), ((640, 480), True), ((48, 64), False), ((64, 64), False)]
+)
+def test_the_aspect_must_fit(images: ImageSet, tmp_path: Path, size_wh, fits: bool) -> None:
+    single = write(tmp_path / "all.png", left_half(size_wh))
+    if fits:
+        with_masks(images, None, single, alpha=True)
+        return
+    words = rf"all\.png is {size_wh[0]}x{size_wh[1]} pixels, a\.jpg upright is 64x48"
+    with pytest.raises(InputError, match=words):
+        with_masks(images, None, single, alpha=True)
+
+
+def test_masks_that_are_none_end_with_one_line(images: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    for folder, single, words in (
+        (None, tmp_path / "bad.png", "cannot read the mask .*bad.png"),
+        (None, tmp_path / "none.png", "cannot read the mask .*none.png: no such file"),
+        (tmp_path / "none", None, "no such folder"),
+        (tmp_path / "bad.png", None, "not a folder"),
+        (tmp_path / "empty", None, "no mask for any of the photographs: a.jpg would have a.jpg.png"),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            with_masks(images, folder, single, alpha=True)
+        assert "\n" not in str(error.value)
+
+
+def test_masks_turn_with_their_photographs() -> None:
+    use = np.random.default_rng(0).random((7, 5)) < 0.5
+    mask = ImageMask.of(use)
+    for turns in range(4):
+        turned = np.array(Image.fromarray(use.astype(np.uint8)).rotate(90 * turns, expand=True)).astype(bool)
+        assert (mask.pixels(turns) == turned).all()
+
+
+def test_a_mask_as_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(mask_png(ImageMask.of(left_half((32, 24))), WH))
+    assert (np.asarray(Image.open(tmp_path / "m.png")) == 255 * left_half()).all()
