@@ -13,7 +13,7 @@ from anchorsfm.cli.options import Option, options_of
 from anchorsfm.cli.reconstruct import Reconstruct
 
 SHORT_HELP = {
-    "Input": ("photos", "--output", "--video.frames", "--preset", "--config", "--known.model"),
+    "Input": ("photos", "--output", "--video.frames", "--masks", "--mask", "--preset", "--config", "--known.model"),
     "Cameras": ("--camera-mode", "--camera-model", "--focal-px"),
     "Pairs of photographs": ("--scene-graph",),
     "Quality and speed": (
@@ -24,6 +24,7 @@ SHORT_HELP = {
         "--seed",
     ),
     "Output": (
+        "--gps",
         "--dense",
         "--no-dense",
         "--cloud.depth-maps",
