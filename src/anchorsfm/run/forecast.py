@@ -58,7 +58,7 @@ def plan(config: PipelineConfig, num_images: int) -> dict[str, Step]:
         "estimating relative poses": Step(units=pairs, unit_s=0.01 / workers),
     }
     if aligns or makes_cloud:
-        steps["dense depth of pairs"] = Step(units=depth_pairs, unit_s=dense_area / workers, counts_units=False)
+        steps["dense depth of pairs"] = Step(units=depth_pairs, unit_s=dense_area / workers)
     if aligns:
         steps["coarse alignment"] = Step(units=count, unit_s=0.04, counts_units=False)
         steps["fine alignment"] = Step(units=count, unit_s=0.12, counts_units=False)
