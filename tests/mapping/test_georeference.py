@@ -153,6 +153,8 @@ def test_missing_positions_and_modes(scene) -> None:
     assert aligned.result.held.positions is None
     assert np.abs(aligned.result.model.error_px - result.model.error_px).max() == 0
     assert position_rms_m(aligned.result.model, truth) < 2 * NOISE_M
+    for mode in ("auto", "prior"):
+        assert run(replace(result, adjusted=False), geo, mode)[1].mode == "align"
 
 
 def test_positions_that_cannot_place_a_model_leave_it_alone(scene) -> None:

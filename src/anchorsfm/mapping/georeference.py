@@ -203,7 +203,9 @@ def georeference(
     if judged.result.held.sets_frame or judged.result.held.pose.any():
         mode, problem = "check", None
     elif mode == "auto":
-        mode = "check" if problem else "prior" if judged.result.adjusted else "align"
+        mode = "check" if problem else "prior"
+    if mode == "prior" and not judged.result.adjusted:  # poses are to stay as the mapper found them
+        mode = "align"
     if mode == "check":
         residual = placed.scale * camera_centres(model.cam_from_world) @ placed.pose[:, :3].T
         residual += placed.pose[:, 3] - position
