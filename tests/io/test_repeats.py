@@ -11,6 +11,7 @@ from PIL import Image
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.masks import ImageMask
 from video_files import panned, texture
 
 
@@ -83,3 +84,19 @@ def test_small_steps_do_not_add_up(tmp_path: Path) -> None:
         Image.fromarray(shot(0.3 * k, seed=k)).save(tmp_path / f"{k}.png")
     kept = without_repeated_views(load_image_set(tmp_path)).names
     assert 3 <= len(kept) <= 6 and kept[0] == "0.png"
+
+
+def test_what_masks_hide_says_nothing_about_a_view(tmp_path: Path) -> None:
+    """On a turntable only the thing turns, and the masks leave nothing else."""
+    turned = shot(seed=1)
+    turned[180:260, 280:360] = texture(80, 80, seed=9)
+    small = turned.copy()
+    small[200:230, 300:330] = texture(30, 30, seed=10)
+    for name, pixels in {"a": turned, "b": small}.items():
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    images = load_image_set(tmp_path)
+    assert len(without_repeated_views(images).names) == 1, "most of both is the same"
+    use = np.zeros((210, 320), bool)
+    use[90:130, 140:180] = True
+    masked = replace(images, masks=(ImageMask.of(use), ImageMask.of(use)))
+    assert len(without_repeated_views(masked).names) == 2

@@ -44,7 +44,8 @@ def without_repeated_files(images: ImageSet) -> ImageSet:
 def without_repeated_views(images: ImageSet) -> ImageSet:
     """The set with one photograph of each view: brackets of exposures, copies saved anew, bursts from a tripod.
 
-    Of several the first is kept, or one that has clearly more contrast; the others are among the skipped ones.
+    Of several the first is kept, or one that has clearly more contrast; the others are among the skipped ones. Where
+    photographs are masked, only what the masks leave counts: around a turntable everything else stays.
 
     Raises InputError if a photograph can no longer be read.
     """
@@ -94,7 +95,13 @@ def _is_same_view(images: ImageSet, i: int, j: int) -> bool:
     if (images.size_wh[i] != images.size_wh[j]).any():
         return False
     first, second = (_equalised(images, k) for k in (i, j))
-    points = cv2.goodFeaturesToTrack(first, 300, 0.01, 8)
+    pixels = images.mask_pixels(i)
+    mask = (
+        None
+        if pixels is None
+        else cv2.resize(pixels.astype(np.uint8), first.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    )
+    points = cv2.goodFeaturesToTrack(first, 300, 0.01, 8, mask=mask)
     if points is None or len(points) < _FEWEST_POINTS:
         return False
     found, status, _ = cv2.calcOpticalFlowPyrLK(first, second, points, np.zeros_like(points), winSize=(15, 15))

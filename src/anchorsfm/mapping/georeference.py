@@ -119,7 +119,7 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
         }[found.mode]
         across = float(np.hypot(east, north))
         lines.append(
-            Line(f"{what} {count} recorded positions: {across:.2g} m horizontally and {up:.2g} m vertically (RMS)")
+            Line(f"{what} {count} recorded positions: {across:.2f} m horizontally and {up:.2f} m vertically (RMS)")
         )
     wrong = np.flatnonzero(found.outliers)
     if count and len(wrong):

@@ -183,8 +183,8 @@ def _name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> Non
         first, more = kept[0], "" if len(kept) == 1 else f" (and of {len(kept) - 1} more cameras)"
         progress.warn(
             f"the photographs do not determine the focal length{more}: alone they say {first.free_px:.0f} px +- "
-            f"{first.free_sigma_px:.2g}, the recorded {first.recorded_px:.0f} px are kept within their deviation of "
-            f"{first.recorded_sigma_px:.2g} px"
+            f"{first.free_sigma_px:.0f}, the recorded {first.recorded_px:.0f} px are kept within their deviation of "
+            f"{first.recorded_sigma_px:.0f} px"
         )
 
 

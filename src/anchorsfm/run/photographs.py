@@ -29,8 +29,8 @@ def load_photographs(
     """
     images = load_image_set(source, camera_mode=config.camera_mode, focal_px=config.focal_px, progress=progress)
     folder.require_outside(images.path(k) for k in range(images.num_images))
-    images = _without_repeats(images, config, progress)
     images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, progress=progress)
+    images = _without_repeats(images, config, progress)
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
     _require_plausible_focal(config, images)
