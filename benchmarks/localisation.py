@@ -4,8 +4,9 @@
 
 SET holds `images/` and `gt.json` with measured poses. A model is made of every other photograph (the first, the third
 ...) at 1024 px without known intrinsics, the remaining ones are localised in it, without its photographs. The model is
-aligned to the truth by its own cameras (similarity): what these are off is the error of the model, what the others are
-off that of the localisation. `--others`: folders of photographs of other places, all of which must be refused.
+aligned to the truth by its own cameras (similarity, rotation from theirs): what these are off is the error of the
+model, what the others are off that of the localisation. `--others`: folders of photographs of other places, all of
+which must be refused.
 """
 
 import argparse
@@ -14,10 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 import anchorsfm
 from anchorsfm.evaluation.sources import read_truth
-from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
+from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.results.model import read_models
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -55,7 +57,7 @@ def report(output: Path, files: list[Path], truth_file: Path) -> None:
     each_s = (time.process_time() - start) / len(files)
     own = [pose_of[name] for name in stored.view_names]
     poses = stored.model.cam_from_world
-    scale, pose = fit_similarity(camera_centres(poses), camera_centres(np.array(own)))
+    scale, pose = alignment(poses, np.array(own))
     print("| photograph | inliers | of | position (mm) | +- | rotation (deg) | +- | focal (px) | from |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
     errors = []
@@ -75,6 +77,15 @@ def report(output: Path, files: list[Path], truth_file: Path) -> None:
         f"\nmedian of localised: {np.median(errors, axis=0).round(4)} (mm, deg); of the model's own cameras: "
         f"{np.median(model, axis=0).round(4)}; {each_s:.2f} CPU s a photograph, reading the model included"
     )
+
+
+def alignment(poses: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """Similarity to the truth: rotation from the cameras' rotations, because few centres near a line leave it open."""
+    rotation = Rotation.from_matrix(np.swapaxes(truth[:, :, :3], 1, 2) @ poses[:, :, :3]).mean().as_matrix()
+    source, target = camera_centres(poses) @ rotation.T, camera_centres(truth)
+    from_mean, to_mean = source - source.mean(axis=0), target - target.mean(axis=0)
+    scale = float((from_mean * to_mean).sum() / (from_mean**2).sum())
+    return scale, np.column_stack([rotation, target.mean(axis=0) - scale * source.mean(axis=0)])
 
 
 def error(cam_from_world: np.ndarray, truth: np.ndarray, scale: float, pose: np.ndarray) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """The pose of one photograph from points of a model: which camera, robust pose, refinement, deviations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,12 +19,13 @@ _BETTER = 1.15
 """A camera that is less likely must explain as many times more points."""
 _FOCALS = tuple(float(f) for f in np.geomspace(0.45, 3.0, 11))
 """Over the long side, that are tried where nothing is known."""
+_SAME_LENS = 0.05
+"""A focal length that the user gives belongs to the model's camera if it differs by a smaller share."""
 _CELLS = 8
 _MIN_CELLS = 6
 """Of the 8 x 8 cells of a picture, that must have points which agree."""
 _MIN_SHARE = 0.08
 """Of the matches, that must agree."""
-_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +75,12 @@ def camera_guesses(
         recorded_deviation: how far it may be off, as a share.
     """
     width, height = size_wh
+    same = [camera for camera in cameras if (camera.width, camera.height) == size_wh]
     if focal_px is not None:
-        own = [c for c in cameras if (c.width, c.height) == size_wh and abs(focal_length_px(c) / focal_px - 1) < 0.05]
+        own = [camera for camera in same if abs(focal_length_px(camera) / focal_px - 1) < _SAME_LENS]
         camera = with_focal_length(own[0], focal_px) if own else make_camera("SIMPLE_RADIAL", focal_px, width, height)
         return [CameraGuess(camera=camera, source="given", focal_deviation=0.0)]
-    guesses = [CameraGuess(camera=c, source="model", focal_deviation=0.0) for c in cameras if _fits(c, size_wh)]
+    guesses = [CameraGuess(camera=camera, source="model", focal_deviation=0.0) for camera in same]
     if np.isfinite(recorded_px):
         allowed = max(0.1, 4 * recorded_deviation)
         guesses = [g for g in guesses if abs(focal_length_px(g.camera) / recorded_px - 1) < allowed]
@@ -88,10 +90,6 @@ def camera_guesses(
         camera = make_camera("SIMPLE_RADIAL", share * max(size_wh), width, height)
         guesses.append(CameraGuess(camera=camera, source="estimated", focal_deviation=np.inf))
     return guesses
-
-
-def _fits(camera: Camera, size_wh: tuple[int, int]) -> bool:
-    return (camera.width, camera.height) == size_wh
 
 
 def place(
@@ -120,8 +118,8 @@ def place(
         if found is None:
             continue
         count = int(found.inlier.sum())
-        is_first_estimate = best is not None and guess.source != best[1].source
-        if best is None or count > best[0] * (_BETTER if is_first_estimate else 1.0):
+        is_of_another_kind = best is not None and guess.source != best[1].source
+        if best is None or count > best[0] * (_BETTER if is_of_another_kind else 1.0):
             best = (count, guess, found.cam_from_world)
     if best is None:
         return "no pose agrees with its matches"
@@ -160,14 +158,13 @@ def _refined(
     error = _errors(camera, pose, xy_px, points)
     inlier = error < coarse_px
     covariance = np.full((7, 7), np.nan)
-    for _ in range(_ROUNDS):
+    for largest_px in (coarse_px, limit_px, limit_px):
         if inlier.sum() < 4:
             break
         noise_px = max(float(np.median(error[inlier])) / 1.1774, 1e-3)
-        solved = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, free_focal, guess)
-        pose, camera, covariance = solved
+        pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
         error = _errors(camera, pose, xy_px, points)
-        inlier = error < (limit_px if not free_focal or _ == _ROUNDS - 1 else coarse_px)
+        inlier = error < largest_px
     variance = np.diag(covariance)
     return PlacedView(
         cam_from_world=pose,
@@ -187,13 +184,12 @@ def _solve(
     xy_px: Float[np.ndarray, "inlier 2"],
     points: Float[np.ndarray, "inlier 3"],
     noise_px: float,
-    free_focal: bool,
     guess: CameraGuess,
 ) -> tuple[Float[np.ndarray, "3 4"], Camera, Float[np.ndarray, "7 7"]]:
     """Pose, camera, and the covariance of rotation vector, centre (world units) and logarithm of the focal length."""
     rotation, centre = pose[:, :3], camera_centres(pose)
     unit = float(np.median(np.linalg.norm(points - centre, axis=1)))  # so that all unknowns are of one size
-    focal, recorded = focal_length_px(camera), focal_length_px(guess.camera)
+    focal, recorded, free_focal = focal_length_px(camera), focal_length_px(guess.camera), guess.focal_deviation > 0
 
     def moved(x: Float[np.ndarray, "unknown"]) -> tuple[Float[np.ndarray, "3 4"], Camera]:
         turned = Rotation.from_rotvec(x[:3]).as_matrix() @ rotation
@@ -218,7 +214,7 @@ def _solve(
         scale = np.array([1, 1, 1, unit, unit, unit, 1.0])[: len(found.x)]
         covariance[: len(scale), : len(scale)] = np.linalg.inv(information) * np.outer(scale, scale)
     new, lens = moved(found.x)
-    return new, replace(lens), covariance
+    return new, lens, covariance
 
 
 def _errors(

@@ -21,6 +21,9 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Camera
 
+_MAX_CAMERAS = 5
+"""Cameras of a model that a photograph may be from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalisedImage:
@@ -188,6 +191,3 @@ def _by_use(stored: StoredModel) -> Iterable[Camera]:
     """The cameras of a model, that of most images first; a few are enough."""
     count = np.bincount(stored.model.camera_index, minlength=len(stored.model.cameras))
     return (stored.model.cameras[row] for row in np.argsort(-count, kind="stable")[:_MAX_CAMERAS])
-
-
-_MAX_CAMERAS = 5
