@@ -29,6 +29,7 @@ class Localise(Settings):
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the poses: new, empty, or of an earlier `anchorsfm localise`."""
     config: Annotated[LocaliseConfig, tyro.conf.arg(name="")] = field(default_factory=LocaliseConfig)
+    """How the photographs are placed."""
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
