@@ -10,11 +10,14 @@ from PIL import Image
 
 import anchorsfm
 from anchorsfm.cli.main import main
+from anchorsfm.cli.parsing import parse
+from anchorsfm.cli.wording import in_words
 from anchorsfm.evaluation.sources import read_truth
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
 from anchorsfm.results.model import read_models
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
+from anchorsfm.terminal import Terminal
 from snapshot import snapshot
 
 
@@ -164,6 +167,19 @@ def test_models_that_cannot_be_used_are_named(scene: Path, tmp_path: Path) -> No
         anchorsfm.localise(photo, copy)
     with pytest.raises(InputError, match=r"none\.jpg"):
         anchorsfm.localise(tmp_path / "none.jpg", scene / "out")
+
+
+def test_what_is_wrong_with_a_command_is_one_line(scene: Path, tmp_path: Path) -> None:
+    model = ["--model", str(scene / "out"), "-o", str(tmp_path / "poses")]
+    for words, message in (
+        ([], "name the photographs"),
+        ([str(photograph(scene)), "--min-inliers", "3"], "--min-inliers 3: must be from 12"),
+        ([str(scene / "truth.json")], "not a supported kind of image"),
+    ):
+        with pytest.raises(InputError) as raised:
+            parse("localise", [*words, *model]).run(Terminal())
+        assert message in in_words(raised.value) and "\n" not in in_words(raised.value)
+    assert not (tmp_path / "poses").exists()
 
 
 def test_an_index_of_another_model_is_refused(scene: Path, tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ class Localise(Settings):
     def run(self, console: Terminal) -> None:
         from anchorsfm.localisation.folder import LocalisationFolder
         from anchorsfm.localisation.run import localise, read_localisable
+        from anchorsfm.scene.errors import InputError
 
+        if not self.photos:
+            raise InputError("name the photographs: anchorsfm localise PHOTOS --model OUT --output DIR")
         folder = LocalisationFolder(self.output)
         folder.require_ready()
         model = read_localisable(self.model)
