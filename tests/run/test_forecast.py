@@ -62,7 +62,7 @@ def test_pairs_that_are_looked_for_in_rounds_count_once():
                 for _ in range(300):
                     machine.now += plan(PipelineConfig(), 50)[name].unit_s
                     advance(1)
-    with forecast.stage("dense depth of pairs", 250):
+    with forecast.stage("dense depth of pairs", 50):
         steps = plan(PipelineConfig(), 50)
         over = sum(steps[name].all_s for name in list(steps)[: list(steps).index("dense depth of pairs")])
         assert forecast.left_s == pytest.approx(before - over, rel=0.05)

@@ -55,6 +55,14 @@ class PairPredictor(Protocol):
 
 
 @runtime_checkable
+class DepthOfSome(Protocol):
+    """A predictor that gives depth to some pairs only; the others take next to no time."""
+
+    num_with_depth: int
+    """Pairs."""
+
+
+@runtime_checkable
 class Frontend(Protocol):
     """Implemented by a frozen config dataclass."""
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from anchorsfm.frontend.base import PairPredictor
+from anchorsfm.frontend.base import DepthOfSome, PairPredictor
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
@@ -32,6 +32,8 @@ class MaskedPredictor:
         self.digest = digest("masked", inner.digest, images.contents)
         self.detects_keypoints = inner.detects_keypoints
         self.keeps_predictions = inner.keeps_predictions
+        if isinstance(inner, DepthOfSome):
+            self.num_with_depth = inner.num_with_depth
         self._on_grid: Recent[int, Bool[np.ndarray, "h w"] | None] = Recent(_KEPT)
         self._pixels: Recent[int, Bool[np.ndarray, "h w"] | None] = Recent(_KEPT)
 

@@ -52,13 +52,13 @@ def plan(config: PipelineConfig, num_images: int) -> dict[str, Step]:
     depth_pairs = min(complete, config.classical.dense.pairs_per_image * count / 2)
     steps = {
         _FIRST_STEP: Step(units=count, unit_s=0.02),
-        "finding keypoints": Step(units=count, unit_s=0.45 * area / workers),
+        "finding keypoints": Step(units=count, unit_s=0.6 * area / workers),
         "matching pairs": Step(units=pairs, unit_s=0.04 * area / workers),
         "verifying pairs": Step(units=pairs, unit_s=0.015 / workers),
         "estimating relative poses": Step(units=pairs, unit_s=0.01 / workers),
     }
     if aligns or makes_cloud:
-        steps["dense depth of pairs"] = Step(units=depth_pairs, unit_s=dense_area / workers, counts_units=False)
+        steps["dense depth of pairs"] = Step(units=depth_pairs, unit_s=dense_area / workers)
     if aligns:
         steps["coarse alignment"] = Step(units=count, unit_s=0.04, counts_units=False)
         steps["fine alignment"] = Step(units=count, unit_s=0.12, counts_units=False)
@@ -67,8 +67,8 @@ def plan(config: PipelineConfig, num_images: int) -> dict[str, Step]:
     if config.bundle_adjustment:
         steps["adjusting"] = Step(units=count, unit_s=area**0.5, counts_units=False)
     if makes_cloud:
-        steps["matching depth"] = Step(units=count, unit_s=1.3 * dense_area / workers)
-        steps["fusing depth"] = Step(units=count, unit_s=0.4 * dense_area)
+        steps["matching depth"] = Step(units=count, unit_s=0.85 * dense_area / workers)
+        steps["fusing depth"] = Step(units=count, unit_s=0.3 * dense_area)
     steps["report"] = Step(units=count, unit_s=0.05)
     return steps
 

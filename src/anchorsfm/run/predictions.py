@@ -10,7 +10,7 @@ from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend, RunSettings
-from anchorsfm.frontend.base import Frontend, PairPredictor
+from anchorsfm.frontend.base import DepthOfSome, Frontend, PairPredictor
 from anchorsfm.io.store import Store
 from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.observe.checkpoint import Watch, observe
@@ -138,10 +138,14 @@ def consume(
 ) -> Predicted:
     """Consume the prediction stream."""
     collector, log = KeypointMatchCollector(predictor.grid, detects_keypoints=predictor.detects_keypoints), PairLog()
-    with progress.stage(f"{Stage.DEPTH} of pairs" if config.needs_depth else "pairs", len(pairs)) as advance:
+    all_count, total = True, len(pairs)
+    if config.needs_depth and isinstance(predictor, DepthOfSome):
+        all_count, total = False, predictor.num_with_depth
+    with progress.stage(f"{Stage.DEPTH} of pairs" if config.needs_depth else "pairs", total) as advance:
 
         def watch(stream: Iterator[PairPrediction]) -> Iterator[PairPrediction]:
-            return counted(log.watch(collector.watch(stream)), advance)
+            watched = log.watch(collector.watch(stream))
+            return counted(watched, advance, lambda prediction: all_count or prediction.frame_i is not None)
 
         if config.needs_depth:
             scene = observe(images.num_images, predictor, pairs, config.graph, store, watch, progress)

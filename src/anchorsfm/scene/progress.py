@@ -68,8 +68,11 @@ class RecordingProgress(PassedOn):
 SILENT = Progress()
 
 
-def counted(items: Iterable[Item], advance: Advance) -> Iterator[Item]:
-    """The same items; each counts as a finished step once the next is asked for."""
+def counted(
+    items: Iterable[Item], advance: Advance, counts: Callable[[Item], bool] = lambda _item: True
+) -> Iterator[Item]:
+    """The same items; each that `counts` is a finished step once the next is asked for."""
     for item in items:
         yield item
-        advance(1)
+        if counts(item):
+            advance(1)

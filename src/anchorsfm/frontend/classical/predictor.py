@@ -95,6 +95,7 @@ class ClassicalPredictor:
         self.focal_px = geometry.focal_px
         """Original pixels, at the centre of the image."""
         self.num_keypoints = np.array([len(xy) for xy in geometry.xy], np.int64)
+        self.num_with_depth = int(geometry.has_depth.sum())
         self._images = images
         self._pairs = pairs
         self._geometry = geometry
