@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.masks import with_masks
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.store import Store
@@ -34,6 +36,7 @@ from anchorsfm.report.folder import make_page
 from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.settings import plain, read_config
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -44,7 +47,8 @@ from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, spa
 from anchorsfm.viewer.selection import facts_markdown, image_facts
 from anchorsfm.viewer.shown import show_model
 from anchorsfm.viewer.sources import ViewedFolder, read_folder
-from damage import Damage, Outcomes, damaged_bytes, damaged_json, not_files, restored
+from damage import Damage, Outcomes, damaged_bytes, damaged_json, not_files, remove, restored
+from geotags import geotag
 from report_scene import write_synthetic_run
 from tiny_network import DUST3R, write_weights
 from video_files import panned, write_video
@@ -293,6 +297,106 @@ def test_videos(tmp_path: Path, name: str) -> None:
         damage.apply(path)
         outcomes.add(damage.name, frames, exact=damage.exact, check=sound)
     outcomes.require_none()
+
+
+def masks_of(photos: Path, masks: Path | None = None) -> int:
+    """Photographs that are left once their masks have been read."""
+    return with_masks(load_image_set(photos, masks=masks), masks, None, alpha=True).num_images
+
+
+def as_before(photos: int) -> str | None:
+    """What is wrong with the number of photographs that are left; those of `NAMES` are whole."""
+    return None if photos >= len(NAMES) else f"only {photos} photographs are left"
+
+
+def test_masks(run: Path, tmp_path: Path) -> None:
+    """A mask is read, or named; the photographs are as they were."""
+    outcomes = Outcomes("masks")
+    pixels = np.random.default_rng(0).integers(0, 2, (48, 64), np.uint8) * 255
+    kinds = {"L": pixels, "I;16": pixels.astype(np.uint16) * 257, "RGB": np.stack([pixels] * 3, axis=-1)}
+    path = tmp_path / "masks" / f"{NAMES[0]}.png"
+    path.parent.mkdir()
+    for kind, values in kinds.items():
+        Image.fromarray(values).save(path)
+        few = {} if EVERYTHING or kind == "L" else {"cuts": 5, "flips": 5}
+        for damage in damaged_bytes(path.read_bytes(), exact_cuts=False, **few):
+            damage.apply(path)
+            outcomes.add(f"{kind}, {damage.name}", lambda: masks_of(run / "photos", path.parent), exact=damage.exact)
+            remove(path)
+        Image.fromarray(values).save(path)
+    for name, values in (
+        ("turned", pixels.T), ("another aspect", pixels[:, :48]), ("a row", pixels[:1]),
+    ):  # fmt: skip
+        Image.fromarray(np.ascontiguousarray(values)).save(path)
+        outcomes.add(name, lambda: masks_of(run / "photos", path.parent), exact=True)
+    for name, values in (("black", 0 * pixels), ("labels", pixels // 255), ("floats", pixels / np.float32(255))):
+        Image.fromarray(values).save(path, "TIFF" if name == "floats" else "PNG")
+        outcomes.add(name, lambda: masks_of(run / "photos", path.parent))
+    outcomes.require_none()
+
+
+def test_transparency(run: Path, tmp_path: Path) -> None:
+    outcomes, photos = Outcomes("transparency"), tmp_path / "photos"
+    shutil.copytree(run / "photos", photos)
+    rgba = np.random.default_rng(0).integers(0, 255, (48, 64, 4), np.uint8)
+    for name in ("a.png", "a.webp", "a.tif"):
+        path = photos / name
+        Image.fromarray(rgba).save(path)
+        for damage in damaged_bytes(path.read_bytes(), exact_cuts=False, cuts=5, flips=20 if EVERYTHING else 8):
+            damage.apply(path)
+            outcomes.add(f"{name}, {damage.name}", lambda: masks_of(photos), check=as_before)
+        remove(path)
+    outcomes.require_none()
+
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:drone-dji="http://www.dji.com/drone-dji/1.0/" drone-dji:RtkFlag="50" '
+    b'drone-dji:RelativeAltitude="+50.1" drone-dji:RtkStdLat="0.01"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("kind", ["EXIF", "XMP"])
+def test_recorded_positions(tmp_path: Path, kind: str) -> None:
+    """Positions are somewhere on the Earth, or there is none; the photograph is used whatever they are."""
+    outcomes, path = Outcomes(f"positions, {kind}"), tmp_path / "a.jpg"
+    exif, pixels = geotag((46.84, 7.17, 500.0)), Image.new("RGB", (64, 48))
+
+    def sound(images: ImageSet) -> str | None:
+        if images.num_images != 1:
+            return f"skipped: {images.skipped}"
+        if images.geo is None:
+            return None
+        (latitude, longitude, altitude), sigma = images.geo.lat_lon_alt[0], images.geo.sigma_m[0]
+        fits = abs(latitude) <= 90 and abs(longitude) <= 180 and -1000 <= altitude <= 100_000
+        return None if fits and (sigma > 0).all() and np.isfinite(images.geo.enu_m).all() else "no place"
+
+    content = exif.tobytes() if kind == "EXIF" else XMP
+    wrong = [] if kind == "EXIF" else wrong_packets()
+    damages = damaged_bytes(content, exact_cuts=False, cuts=40, flips=1000 if EVERYTHING else 120)
+    for damage in [*wrong, *(damage for damage in damages if damage.content is not None)]:
+        block = {"exif": damage.content} if kind == "EXIF" else {"exif": exif, "xmp": damage.content}
+        pixels.save(path, **block)
+        outcomes.add(damage.name, lambda: load_image_set(tmp_path), check=sound)
+    outcomes.require_none()
+
+
+def wrong_packets() -> Iterator[Damage]:
+    """What else can lie where cameras put their XMP."""
+    value = b'drone-dji:RtkStdLat="%s"'
+    for name, content in (
+        ("nothing", b""),
+        ("entities", b'<!DOCTYPE a [<!ENTITY b "c">]><a>drone-dji &b;</a>'),
+        ("nested", b"<a>" * 15_000 + b"drone-dji"),
+        ("long", XMP.replace(b"+50.1", b"1" * 60_000)),
+        ("another encoding", XMP.decode().encode("utf-16")),
+        ("an encoding of no name", b'<?xml version="1.0" encoding="drone-dji"?>' + XMP),
+        ("not in its encoding", XMP.replace(b"+50.1", b"\xe9")),
+        ("zeros", XMP + bytes(2000)),
+        *((f"a deviation of {word}", XMP.replace(value % b"0.01", value % word.encode()))
+          for word in ("nan", "-inf", "1e999", "-1", "", "1_0", "0x1")),
+    ):  # fmt: skip
+        yield Damage(name=name, content=content)
 
 
 def test_records_of_frames(tmp_path: Path) -> None:

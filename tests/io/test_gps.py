@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
 
 from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.images import load_image_set
@@ -23,7 +24,7 @@ def record(tags: dict, xmp: str | bytes | None = None) -> GpsRecord:
     data = io.BytesIO()
     image = Image.new("RGB", (32, 32))
     exif = Image.Exif()
-    exif.get_ifd(0x8825).update(tags)
+    exif.get_ifd(0x8825).update({tag: value for tag, value in tags.items() if value is not None})
     more = {} if xmp is None else {"xmp": xmp.encode() if isinstance(xmp, str) else xmp}
     image.save(data, "JPEG", exif=exif, **more)
     opened = Image.open(io.BytesIO(data.getvalue()))
@@ -64,9 +65,13 @@ def test_dji_says_more() -> None:
     ("tags", "problem"),
     [
         ({2: (146.0, 0.0, 0.0)}, "no such place"),
-        ({4: (math.inf, 0.0, 0.0)}, "no such place"),
+        ({4: (IFDRational(2**31, 1), 0.0, 0.0)}, "no such place"),
         ({4: (200.0, 0.0, 0.0)}, "no such place"),
-        ({2: (10.0, 20.0, 30.0, 40.0)}, "no such place"),
+        ({2: (10.0, 20.0, 30.0, 40.0)}, "missing, or not made of numbers"),
+        ({2: (IFDRational(1, 0),) * 3}, "missing, or not made of numbers"),
+        ({2: None}, "missing, or not made of numbers"),
+        ({1: None}, "north or south"),
+        ({3: "Q"}, "east or west"),
         ({2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}, None),
         ({9: "V"}, None),
     ],

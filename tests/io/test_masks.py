@@ -12,6 +12,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask, uses
 from anchorsfm.scene.progress import Progress
+from damage import Damage, not_files
 
 WH = (64, 48)
 
@@ -98,8 +99,47 @@ def test_what_is_left_empty_is_named(images: ImageSet, tmp_path: Path) -> None:
     masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
     assert masked.names == ("a.jpg", "sub/c.jpg") and masked.skipped[-1].name == "b.jpg"
     assert lines.warnings == ["skipped b.jpg: its mask leaves nothing of it"]
-    with pytest.raises(InputError, match=r"leave nothing of any photograph \(for instance a\.jpg\)"):
+    with pytest.raises(InputError, match=r"nothing is left of any photograph; a\.jpg: its mask leaves"):
         with_masks(images, None, write(tmp_path / "all.png", np.zeros((48, 64))), alpha=True)
+
+
+def test_transparent_photographs_are_named_as_such(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 255, (48, 64, 4), np.uint8)
+    rgba[..., 3] = 0
+    (tmp_path / "in").mkdir()
+    Image.fromarray(rgba).save(tmp_path / "in" / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: it is transparent throughout .*alpha masks"):
+        with_masks(load_image_set(tmp_path / "in"), None, None, alpha=True)
+    Image.fromarray(rgba[..., :3]).save(tmp_path / "in" / "b.png")
+    masked = with_masks(load_image_set(tmp_path / "in"), None, None, alpha=True)
+    assert masked.names == ("b.png",) and masked.skipped[-1].reason == "it is transparent throughout"
+
+
+@pytest.mark.parametrize("names", ["masks/a.png masks/sub/c.png", "a.jpg.png sub/c.png"], ids=["below", "beside"])
+def test_masks_among_the_photographs_are_no_photographs(images: ImageSet, tmp_path: Path, names: str) -> None:
+    for name in names.split():
+        write(images.root / name, left_half())
+    folder = images.root / "masks" if "masks" in names else images.root
+    found = load_image_set(images.root, masks=folder)
+    assert found.names == images.names
+    masked = with_masks(found, folder, None, alpha=True)
+    assert [mask is None for mask in masked.masks] == [False, True, False]
+
+
+def test_a_photograph_is_no_mask_of_itself(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        write(tmp_path / "in" / name, np.random.default_rng(ord(name[0])).random((48, 64)) > 0.5)
+    images = load_image_set(tmp_path / "in", masks=tmp_path / "in")
+    with pytest.raises(InputError, match=r"no mask for any of the photographs: a\.png would have a\.png\.png"):
+        with_masks(images, tmp_path / "in", None, alpha=True)
+
+
+@pytest.mark.parametrize("damage", list(not_files()), ids=lambda damage: damage.name)
+def test_what_has_the_name_of_a_mask_and_is_none_is_named(images: ImageSet, tmp_path: Path, damage: Damage) -> None:
+    write(tmp_path / "masks" / "a.png", left_half())
+    damage.apply(tmp_path / "masks" / "b.png")
+    with pytest.raises(InputError, match=r"cannot read the mask .*b\.png: a .*, not a file"):
+        with_masks(images, tmp_path / "masks", None, alpha=True)
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,28 @@ def test_positions_that_cannot_place_a_model_leave_it_alone(scene) -> None:
         assert placement_lines(found, ["x"] * NUM, "prior")[0].is_warning
 
 
+def test_positions_that_leave_the_scale_open_are_not_used_even_if_asked_for(scene) -> None:
+    truth, result = scene
+    geo = recorded(truth)
+    for enu_m in (0.0 * geo.enu_m, 0.02 * geo.enu_m):
+        for mode in ("check", "align", "prior"):
+            judged, found = run(result, replace(geo, enu_m=enu_m), mode)
+            assert found.mode == "check" and judged.result is result and found.problem
+            assert not found.agrees.any() and not np.isfinite(found.residual_m).any()
+
+
+def test_positions_that_leave_the_rotation_open_are_used_if_asked_for_and_named(scene) -> None:
+    truth, result = scene
+    geo = recorded(truth)
+    row = geo.enu_m[:ALONG]  # one line of the flight
+    line = replace(geo, enu_m=np.concatenate([row, np.full((NUM - ALONG, 3), np.nan)]))
+    aligned, found = run(result, line, "align")
+    assert found.mode == "align" and "too close to a line" in found.problem and aligned.result is not result
+    first = placement_lines(found, ["x"] * NUM, "align")[0]
+    assert first.is_warning and "only because that was asked for" in first.text
+    assert run(result, line)[1].mode == "check"
+
+
 def test_positions_on_a_line_do_not_tell_which_way_is_up() -> None:
     centres = np.stack([np.linspace(0, 100, 12), np.zeros(12), np.zeros(12)], axis=1)
     rng = np.random.default_rng(0)

@@ -83,6 +83,6 @@ def test_what_is_written_agrees(run) -> None:
 
 
 def test_an_unknown_reference_system_ends_before_any_work(flight, tmp_path) -> None:
-    with pytest.raises(InputError, match="epsg = 9999: no such coordinate reference system"):
+    with pytest.raises(InputError, match="EPSG:9999: no such coordinate reference system"):
         reconstruct(flight[0], tmp_path / "out", PipelineConfig(epsg=9999))
     assert not (tmp_path / "out").exists()

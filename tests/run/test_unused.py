@@ -16,6 +16,8 @@ USED = {
     "has_known_model": True,
     "has_video": True,
     "reads_positions": True,
+    "lacks_positions": False,
+    "has_focal_deviation": True,
 }
 LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
 
@@ -30,6 +32,8 @@ LEARNED = {"detector": "aliked", "matcher": "lightglue", "uses_networks": True}
         ("known.use_poses", {"has_known_model": False}, "no known model"),
         ("cloud.mesh", {"dense": False}, "no dense cloud"),
         ("epsg", {"reads_positions": False}, "no recorded positions are looked at"),
+        ("gps", {"lacks_positions": True}, "no photograph has a recorded position"),
+        ("focal_deviation", {"has_focal_deviation": False}, "no focal length is recorded or given"),
         ("video.fps", {"has_video": False}, "no video is given"),
         ("sparsify.max_detected_keypoints", {"frontend": "mast3r"}, "has no detector"),
         ("classical.second.budget", {"has_second_method": False}, "there is no second detector"),

@@ -21,6 +21,16 @@ def geotagged(
 
     That is written as 10 mm on a sensor with as many pixels a millimetre as it takes.
     """
+    exif = geotag(lat_lon_alt)
+    if focal_px is not None:
+        exif[271], exif[272] = "Nobody", "Rendered"
+        height, width = pixels.shape[:2]
+        exif.get_ifd(_EXIF).update({37386: 10.0, 41486: focal_px / 10, 41488: 4, 40962: width, 40963: height})
+    Image.fromarray(pixels).save(path, exif=exif, quality=quality)
+
+
+def geotag(lat_lon_alt: tuple[float, float, float] | None) -> Image.Exif:
+    """The EXIF block of a position."""
     exif = Image.Exif()
     if lat_lon_alt is not None:
         latitude, longitude, altitude = lat_lon_alt
@@ -29,11 +39,7 @@ def geotagged(
         gps.update({3: "E" if longitude >= 0 else "W", 4: _parts(longitude)})
         if math.isfinite(altitude):
             gps.update({5: b"\0" if altitude >= 0 else b"\1", 6: abs(altitude)})
-    if focal_px is not None:
-        exif[271], exif[272] = "Nobody", "Rendered"
-        height, width = pixels.shape[:2]
-        exif.get_ifd(_EXIF).update({37386: 10.0, 41486: focal_px / 10, 41488: 4, 40962: width, 40963: height})
-    Image.fromarray(pixels).save(path, exif=exif, quality=quality)
+    return exif
 
 
 def _parts(degrees: float) -> tuple[float, float, float]:

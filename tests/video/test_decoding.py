@@ -19,6 +19,11 @@ def strips(count: int = 3) -> list[np.ndarray]:
     return [frame] * count
 
 
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
 def colour(rgb: np.ndarray, side: str) -> str:
     height, width = rgb.shape[:2]
     y, x = {"top": (3, width // 2), "bottom": (-4, width // 2), "left": (height // 2, 3), "right": (height // 2, -4)}[
@@ -104,6 +109,8 @@ def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
         assert name in str(raised.value) and "\n" not in str(raised.value)
     for path, said in (
         (write_audio(tmp_path / "sound.m4a"), "has no video, only audio"),
+        (written(tmp_path / "list.mp4", b"ffconcat version 1.0\nfile a.mp4\n"), "a list of other files"),
+        (written(tmp_path / "a.jpg", b""), "a photograph, not a video"),
         (tmp_path, "not a regular file"),
         (tmp_path / "none.mp4", "no such file"),
     ):

@@ -13,23 +13,22 @@ from anchorsfm.cli.options import Option, options_of
 from anchorsfm.cli.reconstruct import Reconstruct
 
 SHORT_HELP = {
-    "Input": ("photos", "--output", "--video.frames", "--preset", "--config", "--known.model"),
+    "Input": ("photos", "--output", "--video.frames", "--masks", "--preset", "--config", "--known.model"),
     "Cameras": ("--camera-mode", "--camera-model", "--focal-px"),
     "Pairs of photographs": ("--scene-graph",),
     "Quality and speed": (
         "--max-image-size",
         "--mapper",
-        "--refine-keypoints",
         "--no-adjust",
         "--seed",
     ),
     "Output": (
+        "--gps",
         "--dense",
         "--no-dense",
         "--cloud.depth-maps",
         "--cloud.mesh",
         "--export",
-        "--keep-database",
         "--quiet",
     ),
     "Networks": (

@@ -29,6 +29,7 @@ _ENOUGH_XMP = 1 << 20
 _GPS_IFD = 0x8825
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
 _STATUS, _HORIZONTAL_ERROR = 9, 31
+_LATITUDES, _LONGITUDES = ("N", "S"), ("E", "W")
 _DJI = "{http://www.dji.com/drone-dji/1.0/}"
 
 
@@ -48,14 +49,18 @@ def read_gps(image: Image.Image) -> GpsRecord:
     except Exception:  # parsers of foreign blocks raise anything; the pixels are still good
         return GpsRecord()
     dji, problem = _read_dji(image.info.get("xmp"))
-    if _LATITUDE not in tags or _LONGITUDE not in tags:
+    if _LATITUDE not in tags and _LONGITUDE not in tags:
         return GpsRecord(problem=problem)
     latitude = _degrees(tags.get(_LATITUDE), _letter(tags.get(_LATITUDE_REF)), "S")
     longitude = _degrees(tags.get(_LONGITUDE), _letter(tags.get(_LONGITUDE_REF)), "W")
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
-        return GpsRecord(problem=f"no such place: latitude {latitude:g}, longitude {longitude:g}")
     if latitude == longitude == 0 or _letter(tags.get(_STATUS)) == "V":
         return GpsRecord(problem=problem)  # how receivers say that they did not know
+    if not (math.isfinite(latitude) and math.isfinite(longitude)):
+        return GpsRecord(problem="its latitude or longitude is missing, or not made of numbers")
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return GpsRecord(problem=f"no such place: latitude {latitude:g}, longitude {longitude:g}")
+    if _letter(tags.get(_LATITUDE_REF)) not in _LATITUDES or _letter(tags.get(_LONGITUDE_REF)) not in _LONGITUDES:
+        return GpsRecord(problem="it does not say whether it is north or south, east or west")
     altitude, is_ellipsoidal = _altitude(tags, dji)
     if math.isfinite(altitude) and not _ALTITUDE_RANGE_M[0] <= altitude <= _ALTITUDE_RANGE_M[1]:
         altitude, problem = math.nan, f"no such altitude: {altitude:g} m"

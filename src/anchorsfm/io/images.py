@@ -28,6 +28,7 @@ from anchorsfm.geometry.geodesy import geo_positions
 from anchorsfm.io.exif import Exif, exif_focal, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.gps import GpsRecord, read_gps
+from anchorsfm.io.mask_files import without_masks
 from anchorsfm.io.owned import holds_results
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
@@ -90,13 +91,15 @@ def load_image_set(
     *,
     camera_mode: CameraMode = "auto",
     focal_px: float | None = None,
+    masks: Path | None = None,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """Find and verify photographs.
 
     `source` is a folder (searched recursively, sorted by name, hidden files ignored), a text file that lists images one
     per line relative to itself, or several of those and image files (kept in the given order). `focal_px` is the focal
-    length of all images in original pixels, overriding EXIF. Unreadable files are skipped with a warning.
+    length of all images in original pixels, overriding EXIF. Files below `masks` that are the mask of another image are
+    none. Unreadable files are skipped with a warning.
 
     Raises InputError if there is nothing to work on or an option does not fit the images.
     """
@@ -105,6 +108,7 @@ def load_image_set(
     if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
         raise InputError(f"the focal length must be a positive number of pixels, not {focal_px}")
     root, names = _find(source)
+    names = names if masks is None else without_masks(root, names, masks)
     photos, skipped = _read_all(root, names, progress)
     if not photos:
         raise InputError(
@@ -154,14 +158,14 @@ def load_alpha(images: ImageSet, index: int) -> Bool[np.ndarray, "h w"] | None:
     """
     path = images.path(index)
     try:
-        with _open(photo_bytes(images, index), path.name) as image:
+        with open_picture(photo_bytes(images, index), path.name) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return None
             image.load()
             turned = read_exif(image).orientation
             alpha = image.convert("RGBA").getchannel("A")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error
     upright = alpha.transpose(_TO_UPRIGHT[turned]) if turned in _TO_UPRIGHT else alpha
     return np.asarray(upright) >= _OPAQUE
 
@@ -192,7 +196,7 @@ def _file_bytes(path: Path) -> bytes:
     try:
         return read_regular(path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +228,7 @@ def read_header(path: Path) -> PhotoHeader:
     """
     try:
         data = read_regular(path)
-        with _open(data, path.name) as image:
+        with open_picture(data, path.name) as image:
             width, height = image.size
             tagged = read_exif(image).orientation
             if image.format == "TIFF":  # turned by Pillow itself, which then knows the turned size
@@ -239,7 +243,7 @@ def read_header(path: Path) -> PhotoHeader:
                 icc_profile=image.info.get("icc_profile"),
             )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error
 
 
 def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[np.ndarray, "*batch 2"]:
@@ -325,7 +329,7 @@ def _read_list(path: Path) -> list[Path]:
     except (UnicodeDecodeError, NotAFileError) as error:
         raise InputError(f"{path} is neither a folder nor a text file listing images") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error
     if "\0" in text:
         raise InputError(f"{path} is neither a folder nor a text file listing images")
     listed = []
@@ -390,7 +394,7 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
         data = read_regular(root / name)
         if not data:
             return SkippedImage(name=name, reason="empty file")
-        with _open(data, name) as image:
+        with open_picture(data, name) as image:
             # An eighth of the size decodes faster, and libjpeg still reads every byte and notices a missing end.
             full_wh = _draft(image, "RGB", at_least=0.0)
             image.load()
@@ -405,7 +409,7 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
     except MemoryError:
         raise
     except Exception as error:  # decoders of damaged files raise almost anything
-        return SkippedImage(name=name, reason=_reason(error))
+        return SkippedImage(name=name, reason=why_unreadable(error))
 
 
 def _name_problems(photos: list[_Photo], progress: Progress) -> None:
@@ -413,7 +417,7 @@ def _name_problems(photos: list[_Photo], progress: Progress) -> None:
     wrong = [photo for photo in photos if photo.gps.problem is not None]
     if wrong:
         more = "" if len(wrong) == 1 else f" (and of {len(wrong) - 1} more photographs)"
-        progress.warn(f"ignored of the recorded position of {wrong[0].name}{more}: {wrong[0].gps.problem}")
+        progress.warn(f"recorded position of {wrong[0].name}{more}: {wrong[0].gps.problem}; ignored")
 
 
 def _is_utf8(name: str) -> bool:
@@ -428,7 +432,8 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def open_picture(data: bytes, name: str) -> Image.Image:
+    """The picture in a file's content, not decoded yet. Raises almost anything where it is damaged."""
     if name.lower().endswith(_HEIC):
         _register_heic()
     if name.lower().endswith(".avif") and not features.check("avif"):
@@ -457,7 +462,8 @@ def _draft(image: Image.Image, mode: str, at_least: float) -> tuple[int, int] | 
     return full_wh
 
 
-def _reason(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with a picture, in a few words, from the error of whoever read it."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or damaged at its beginning"
     if isinstance(error, PermissionError):
@@ -572,10 +578,10 @@ def _decoded(
 ) -> Image.Image:
     target_wh = (int(size_wh[0]), int(size_wh[1]))
     try:
-        with _open(data, path.name) as image:
+        with open_picture(data, path.name) as image:
             return _decode(image, mode, full_wh, target_wh)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error
 
 
 def _decode(image: Image.Image, mode: str, full_wh: tuple[int, int], target_wh: tuple[int, int]) -> Image.Image:

@@ -6,7 +6,7 @@ upright photograph (EXIF orientation applied) in any size of its aspect. Those i
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from jaxtyping import Bool
 from PIL import Image
 
 from anchorsfm.io.files import read_regular
-from anchorsfm.io.images import load_alpha
+from anchorsfm.io.images import load_alpha, open_picture, why_unreadable
+from anchorsfm.io.mask_files import mask_file
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet, SkippedImage
 from anchorsfm.scene.masks import ImageMask
@@ -49,16 +50,15 @@ def with_masks(
         InputError: a mask cannot be read or has another aspect, the folder has none for any of the photographs, or
             masks leave nothing of all of them.
     """
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"masks = {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    files = [None if folder is None else _mask_file(folder, name) for name in images.names]
+    check_masks(folder, single)
+    files = [None if folder is None else mask_file(folder, name, images.path(k)) for k, name in enumerate(images.names)]
     if folder is not None and not any(files):
         raise InputError(
             f"{folder} has no mask for any of the photographs: {images.names[0]} would have {images.names[0]}.png"
         )
     common = None if single is None else _read_mask(single)
     masks: list[ImageMask | None] = []
-    transparent, empty = 0, []
+    transparent, empty = 0, {}
     for image, file in enumerate(files):
         layers = []
         for path, use in ((single, common), (file, None if file is None else _read_mask(file))):
@@ -74,13 +74,14 @@ def with_masks(
             continue
         use = _both(layers)
         if not use.any():
-            empty.append(image)
+            is_transparent = opaque is not None and not opaque.any()
+            empty[image] = "it is transparent throughout" if is_transparent else "its mask leaves nothing of it"
         masks.append(None if use.all() else ImageMask.of(use))
     if transparent:
         progress.note(f"{transparent} photographs have transparent pixels, which are ignored")
     if folder is not None and None in files:
         progress.note(
-            f"{files.count(None)} of {images.num_images} photographs have no mask in {folder}: all of them counts"
+            f"{files.count(None)} of {images.num_images} photographs have no mask in {folder}: they count as a whole"
         )
     if not any(masks):
         return images
@@ -88,18 +89,27 @@ def with_masks(
     return _without(masked, empty, progress)
 
 
-def _without(images: ImageSet, empty: Sequence[int], progress: Progress) -> ImageSet:
-    """The set without photographs of which nothing is left."""
+def check_masks(folder: Path | None, single: Path | None) -> None:
+    """Raise InputError for a folder of masks that is none, and for a mask for all that cannot be read."""
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"the masks {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    if single is not None:
+        _read_mask(single)
+
+
+def _without(images: ImageSet, empty: Mapping[int, str], progress: Progress) -> ImageSet:
+    """The set without photographs of which nothing is left, for the reasons given."""
     if not empty:
         return images
-    skipped = [SkippedImage(name=images.names[k], reason="its mask leaves nothing of it") for k in empty]
+    skipped = [SkippedImage(name=images.names[k], reason=reason) for k, reason in empty.items()]
     if len(empty) == images.num_images:
         raise InputError(
-            f"the masks leave nothing of any photograph (for instance {skipped[0].name}): black is ignored"
+            f"nothing is left of any photograph; {skipped[0].name}: {skipped[0].reason} (black is ignored in masks, "
+            "and transparent pixels are, unless alpha masks are off)"
         )
     for entry in skipped:
         progress.warn(f"skipped {entry.name}: {entry.reason}")
-    return images.select(np.setdiff1d(np.arange(images.num_images), empty), skipped)
+    return images.select(np.setdiff1d(np.arange(images.num_images), list(empty)), skipped)
 
 
 def mask_png(mask: ImageMask | None, size_wh: tuple[int, int]) -> bytes:
@@ -112,19 +122,14 @@ def mask_png(mask: ImageMask | None, size_wh: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-def _mask_file(folder: Path, name: str) -> Path | None:
-    """The file that masks a photograph."""
-    candidates = (folder / f"{name}.png", (folder / name).with_suffix(".png"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def _read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
     try:
-        with Image.open(io.BytesIO(read_regular(path))) as image:
+        with open_picture(read_regular(path), path.name) as image:
             return np.asarray(image.convert("L")) > 0
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "not an image, or damaged"
-        raise InputError(f"cannot read the mask {path}: {str(reason).lower()}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of damaged files raise almost anything
+        raise InputError(f"cannot read the mask {path}: {why_unreadable(error)}") from error
 
 
 def _require_aspect(what: Path | None, use: Bool[np.ndarray, "h w"], size_wh: np.ndarray, name: str) -> None:

@@ -57,16 +57,15 @@ class Placement:
     factor: tuple[float, float]
     """By what the claimed deviations were multiplied, horizontally and vertically."""
     rotation_sigma_deg: float
-    scale_sigma: float
-    """How far the frame is undetermined; the scale as a share."""
+    """How far the frame is undetermined."""
 
     @property
     def problem(self) -> str | None:
-        """Why the model cannot be brought into the frame; None: it can."""
+        """Why the frame is not to be relied on; None: it is."""
         if max(self.factor) > _MAX_FACTOR:
             return f"they are {max(self.factor):.0f} times as far from the model as their deviations allow"
-        if self.rotation_sigma_deg > _MAX_ROTATION_DEG or self.scale_sigma > _MAX_SCALE:
-            return "they are too close together, or too close to a line, to determine rotation and scale"
+        if self.rotation_sigma_deg > _MAX_ROTATION_DEG:
+            return "they are too close together, or too close to a line, to determine the rotation"
         return None
 
 
@@ -83,7 +82,7 @@ class Georeferenced:
     sigma_m: Float[np.ndarray, "view 3"]
     """Standard deviations of the records."""
     problem: str | None = None
-    """Why the model is not in the frame of the records."""
+    """Why the model is not in the frame of the records or, if it is because that was asked for, should not be."""
 
     @property
     def outliers(self) -> Bool[np.ndarray, "view"]:
@@ -107,9 +106,8 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
     """What was done with the recorded positions of a model, and which of them are wrong; `asked`: the setting."""
     count, lines = int(found.agrees.sum()), []
     if found.problem is not None:
-        lines.append(
-            Line(f"its recorded positions are not used: {found.problem}", is_warning=asked in ("align", "prior"))
-        )
+        use = "not used" if found.mode == "check" else "used only because that was asked for"
+        lines.append(Line(f"its recorded positions are {use}: {found.problem}", is_warning=asked in ("align", "prior")))
     if count:
         east, north, up = found.rms_m()
         what = {
@@ -164,6 +162,8 @@ def place(
     spread_m[known] = effective
     extent = np.linalg.svd(target[inlier] - target[inlier].mean(axis=0), compute_uv=False)
     typical = float(np.sqrt((effective[inlier] ** 2).mean()))
+    if typical > _MAX_SCALE * float(np.linalg.norm(extent)):
+        return "they are too close together to determine the scale"
     return Placement(
         scale=scale,
         pose=pose,
@@ -171,7 +171,6 @@ def place(
         sigma_m=spread_m,
         factor=(float(factor[0]), float(factor[1])),
         rotation_sigma_deg=float(np.degrees(typical / max(float(extent[1]), 1e-9))),
-        scale_sigma=typical / max(float(np.linalg.norm(extent)), 1e-9),
     )
 
 
@@ -219,7 +218,9 @@ def georeference(
     else:
         judged = _with_priors(judged.result, free, placed, position, config, focal)
     residual = camera_centres(judged.result.model.cam_from_world) - position
-    return judged, Georeferenced(mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m)
+    return judged, Georeferenced(
+        mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m, problem=problem
+    )
 
 
 def _with_priors(

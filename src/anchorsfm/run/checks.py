@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from anchorsfm.colmap.meshing import check_mesh_method
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.features.config import chosen_matcher
-from anchorsfm.io.reference_systems import check_epsg
+from anchorsfm.io.masks import check_masks
+from anchorsfm.io.reference_systems import check_epsg, named_area_without
 from anchorsfm.mapping.config import DEPTH_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
@@ -21,6 +24,7 @@ def check_settings(config: PipelineConfig) -> None:
     """Raise InputError for what depends on files, libraries, or settings of several parts."""
     check_mesh_method(config.cloud.mesh)
     check_scene_graph(config.scene_graph)
+    check_masks(config.masks, config.mask)
     if config.epsg is not None:
         check_epsg(config.epsg)
     if config.similarity is not None:
@@ -40,6 +44,11 @@ def settled(
         progress.warn(f"no dense cloud of more than {MAX_IMAGES_BY_DEFAULT} images unless asked for: add --dense")
         dense = False
     config = replace(config, dense=dense)
+    positions = None if config.gps == "off" else images.geo
+    if config.epsg is not None and positions is not None:
+        area = named_area_without(positions.origin[:2], config.epsg)
+        if area is not None:
+            progress.warn(f"EPSG:{config.epsg} is for {area}, and the photographs are not from there")
     for line in without_effect(
         changed,
         frontend=config.frontend,
@@ -52,7 +61,9 @@ def settled(
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None,
         has_video=has_video,
-        reads_positions=config.gps != "off" and images.geo is not None,
+        reads_positions=positions is not None,
+        lacks_positions=config.gps != "off" and positions is None,
+        has_focal_deviation=images.focal_deviation is not None and bool(np.isfinite(images.focal_deviation).any()),
     ):
         progress.warn(line)
     return config

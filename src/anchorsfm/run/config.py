@@ -52,9 +52,9 @@ class PipelineConfig(Settings):
     alpha_masks: bool = True
     """Ignore transparent pixels of photographs that have any."""
     gps: GpsMode = "auto"
-    """What recorded positions (EXIF, XMP of DJI) do. check: they are compared with the model; align: they give it
-    scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with the model,
-    otherwise check; off: they are not looked at."""
+    """What positions recorded in photographs (EXIF, XMP of DJI) do. check: they are compared with the model; align:
+    they give it scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with
+    the model, otherwise check; off: they are not looked at."""
     epsg: Annotated[int | None, Range(1024, 32767)] = None
     """Coordinate reference system, by its EPSG number, in which camera positions are also written to georeference.json,
     such as 32632."""

@@ -32,6 +32,8 @@ def without_effect(
     has_known_model: bool,
     has_video: bool,
     reads_positions: bool,
+    lacks_positions: bool,
+    has_focal_deviation: bool,
 ) -> Iterator[str]:
     """One line for each reason why some of the changed settings (dotted names) are not used."""
     classical, aligned = frontend == "classical", mapper == "align"
@@ -52,6 +54,8 @@ def without_effect(
         (not refines_keypoints, ("subpixel.",), "keypoints are not refined"),
         (not has_known_model, ("known.",), "no known model is given"),
         (not reads_positions, ("epsg",), "no recorded positions are looked at"),
+        (lacks_positions, ("gps",), "no photograph has a recorded position"),
+        (not has_focal_deviation, ("focal_deviation",), "no focal length is recorded or given"),
         (not dense, ("cloud.",), "no dense cloud is made"),
         (not has_video, ("video.",), "no video is given"),
     ):

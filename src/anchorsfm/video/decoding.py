@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from anchorsfm.io.images import EXTENSIONS
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
 
@@ -31,6 +32,8 @@ _MOST_FAILURES = 1000
 _HD_HEIGHT = 720
 """From which on videos that do not name their colours have those of high definition."""
 _MIN_SIDE = 16
+_LISTS = ("concat", "hls", "dash")
+"""What FFmpeg calls texts that name other files, whose content our digests would not know."""
 _OLDEST_YEAR = 1990
 """Cameras whose clock was never set write 1904 or 1970."""
 
@@ -155,12 +158,17 @@ def _open(path: Path) -> "tuple[av.container.InputContainer, av.VideoStream]":
         raise InputError(f"{path}: {_NO_AV}") from error
     if not path.is_file():  # a pipe would wait for a writer
         raise InputError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
+    if path.suffix.lower() in EXTENSIONS:
+        raise InputError(f"{path} is a photograph, not a video")
     if path.stat().st_size == 0:
         raise InputError(f"cannot read {path}: empty file")
     try:
         container = av.open(f"file:{path}", metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {_reason(error)}") from error
+    if container.format.name in _LISTS:
+        container.close()
+        raise InputError(f"{path} is a list of other files, not a video: name those")
     streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
     if not streams:
         kinds = sorted({s.type for s in container.streams})

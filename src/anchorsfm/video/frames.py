@@ -154,6 +154,8 @@ def _files(folder: FrameFolder, video: VideoFrames) -> set[str]:
 
 
 def _require_each_once(videos: Sequence[Path]) -> None:
+    if not videos:
+        raise InputError("there are no videos: name some")
     seen: set[Path] = set()
     for path in videos:
         if path.resolve() in seen:
