@@ -28,6 +28,7 @@ from anchorsfm.io.masks import with_masks
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.store import Store
+from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex, read_index, write_index
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import read_known
 from anchorsfm.pairing.pairs_file import read_pairs
@@ -249,6 +250,30 @@ def test_uncertainty_json(run: Path) -> None:
             damage.apply(path)
             look = view if EVERYTHING or outcomes.cases % 10 == 0 else read_folder
             outcomes.add(f"view, {damage.name}", lambda look=look: look(run))
+    outcomes.require_none()
+
+
+def test_descriptors_for_localisation(tmp_path: Path) -> None:
+    path, rng = tmp_path / "0.safetensors", np.random.default_rng(0)
+    settings = IndexSettings(
+        version=VERSION, max_image_size=64, max_keypoints=16, contrast_threshold=0.01, max_ratio=0.8
+    )
+    index = ModelIndex(
+        settings=settings,
+        num_points=9,
+        descriptor=rng.integers(0, 255, (9, 128), np.uint8),
+        point=np.arange(9, dtype=np.int32),
+        start=np.array([0, 4, 9]),
+    )
+    write_index(path, index)
+    outcomes = Outcomes("0.safetensors")
+
+    def same(found: ModelIndex | None) -> None:
+        assert found is None or np.array_equal(found.descriptor, index.descriptor)
+
+    for damage in damaged_bytes(path.read_bytes(), exact_cuts=True):
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_index(path), exact=damage.exact, check=same)
     outcomes.require_none()
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anchorsfm.api.condensed import condense as condense
     from anchorsfm.api.frontends import PairFrontend as PairFrontend
     from anchorsfm.api.load import load as load
+    from anchorsfm.api.localise import localise as localise
     from anchorsfm.api.matches import reconstruct_matches as reconstruct_matches
     from anchorsfm.api.model import Model as Model
     from anchorsfm.api.network import Mast3r as Mast3r
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from anchorsfm.api.run import reconstruct as reconstruct
     from anchorsfm.api.triangulation import triangulate as triangulate
     from anchorsfm.frontend.base import Frontend as Frontend
+    from anchorsfm.localisation.run import Localisation as Localisation
     from anchorsfm.run.config import PipelineConfig as PipelineConfig
     from anchorsfm.scene.errors import AnchorSfMError as AnchorSfMError
     from anchorsfm.scene.errors import InputError as InputError
@@ -61,6 +63,7 @@ _HOMES = {
     "ImageGrid": "scene.images",
     "ImageSet": "scene.images",
     "InputError": "scene.errors",
+    "Localisation": "localisation.run",
     "Mast3r": "api.network",
     "Matches": "scene.pairs",
     "Model": "api.model",
@@ -83,6 +86,7 @@ _HOMES = {
     "kinematic_tree": "api.alignment",
     "load": "api.load",
     "load_mast3r": "api.network",
+    "localise": "api.localise",
     "make_pairs": "api.predictions",
     "predict_pairs": "api.predictions",
     "reconstruct": "api.run",

@@ -16,6 +16,7 @@ from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.localisation import keep_descriptors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
 from anchorsfm.run.photographs import load_photographs, told_apart
@@ -118,6 +119,7 @@ def _reconstruct(
         finished = finish(mapped.starts, given, predictor, config, progress)
         folder.write_models(finished.models, images.names)
         folder.write_masks(images)
+        keep_descriptors(finished, images, config, folder, progress)
         if places := make_places(finished, images, config):
             folder.write_places(places)
     with clock.stage(Stage.DENSE_CLOUD):

@@ -53,7 +53,7 @@ def reconstruct(
     """
     from anchorsfm import pipeline
 
-    source = _source(photos)
+    source = source_of(photos)
     target = arguments.path("output", output)
     configured = _config(_start(config, preset), settings, frontend, mapper, adjust)
     own = None if frontend is None or isinstance(frontend, str) else _checked_frontend(frontend)
@@ -97,7 +97,8 @@ def model_of(result: "RunResult", output: Path) -> "Model":
     )
 
 
-def _source(photos: object) -> Path | list[Path]:
+def source_of(photos: object) -> Path | list[Path]:
+    """What the argument `photos` names. Raises InputError for anything but paths."""
     if isinstance(photos, (list, tuple)):
         if not photos:
             raise InputError("photos is an empty list: expected image files, or a folder")

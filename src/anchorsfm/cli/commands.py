@@ -9,18 +9,20 @@ from anchorsfm.cli.demo import Demo
 from anchorsfm.cli.evaluate import Evaluate
 from anchorsfm.cli.export import Export
 from anchorsfm.cli.frames import Frames
+from anchorsfm.cli.localise import Localise
 from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.cli.report import Report
 from anchorsfm.cli.view import View
 from anchorsfm.cli.weights import Weights
 
-Command = Reconstruct | Frames | View | Export | Report | Evaluate | Demo | Weights
+Command = Reconstruct | Frames | View | Export | Localise | Report | Evaluate | Demo | Weights
 
 COMMANDS: Mapping[str, type[Command]] = {
     "reconstruct": Reconstruct,
     "frames": Frames,
     "view": View,
     "export": Export,
+    "localise": Localise,
     "report": Report,
     "evaluate": Evaluate,
     "demo": Demo,

@@ -16,6 +16,8 @@ SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
 MASKS = "masks"
+LOCALISATION = "localisation"
+"""Folder of what new photographs are placed with."""
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
 
@@ -88,6 +90,10 @@ class Layout:
     def model(self, number: int | str) -> Path:
         """A model's folder."""
         return self.models / str(number)
+
+    def localisation(self, number: int | str) -> Path:
+        """The descriptors of a model's points."""
+        return self.root / LOCALISATION / f"{number}.safetensors"
 
     def cloud(self, number: int | str) -> Path:
         """The dense cloud of a model."""

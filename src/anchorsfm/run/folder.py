@@ -25,6 +25,7 @@ from anchorsfm.io.layout import (
     FRAMES,
     FRAMES_RECORD,
     GEOREFERENCE,
+    LOCALISATION,
     MASKS,
     PAGE,
     REPORT,
@@ -36,6 +37,7 @@ from anchorsfm.io.masks import mask_png
 from anchorsfm.io.owned import OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
+from anchorsfm.localisation.index import ModelIndex, write_index
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.places import Places
@@ -48,7 +50,7 @@ from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.video.frames import FrameFolder
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
-PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, MASKS, *_PLACES)
+PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, MASKS, LOCALISATION, *_PLACES)
 """What a run publishes, as a whole."""
 _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 
@@ -174,6 +176,10 @@ class RunFolder:
         """The final models, largest first, as sparse/0, sparse/1, ..."""
         if models:
             write_models(self._made.models, models, names)
+
+    def write_index(self, number: int, index: ModelIndex) -> None:
+        """What new photographs are placed with in a model, as localisation/NUMBER.safetensors."""
+        write_index(self._made.localisation(number), index)
 
     def write_cloud(self, number: int, cloud: FusedCloud) -> None:
         """The dense cloud of a model as dense/NUMBER.ply."""

@@ -1,0 +1,105 @@
+"""Which images of a model a photograph may show, and which of their points it sees."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from anchorsfm.features.base import Features
+from anchorsfm.features.one_to_one import one_to_one
+from anchorsfm.features.ratio_test import DescriptorIndex, RatioTestMatcher
+from anchorsfm.localisation.index import ModelIndex
+
+_STRONGEST_OF_IMAGE = 200
+_STRONGEST_OF_PHOTOGRAPH = 1000
+"""Descriptors that are compared to find out which images look alike: those of the largest image structures."""
+_AT_ONCE = 64
+"""Images whose similarity is computed together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointMatches:
+    """Keypoints of a photograph and points of the model that look the same; each occurs at most once."""
+
+    keypoint: Int[np.ndarray, "match"]
+    point: Int[np.ndarray, "match"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointFinder:
+    """Compares photographs with the images of a model."""
+
+    index: ModelIndex
+    max_candidates: int
+    _matcher: RatioTestMatcher = field(init=False, repr=False)
+    _prepared: dict[int, DescriptorIndex] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_matcher", RatioTestMatcher(self.index.settings.matching))
+
+    def find(self, features: Features) -> PointMatches:
+        """Points that a photograph shows, from the images that look most like it.
+
+        Descriptors of the points are compared with all of the photograph's: the ratio test then knows everything that
+        the photograph shows, not only what became a point.
+        """
+        none = np.zeros(0, np.int64)
+        if len(features.descriptor) < 2:
+            return PointMatches(keypoint=none, point=none)
+        photograph = self._matcher.prepare(features)
+        pairs, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+        for view in self.candidates(features).tolist():
+            found = self._matcher.match(self._image(view), photograph)
+            pairs.append(found.keypoint.astype(np.int64))
+            scores.append(found.score.astype(float))
+        pair, group = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+        total = np.bincount(group.reshape(-1), weights=np.concatenate(scores), minlength=len(pair))
+        best = one_to_one(pair, total)
+        return PointMatches(point=best.keypoint[:, 0].astype(np.int64), keypoint=best.keypoint[:, 1].astype(np.int64))
+
+    def candidates(self, features: Features) -> Int[np.ndarray, "candidate"]:
+        """Views of the model that look most like a photograph; all if there are few."""
+        if self.index.num_views <= self.max_candidates:
+            return np.arange(self.index.num_views)
+        strongest = np.argsort(-features.score, kind="stable")[:_STRONGEST_OF_PHOTOGRAPH]
+        best = _best_per_view(_unit(features.descriptor[strongest]), self.index)
+        # what a descriptor has in common with most images says nothing about any of them
+        votes = np.maximum(best - np.median(best, axis=1, keepdims=True), 0).sum(axis=0)
+        return np.sort(np.argsort(-votes, kind="stable")[: self.max_candidates])
+
+    def _image(self, view: int) -> DescriptorIndex:
+        """The descriptors of an image with the points as its keypoints."""
+        if view not in self._prepared:
+            rows = self.index.rows(view)
+            descriptor = self.index.descriptor[rows]
+            self._prepared[view] = self._matcher.prepare(
+                Features(
+                    size_wh=np.zeros(2, np.int64),
+                    xy=np.zeros((0, 2)),
+                    descriptor=descriptor,
+                    keypoint=self.index.point[rows],
+                    score=np.zeros(len(descriptor), np.float32),
+                )
+            )
+        return self._prepared[view]
+
+
+def _best_per_view(
+    photograph: Float[torch.Tensor, "descriptor 128"], index: ModelIndex
+) -> Float[np.ndarray, "descriptor view"]:
+    """Cosine of each descriptor and the most similar of the strongest of every image."""
+    best = np.zeros((len(photograph), index.num_views), np.float32)
+    for first in range(0, index.num_views, _AT_ONCE):
+        views = range(first, min(first + _AT_ONCE, index.num_views))
+        parts = [index.descriptor[index.rows(view)][:_STRONGEST_OF_IMAGE] for view in views]
+        ends = np.cumsum([0, *map(len, parts)])
+        cosine = photograph @ _unit(np.concatenate(parts)).T
+        for view, low, high in zip(views, ends[:-1], ends[1:], strict=True):
+            if high > low:
+                best[:, view] = cosine[:, low:high].amax(1).numpy()
+    return best
+
+
+def _unit(descriptor: np.ndarray) -> Float[torch.Tensor, "descriptor 128"]:
+    return torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(descriptor)).float(), dim=1)

@@ -1,0 +1,96 @@
+"""What localisation writes: the placed photographs as a COLMAP model, all results as JSON, the poses as TUM lines."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anchorsfm.colmap.write import write_models
+from anchorsfm.export.trajectories import export_tum
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.io.layout import SPARSE
+from anchorsfm.io.owned import OwnedFolder
+from anchorsfm.io.store import to_json, write_atomic
+from anchorsfm.localisation.run import Localisation, LocalisedImage
+from anchorsfm.results.model import StoredModel
+from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+
+POSES = "poses.json"
+_TUM = ("poses.txt", "names.txt")
+_PARTS = (POSES, *_TUM, SPARSE)
+
+
+class LocalisationFolder:
+    """A folder for the poses: new, empty, or of an earlier localisation."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._owned = OwnedFolder(root)
+
+    def require_ready(self) -> None:
+        """Raise StorageError, before any work is done, if results cannot be put here or would replace others."""
+        self._owned.require_ours()
+        files = self._owned.files()
+        if files and POSES not in files:
+            raise StorageError(f"{self.root} holds results of another command: choose another --output")
+        self._owned.require_writable()
+        self._owned.complete()
+        self._owned.require_free((POSES, *_TUM), _PARTS)
+
+    def write(self, found: Localisation, stored: StoredModel) -> None:
+        """Publish the results as a whole. Raises StorageError if that cannot be done."""
+        names = tuple(found.placed)
+        with self._owned.publication() as publication:
+            if names:
+                model = placed_model(list(found.placed.values()), stored.model)
+                write_models(publication.path / SPARSE, [model], names)
+                export_tum(StoredModel(folder=stored.folder, model=model, names=names), publication.path)
+            write_atomic(publication.path / POSES, to_json(_record(found)))
+            publication.publish(_PARTS)
+
+
+def placed_model(images: list[LocalisedImage], model: Reconstruction) -> Reconstruction:
+    """The placed photographs as a model with the points that they see, a camera each."""
+    point = np.concatenate([image.point for image in images if image.point is not None])
+    view = np.repeat(np.arange(len(images)), [image.num_inliers for image in images])
+    xy = np.concatenate([image.xy_px for image in images if image.xy_px is not None])
+    order = np.lexsort((view, point))
+    used, row = np.unique(point[order], return_inverse=True)
+    return Reconstruction(
+        image_index=np.arange(len(images)),
+        cam_from_world=np.array([image.cam_from_world for image in images]),
+        cameras=tuple(image.camera for image in images if image.camera is not None),
+        camera_index=np.arange(len(images)),
+        points=model.points[used],
+        rgb=model.rgb[used],
+        error_px=np.full(len(used), np.nan),
+        tracks=Tracks(obs_point=row.reshape(-1).astype(np.int64), obs_image=view[order], obs_xy=xy[order]),
+    )
+
+
+def _record(found: Localisation) -> dict[str, Any]:
+    return {
+        "model": str(found.model.resolve()),
+        "num_placed": len(found.placed),
+        "images": [_entry(image) for image in found.images],
+    }
+
+
+def _entry(image: LocalisedImage) -> dict[str, Any]:
+    pose = image.cam_from_world
+    entry: dict[str, Any] = {"name": image.name, "status": "refused" if pose is None else "placed"}
+    if pose is None:
+        return entry | {"reason": image.reason, "num_matches": image.num_matches}
+    return entry | {
+        "cam_from_world": pose.tolist(),
+        "centre": camera_centres(pose).tolist(),
+        "position_deviation": image.position_deviation,
+        "rotation_deviation_deg": image.rotation_deviation_deg,
+        "camera": image.camera,
+        "focal_source": image.focal_source,
+        "focal_deviation_px": image.focal_deviation_px,
+        "num_inliers": image.num_inliers,
+        "num_matches": image.num_matches,
+        "error_px": image.error_px,
+    }

@@ -1,0 +1,227 @@
+"""The pose of one photograph from points of a model: which camera, robust pose, refinement, deviations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.colmap.cameras import focal_length_px, make_camera, project, with_focal_length
+from anchorsfm.geometry.transforms import camera_centres, transform
+from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.tracks.resect import absolute_pose
+
+_COARSE, _FINE = 0.004, 0.003
+"""Largest reprojection error as a share of the long side: of the robust pose, and after the refinement."""
+_BETTER = 1.15
+"""A camera that is less likely must explain as many times more points."""
+_FOCALS = tuple(float(f) for f in np.geomspace(0.45, 3.0, 11))
+"""Over the long side, that are tried where nothing is known."""
+_SAME_LENS = 0.05
+"""A focal length that the user gives belongs to the model's camera if it differs by a smaller share."""
+_CELLS = 8
+_MIN_CELLS = 6
+"""Of the 8 x 8 cells of a picture, that must have points which agree."""
+_MIN_SHARE = 0.08
+"""Of the matches, that must agree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraGuess:
+    """A camera that the photograph may have been taken with."""
+
+    camera: Camera
+    source: str
+    """given, model, EXIF or estimated."""
+    focal_deviation: float
+    """Standard deviation of the focal length, as a share; 0: it is kept; inf: nothing is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedView:
+    """A pose, and how far it may be off."""
+
+    cam_from_world: Float[np.ndarray, "3 4"]
+    camera: Camera
+    focal_source: str
+    inlier: Bool[np.ndarray, "match"]
+    error_px: float
+    """Median reprojection error of the points that agree."""
+    position_deviation: float
+    """Standard deviation in world units: root of the summed variances of the coordinates."""
+    rotation_deviation_deg: float
+    """The same of the rotation vector."""
+    focal_deviation_px: float
+    """0 where the focal length was kept."""
+
+
+def camera_guesses(
+    size_wh: tuple[int, int],
+    cameras: Sequence[Camera],
+    *,
+    focal_px: float | None,
+    recorded_px: float,
+    recorded_deviation: float,
+) -> list[CameraGuess]:
+    """Cameras to try, the likeliest first.
+
+    Args:
+        size_wh: of the photograph.
+        cameras: of the model, each once.
+        focal_px: what the user says.
+        recorded_px: what EXIF says, NaN: nothing.
+        recorded_deviation: how far it may be off, as a share.
+    """
+    width, height = size_wh
+    same = [camera for camera in cameras if (camera.width, camera.height) == size_wh]
+    if focal_px is not None:
+        own = [camera for camera in same if abs(focal_length_px(camera) / focal_px - 1) < _SAME_LENS]
+        camera = with_focal_length(own[0], focal_px) if own else make_camera("SIMPLE_RADIAL", focal_px, width, height)
+        return [CameraGuess(camera=camera, source="given", focal_deviation=0.0)]
+    guesses = [CameraGuess(camera=camera, source="model", focal_deviation=0.0) for camera in same]
+    if np.isfinite(recorded_px):
+        allowed = max(0.1, 4 * recorded_deviation)
+        guesses = [g for g in guesses if abs(focal_length_px(g.camera) / recorded_px - 1) < allowed]
+        camera = make_camera("SIMPLE_RADIAL", recorded_px, width, height)
+        guesses.append(CameraGuess(camera=camera, source="EXIF", focal_deviation=recorded_deviation))
+    for share in _FOCALS:
+        camera = make_camera("SIMPLE_RADIAL", share * max(size_wh), width, height)
+        guesses.append(CameraGuess(camera=camera, source="estimated", focal_deviation=np.inf))
+    return guesses
+
+
+def place(
+    xy_px: Float[np.ndarray, "match 2"],
+    points: Float[np.ndarray, "match 3"],
+    guesses: Sequence[CameraGuess],
+    *,
+    min_inliers: int,
+) -> PlacedView | str:
+    """The pose of a photograph, or why it has none.
+
+    Args:
+        xy_px: keypoints in original pixels.
+        points: the point of the model that each may show.
+        guesses: cameras, the likeliest first; all of one size.
+        min_inliers: fewer points that agree are no evidence.
+    """
+    if len(xy_px) < min_inliers:
+        return f"only {len(xy_px)} of its keypoints look like points of the model ({min_inliers} are needed)"
+    best: tuple[float, CameraGuess, Float[np.ndarray, "3 4"]] | None = None
+    for guess in guesses:
+        if guess.source == "estimated" and best is not None and best[0] >= 0.5 * len(xy_px):
+            break  # a camera that explains most matches is the right one
+        size = max(guess.camera.width, guess.camera.height)
+        found = absolute_pose(guess.camera, xy_px, points, _COARSE * size)
+        if found is None:
+            continue
+        count = int(found.inlier.sum())
+        is_of_another_kind = best is not None and guess.source != best[1].source
+        if best is None or count > best[0] * (_BETTER if is_of_another_kind else 1.0):
+            best = (count, guess, found.cam_from_world)
+    if best is None:
+        return "no pose agrees with its matches"
+    view = _refined(xy_px, points, best[1], best[2])
+    reason = _doubt(view, xy_px, min_inliers)
+    return view if reason is None else reason
+
+
+def _doubt(view: PlacedView, xy_px: Float[np.ndarray, "match 2"], min_inliers: int) -> str | None:
+    """Why a pose is not believed; None if it is."""
+    count, total = int(view.inlier.sum()), len(xy_px)
+    if count < max(min_inliers, _MIN_SHARE * total):
+        return f"only {count} of {total} matched points agree with a pose, as by chance"
+    size = np.array([view.camera.width, view.camera.height], float)
+    cell = np.clip((xy_px[view.inlier] / size * _CELLS).astype(int), 0, _CELLS - 1)
+    if len(np.unique(cell, axis=0)) < _MIN_CELLS:
+        return f"the {count} points that agree with a pose are all in one spot of the picture"
+    if not np.isfinite(view.position_deviation) or not np.isfinite(view.rotation_deviation_deg):
+        return f"the {count} points that agree do not determine a pose"
+    return None
+
+
+def _refined(
+    xy_px: Float[np.ndarray, "match 2"],
+    points: Float[np.ndarray, "match 3"],
+    guess: CameraGuess,
+    pose: Float[np.ndarray, "3 4"],
+) -> PlacedView:
+    """Least squares of the reprojection errors (Cauchy loss) over pose and, where it is not kept, focal length.
+
+    The deviations are those of the residuals' own spread: noise of the keypoints and of the points of the model alike.
+    """
+    camera, size = guess.camera, max(guess.camera.width, guess.camera.height)
+    limit_px, coarse_px = _FINE * size, _COARSE * size
+    free_focal = guess.focal_deviation > 0
+    error = _errors(camera, pose, xy_px, points)
+    inlier = error < coarse_px
+    covariance = np.full((7, 7), np.nan)
+    for largest_px in (coarse_px, limit_px, limit_px):
+        if inlier.sum() < 4:
+            break
+        noise_px = max(float(np.median(error[inlier])) / 1.1774, 1e-3)
+        pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
+        error = _errors(camera, pose, xy_px, points)
+        inlier = error < largest_px
+    variance = np.diag(covariance)
+    return PlacedView(
+        cam_from_world=pose,
+        camera=camera,
+        focal_source=guess.source,
+        inlier=inlier,
+        error_px=float(np.median(error[inlier])) if inlier.any() else np.nan,
+        position_deviation=float(np.sqrt(variance[3:6].sum())),
+        rotation_deviation_deg=float(np.degrees(np.sqrt(variance[:3].sum()))),
+        focal_deviation_px=float(np.sqrt(variance[6]) * focal_length_px(camera)) if free_focal else 0.0,
+    )
+
+
+def _solve(
+    camera: Camera,
+    pose: Float[np.ndarray, "3 4"],
+    xy_px: Float[np.ndarray, "inlier 2"],
+    points: Float[np.ndarray, "inlier 3"],
+    noise_px: float,
+    guess: CameraGuess,
+) -> tuple[Float[np.ndarray, "3 4"], Camera, Float[np.ndarray, "7 7"]]:
+    """Pose, camera, and the covariance of rotation vector, centre (world units) and logarithm of the focal length."""
+    rotation, centre = pose[:, :3], camera_centres(pose)
+    unit = float(np.median(np.linalg.norm(points - centre, axis=1)))  # so that all unknowns are of one size
+    focal, recorded, free_focal = focal_length_px(camera), focal_length_px(guess.camera), guess.focal_deviation > 0
+
+    def moved(x: Float[np.ndarray, "unknown"]) -> tuple[Float[np.ndarray, "3 4"], Camera]:
+        turned = Rotation.from_rotvec(x[:3]).as_matrix() @ rotation
+        new = np.column_stack([turned, -turned @ (centre + unit * x[3:6])])
+        return new, with_focal_length(camera, focal * float(np.exp(x[6]))) if free_focal else camera
+
+    def residual(x: Float[np.ndarray, "unknown"]) -> Float[np.ndarray, "row"]:
+        new, lens = moved(x)
+        xy, visible = project(lens, transform(new, points))
+        miss = np.where(visible[:, None], (xy - xy_px) / noise_px, 1e3).ravel()
+        if not free_focal or not np.isfinite(guess.focal_deviation):
+            return miss
+        return np.append(miss, np.log(focal / recorded * np.exp(x[6])) / guess.focal_deviation)
+
+    found = least_squares(
+        residual, np.zeros(7 if free_focal else 6), loss="cauchy", f_scale=2.0, x_scale=1e-3, max_nfev=50
+    )
+    jacobian = np.asarray(found.jac, np.float64)
+    covariance = np.full((7, 7), np.nan)
+    information = jacobian.T @ jacobian
+    if np.linalg.cond(information) < 1e14:
+        scale = np.array([1, 1, 1, unit, unit, unit, 1.0])[: len(found.x)]
+        covariance[: len(scale), : len(scale)] = np.linalg.inv(information) * np.outer(scale, scale)
+    new, lens = moved(found.x)
+    return new, lens, covariance
+
+
+def _errors(
+    camera: Camera,
+    pose: Float[np.ndarray, "3 4"],
+    xy_px: Float[np.ndarray, "match 2"],
+    points: Float[np.ndarray, "match 3"],
+) -> Float[np.ndarray, "match"]:
+    xy, visible = project(camera, transform(pose, points))
+    return np.where(visible, np.linalg.norm(np.nan_to_num(xy) - xy_px, axis=1), np.inf)

@@ -1,0 +1,193 @@
+"""Photographs in, their poses in a finished model out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from anchorsfm.features.base import Features
+from anchorsfm.features.methods import make_detector
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.workers import single_threaded_libraries
+from anchorsfm.localisation.candidates import PointFinder
+from anchorsfm.localisation.config import LocaliseConfig
+from anchorsfm.localisation.index import ModelIndex, read_index
+from anchorsfm.localisation.pose import PlacedView, camera_guesses, place
+from anchorsfm.results.model import StoredModel, read_models
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.reconstruction import Camera
+
+_MAX_CAMERAS = 5
+"""Cameras of a model that a photograph may be from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalisedImage:
+    """What came of one photograph. Poses are cam_from_world, COLMAP's axes, in the frame and unit of the model."""
+
+    name: str
+    cam_from_world: Float[np.ndarray, "3 4"] | None = None
+    """None: it could not be placed."""
+    reason: str | None = None
+    """Why not."""
+    camera: Camera | None = None
+    focal_source: str | None = None
+    """Where the focal length is from: given, model, EXIF, estimated."""
+    num_inliers: int = 0
+    """Points of the model that agree with the pose, of `num_matches`."""
+    num_matches: int = 0
+    error_px: float | None = None
+    """Median reprojection error of those that agree, original pixels."""
+    position_deviation: float | None = None
+    """Standard deviation in units of the model: root of the summed variances of the coordinates."""
+    rotation_deviation_deg: float | None = None
+    """The same of the rotation vector."""
+    focal_deviation_px: float | None = None
+    """0: the focal length was kept."""
+    point: Int[np.ndarray, "inlier"] | None = None
+    """Rows of the model's points that agree."""
+    xy_px: Float[np.ndarray, "inlier 2"] | None = None
+    """Where the photograph shows them, original pixels."""
+
+    @property
+    def is_placed(self) -> bool:
+        return self.cam_from_world is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localisation:
+    """Poses of new photographs against a model."""
+
+    model: Path
+    """The folder of the model."""
+    images: tuple[LocalisedImage, ...]
+    """In the order of the photographs; files that could not be read come last."""
+
+    @property
+    def placed(self) -> dict[str, LocalisedImage]:
+        """Those with a pose by name."""
+        return {image.name: image for image in self.images if image.is_placed}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why the others have none, by name."""
+        return {image.name: image.reason or "" for image in self.images if not image.is_placed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalisableModel:
+    """A finished model with the descriptors of its points."""
+
+    stored: StoredModel
+    index: ModelIndex
+
+
+def read_localisable(folder: Path) -> LocalisableModel:
+    """The largest model that a folder stands for.
+
+    Raises InputError if there is none, it has no descriptors, or a file is damaged.
+    """
+    stored = max(read_models(folder), key=lambda entry: (len(entry.names), -entry.number))
+    path = None if stored.run is None else stored.run.layout.localisation(stored.title)
+    index = read_index(path) if path is not None and stored.is_result else None
+    if index is None:
+        raise InputError(
+            f"the model in {stored.folder} comes without the descriptors of its points: run anchorsfm reconstruct on "
+            "its photographs again with SIFT keypoints and without --no-keep-descriptors; with its cache that is short"
+        )
+    if index.num_points != len(stored.model.points) or index.num_views != len(stored.names):
+        raise InputError(
+            f"{path} belongs to another model than {stored.folder}, which was changed since: run the same anchorsfm "
+            "reconstruct again"
+        )
+    return LocalisableModel(stored=stored, index=index)
+
+
+def localise(
+    source: Path | list[Path], model: LocalisableModel, config: LocaliseConfig, progress: Progress = SILENT
+) -> Localisation:
+    """Place photographs, each by itself, in a model that stays as it is.
+
+    Args:
+        source: folder, list file, or several of those and image files.
+        model: of `read_localisable`.
+        config: settings.
+        progress: receives stages and warnings.
+
+    Raises InputError if there is no photograph that can be read.
+    """
+    source = [source] if isinstance(source, Path) and not source.is_dir() else source  # one photograph is enough
+    images = load_image_set(source, camera_mode="per-image", focal_px=config.focal_px, progress=progress)
+    detector = make_detector(model.index.settings.features)
+    finder = PointFinder(index=model.index, max_candidates=config.max_candidates)
+    placed = []
+    with single_threaded_libraries(), progress.stage("localising photographs", images.num_images) as advance:
+        for image in range(images.num_images):
+            try:
+                features = detector.detect(images, image)
+            except InputError as error:
+                progress.warn(f"skipped {images.names[image]}: {error}")
+                placed.append(LocalisedImage(name=images.names[image], reason=str(error)))
+            else:
+                placed.append(_localise(images, image, features, model, finder, config))
+            advance(1)
+    skipped = [LocalisedImage(name=file.name, reason=file.reason) for file in images.skipped]
+    return Localisation(model=model.stored.folder, images=(*placed, *skipped))
+
+
+def _localise(
+    images: ImageSet,
+    image: int,
+    features: Features,
+    model: LocalisableModel,
+    finder: PointFinder,
+    config: LocaliseConfig,
+) -> LocalisedImage:
+    width, height = images.size_wh[image].tolist()
+    found = finder.find(features)
+    guesses = camera_guesses(
+        (width, height),
+        list(_by_use(model.stored)),
+        focal_px=config.focal_px,
+        recorded_px=float(images.focal_prior_px[image]),
+        recorded_deviation=np.nan if images.focal_deviation is None else float(images.focal_deviation[image]),
+    )
+    xy = features.xy[found.keypoint].astype(float)
+    view = place(xy, model.stored.model.points[found.point], guesses, min_inliers=config.min_inliers)
+    if not isinstance(view, PlacedView):
+        return LocalisedImage(name=images.names[image], reason=view, num_matches=len(xy))
+    return _placed(images.names[image], view, found.point[view.inlier], xy[view.inlier], view.inlier)
+
+
+def _placed(
+    name: str,
+    view: PlacedView,
+    point: Int[np.ndarray, "inlier"],
+    xy: Float[np.ndarray, "inlier 2"],
+    inlier: Bool[np.ndarray, "match"],
+) -> LocalisedImage:
+    order = np.argsort(point, kind="stable")
+    return LocalisedImage(
+        name=name,
+        cam_from_world=view.cam_from_world,
+        camera=view.camera,
+        focal_source=view.focal_source,
+        num_inliers=len(point),
+        num_matches=len(inlier),
+        error_px=view.error_px,
+        position_deviation=view.position_deviation,
+        rotation_deviation_deg=view.rotation_deviation_deg,
+        focal_deviation_px=view.focal_deviation_px,
+        point=point[order],
+        xy_px=xy[order],
+    )
+
+
+def _by_use(stored: StoredModel) -> Iterable[Camera]:
+    """The cameras of a model, that of most images first; a few are enough."""
+    count = np.bincount(stored.model.camera_index, minlength=len(stored.model.cameras))
+    return (stored.model.cameras[row] for row in np.argsort(-count, kind="stable")[:_MAX_CAMERAS])

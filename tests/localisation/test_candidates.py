@@ -1,0 +1,94 @@
+"""Which images of a model a photograph is compared with, and which poses are believed."""
+
+import numpy as np
+
+from anchorsfm.colmap.cameras import make_camera, project
+from anchorsfm.features.base import Features
+from anchorsfm.localisation.candidates import PointFinder
+from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex
+from anchorsfm.localisation.pose import CameraGuess, PlacedView, camera_guesses, place
+
+SETTINGS = IndexSettings(
+    version=VERSION, max_image_size=1024, max_keypoints=12288, contrast_threshold=0.005, max_ratio=0.85
+)
+CAMERA = make_camera("SIMPLE_RADIAL", 800.0, 1000, 750)
+GUESS = CameraGuess(camera=CAMERA, source="model", focal_deviation=0.0)
+POSE = np.column_stack([np.eye(3), [0.1, -0.2, 0.3]])
+
+
+def descriptors(rng: np.random.Generator, count: int) -> np.ndarray:
+    root = np.sqrt(rng.dirichlet(np.full(128, 0.3), count))
+    return np.round(512 * root).clip(0, 255).astype(np.uint8)
+
+
+def features(descriptor: np.ndarray) -> Features:
+    count = len(descriptor)
+    return Features(
+        size_wh=np.array([1000, 750]),
+        xy=np.arange(2.0 * count).reshape(-1, 2),
+        descriptor=descriptor,
+        keypoint=np.arange(count),
+        score=np.ones(count, np.float32),
+    )
+
+
+def test_the_images_that_look_most_alike_are_found_and_their_points_matched() -> None:
+    rng, views, each = np.random.default_rng(0), 30, 60
+    index = ModelIndex(
+        settings=SETTINGS,
+        num_points=views * each,
+        descriptor=descriptors(rng, views * each),
+        point=np.arange(views * each, dtype=np.int32),
+        start=np.arange(views + 1) * each,
+    )
+    shown = index.descriptor[index.rows(17)]
+    noisy = np.clip(shown + rng.normal(0, 6, shown.shape), 0, 255).round().astype(np.uint8)
+    photograph = features(np.concatenate([descriptors(rng, 200), noisy]))
+    finder = PointFinder(index=index, max_candidates=3)
+    candidates = finder.candidates(photograph)
+    assert len(candidates) == 3 and 17 in candidates
+    found = finder.find(photograph)
+    right = found.point - 17 * each == found.keypoint - 200
+    assert right.sum() > 50 and right.mean() > 0.8
+    assert len(finder.find(features(descriptors(rng, 0))).point) == 0
+
+
+def matches(rng: np.random.Generator, right: int, wrong: int, spot: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    points = rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (right + wrong, 3))
+    if spot:
+        points = points * 0.02 + (0, 0, 5)
+    xy, _ = project(CAMERA, points + POSE[:, 3])
+    xy = xy + rng.normal(0, 0.5, xy.shape)
+    xy[right:] = rng.uniform(0, (1000, 750), (wrong, 2))
+    return xy, points
+
+
+def test_poses_that_agree_by_chance_are_refused() -> None:
+    for seed in range(10):
+        found = place(*matches(np.random.default_rng(seed), 0, 300), [GUESS], min_inliers=25)
+        assert isinstance(found, str) and "as by chance" in found
+    found = place(*matches(np.random.default_rng(1), 10, 0), [GUESS], min_inliers=25)
+    assert isinstance(found, str) and "only 10 of its keypoints" in found
+    found = place(*matches(np.random.default_rng(2), 100, 0, spot=True), [GUESS], min_inliers=25)
+    assert isinstance(found, str) and "one spot" in found
+
+
+def test_the_pose_and_an_unknown_focal_length_come_from_the_points() -> None:
+    guesses = camera_guesses((1000, 750), [], focal_px=None, recorded_px=np.nan, recorded_deviation=np.nan)
+    found = place(*matches(np.random.default_rng(3), 300, 300), guesses, min_inliers=25)
+    assert isinstance(found, PlacedView) and found.focal_source == "estimated"
+    assert abs(found.camera.params[0] - 800) < 4 * found.focal_deviation_px < 40
+    assert np.abs(found.cam_from_world - POSE).max() < 0.03 and found.inlier[:300].mean() > 0.95
+
+
+def test_recorded_focal_lengths_decide_which_cameras_are_tried() -> None:
+    """A camera of the model with the same picture size counts unless EXIF says that the lens was another."""
+
+    def sources(recorded: float, size_wh: tuple[int, int] = (1000, 750)) -> list[str]:
+        found = camera_guesses(size_wh, [CAMERA], focal_px=None, recorded_px=recorded, recorded_deviation=0.02)
+        return [guess.source for guess in found if guess.source != "estimated"]
+
+    assert sources(np.nan) == ["model"] and sources(810.0) == ["model", "EXIF"] and sources(1600.0) == ["EXIF"]
+    assert sources(np.nan, (750, 1000)) == []
+    given = camera_guesses((640, 480), [CAMERA], focal_px=500.0, recorded_px=900.0, recorded_deviation=0.02)
+    assert [guess.source for guess in given] == ["given"] and given[0].camera.params[0] == 500

@@ -1,0 +1,214 @@
+"""New photographs in a finished model: right poses, refusals with reasons, and what is written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import anchorsfm
+from anchorsfm.cli.main import main
+from anchorsfm.cli.parsing import parse
+from anchorsfm.cli.wording import in_words
+from anchorsfm.evaluation.sources import read_truth
+from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
+from anchorsfm.results.model import read_models
+from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
+from anchorsfm.terminal import Terminal
+from snapshot import snapshot
+
+
+@pytest.fixture(scope="module")
+def scene(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a model of four photographs (out), the fifth (new), and one of another scene (other)."""
+    folder = tmp_path_factory.mktemp("localisation")
+    names = sorted(path.name for path in (rendered / "images").iterdir())
+    for k, name in enumerate(names):
+        target = folder / ("new" if k == 2 else "old") / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(rendered / "images" / name, target)
+    shutil.copy(rendered / "truth.json", folder)
+    anchorsfm.reconstruct(folder / "old", folder / "out", mapper="tracks", dense=False)
+    shutil.rmtree(folder / "old")
+    shutil.rmtree(folder / "out" / "cache")
+    write_photographs(make_scene(SceneConfig(num_images=2, size_wh=(480, 360), arc_deg=10.0, seed=11)), folder / "two")
+    (folder / "other").mkdir()
+    shutil.copy(sorted((folder / "two" / "images").iterdir())[0], folder / "other" / "elsewhere.png")
+    return folder
+
+
+def photograph(scene: Path) -> Path:
+    return next((scene / "new").iterdir())
+
+
+def errors(scene: Path, name: str, cam_from_world: np.ndarray) -> tuple[float, float]:
+    """Position as a share of the distance between the outermost cameras, and rotation in degrees."""
+    truth, stored = read_truth(scene / "truth.json"), read_models(scene / "out")[0]
+    pose_of = dict(zip(truth.names, truth.cam_from_world, strict=True))
+    own = np.array([pose_of[view] for view in stored.view_names])
+    scale, pose = fit_similarity(camera_centres(stored.model.cam_from_world), camera_centres(own))
+    centre = scale * (pose[:, :3] @ camera_centres(cam_from_world)) + pose[:, 3]
+    size = np.ptp(camera_centres(truth.cam_from_world), axis=0).max()
+    rotation = cam_from_world[:, :3] @ pose[:, :3].T @ pose_of[name][:, :3].T
+    position = np.linalg.norm(centre - camera_centres(pose_of[name]))
+    return float(position / size), float(rotation_angle_deg(rotation[None])[0])
+
+
+def test_a_left_out_photograph_is_placed_without_the_old_ones(scene: Path, tmp_path: Path) -> None:
+    found = anchorsfm.localise(photograph(scene), scene / "out", tmp_path / "poses")
+    name = photograph(scene).name
+    image = found.placed[name]
+    assert not found.refused and image.focal_source == "model"
+    position, rotation = errors(scene, name, image.cam_from_world)
+    assert position < 0.004 and rotation < 0.25
+    assert image.num_inliers > 100 and image.num_inliers > 0.5 * image.num_matches
+    assert 0 < image.position_deviation < 0.01 and 0 < image.rotation_deviation_deg < 0.2
+
+    model = anchorsfm.load(tmp_path / "poses")
+    assert list(model.poses) == [name]
+    record = json.loads((tmp_path / "poses" / "poses.json").read_text())
+    (entry,) = record["images"]
+    assert entry["status"] == "placed" and record["num_placed"] == 1
+    np.testing.assert_allclose(entry["cam_from_world"], image.cam_from_world)
+    line = (tmp_path / "poses" / "poses.txt").read_text().splitlines()[1].split()
+    np.testing.assert_allclose([float(x) for x in line[1:4]], entry["centre"], atol=1e-9)
+    assert (tmp_path / "poses" / "names.txt").read_text().split() == [name]
+
+
+def test_deviations_cover_the_error_of_repeated_noise(scene: Path) -> None:
+    """Poses from halves of the points differ by what their deviations say, within a factor."""
+    from anchorsfm.localisation.pose import CameraGuess, PlacedView, place
+
+    image = anchorsfm.localise(photograph(scene), scene / "out").images[0]
+    points, rng = read_models(scene / "out")[0].model.points[image.point], np.random.default_rng(0)
+    guess = CameraGuess(camera=image.camera, source="model", focal_deviation=0.0)
+    ratios = []
+    for _ in range(8):
+        order = rng.permutation(len(points))
+        halves = [place(image.xy_px[rows], points[rows], [guess], min_inliers=12) for rows in np.array_split(order, 2)]
+        assert all(isinstance(half, PlacedView) for half in halves)
+        a, b = halves
+        apart = np.linalg.norm(camera_centres(a.cam_from_world) - camera_centres(b.cam_from_world))
+        ratios.append(apart / np.hypot(a.position_deviation, b.position_deviation))
+    assert 0.3 < np.sqrt(np.mean(np.square(ratios))) < 2.5
+
+
+@pytest.mark.parametrize("size_wh", [(384, 288), (480, 360)])
+def test_focal_lengths_that_nothing_tells_are_estimated(scene: Path, tmp_path: Path, size_wh: tuple[int, int]) -> None:
+    """Another picture size has another camera; where the size is the same, the user may still say what it is."""
+    name, given = photograph(scene).name, size_wh == (480, 360)
+    with Image.open(photograph(scene)) as picture:
+        picture.resize(size_wh, Image.Resampling.LANCZOS).save(tmp_path / name)
+    focal = read_models(scene / "out")[0].model.cameras[0].params[0]
+    found = anchorsfm.localise(tmp_path / name, scene / "out", focal_px=focal if given else None)
+    image = found.placed[name]
+    position, rotation = errors(scene, name, image.cam_from_world)
+    assert image.focal_source == ("given" if given else "estimated") and position < 0.02 and rotation < 0.3
+    assert (image.focal_deviation_px == 0) == given
+    assert image.camera.params[0] == pytest.approx(focal * size_wh[0] / 480, rel=0.02)
+
+
+def test_another_scene_and_a_corrupt_file_are_named(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(scene / "other", photos)
+    shutil.copy(photograph(scene), photos)
+    (photos / "broken.jpg").write_bytes(photograph(scene).read_bytes()[:300])
+    main(["localise", str(photos), "--model", str(scene / "out"), "-o", str(tmp_path / "poses"), "--quiet"])
+    shown = capsys.readouterr().out
+    assert "placed 1 of 3 photographs" in shown
+    assert "not placed: elsewhere.png" in shown and "not placed: broken.jpg" in shown
+    record = json.loads((tmp_path / "poses" / "poses.json").read_text())
+    reasons = {entry["name"]: entry.get("reason") for entry in record["images"]}
+    assert reasons[photograph(scene).name] is None and all(reasons[n] for n in ("elsewhere.png", "broken.jpg"))
+    assert list(anchorsfm.load(tmp_path / "poses").poses) == [photograph(scene).name]
+
+
+def test_without_any_place_the_record_alone_is_written(scene: Path, tmp_path: Path) -> None:
+    anchorsfm.localise(photograph(scene), scene / "out", tmp_path / "poses")
+    found = anchorsfm.localise(scene / "other", scene / "out", tmp_path / "poses")
+    assert set(found.refused) == {"elsewhere.png"} and not found.placed
+    assert [path.name for path in (tmp_path / "poses").iterdir() if path.name != ".anchorsfm"] == ["poses.json"]
+
+
+def test_results_of_others_are_not_replaced(scene: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "poses.json").write_text("mine")
+    model = tmp_path / "model"
+    shutil.copytree(scene / "out", model)
+    for folder in (foreign, model):
+        before = snapshot(folder, without=())
+        with pytest.raises(StorageError, match=r"choose (another|a new folder)"):
+            anchorsfm.localise(photograph(scene), scene / "out", folder)
+        assert snapshot(folder, without=()) == before
+
+
+def test_models_that_cannot_be_used_are_named(scene: Path, tmp_path: Path) -> None:
+    photo = photograph(scene)
+    with pytest.raises(InputError, match="no such folder"):
+        anchorsfm.localise(photo, tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no COLMAP model"):
+        anchorsfm.localise(photo, scene / "new")
+    copy = tmp_path / "out"
+    shutil.copytree(scene / "out", copy)
+    index = copy / "localisation" / "0.safetensors"
+    content = index.read_bytes()
+    for damaged in (content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1]), b"", b"text"):
+        index.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"0\.safetensors is damaged: run the same anchorsfm reconstruct again"):
+            anchorsfm.localise(photo, copy)
+    index.unlink()
+    with pytest.raises(InputError, match="comes without the descriptors of its points: run anchorsfm reconstruct"):
+        anchorsfm.localise(photo, copy)
+    with pytest.raises(InputError, match=r"none\.jpg"):
+        anchorsfm.localise(tmp_path / "none.jpg", scene / "out")
+
+
+def test_what_is_wrong_with_a_command_is_one_line(scene: Path, tmp_path: Path) -> None:
+    model = ["--model", str(scene / "out"), "-o", str(tmp_path / "poses")]
+    for words, message in (
+        ([], "name the photographs"),
+        ([str(photograph(scene)), "--min-inliers", "3"], "--min-inliers 3: must be from 12"),
+        ([str(scene / "truth.json")], "not a supported kind of image"),
+    ):
+        with pytest.raises(InputError) as raised:
+            parse("localise", [*words, *model]).run(Terminal())
+        assert message in in_words(raised.value) and "\n" not in in_words(raised.value)
+    assert not (tmp_path / "poses").exists()
+
+
+def test_an_index_of_another_model_is_refused(scene: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from anchorsfm.localisation.index import read_index, write_index
+
+    copy = tmp_path / "out"
+    shutil.copytree(scene / "out", copy)
+    path = copy / "localisation" / "0.safetensors"
+    index = read_index(path)
+    assert index is not None
+    write_index(path, replace(index, num_points=index.num_points + 1))
+    with pytest.raises(InputError, match="belongs to another model"):
+        anchorsfm.localise(photograph(scene), copy)
+
+
+def test_descriptors_are_not_kept_where_nobody_wants_them(tmp_path: Path, rendered: Path) -> None:
+    from anchorsfm.io.images import load_image_set
+    from anchorsfm.run.config import PipelineConfig
+    from anchorsfm.run.folder import RunFolder
+    from anchorsfm.run.localisation import keep_descriptors
+    from anchorsfm.run.modelling import Finished
+    from anchorsfm.scene.progress import SILENT
+    from report_scene import ring_model
+
+    images, folder = load_image_set(rendered / "images"), RunFolder(tmp_path / "out")
+    finished = Finished(models=(ring_model(3),))
+    for config, wanted in ((PipelineConfig(), True), (PipelineConfig(keep_descriptors=False), False)):
+        with folder.begin(config):
+            keep_descriptors(finished, images, config, folder, SILENT)
+            assert (folder.result / "localisation" / "0.safetensors").is_file() == wanted
