@@ -148,6 +148,14 @@ def test_results_of_others_are_not_replaced(scene: Path, tmp_path: Path) -> None
         assert snapshot(folder, without=()) == before
 
 
+def test_a_run_does_not_replace_what_was_localised(scene: Path, tmp_path: Path) -> None:
+    anchorsfm.localise(photograph(scene), scene / "out", tmp_path / "placed")
+    before = snapshot(tmp_path / "placed", without=())
+    with pytest.raises(StorageError, match="holds results of another command"):
+        anchorsfm.reconstruct(scene / "two" / "images", tmp_path / "placed", mapper="tracks", dense=False)
+    assert snapshot(tmp_path / "placed", without=()) == before
+
+
 def test_models_that_cannot_be_used_are_named(scene: Path, tmp_path: Path) -> None:
     photo = photograph(scene)
     with pytest.raises(InputError, match="no such folder"):

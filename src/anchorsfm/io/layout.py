@@ -18,6 +18,8 @@ FRAMES, FRAMES_RECORD = "frames", "frames.json"
 MASKS = "masks"
 LOCALISATION = "localisation"
 """Folder of what new photographs are placed with."""
+LOCALISED = "poses.json"
+"""What `localise` writes, and no run does."""
 FAILED = "failed"
 """Folder for the report and settings of the last run that made no model; the next one that makes one removes it."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export.trajectories import export_tum
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.io.layout import SPARSE
+from anchorsfm.io.layout import LOCALISED, SPARSE
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.localisation.run import Localisation, LocalisedImage
@@ -16,9 +16,8 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 
-POSES = "poses.json"
 _TUM = ("poses.txt", "names.txt")
-_PARTS = (POSES, *_TUM, SPARSE)
+_PARTS = (LOCALISED, *_TUM, SPARSE)
 
 
 class LocalisationFolder:
@@ -32,11 +31,11 @@ class LocalisationFolder:
         """Raise StorageError, before any work is done, if results cannot be put here or would replace others."""
         self._owned.require_ours()
         files = self._owned.files()
-        if files and POSES not in files:
+        if files and LOCALISED not in files:
             raise StorageError(f"{self.root} holds results of another command: choose another --output")
         self._owned.require_writable()
         self._owned.complete()
-        self._owned.require_free((POSES, *_TUM), _PARTS)
+        self._owned.require_free((LOCALISED, *_TUM), _PARTS)
 
     def write(self, found: Localisation, stored: StoredModel) -> None:
         """Publish the results as a whole. Raises StorageError if that cannot be done."""
@@ -46,7 +45,7 @@ class LocalisationFolder:
                 model = placed_model(list(found.placed.values()), stored.model)
                 write_models(publication.path / SPARSE, [model], names)
                 export_tum(StoredModel(folder=stored.folder, model=model, names=names), publication.path)
-            write_atomic(publication.path / POSES, to_json(_record(found)))
+            write_atomic(publication.path / LOCALISED, to_json(_record(found)))
             publication.publish(_PARTS)
 
 

@@ -26,6 +26,7 @@ from anchorsfm.io.layout import (
     FRAMES_RECORD,
     GEOREFERENCE,
     LOCALISATION,
+    LOCALISED,
     MASKS,
     PAGE,
     REPORT,
@@ -90,6 +91,8 @@ class RunFolder:
                 else, or it cannot be written.
         """
         self._owned.require_ours(may_hold=(CACHE,))
+        if LOCALISED in self._owned.files():
+            raise StorageError(f"{self.root} holds results of another command: choose another --output")
         if self.store.root is not None and self.store.root.is_symlink():
             raise StorageError(f"{self.store.root} is a link: results are never written through links, replace it")
         self._owned.require_writable()
