@@ -95,7 +95,7 @@ class PipelineConfig(Settings):
     """Keep OUT/cache, with which the same command goes on after an interruption and other settings start from what
     they share. Off removes it once there is a result."""
     keep_descriptors: bool = True
-    """Keep the SIFT descriptors of every model's points in OUT/localisation (up to 0.5 MB an image), with which
+    """Keep the SIFT descriptors of every model's points in OUT/localisation (up to 0.6 MB an image), with which
     anchorsfm localise places new photographs."""
     known: KnownConfig = field(default_factory=KnownConfig)
     """Known poses and intrinsics."""
