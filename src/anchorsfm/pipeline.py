@@ -77,7 +77,12 @@ def reconstruct(
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    folder.require_ready(dense=config.dense is not False, database=config.keep_database, places=config.gps != "off")
+    folder.require_ready(
+        dense=config.dense is not False,
+        database=config.keep_database,
+        places=config.gps != "off",
+        descriptors=config.keep_descriptors,
+    )
     with record.clock.stage(Stage.IMAGES):
         source, record.videos = with_frames(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress)

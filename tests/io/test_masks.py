@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.masks import mask_png, with_masks
@@ -80,16 +80,17 @@ def test_transparency_is_a_mask(tmp_path: Path) -> None:
     rgba = np.random.default_rng(0).integers(0, 255, (48, 64, 4), np.uint8)
     rgba[..., 3] = np.where(left_half(), 255, 90)
     (tmp_path / "in").mkdir()
-    for name in ("a.png", "b.webp"):
-        Image.fromarray(rgba + np.uint8(name == "b.webp") * np.array([1, 0, 0, 0], np.uint8)).save(
-            tmp_path / "in" / name, lossless=True
-        )
+    names = ["a.png", "b.webp"] + ["d.avif"] * features.check("avif")
+    for name in names:
+        Image.fromarray(rgba).save(tmp_path / "in" / name, lossless=True, quality=100)
     rgba[..., 3] = 255
     Image.fromarray(rgba).save(tmp_path / "in" / "c.png")
     images, lines = load_image_set(tmp_path / "in"), Lines()
     masked = with_masks(images, None, None, alpha=True, progress=lines)
-    assert masked.masks[2] is None and all((masked.mask_pixels(k) == left_half()).all() for k in (0, 1))
-    assert lines.notes == ["2 photographs have transparent pixels, which are ignored"]
+    for image, name in enumerate(images.names):
+        pixels = masked.mask_pixels(image)
+        assert pixels is None if name == "c.png" else (pixels == left_half()).all()
+    assert lines.notes == [f"{len(names)} photographs have transparent pixels, which are ignored"]
     assert with_masks(images, None, None, alpha=False) is images
 
 

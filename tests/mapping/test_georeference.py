@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import focal_length_px
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.mapping.georeference import Georeferenced, georeference, place, placement_lines
+from anchorsfm.mapping.georeference import Georeferenced, georeference, place
+from anchorsfm.report.places import placement_lines
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.reconstruction import Camera, Reconstruction

@@ -1,6 +1,7 @@
 """A whole run on photographs with recorded positions."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.photographs import load_photographs
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from geotags import geotagged
@@ -80,6 +83,19 @@ def test_what_is_written_agrees(run) -> None:
     assert "Recorded positions" in page and "x east, y north, z up" in page
     centres = camera_centres(result.models[0].cam_from_world)
     assert np.abs(centres - [image["enu_m"] for image in images]).max() < 1e-4
+
+
+def test_positions_that_are_not_looked_at_say_nothing(flight, tmp_path) -> None:
+    """Not which photographs are near each other either."""
+    lines, folder = Lines(), tmp_path / "in"
+    shutil.copytree(flight[0], folder)
+    photo = np.array(Image.open(sorted(folder.iterdir())[0]).transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+    geotagged(photo, folder / "a.jpg", (200.0, 10.0, 0.0))
+    looked = load_photographs(folder, PipelineConfig(), RunFolder(tmp_path / "out"), lines)[0]
+    assert looked.geo is not None and any("no such place" in warning for warning in lines.warnings)
+    lines.warnings.clear()
+    ignored = load_photographs(folder, PipelineConfig(gps="off"), RunFolder(tmp_path / "out"), lines)[0]
+    assert ignored.geo is None and not any("position" in warning for warning in lines.warnings)
 
 
 def test_an_unknown_reference_system_ends_before_any_work(flight, tmp_path) -> None:

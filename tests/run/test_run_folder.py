@@ -71,6 +71,17 @@ def finish_run(output: Path, number: int, *, fail: bool = False) -> None:
             folder.publish()
 
 
+def test_a_file_of_somebody_where_descriptors_will_be_ends_a_run_before_its_work(tmp_path: Path) -> None:
+    finish_run(tmp_path / "out", 3)
+    theirs = tmp_path / "out" / "localisation" / "0.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    folder = RunFolder(tmp_path / "out")
+    folder.require_ready(dense=False, database=False)
+    with pytest.raises(StorageError, match=r"0\.safetensors"):
+        folder.require_ready(dense=False, database=False, descriptors=True)
+
+
 def test_a_smaller_result_leaves_nothing_of_a_larger_one_but_the_users_files(tmp_path: Path) -> None:
     finish_run(tmp_path / "out", 4)
     assert (tmp_path / "out" / "sparse" / "1" / "images.bin").exists()

@@ -232,7 +232,7 @@ def test_points_that_end_behind_a_camera_are_left_out_and_counted(monkeypatch):
     def through_the_camera(model, options, held):
         """The last adjustment moves two points through the first camera."""
         model, summary = honest(model, options, held)
-        if options.function_tolerance == module._TIGHT:
+        if options.function_tolerance == module.TIGHT:
             points, pose = model.points.copy(), model.cam_from_world[0]
             seen = model.tracks.obs_point[model.tracks.obs_image == model.image_index[0]][:2]
             points[seen] = (np.array([0.0, 0.0, -1.0]) - pose[:, 3]) @ pose[:, :3]
@@ -255,7 +255,7 @@ def test_an_adjustment_that_is_not_finite_is_an_error(monkeypatch):
 
     def broken(model, options, held):
         model, summary = honest(model, options, held)
-        last = options.function_tolerance == module._TIGHT
+        last = options.function_tolerance == module.TIGHT
         return (replace(model, cam_from_world=model.cam_from_world * np.nan) if last else model), summary
 
     monkeypatch.setattr(module, "adjust", broken)

@@ -39,7 +39,7 @@ class Similarities:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSimilarities:
-    """Of the first view of each pair in the frame of the second."""
+    """Of the first view of each pair in the frame of the second: x becomes scale R x + shift."""
 
     pair: Int[np.ndarray, "pair 2"]
     """Child and parent."""
@@ -61,13 +61,7 @@ class PairSimilarities:
         )
 
     def select(self, keep: Bool[np.ndarray, "pair"]) -> "PairSimilarities":
-        return PairSimilarities(
-            pair=self.pair[keep],
-            scale=self.scale[keep],
-            rotation=self.rotation[keep],
-            shift=self.shift[keep],
-            evidence=self.evidence[keep],
-        )
+        return PairSimilarities(**{part.name: getattr(self, part.name)[keep] for part in fields(self)})
 
 
 def joined(first: PairSimilarities, second: PairSimilarities) -> PairSimilarities:

@@ -92,6 +92,7 @@ def load_image_set(
     camera_mode: CameraMode = "auto",
     focal_px: float | None = None,
     masks: Path | None = None,
+    reads_positions: bool = True,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """Find and verify photographs.
@@ -99,7 +100,8 @@ def load_image_set(
     `source` is a folder (searched recursively, sorted by name, hidden files ignored), a text file that lists images one
     per line relative to itself, or several of those and image files (kept in the given order). `focal_px` is the focal
     length of all images in original pixels, overriding EXIF. Files below `masks` that are the mask of another image are
-    none. Unreadable files are skipped with a warning.
+    none. Without `reads_positions` nothing is known of where they were taken. Unreadable files are skipped with a
+    warning.
 
     Raises InputError if there is nothing to work on or an option does not fit the images.
     """
@@ -114,7 +116,8 @@ def load_image_set(
         raise InputError(
             f"none of the {len(names)} images in {root} can be read; {skipped[0].name}: {skipped[0].reason}"
         )
-    _name_problems(photos, progress)
+    if reads_positions:
+        _name_problems(photos, progress)
     camera_index = _group_cameras(photos, camera_mode)
     focal_prior_px, focal_deviation = _focal_priors(photos, camera_index, focal_px)
     return ImageSet(
@@ -126,7 +129,7 @@ def load_image_set(
         focal_deviation=focal_deviation,
         digests=tuple(photo.digest for photo in photos),
         taken_s=np.array([photo.exif.taken_s for photo in photos]),
-        geo=geo_positions([photo.gps.fix for photo in photos]),
+        geo=geo_positions([photo.gps.fix for photo in photos]) if reads_positions else None,
         is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
         skipped=tuple(skipped),
     )

@@ -26,7 +26,7 @@ _ROUNDING = 1.0
 """Pixels by which a side of a mask may differ from what the aspect of the photograph asks for, and ..."""
 _TOLERANCE = 0.005
 """... this share of it."""
-_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff", ".heic", ".heif")
+_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
 
 def with_masks(

@@ -121,7 +121,9 @@ def localise(
     Raises InputError if there is no photograph that can be read.
     """
     source = [source] if isinstance(source, Path) and not source.is_dir() else source  # one photograph is enough
-    images = load_image_set(source, camera_mode="per-image", focal_px=config.focal_px, progress=progress)
+    images = load_image_set(
+        source, camera_mode="per-image", focal_px=config.focal_px, reads_positions=False, progress=progress
+    )
     detector = make_detector(model.index.settings.features)
     finder = PointFinder(index=model.index, max_candidates=config.max_candidates)
     placed = []

@@ -10,7 +10,6 @@ The positions agree with the model if more than half of them do, and if they det
 model is adjusted once more with them as priors.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +37,6 @@ _MAX_ROTATION_DEG, _MAX_SCALE = 5.0, 0.1
 """Deviations of rotation, and of scale as a share, above which positions do not determine the frame."""
 _MAX_FACTOR = 10.0
 """Of the residuals over the claimed deviations."""
-_MAX_NAMED = 5
 _MEDIAN_OF_THREE = 1.538
 """Median length of three standard normal numbers."""
 
@@ -92,41 +90,6 @@ class Georeferenced:
     def rms_m(self) -> Float[np.ndarray, "3"]:
         """Root mean square residuals by axis, of records that agree."""
         return np.asarray(np.sqrt((self.residual_m[self.agrees] ** 2).mean(axis=0)))
-
-
-@dataclass(frozen=True)
-class Line:
-    """Something to say."""
-
-    text: str
-    is_warning: bool = False
-
-
-def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> list[Line]:
-    """What was done with the recorded positions of a model, and which of them are wrong; `asked`: the setting."""
-    count, lines = int(found.agrees.sum()), []
-    if found.problem is not None:
-        use = "not used" if found.mode == "check" else "used only because that was asked for"
-        lines.append(Line(f"its recorded positions are {use}: {found.problem}", is_warning=asked in ("align", "prior")))
-    if count:
-        east, north, up = found.rms_m()
-        what = {
-            "check": "it was compared with",
-            "align": "it was brought onto",
-            "prior": "it was adjusted with",
-        }[found.mode]
-        across = float(np.hypot(east, north))
-        lines.append(
-            Line(f"{what} {count} recorded positions: {across:.2f} m horizontally and {up:.2f} m vertically (RMS)")
-        )
-    wrong = np.flatnonzero(found.outliers)
-    if count and len(wrong):
-        named = ", ".join(
-            f"{names[view]} ({np.linalg.norm(found.residual_m[view]):.0f} m)" for view in wrong[:_MAX_NAMED].tolist()
-        )
-        more = "" if len(wrong) <= _MAX_NAMED else f" and {len(wrong) - _MAX_NAMED} more"
-        lines.append(Line(f"recorded positions that contradict it have no say: {named}{more}", is_warning=True))
-    return lines
 
 
 def place(

@@ -22,7 +22,7 @@ from anchorsfm.mapping.base import MapperInput, Start
 from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
-from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.adjust import LOOSE, AdjustResult
 from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import triangulate_model
@@ -40,7 +40,6 @@ MIN_IN_PLANE = 0.3
 MIN_GAIN = 0.005
 """Share by which the residuals must be smaller for pictures of one size to count as turned. Where the turned ones have
 another size, they may be larger by this: there is one camera less to fit."""
-_LOOSE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +300,6 @@ def _options(model: Reconstruction, given: MapperInput, config: AdjustConfig) ->
         loss_scale_px=loss_scale_px(model, float(np.median(given.working_scale))),
         refine_focal=config.refine_focal,
         max_iterations=config.max_iterations,
-        function_tolerance=_LOOSE,
+        function_tolerance=LOOSE,
         num_threads=1,
     )

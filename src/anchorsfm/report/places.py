@@ -1,4 +1,4 @@
-"""Where models and their cameras are on the Earth: georeference.json, cameras.geojson and cameras.kml."""
+"""Where models and their cameras are on the Earth: in words, and georeference.json, cameras.geojson and cameras.kml."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from anchorsfm.scene.reconstruction import Reconstruction
 
 _DEGREES, _METRES = 9, 4
 """Decimals: a tenth of a millimetre."""
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,41 @@ class Places:
     document: dict[str, Any]
     geojson: dict[str, Any]
     kml: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Something to say."""
+
+    text: str
+    is_warning: bool = False
+
+
+def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> list[Line]:
+    """What was done with the recorded positions of a model, and which of them are wrong; `asked`: the setting."""
+    count, lines = int(found.agrees.sum()), []
+    if found.problem is not None:
+        use = "not used" if found.mode == "check" else "used only because that was asked for"
+        lines.append(Line(f"its recorded positions are {use}: {found.problem}", is_warning=asked in ("align", "prior")))
+    if count:
+        east, north, up = found.rms_m()
+        what = {
+            "check": "it was compared with",
+            "align": "it was brought onto",
+            "prior": "it was adjusted with",
+        }[found.mode]
+        across = float(np.hypot(east, north))
+        lines.append(
+            Line(f"{what} {count} recorded positions: {across:.2f} m horizontally and {up:.2f} m vertically (RMS)")
+        )
+    wrong = np.flatnonzero(found.outliers)
+    if count and len(wrong):
+        named = ", ".join(
+            f"{names[view]} ({np.linalg.norm(found.residual_m[view]):.0f} m)" for view in wrong[:_MAX_NAMED].tolist()
+        )
+        more = "" if len(wrong) <= _MAX_NAMED else f" and {len(wrong) - _MAX_NAMED} more"
+        lines.append(Line(f"recorded positions that contradict it have no say: {named}{more}", is_warning=True))
+    return lines
 
 
 def describe_places(

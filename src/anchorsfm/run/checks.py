@@ -44,9 +44,8 @@ def settled(
         progress.warn(f"no dense cloud of more than {MAX_IMAGES_BY_DEFAULT} images unless asked for: add --dense")
         dense = False
     config = replace(config, dense=dense)
-    positions = None if config.gps == "off" else images.geo
-    if config.epsg is not None and positions is not None:
-        area = named_area_without(positions.origin[:2], config.epsg)
+    if config.epsg is not None and images.geo is not None:
+        area = named_area_without(images.geo.origin[:2], config.epsg)
         if area is not None:
             progress.warn(f"EPSG:{config.epsg} is for {area}, and the photographs are not from there")
     for line in without_effect(
@@ -61,8 +60,8 @@ def settled(
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None,
         has_video=has_video,
-        reads_positions=positions is not None,
-        lacks_positions=config.gps != "off" and positions is None,
+        reads_positions=images.geo is not None,
+        lacks_positions=config.gps != "off" and images.geo is None,
         has_focal_deviation=images.focal_deviation is not None and bool(np.isfinite(images.focal_deviation).any()),
     ):
         progress.warn(line)

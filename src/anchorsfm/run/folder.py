@@ -78,13 +78,14 @@ class RunFolder:
         """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
         self._used_frames = frozenset(files)
 
-    def require_ready(self, *, dense: bool, database: bool, places: bool = False) -> None:
+    def require_ready(self, *, dense: bool, database: bool, places: bool = False, descriptors: bool = False) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
 
         Args:
             dense: it may have dense clouds.
             database: it will have a database.
             places: it may have positions on the Earth.
+            descriptors: it may have descriptors of points.
 
         Raises:
             StorageError: the folder is not ours, its result could not be replaced without losing something of somebody
@@ -102,6 +103,7 @@ class RunFolder:
         foreseen += [f"{DENSE}/0.ply"] if dense else []
         foreseen += [DATABASE] if database else []
         foreseen += _PLACES if places else ()
+        foreseen += [f"{LOCALISATION}/0.safetensors"] if descriptors else []
         self._owned.require_free(foreseen, (*PARTS, FAILED))
 
     @contextmanager

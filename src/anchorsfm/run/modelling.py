@@ -12,10 +12,10 @@ from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
-from anchorsfm.mapping.georeference import Georeferenced, georeference, placement_lines
+from anchorsfm.mapping.georeference import Georeferenced, georeference
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_cameras
-from anchorsfm.report.places import Places, describe_places
+from anchorsfm.report.places import Places, describe_places, placement_lines
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.scene.images import ImageSet
@@ -144,7 +144,7 @@ def _with_records(
     """A finished model with what cameras recorded: focal lengths and positions."""
     focal = _focal_priors(result.model, images)
     judged = settle_focal_lengths(result, focal, config.adjust)
-    if images.geo is None or config.gps == "off":
+    if images.geo is None:
         return judged, None
     return georeference(judged, result, images.geo, config.gps, config.adjust, focal)
 

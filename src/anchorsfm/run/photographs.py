@@ -28,7 +28,12 @@ def load_photographs(
     Raises InputError if they cannot be used, lie in the output folder, or do not fit what is said about them.
     """
     images = load_image_set(
-        source, camera_mode=config.camera_mode, focal_px=config.focal_px, masks=config.masks, progress=progress
+        source,
+        camera_mode=config.camera_mode,
+        focal_px=config.focal_px,
+        masks=config.masks,
+        reads_positions=config.gps != "off",
+        progress=progress,
     )
     folder.require_outside(images.path(k) for k in range(images.num_images))
     images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, progress=progress)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -71,7 +72,7 @@ class ImageSet:
     def num_cameras(self) -> int:
         return int(self.camera_index.max()) + 1 if len(self.camera_index) else 0
 
-    @property
+    @cached_property
     def contents(self) -> tuple[str, ...]:
         """Identity of what is looked at of each photograph: its digest, and that of its mask."""
         if self.masks is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,6 @@ class GeoPositions:
     """Latitude, longitude and altitude of the local frame's origin."""
     is_ellipsoidal: bool
     """Whether altitudes are above the ellipsoid; above sea level otherwise."""
-
-    @property
-    def known(self) -> Bool[np.ndarray, "image"]:
-        """Which photographs have a position."""
-        return np.asarray(np.isfinite(self.enu_m).all(axis=1))
 
     def select(self, images: Int[np.ndarray, "kept"] | list[int]) -> "GeoPositions":
         """Those of some of the photographs, in the same frame."""

@@ -36,7 +36,7 @@ from anchorsfm.tracks.residuals import loss_scale_px, with_errors
 from anchorsfm.tracks.selection import spread_points
 from anchorsfm.tracks.triangulate import triangulate
 
-_LOOSE, _TIGHT = 1e-4, 1e-7
+LOOSE, TIGHT = 1e-4, 1e-7
 """Relative change of the cost at which an adjustment stops: in the rounds, and in the end."""
 
 
@@ -191,7 +191,7 @@ def adjust_model(
         model = _round(model, setting, config.second_error)
         advance(1)
         if choose_camera_model and len(model.points):
-            options = setting.options(model, _LOOSE)
+            options = setting.options(model, LOOSE)
             centre = setting.may_move_centre(model)
             chosen = choose_lenses(model, options, setting.held_in(model), free_centre=centre)
             model, lenses = chosen.model, chosen.choices
@@ -280,7 +280,7 @@ def triangulate_start(
     max_error_px = setting.max_error_px(start, config.second_error)
     model = triangulate_model(start, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
     model, dropped = _drop_weak_views(model, config)
-    used, options = np.unique(model.camera_index), setting.options(model, _TIGHT)
+    used, options = np.unique(model.camera_index), setting.options(model, TIGHT)
     held = setting.held_in(model)
     return AdjustResult(
         model=with_errors(with_cameras_of_views(model)),
@@ -299,7 +299,7 @@ def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Rec
         return model
     if setting.thins(model):
         model = spread_points(model)
-    adjusted = setting.adjusted(model, setting.options(model, _LOOSE))
+    adjusted = setting.adjusted(model, setting.options(model, LOOSE))
     return with_plausible_cameras(adjusted, model)
 
 
@@ -309,7 +309,7 @@ def _settle(model: Reconstruction, setting: _Setting) -> PrincipalPoints:
         return PrincipalPoints(model=model, determined=np.zeros(len(model.cameras), bool))
     return settle_principal_points(
         model,
-        setting.options(model, _LOOSE),
+        setting.options(model, LOOSE),
         setting.held_in(model),
         eligible=setting.may_move_centre(model),
         expected_px=np.stack([principal_point_px(camera) for camera in setting.start.cameras]),
@@ -329,7 +329,7 @@ def _finish(
     The principal points are settled once more with the completed tracks, unless the points are too many for that: then
     they are free if the photographs alone have `determined` them before.
     """
-    options, held, lost = setting.options(model, _TIGHT), setting.held_in(model), 0
+    options, held, lost = setting.options(model, TIGHT), setting.held_in(model), 0
     if len(model.points):
         if not setting.thins(model):
             settled = _settle(model, setting)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows
 from anchorsfm.scene.edit import with_cameras
 from anchorsfm.scene.reconstruction import Camera
-from anchorsfm.tracks.adjust import AdjustResult, SettledFocal, readjust
+from anchorsfm.tracks.adjust import LOOSE, AdjustResult, SettledFocal, readjust
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
@@ -27,9 +27,6 @@ _BETTER = 0.5
 _CONTRADICTION = 3.0
 _LARGEST_STEP = 0.1
 """Of a focal length, as a share of it: the rest of the model follows before it is changed further."""
-
-_LOOSE = 1e-4
-"""Relative change of the cost at which an adjustment on the way stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +73,7 @@ def settle_focal_lengths(result: AdjustResult, priors: FocalPriors, config: Adju
         steps = np.clip(ratio, 1 - _LARGEST_STEP, 1 + _LARGEST_STEP)
         cameras = tuple(_scaled(camera, float(step)) for camera, step in zip(model.cameras, steps, strict=True))
         is_last = np.allclose(ratio, steps)
-        step_options = options if is_last else replace(options, function_tolerance=_LOOSE)
+        step_options = options if is_last else replace(options, function_tolerance=LOOSE)
         result = readjust(result, with_cameras(model, cameras), config, options=step_options, held=result.held)
         if is_last:
             break
