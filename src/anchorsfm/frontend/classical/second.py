@@ -199,7 +199,7 @@ class SecondMethod:
         new = int(((self._before == 0) & (self._after > 0)).sum())
         more = int(((self._before > 0) & (self._after > self._before)).sum())
         self._progress.note(
-            f"{self._config.second_detector}: looked at {looked} of {len(self._pairs)} pairs of {len(self._seen)} "
-            f"photographs ({self._choice.spent:.3g} of a budget of {self._choice.budget:.3g} pairs): {new} newly matched, "
+            f"{self._config.second_detector}: looked at {looked} of {len(self._pairs)} pairs, {len(self._seen)} "
+            f"photographs, {self._choice.spent:.3g} of a budget of {self._choice.budget:.3g}: {new} newly matched, "
             f"{more} with more matches"
         )
