@@ -104,7 +104,8 @@ def test_frames_that_are_there_are_used_again(video: Path, tmp_path: Path) -> No
     said = Said()
     assert make(video, output, said=said, store=store) == first and not said.stages
     more = Said()
-    (other,) = make(video, output, VideoConfig(step=0.1), said=more, store=store, keep_others=True)
+    (other,) = make(video, output, VideoConfig(step=0.11), said=more, store=store, keep_others=True)
+    assert set(before) - {f"walk/{name}" for name in other.names}
     assert more.stages == ["writing frames of walk.mp4"]  # what was measured is known
     after = jpegs(output)
     assert set(after) == set(before) | {f"walk/{name}" for name in other.names}
@@ -208,6 +209,17 @@ def test_a_cut_file_is_used_as_far_as_it_goes(video: Path, tmp_path: Path) -> No
     assert any("a.mkv ends after" in line and "of 4.0 s" in line for line in said.lines)
 
 
+def test_damage_is_warned_of(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", panned(np.linspace(0, 240, 60)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    path.write_bytes(content)
+    said = Said()
+    (made,) = make(path, tmp_path / "out", said=said)
+    assert made.damaged > 0
+    assert f"a.mkv: {made.damaged} damaged packets or frames were passed over" in said.lines
+
+
 def test_too_few_frames_for_the_way_are_warned_of(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", panned(np.linspace(0, 480, 61)))
     said = Said()
@@ -222,15 +234,16 @@ def test_fast_videos_are_measured_at_a_usual_rate(tmp_path: Path) -> None:
     assert made.decoded == 120 and 30 <= made.measured <= 40
 
 
+@pytest.mark.parametrize("times_s", [np.arange(5) / 30, np.arange(61) / 15], ids=["fewer frames", "other times"])
 def test_a_video_that_changes_between_the_passes_is_noticed(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times_s: np.ndarray
 ) -> None:
     path = tmp_path / "walk.mp4"
     path.write_bytes(video.read_bytes())
     chosen = video_frames.choose
 
     def change(*arguments):
-        write_video(path, panned(range(5)))
+        write_video(path, panned(range(len(times_s))), times_s)
         return chosen(*arguments)
 
     monkeypatch.setattr(video_frames, "choose", change)
