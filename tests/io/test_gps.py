@@ -40,7 +40,17 @@ def test_a_position_with_its_signs() -> None:
     assert fix.latitude_deg == pytest.approx(-33.86) and fix.longitude_deg == pytest.approx(-151.2)
     assert fix.altitude_m == pytest.approx(-12.5) and not fix.is_ellipsoidal
     assert fix.sigma_m == (2.0, 2.0, 3.0)
-    assert record(PLACE | {5: b"\2"}).fix.is_ellipsoidal
+
+
+@pytest.mark.parametrize(
+    ("reference", "altitude", "is_ellipsoidal"),
+    [(0, 12.5, False), (1, -12.5, False), (2, 12.5, True), (3, -12.5, True)],
+)
+def test_altitudes_are_above_or_below_what_the_file_says(reference: int, altitude: float, is_ellipsoidal: bool) -> None:
+    fix = record(PLACE | {5: bytes([reference])}).fix
+    assert (fix.altitude_m, fix.is_ellipsoidal) == (altitude, is_ellipsoidal)
+    rtk = DJI.format(attributes='drone-dji:AltitudeType="RtkAlt"', elements="")
+    assert record(PLACE | {5: bytes([reference])}, rtk).fix.is_ellipsoidal
 
 
 def test_a_claimed_error_is_believed_within_reason() -> None:
@@ -55,10 +65,25 @@ def test_dji_says_more() -> None:
     assert fix.sigma_m == pytest.approx((0.011, 0.012, 0.06))
     elements = "<drone-dji:RelativeAltitude>+50.1</drone-dji:RelativeAltitude>"
     assert record(PLACE, DJI.format(attributes="", elements=elements)).fix.sigma_m == (2.0, 2.0, 1.5)
+    assert record(PLACE | {31: 6.0}, DJI.format(attributes="", elements=elements)).fix.sigma_m == (4.0, 4.0, 1.5)
     without = {tag: value for tag, value in PLACE.items() if tag != 6}
     attributes = 'drone-dji:AbsoluteAltitude="+77.5"'
     fix = record(without | {5: b"\0"}, DJI.format(attributes=attributes, elements="")).fix
     assert fix.altitude_m == 77.5
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sigma_m"),
+    [
+        ('drone-dji:RtkFlag="50"', (0.03, 0.03, 0.06)),
+        ('drone-dji:RtkFlag="34"', (0.5, 0.5, 1.0)),
+        ('drone-dji:RtkFlag="16" drone-dji:RtkStdLat="0.01"', (2.0, 2.0, 3.0)),
+        ('drone-dji:RtkFlag="50" drone-dji:RtkStdLat="0.0001" drone-dji:RtkStdHgt="0"', (0.03, 0.01, 0.06)),
+    ],
+    ids=["fixed", "floating", "single", "too good to be true"],
+)
+def test_the_kind_of_fix_says_how_exact_it_is(attributes: str, sigma_m: tuple[float, float, float]) -> None:
+    assert record(PLACE, DJI.format(attributes=attributes, elements="")).fix.sigma_m == sigma_m
 
 
 @pytest.mark.parametrize(
