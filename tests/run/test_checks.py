@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.geometry.geodesy import geo_positions
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.checks import settled

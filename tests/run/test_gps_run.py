@@ -15,7 +15,6 @@ from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.photographs import load_photographs
-from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 from geotags import geotagged
 
@@ -96,9 +95,3 @@ def test_positions_that_are_not_looked_at_say_nothing(flight, tmp_path) -> None:
     lines.warnings.clear()
     ignored = load_photographs(folder, PipelineConfig(gps="off"), RunFolder(tmp_path / "out"), lines)[0]
     assert ignored.geo is None and not any("position" in warning for warning in lines.warnings)
-
-
-def test_an_unknown_reference_system_ends_before_any_work(flight, tmp_path) -> None:
-    with pytest.raises(InputError, match="EPSG:9999: no such coordinate reference system"):
-        reconstruct(flight[0], tmp_path / "out", PipelineConfig(epsg=9999))
-    assert not (tmp_path / "out").exists()

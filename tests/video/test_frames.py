@@ -131,10 +131,8 @@ def test_a_damaged_record_is_no_record(video: Path, tmp_path: Path, record: str)
     content = json.loads((tmp_path / "out" / "frames.json").read_text())
     (tmp_path / "frames.json").write_text(json.dumps(content))
     assert len(read_record(tmp_path)) == 1
-    for wrong in (
-        {"schema_version": 99},
-        {"videos": [content["videos"][0] | {"names": ["../../x.jpg"], "time_s": [0]}]},
-    ):
+    outside = content["videos"][0] | {"names": ["../../x.jpg"], "time_s": [0]}
+    for wrong in ({"schema_version": 99}, {"videos": [outside]}):
         (tmp_path / "frames.json").write_text(json.dumps(content | wrong))
         assert read_record(tmp_path) == ()
 
