@@ -81,7 +81,7 @@ class Frame:
 
 
 class VideoStream:
-    """The frames of a video file, in order; iterate once. `damaged` and `cut_short` are known when it has ended."""
+    """The frames of a video file, in order; iterate once. `damaged` is known when it has ended."""
 
     def __init__(self, path: Path) -> None:
         """Raises InputError if the file has no video that FFmpeg can open."""
