@@ -10,8 +10,8 @@ from PIL.TiffImagePlugin import IFDRational
 
 from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.images import load_image_set
-from anchorsfm.scene.progress import Progress
 from geotags import geotagged
+from said import Said
 
 DJI = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -128,20 +128,12 @@ def test_xmp_that_is_none_costs_only_itself(xmp: bytes) -> None:
     assert record(PLACE, b"<other maker's>").problem is None
 
 
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 def test_a_set_has_one_frame_and_one_warning(tmp_path) -> None:
     places = [(46.84, 179.9999, 10.0), (46.84, -179.9999, 20.0), None, (91.5, 0.0, 0.0), (46.8401, 179.9999, math.nan)]
     for k, place in enumerate(places):
         noise = np.random.default_rng(k).integers(0, 255, (32, 32, 3), np.uint8)
         geotagged(noise, tmp_path / f"{k}.jpg", place)
-    lines = Lines()
+    lines = Said()
     geo = load_image_set(tmp_path, progress=lines).geo
     assert np.isfinite(geo.enu_m).all(axis=1).tolist() == [True, True, False, False, True]
     assert np.linalg.norm(geo.enu_m[0] - geo.enu_m[1]) == pytest.approx(np.hypot(15.26, 10), abs=0.1)

@@ -11,22 +11,10 @@ from anchorsfm.io.masks import mask_png, with_masks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask, uses
-from anchorsfm.scene.progress import Progress
 from damage import Damage, not_files
+from said import Said
 
 WH = (64, 48)
-
-
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def left_half(size_wh=WH) -> np.ndarray:
 def test_both_names_and_any_size(images: ImageSet, tmp_path: Path) -> None:
     write(tmp_path / "masks" / "a.jpg.png", left_half())
     write(tmp_path / "masks" / "sub" / "c.png", left_half((32, 24)))
-    lines = Lines()
+    lines = Said()
     masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
     assert masked.masks[1] is None and masked.mask_pixels(1) is None
     for image in (0, 2):
@@ -109,7 +97,7 @@ def test_transparency_is_a_mask(tmp_path: Path) -> None:
         Image.fromarray(rgba).save(tmp_path / "in" / name, lossless=True, quality=100)
     rgba[..., 3] = 255
     Image.fromarray(rgba).save(tmp_path / "in" / "c.png")
-    images, lines = load_image_set(tmp_path / "in"), Lines()
+    images, lines = load_image_set(tmp_path / "in"), Said()
     masked = with_masks(images, None, None, alpha=True, progress=lines)
     for image, name in enumerate(images.names):
         pixels = masked.mask_pixels(image)
@@ -137,7 +125,7 @@ def test_transparency_of_every_kind(tmp_path: Path) -> None:
 
 def test_what_is_left_empty_is_named(images: ImageSet, tmp_path: Path) -> None:
     write(tmp_path / "masks" / "b.png", np.zeros((48, 64)))
-    lines = Lines()
+    lines = Said()
     masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
     assert masked.names == ("a.jpg", "sub/c.jpg") and masked.skipped[-1].name == "b.jpg"
     assert lines.warnings == ["skipped b.jpg: its mask leaves nothing of it"]

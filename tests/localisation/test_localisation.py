@@ -156,6 +156,7 @@ def test_the_largest_model_counts(scene: Path, tmp_path: Path) -> None:
     assert read_localisable(copy).stored.number == 0
     stored = read_models(scene / "out")[0]
     part = select_points(stored.model, stored.model.tracks.obs_image < stored.model.image_index[3])
+    shutil.rmtree(copy / "sparse")
     write_models(copy / "sparse", [select_views(part, np.arange(3)), stored.model], stored.names)
     shutil.move(copy / "localisation" / "0.safetensors", copy / "localisation" / "1.safetensors")
     assert read_localisable(copy).stored.number == 1

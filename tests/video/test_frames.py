@@ -13,31 +13,14 @@ from anchorsfm.io.images import load_image_set
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError, StorageError
-from anchorsfm.scene.progress import Progress
 from anchorsfm.video import frames as video_frames
 from anchorsfm.video.config import VideoConfig
 from anchorsfm.video.frames import FrameFolder, frame_files, make_frames
 from anchorsfm.video.record import VideoFrames, read_record
+from said import Said
 from video_files import panned, write_video
 
 FEW = VideoConfig(step=0.2)
-
-
-class Said(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.stages: list[str] = []
-
-    def stage(self, description: str, total: int | None = None):
-        self.stages.append(description)
-        return super().stage(description, total)
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
-
-    warn = note
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +35,14 @@ def make(
     output: Path,
     config: VideoConfig = FEW,
     *,
-    said: Progress | None = None,
+    said: Said | None = None,
     store: Path | None = None,
     inner: str = "",
     keep_others: bool = False,
 ) -> tuple[VideoFrames, ...]:
     files = [videos] if isinstance(videos, Path) else videos
     folder = FrameFolder(owned=OwnedFolder(output), inner=inner)
-    return make_frames(files, config, folder, Store(store), said or Progress(), keep_others=keep_others)
+    return make_frames(files, config, folder, Store(store), said or Said(), keep_others=keep_others)
 
 
 def jpegs(folder: Path) -> list[str]:
