@@ -27,7 +27,7 @@ from anchorsfm.networks.devices import resolve_device
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 
-VERSION = 1
+VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
 MAX_KEYPOINTS: Mapping[LearnedDetectorName, int] = {"aliked": 2048, "disk": 2048, "xfeat": 4096}
 """Kept per image unless the settings say otherwise."""

@@ -23,7 +23,7 @@ from anchorsfm.networks.devices import inference_dtype, resolve_device
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 
-VERSION = 1
+VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
 GPU_BATCH = 8
 """Pairs at a time on a GPU, unless the settings say otherwise."""
