@@ -7,8 +7,9 @@ import numpy as np
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.precision import ENOUGH, CoarseKeypoints, split_tracks
+from anchorsfm.tracks.precision import ENOUGH, split_tracks
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from point_scene import all_matches, make_lens_scene, perturb
 
