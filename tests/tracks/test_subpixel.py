@@ -15,8 +15,10 @@ from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Tracks
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.patches import StepLimits, Warps, _linearise, align_patches, cut_templates, grey_pyramid
+from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
 from anchorsfm.tracks.subpixel import ObservationStatus, refine_observations
 from coarse_scene import coarse_matches, errors_against_reference, true_model
@@ -296,6 +298,29 @@ def test_wrong_reference_is_replaced(scene, images, tracks):
     assert not bad.accepted[spoilt].all()
     assert bad.accepted[others].sum() > 0.75 * good.accepted[others].sum()
     assert bad.accepted[spoilt].mean() < 0.1
+
+
+def test_coarse_tracks_become_exact_where_photographs_agree(scene, images, tracks):
+    """Every second track is exact already: it stays, bit for bit."""
+    is_coarse = tracks.obs_point % 2 == 1
+    coarse = CoarseKeypoints.of(tracks.obs_image[is_coarse], tracks.obs_xy[is_coarse])
+    model = perturb(true_model(scene), degrees=0.3, distance=0.02, focal=1.02)
+    both, left = refine_coarse(
+        tracks, coarse, images, SubpixelConfig(), uncertainty_px=uncertainty(images), model=model
+    )
+    exact, _ = select_observations(tracks, ~is_coarse)
+    assert (both.obs_xy[: len(exact.obs_xy)] == exact.obs_xy).all()
+    assert (np.diff(both.obs_point) >= 0).all() and np.bincount(both.obs_point).min() >= 2
+    stays = left.among(both.obs_image, both.obs_xy)
+    assert coarse.among(both.obs_image[stays], both.obs_xy[stays]).all()
+    refined = (both.obs_point >= exact.num_points) & ~np.isin(both.obs_point, both.obs_point[stays])
+    assert refined.sum() > 0.5 * is_coarse.sum() and stays.any()
+    unmoved = coarse.among(both.obs_image[refined], both.obs_xy[refined])
+    assert unmoved.mean() < 0.6, "the references"
+    part, _ = select_observations(both, refined)
+    first = np.searchsorted(part.obs_point, np.arange(part.num_points))
+    error, visible = errors_against_reference(scene, part, first)
+    assert np.median(error[visible]) < 0.3
 
 
 def test_failures_can_be_kept(images, tracks):
