@@ -242,16 +242,23 @@ def test_model_brings_turned_and_smaller_photographs_together(scene, images, tra
 
 
 def test_expected_affine_is_the_derivative_of_a_plane(scene):
-    """Points of a plane parallel to photograph 0, seen in photograph 3."""
+    """Points of planes that face photographs 0 and 3 alike, seen in either."""
     model = true_model(scene)
     rng = np.random.default_rng(0)
     xy = rng.uniform([250, 180], [400, 300], (50, 2))
     pose = scene.cam_from_world
+    centre = [-(p[:, :3].T @ p[:, 3]) for p in pose]
+
+    def ray(pixels):
+        direction = np.column_stack([(pixels - scene.principal_point_px) / scene.focal_px[0], np.ones(len(pixels))])
+        return direction @ pose[0, :, :3]
+
+    point = centre[0] + 2.5 * ray(xy)
+    facing = sum((point - c) / np.linalg.norm(point - c, axis=1, keepdims=True) for c in (centre[0], centre[3]))
 
     def seen(pixels):
-        ray = np.column_stack([(pixels - scene.principal_point_px) / scene.focal_px[0], np.ones(len(pixels))]) * 2.5
-        world = (ray - pose[0, :, 3]) @ pose[0, :, :3]
-        in_cam = world @ pose[3, :, :3].T + pose[3, :, 3]
+        along = ((point - centre[0]) * facing).sum(1) / (ray(pixels) * facing).sum(1)
+        in_cam = (centre[0] + along[:, None] * ray(pixels)) @ pose[3, :, :3].T + pose[3, :, 3]
         return in_cam[:, :2] / in_cam[:, 2:] * scene.focal_px[3] + scene.principal_point_px
 
     tracks = Tracks(
