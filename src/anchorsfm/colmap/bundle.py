@@ -8,7 +8,7 @@ import pycolmap
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import has_absurd_params
-from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
+from anchorsfm.colmap.convert import camera_sensor, from_pycolmap, place_rigs, to_pycolmap
 from anchorsfm.colmap.quiet import silent
 from anchorsfm.scene.edit import scaled, with_former_cameras
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -165,6 +165,7 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
         config.set_constant_rig_from_world_pose(model.images[int(image) + 1].frame_id)
     for row in np.flatnonzero(held.camera):
         config.set_constant_cam_intrinsics(int(row) + 1)
+    _hold_sensors(config, reconstruction, held)
     priors = _pose_priors(reconstruction, model, held.positions)
     if priors:
         assert not held.pose.any(), "PyCOLMAP would move held poses onto the priors"
@@ -181,6 +182,18 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)
+
+
+def _hold_sensors(config: pycolmap.BundleAdjustmentConfig, reconstruction: Reconstruction, held: Held) -> None:
+    """Hold poses of sensors in their rigs: those that are fixed, and all of a view whose pose is held."""
+    rigs, placed = reconstruction.rigs, place_rigs(reconstruction)
+    if rigs is None or placed is None:
+        return
+    of_held = set(rigs.sensor[reconstruction.image_index[held.pose]].tolist())
+    for sensor, reference in placed.reference.items():
+        is_fixed = rigs.is_fixed[sensor] and rigs.is_fixed[reference]
+        if sensor != reference and (is_fixed or sensor in of_held):
+            config.set_constant_sensor_from_rig_pose(camera_sensor(placed.camera_of_sensor[sensor]))
 
 
 def _pose_priors(

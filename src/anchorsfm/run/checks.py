@@ -36,7 +36,12 @@ def check_settings(config: PipelineConfig) -> None:
 
 
 def settled(
-    config: PipelineConfig, images: ImageSet, changed: Sequence[str], progress: Progress, *, has_video: bool
+    config: PipelineConfig,
+    images: ImageSet,
+    changed: Sequence[str],
+    progress: Progress,
+    *,
+    has_video: bool,
 ) -> PipelineConfig:
     """The settings with those decided that the number of photographs decides; warns of changed ones without effect."""
     dense = config.dense is not False
@@ -60,6 +65,7 @@ def settled(
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None,
         has_video=has_video,
+        has_panoramas=images.rigs is not None and bool(images.rigs.views_of_panoramas.any()),
         reads_positions=images.geo is not None,
         lacks_positions=config.gps != "off" and images.geo is None,
         has_focal_deviation=images.focal_deviation is not None and bool(np.isfinite(images.focal_deviation).any()),

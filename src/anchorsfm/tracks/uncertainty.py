@@ -115,7 +115,7 @@ def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
     result = replace(result, model=result.at_optimum, added_points=0)
     model, held = result.model, result.held
     size = _scene_size(model)
-    if not result.adjusted:
+    if not result.adjusted or model.rigs is not None:
         return _unknown(model, size, metric=held.sets_frame)
     part = _part_that_fits(result)
     variance, noise = _variances(part)
