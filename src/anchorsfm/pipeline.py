@@ -63,7 +63,8 @@ def reconstruct(
     Args:
         source: folder, list file, or several of those, image files and videos.
         output: folder for sparse/, dense/, frames/, views/, alignment/, cache/, report.html, report.json,
-            uncertainty.json, config.yaml, and georeference.json where photographs have positions; new, empty, or of an earlier run.
+            uncertainty.json, config.yaml, and georeference.json where photographs have positions; new, empty, or of an
+            earlier run.
         config: settings.
         progress: receives stages and warnings.
         frontend: one's own, in place of the one that `config.frontend` names.
