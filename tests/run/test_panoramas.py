@@ -154,5 +154,5 @@ def test_panoramas_are_reconstructed_with_one_pose_each(panoramas: Path, scene: 
     ours, theirs = (np.linalg.norm(places[1:], axis=1) for places in (ours, theirs))
     assert np.ptp(ours / theirs) < 0.03 * (ours / theirs).mean()
     known = KnownConfig(model=tmp_path / "out")
-    with pytest.raises(InputError, match="known poses and views of panoramas do not go together"):
+    with pytest.raises(InputError, match="known poses and rigs"):
         images_of_run(panoramas, tmp_path / "again", replace(CONFIG, known=known, mapper="align"))

@@ -16,9 +16,9 @@ from anchorsfm.panorama.record import PanoramaViews
 from anchorsfm.panorama.views import make_views, view_files, view_masks
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.rigs import RigPhotographs
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
-from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.scene.rigs import Rigs
 
 
@@ -87,16 +87,7 @@ def _mask(panorama: Panorama, name: str, config: PipelineConfig) -> Bool[np.ndar
     return both_masks(layers) if layers else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewCameras:
-    """Photographs with the rigs of panoramas, and the cameras of these."""
-
-    images: ImageSet
-    cameras: dict[int, Camera]
-    """Row of the ImageSet's cameras -> intrinsics, which are exact."""
-
-
-def with_view_rigs(images: ImageSet, panoramas: CutPanoramas) -> ViewCameras:
+def with_view_rigs(images: ImageSet, panoramas: CutPanoramas) -> RigPhotographs:
     """The photographs, with one camera for each direction of the views of panoramas among them."""
     sensors = {
         (views.side, number): direction
@@ -126,7 +117,7 @@ def with_view_rigs(images: ImageSet, panoramas: CutPanoramas) -> ViewCameras:
         for key, number in numbers.items()
         if key[0] == "view"
     }
-    return ViewCameras(
+    return RigPhotographs(
         images=replace(images, camera_index=np.array([numbers[key] for key in keys], np.int64), rigs=rigs),
         cameras=cameras,
     )

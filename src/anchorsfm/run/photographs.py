@@ -13,6 +13,7 @@ from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.panoramas import CutPanoramas, with_view_rigs
+from anchorsfm.run.rigs import with_rigs_of
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
@@ -50,19 +51,21 @@ def load_photographs(
     _require_plausible_focal(config, images)
     images = _with_focal_deviation(images, config)
     if panoramas is not None:
+        if config.rig.file is not None:
+            raise config.rig.refused("file", "rigs and panoramas of 360 degrees do not go together: use one of them")
         views = with_view_rigs(images, panoramas)
-        images = views.images
-        known = _with_exact(read_known(config.known, images), views.cameras)
+        known = _of_rigs(read_known(config.known, views.images), views.cameras, exact=True)
     else:
-        known = read_known(config.known, images)
-    return known.with_priors(images), known
+        views = with_rigs_of(images, config.rig, progress)
+        known = _of_rigs(read_known(config.known, views.images), views.cameras, exact=False)
+    if views.images.rigs is not None and known.poses:
+        raise InputError("known poses and rigs (or panoramas) do not go together: use --known.no-use-poses")
+    return known.with_priors(views.images), known
 
 
-def _with_exact(known: KnownCameras, cameras: dict[int, Camera]) -> KnownCameras:
-    """With cameras that are known exactly; poses of views come from what they show."""
-    if known.poses:
-        raise InputError("known poses and views of panoramas do not go together: use --known.no-use-poses")
-    return replace(known, cameras=known.cameras | cameras, exact=frozenset(cameras))
+def _of_rigs(known: KnownCameras, cameras: dict[int, Camera], *, exact: bool) -> KnownCameras:
+    """With what is given about the cameras of rigs; `exact`: they are kept whatever the settings say."""
+    return replace(known, cameras=known.cameras | cameras, exact=frozenset(cameras) if exact else frozenset())
 
 
 def _with_focal_deviation(images: ImageSet, config: PipelineConfig) -> ImageSet:
