@@ -12,10 +12,11 @@ from anchorsfm.cli.frames import Frames
 from anchorsfm.cli.localise import Localise
 from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.cli.report import Report
+from anchorsfm.cli.transform import Transform
 from anchorsfm.cli.view import View
 from anchorsfm.cli.weights import Weights
 
-Command = Reconstruct | Frames | View | Export | Localise | Report | Evaluate | Demo | Weights
+Command = Reconstruct | Frames | View | Export | Localise | Transform | Report | Evaluate | Demo | Weights
 
 COMMANDS: Mapping[str, type[Command]] = {
     "reconstruct": Reconstruct,
@@ -23,6 +24,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "view": View,
     "export": Export,
     "localise": Localise,
+    "transform": Transform,
     "report": Report,
     "evaluate": Evaluate,
     "demo": Demo,

@@ -32,6 +32,7 @@ from anchorsfm.io.layout import (
     REPORT,
     RIG_CONFIG,
     SPARSE,
+    TRANSFORM,
     UNCERTAINTY,
     VIEWS,
     VIEWS_RECORD,
@@ -53,7 +54,20 @@ from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
-PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, MASKS, LOCALISATION, *_PLACES)
+PARTS = (
+    SPARSE,
+    DENSE,
+    ALIGNMENT,
+    REPORT,
+    PAGE,
+    UNCERTAINTY,
+    CONFIG,
+    DATABASE,
+    MASKS,
+    LOCALISATION,
+    TRANSFORM,
+    *_PLACES,
+)
 """What a run publishes, as a whole."""
 _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 
