@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from anchorsfm import pipeline
+from anchorsfm.geometry.transforms import camera_centres, compose, fit_similarity, invert, rotation_angle_deg
 from anchorsfm.mapping.config import RigConfig
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
@@ -16,6 +19,9 @@ from anchorsfm.run.photographs import load_photographs
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT
+from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_image
+from anchorsfm.synthetic.rigs import with_rig
+from command import anchorsfm
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +119,52 @@ def test_a_file_is_looked_at_before_photographs_are(tmp_path: Path) -> None:
     config = PipelineConfig(rig=RigConfig(file=str(tmp_path / "none.json")))
     with pytest.raises(InputError, match=r"none.json: no such file"):
         pipeline.reconstruct(tmp_path / "no-photographs", tmp_path / "out", config)
+
+
+SENSORS = np.concatenate(
+    [
+        np.swapaxes(Rotation.from_euler("YX", [[-25, 3], [28, -2]], degrees=True).as_matrix(), 1, 2),
+        [[[0.0], [0.0], [0.0]], [[-0.35], [0.02], [0.05]]],
+    ],
+    axis=2,
+)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SyntheticScene]:
+    """Five shots of two cameras, of which one sees a blank wall once."""
+    folder = tmp_path_factory.mktemp("rendered") / "photos"
+    middle = make_scene(SceneConfig(num_images=5, size_wh=(280, 210), arc_deg=40, seed=3))
+    scene = with_rig(middle, SENSORS, np.array([0.9, 0.8]) * 280)
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        path = folder / ("left", "right")[k % 2] / f"{k // 2}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wall = np.clip(np.round(180 + rng.standard_normal((210, 280, 3))), 0, 255).astype(np.uint8)
+        Image.fromarray(wall if k == 5 else render_image(scene, k)).save(path, quality=95)
+    return folder, scene
+
+
+def test_a_rig_is_found_and_places_photographs_of_nothing(
+    rendered: tuple[Path, SyntheticScene], tmp_path: Path
+) -> None:
+    folder, scene = rendered
+    config = PipelineConfig(mapper="tracks", dense=False, keep_descriptors=False, rig=RigConfig(file="auto"))
+    result = pipeline.reconstruct(folder, tmp_path / "out", config)
+    (model,) = result.models
+    assert len(model.image_index) == 10 and model.rigs is not None
+    truth = scene.cam_from_world[np.argsort(np.arange(10) % 2, kind="stable")]
+    turned, wanted = (compose(poses[1:], invert(poses[:1])) for poses in (model.cam_from_world, truth))
+    assert rotation_angle_deg(turned[:, :, :3] @ np.swapaxes(wanted[:, :, :3], 1, 2)).max() < 0.5
+    scale, _ = fit_similarity(camera_centres(model.cam_from_world), camera_centres(truth))
+    found = compose(model.rigs.sensor_from_rig[1], invert(model.rigs.sensor_from_rig[0]))
+    given = compose(SENSORS[1], invert(SENSORS[0]))
+    assert rotation_angle_deg((found[:, :3] @ given[:, :3].T)[None])[0] < 0.3
+    assert np.linalg.norm(scale * camera_centres(found) - camera_centres(given)) < 0.02
+    stored = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "0"))
+    assert stored.num_rigs() == 1 and stored.num_frames() == 5 and stored.num_reg_images() == 10
+    for name in ("undistorted", "colmap-text"):
+        run = anchorsfm("export", tmp_path / "out", "--to", name, "-o", tmp_path / name)
+        assert run.returncode == 0, run.stderr
+        place = tmp_path / name / name / ("sparse/0" if name == "undistorted" else "")
+        assert pycolmap.Reconstruction(str(place)).num_frames() == 5
