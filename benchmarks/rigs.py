@@ -31,7 +31,7 @@ from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_
 from anchorsfm.synthetic.rigs import render_panorama, with_rig
 
 NAMES = ("left", "middle", "right")
-SIZE_WH = (480, 360)
+SIZE_WH = (400, 300)
 PANORAMA_WIDTH = 1536
 
 

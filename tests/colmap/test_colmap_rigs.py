@@ -13,7 +13,14 @@ from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.colmap.models import read_model, read_reconstruction
 from anchorsfm.colmap.write import write_models
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
-from anchorsfm.scene.edit import moved, observations_per_frame, select_points, select_views, with_images_numbered
+from anchorsfm.scene.edit import (
+    moved,
+    observations_per_frame,
+    scaled,
+    select_points,
+    select_views,
+    with_images_numbered,
+)
 from anchorsfm.scene.reconstruction import Reconstruction
 from rig_scene import rig_model, rig_truth
 
@@ -48,6 +55,16 @@ def test_fixed_sensors_stay_and_held_poses_hold_their_rig() -> None:
     everything = Held(pose=np.ones(len(start.image_index), bool), camera=np.ones(3, bool))
     held, _ = adjust(start, OPTIONS, everything)
     assert np.allclose(held.cam_from_world, start.cam_from_world, atol=1e-12)
+
+
+def test_fixed_baselines_say_the_scale() -> None:
+    truth = rig_truth(frames=5)
+    assert truth.rigs is not None
+    larger = scaled(rig_model(truth, noise_px=0.1, pose_noise=0.0), 1.1)
+    fixed = replace(larger, rigs=replace(truth.rigs, is_fixed=np.ones(3, bool)))
+    adjusted, _ = adjust(fixed, replace(OPTIONS, max_iterations=100, function_tolerance=1e-9))
+    ours, theirs = (np.linalg.norm(np.ptp(camera_centres(m.cam_from_world), axis=0)) for m in (adjusted, truth))
+    assert ours / theirs == pytest.approx(1, abs=0.01)
 
 
 def test_views_without_observations_get_their_pose_from_the_rig() -> None:
