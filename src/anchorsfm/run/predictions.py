@@ -79,6 +79,9 @@ def make_run_pairs(
                 similarity = image_similarity(checker.features, progress, checker.num_workers)
             if isinstance(graph, Auto):
                 allowed = None if prefilter is None else near(images.num_images, prefilter)
+                if images.rigs is not None:
+                    apart = ~images.rigs.one_view()
+                    allowed = apart if allowed is None else allowed & apart
                 return search_pairs(
                     similarity,
                     checker,
@@ -90,6 +93,9 @@ def make_run_pairs(
     pairs = make_pairs(
         images.num_images, graph, names=images.names, prefilter=prefilter, similarity=similarity, seed=config.seed
     )
+    if images.rigs is not None:
+        i, j = pairs.index.T
+        pairs = PairList(index=pairs.index[~images.rigs.one_view()[i, j]])
     return SelectedPairs(pairs=pairs)
 
 
