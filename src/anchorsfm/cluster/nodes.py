@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import ray
@@ -30,10 +31,13 @@ class Look:
 
 def look(paths: Sequence[str]) -> Look:
     """In a worker: what is there."""
-    from anchorsfm import __version__
-
     missing = tuple(path for path in paths if not os.path.exists(path))  # noqa: PTH110 - names that may be no paths
-    return Look(host=socket.gethostname(), version=__version__, missing=missing)
+    return Look(host=socket.gethostname(), version=_version(), missing=missing)
+
+
+def _version() -> str:
+    """Of the package that is imported, installed or not; a lower layer does not import it by name."""
+    return str(import_module("anchorsfm").__version__)
 
 
 def require_same_everywhere(folders: Sequence[Path]) -> None:
@@ -41,8 +45,7 @@ def require_same_everywhere(folders: Sequence[Path]) -> None:
 
     The first folder is one that this process may write to: nodes must see what it writes there.
     """
-    from anchorsfm import __version__
-
+    version = _version()
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     if not nodes:
         raise InputError("the Ray cluster has no processors: start nodes with ray start --address")
@@ -59,12 +62,12 @@ def require_same_everywhere(folders: Sequence[Path]) -> None:
             except (ray.exceptions.RayError, ImportError) as error:
                 raise InputError(
                     f"node {address} of the Ray cluster cannot run this program ({_reason(error)}): install "
-                    f"anchorsfm {__version__} there, in the Python that Ray was started with"
+                    f"anchorsfm {version} there, in the Python that Ray was started with"
                 ) from None
-            if found.version != __version__:
+            if found.version != version:
                 raise InputError(
                     f"node {address} ({found.host}) of the Ray cluster has anchorsfm {found.version}, this machine "
-                    f"{__version__}: install the same everywhere"
+                    f"{version}: install the same everywhere"
                 )
             if found.missing:
                 path = folders[0] if found.missing[0] == str(probe) else found.missing[0]
