@@ -8,6 +8,7 @@ import tyro
 from anchorsfm.cli.demo import Demo
 from anchorsfm.cli.evaluate import Evaluate
 from anchorsfm.cli.export import Export
+from anchorsfm.cli.extend import Extend
 from anchorsfm.cli.frames import Frames
 from anchorsfm.cli.localise import Localise
 from anchorsfm.cli.reconstruct import Reconstruct
@@ -15,10 +16,11 @@ from anchorsfm.cli.report import Report
 from anchorsfm.cli.view import View
 from anchorsfm.cli.weights import Weights
 
-Command = Reconstruct | Frames | View | Export | Localise | Report | Evaluate | Demo | Weights
+Command = Reconstruct | Extend | Frames | View | Export | Localise | Report | Evaluate | Demo | Weights
 
 COMMANDS: Mapping[str, type[Command]] = {
     "reconstruct": Reconstruct,
+    "extend": Extend,
     "frames": Frames,
     "view": View,
     "export": Export,

@@ -4,7 +4,7 @@ Identifiers: camera_id = row of `cameras` + 1, image_id = index in the ImageSet 
 Only observations that belong to a point become COLMAP 2D points, ordered by point within each image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,8 +18,15 @@ UNKNOWN_ERROR = -1.0
 """COLMAP's error of a point where it has not been computed."""
 
 
-def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
-    """A pycolmap model with trivial rigs and frames; `names` are those of the whole ImageSet."""
+def to_pycolmap(
+    reconstruction: Reconstruction,
+    names: Sequence[str],
+    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+) -> pycolmap.Reconstruction:
+    """A pycolmap model with trivial rigs and frames; `names` are those of the whole ImageSet.
+
+    `stored`: poses of images, by index in the ImageSet, as a file had them (`models.read_stored_poses`).
+    """
     model = pycolmap.Reconstruction()
     for row, camera in enumerate(reconstruction.cameras):
         model.add_camera_with_trivial_rig(to_pycolmap_camera(camera, row + 1))
@@ -36,8 +43,13 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
             camera_id=int(reconstruction.camera_index[view]) + 1,
             image_id=int(image) + 1,
         )
-        pose = reconstruction.cam_from_world[view]
-        model.add_image_with_trivial_frame(entry, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:, :3]), pose[:, 3]))
+        pose = (stored or {}).get(int(image))
+        if pose is None:
+            matrix = reconstruction.cam_from_world[view]
+            rigid = pycolmap.Rigid3d(pycolmap.Rotation3d(matrix[:, :3]), matrix[:, 3])
+        else:
+            rigid = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:4]), pose[4:])
+        model.add_image_with_trivial_frame(entry, rigid)
     bounds = np.searchsorted(tracks.obs_point, np.arange(len(reconstruction.points) + 1))
     image_ids, slots = (tracks.obs_image + 1).tolist(), slot.tolist()
     errors = np.where(np.isnan(reconstruction.error_px), UNKNOWN_ERROR, reconstruction.error_px).tolist()

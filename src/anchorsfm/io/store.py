@@ -78,6 +78,8 @@ class Store:
         """`progress` is warned of every damaged entry."""
         self.root = root
         self.progress = progress
+        self.others: tuple[Store, ...] = ()
+        """Where entries are looked for that are not here; those that are found come here."""
         self._lock = threading.Lock()
 
     def load(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
@@ -91,10 +93,18 @@ class Store:
         try:
             return _read_entry(path, kind, key)
         except FileNotFoundError:
-            return None
+            return self._taken_over(kind, key)
         except (_DamagedError, OSError) as error:
             self._set_aside(path, str(error) if isinstance(error, _DamagedError) else error.strerror or str(error))
             return None
+
+    def _taken_over(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
+        for other in self.others:
+            found = other.load(kind, key)
+            if found is not None:
+                self.save(kind, key, found)
+                return found
+        return None
 
     def has(self, kind: str, key: str) -> bool:
         """Whether there is an entry; `load` may still find it damaged."""

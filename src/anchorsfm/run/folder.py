@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from jaxtyping import Float
 
 from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
@@ -75,8 +76,8 @@ class RunFolder:
         return FrameFolder(owned=self._owned, inner=FRAMES)
 
     def use_frames(self, files: Iterable[Path]) -> None:
-        """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
-        self._used_frames = frozenset(files)
+        """Say which frames are photographs of this run: the others go when it has a result."""
+        self._used_frames |= frozenset(files)
 
     def require_ready(self, *, dense: bool, database: bool, places: bool = False, descriptors: bool = False) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
@@ -177,10 +178,16 @@ class RunFolder:
         if models:
             write_models(self._made.alignments, models, names)
 
-    def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
-        """The final models, largest first, as sparse/0, sparse/1, ..."""
+    def write_models(
+        self,
+        models: Sequence[Reconstruction],
+        names: Sequence[str],
+        stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+    ) -> None:
+        """The final models, largest first, as sparse/0, sparse/1, ...; `stored`: poses of images that stay as they are
+        on the disk."""
         if models:
-            write_models(self._made.models, models, names)
+            write_models(self._made.models, models, names, stored=stored)
 
     def write_index(self, number: int, index: ModelIndex) -> None:
         """What new photographs are placed with in a model, as localisation/NUMBER.safetensors."""
