@@ -16,7 +16,7 @@ from anchorsfm.run.beginning import Beginning, FromPhotographs
 from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
-from anchorsfm.run.earlier import extending, read_run
+from anchorsfm.run.earlier import extending, merging, read_run, settings_of_all
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.localisation import keep_descriptors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
@@ -123,6 +123,48 @@ def extend(
         earlier = extending(run, [sources] if isinstance(sources, Path) else sources, keeps=not adjust_all)
         folder.use_frames(earlier.frames)
         record.goes_on_from(earlier, videos)
+        images, known = load_photographs(
+            list(earlier.photographs),
+            config,
+            folder,
+            record.progress,
+            root=earlier.root,
+            num_settled=earlier.num_settled,
+        )
+    with folder.begin(record.settings(config)):
+        return _reconstruct(images, known, folder, config, None, record, earlier.among(images))
+
+
+def merge(
+    first: Path, second: Path, output: Path, progress: Progress = SILENT, *, dense: bool | None = None
+) -> RunResult:
+    """The models of two output folders as one, in the frame of the first, which both stay as they are.
+
+    They may have photographs in common or only overlap: photographs of both are matched with each other. The models
+    are joined by a similarity, images of both are one, and everything is adjusted with the settings of the first run.
+
+    Args:
+        first: the folder of a finished run.
+        second: that of another one.
+        output: new, empty, or of an earlier run.
+        progress: receives stages and warnings.
+        dense: whether dense clouds are made; None: as the settings of the first run say.
+
+    Raises:
+        InputError: a folder cannot be used.
+        NoReconstructionError: the models have too little in common; it gives the numbers.
+        StorageError: the output cannot be written, or something in it was not written by a run and would be lost.
+    """
+    runs = (read_run(first), read_run(second))
+    config = settings_of_all(runs)
+    config = config if dense is None else replace(config, dense=dense)
+    check_settings(config)
+    earlier = merging(runs)
+    record = RunRecord(config, None, progress)
+    record.goes_on_from(earlier, ())
+    folder = RunFolder(output, record.progress, read_also=[run.folder for run in runs])
+    _require_ready(folder, config)
+    with record.clock.stage(Stage.IMAGES):
         images, known = load_photographs(
             list(earlier.photographs),
             config,

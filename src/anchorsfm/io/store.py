@@ -78,8 +78,8 @@ class Store:
         """`progress` is warned of every damaged entry."""
         self.root = root
         self.progress = progress
-        self.others: tuple[Store, ...] = ()
-        """Where entries are looked for that are not here; those that are found come here."""
+        self.others: tuple[Path, ...] = ()
+        """Roots of other stores in which entries are looked for that are not here; those that are found come here."""
         self._lock = threading.Lock()
 
     def load(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
@@ -99,11 +99,13 @@ class Store:
             return None
 
     def _taken_over(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
-        for other in self.others:
-            found = other.load(kind, key)
-            if found is not None:
-                self.save(kind, key, found)
-                return found
+        for root in self.others:
+            try:
+                found = _read_entry(root / kind / f"{key}.safetensors", kind, key)
+            except (_DamagedError, OSError):  # not there, or not usable: it is left as it is
+                continue
+            self.save(kind, key, found)
+            return found
         return None
 
     def has(self, kind: str, key: str) -> bool:

@@ -4,6 +4,7 @@ Each grows by the images that its points show the poses of, the largest first. O
 their own are made. Models that have come to share enough are joined.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -64,7 +65,9 @@ def map_continued(
     *,
     joins_runs: bool,
 ) -> Mapped:
-    """Earlier models, the largest first, with what could be added to them; and models of what could not.
+    """Earlier models with what could be added to them, and models of what could not; the largest first.
+
+    What joins is in the frame of the largest model of the first run that takes part.
 
     Args:
         earlier: models; those of one run have no common image.
@@ -110,6 +113,11 @@ def _by_size(parts: Sequence[_Part]) -> list[_Part]:
     return sorted(parts, key=lambda part: -len(part.model.image_index))
 
 
+def _by_claim(parts: Sequence[_Part]) -> list[_Part]:
+    """Those whose frame stays first: of the first run, the largest of them; those that are new last."""
+    return sorted(_by_size(parts), key=lambda part: min(part.runs, default=sys.maxsize))
+
+
 def _missing(parts: Sequence[_Part], given: MapperInput) -> Int[np.ndarray, "missing"]:
     """Images that no part holds."""
     held = [part.model.image_index for part in parts]
@@ -153,8 +161,8 @@ class _Joiner:
     """Of parts that were not joined."""
 
     def join(self, parts: Sequence[_Part]) -> list[_Part]:
-        """The parts, the largest first, each with what joins it. Images of several stay in the largest of them."""
-        left, done = _by_size(parts), []
+        """The parts, each with what joins it, in its frame. Images of several stay in the first of them."""
+        left, done = _by_claim(parts), []
         if len(left) > 1:
             left = [replace(part, model=triangulated_model(part.model, self.given, self.config)) for part in left]
         while left:

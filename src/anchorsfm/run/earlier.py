@@ -24,7 +24,7 @@ from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.store import Store, digest
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
-from anchorsfm.mapping.config import MapperName
+from anchorsfm.mapping.config import KnownConfig, MapperName
 from anchorsfm.mapping.continued import EarlierModel, map_continued, with_earlier_cameras
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.results.record import Extension
@@ -41,6 +41,8 @@ from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.video.record import VideoFrames
 
 _MAPPER: MapperName = "tracks"
+_OF_PHOTOGRAPHS = ("focal_px", "focal_deviation", "masks", "mask")
+"""Settings that say something about all photographs of a run."""
 _CAMERAS = "front-end-cameras"
 
 
@@ -196,6 +198,44 @@ def extending(run: FinishedRun, sources: Sequence[Path], *, keeps: bool) -> Earl
         num_settled=len(run.photographs),
         extensions=(*run.extensions, extension),
     )
+
+
+def merging(runs: tuple[FinishedRun, FinishedRun]) -> Earlier:
+    """A run that joins the models of two. Raises InputError if their settings cannot be those of one run."""
+    for name in _OF_PHOTOGRAPHS:
+        first, second = (getattr(run.config, name) for run in runs)
+        if first != second:
+            raise InputError(
+                f"{runs[0].folder} was made with {name} {first}, {runs[1].folder} with {second}: runs with other "
+                "settings of their photographs cannot be merged"
+            )
+    outside = next((run for run in runs if run.config.masks is not None and run.root != runs[0].root), None)
+    if outside is not None:
+        raise InputError(f"masks go by the names of photographs, which would change: {outside.root} is not "
+                         f"{runs[0].root}")  # fmt: skip
+    photographs = tuple(dict.fromkeys(_true_path(path) for run in runs for path in run.photographs))
+    extension = Extension(
+        command="merge",
+        sources=tuple(str(run.folder.absolute()) for run in runs),
+        added=len(photographs) - len(runs[0].photographs),
+        kept_poses=False,
+    )
+    return Earlier(
+        runs=runs,
+        keeps=False,
+        joins_runs=True,
+        photographs=photographs,
+        num_settled=len(photographs),
+        extensions=(*runs[0].extensions, *runs[1].extensions, extension),
+    )
+
+
+def settings_of_all(runs: Sequence[FinishedRun]) -> PipelineConfig:
+    """Those of the first run, without what it says of its photographs one by one."""
+    config = runs[0].config
+    named = config.scene_graph.startswith("pairs:")
+    scene_graph = "auto" if named else config.scene_graph
+    return replace(config, scene_graph=scene_graph, similarity=None, known=KnownConfig())
 
 
 def _require_names_stay(run: FinishedRun, new: Sequence[Path]) -> None:

@@ -63,9 +63,17 @@ class RunFolder:
     Everything but the cache is written aside, between `begin` and `publish`. Until `begin` nothing is made.
     """
 
-    def __init__(self, root: Path, progress: Progress = SILENT) -> None:
+    def __init__(self, root: Path, progress: Progress = SILENT, read_also: Iterable[Path] = ()) -> None:
+        """`read_also`: output folders in whose caches entries are found too; they stay as they are.
+
+        Raises InputError if one of them is this folder.
+        """
         self.root = root
         self.store = Store(Layout(root).cache, progress)
+        for other in read_also:
+            if root.resolve() == other.resolve():
+                raise InputError(f"{root} is both read and written: choose another --output")
+            self.store.others = (*self.store.others, Layout(other).cache)
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
         self._used_frames: frozenset[Path] = frozenset()
