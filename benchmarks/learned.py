@@ -1,12 +1,12 @@
 """Learned keypoints and matches beside SIFT: hard pairs, and the poses of all pairs by their rotation angle.
 
-    OMP_NUM_THREADS=1 python benchmarks/learned.py FOLDER ... --weights WEIGHTS [--cache CACHE] [--only hard|all]
+    OMP_NUM_THREADS=1 python benchmarks/learned.py FOLDER ... --weights WEIGHTS [--only hard|all] [--device cuda]
 
 FOLDER holds `images/` and `gt.json` with measured poses and intrinsics, WEIGHTS the files of released weights.
 Keypoints are found at 1024 px. With the true intrinsics, PoseLib estimates the relative pose of every pair from the
 matches as they are (tolerance 1.5 px of the working size, seeded): inliers, and errors of rotation and direction in
-degrees. Hard pairs are made anew and timed (CPU seconds, one thread); all pairs use the cache. Pairs without a pose are
-wrong by 180 degrees.
+degrees. Hard pairs are made anew and timed (CPU seconds, one thread; on a GPU wall seconds, one pair at a time); all
+pairs use the cache. Pairs without a pose are wrong by 180 degrees.
 """
 
 import argparse
@@ -93,34 +93,37 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--only", choices=("hard", "all"))
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu")
     parser.add_argument("--methods", default="", help="words of the titles to look at")
     args = parser.parse_args()
     torch.set_num_threads(1)
     methods = [m for m in METHODS if all(word in m.title for word in args.methods.split())]
     for folder in args.folders:
         if args.only != "all":
-            hard(folder, methods, args.weights)
+            hard(folder, methods, NetworkConfig(weights=args.weights, device=args.device))
         if args.only != "hard":
-            all_pairs(folder, methods, args.weights, Store(args.cache))
+            all_pairs(folder, methods, NetworkConfig(weights=args.weights, device=args.device), Store(args.cache))
 
 
-def hard(folder: Path, methods: list[Method], weights: Path) -> None:
+def hard(folder: Path, methods: list[Method], networks: NetworkConfig) -> None:
     """Inliers (rotation, direction error) of hard pairs, and what they cost."""
     pairs = HARD[folder.name]
+    seconds = time.process_time if networks.device == "cpu" else time.perf_counter
     titles = " | ".join(f"{i}, {j}" for i, j in pairs)
-    print(f"\n| {folder.name} | {titles} | CPU s an image | a pair |\n|---|{'---|' * len(pairs)}---|---|")
+    clock = "CPU" if networks.device == "cpu" else "wall"
+    print(f"\n| {folder.name} | {titles} | {clock} s an image | a pair |\n|---|{'---|' * len(pairs)}---|---|")
     for method in methods:
-        matches, truth = opened(folder, method, weights, Store(None))
+        matches, truth = opened(folder, method, networks, Store(None))
         images = sorted({image for pair in pairs for image in pair})
         matches.features.features(images[0])  # loads the network
-        begin = time.process_time()
+        begin = seconds()
         for image in images[1:]:
             matches.features.features(image)
-        image_s = (time.process_time() - begin) / (len(images) - 1)
+        image_s = (seconds() - begin) / (len(images) - 1)
         matches.matches(images[0], images[0])
-        begin = time.process_time()
+        begin = seconds()
         found = [matches.matches(i, j).keypoint for i, j in pairs]
-        pair_s = (time.process_time() - begin) / len(pairs)
+        pair_s = (seconds() - begin) / len(pairs)
         cells = []
         for (i, j), keypoint in zip(pairs, found, strict=True):
             inliers, rotation_deg, direction_deg = judged(matches, truth, i, j, keypoint)
@@ -128,14 +131,14 @@ def hard(folder: Path, methods: list[Method], weights: Path) -> None:
         print(f"| {method.title} | {' | '.join(cells)} | {image_s:.2f} | {pair_s:.2f} |", flush=True)
 
 
-def all_pairs(folder: Path, methods: list[Method], weights: Path, store: Store) -> None:
+def all_pairs(folder: Path, methods: list[Method], networks: NetworkConfig, store: Store) -> None:
     """Areas under the curve of pose errors, by rotation angle."""
     bands = " | ".join(f"{low} .. {high} deg, AUC@5 / 10 / 20" for low, high in BANDS_DEG)
     print(f"\n| {folder.name} | all, AUC@5 / 10 / 20 | {bands} |\n|---|---|{'---|' * len(BANDS_DEG)}")
     for method in methods:
         if not method.all_pairs:
             continue
-        matches, truth = opened(folder, method, weights, store)
+        matches, truth = opened(folder, method, networks, store)
         pairs = make_pairs(len(truth.pose), "complete").index.tolist()
         error = np.array([max(judged(matches, truth, i, j, matches.matches(i, j).keypoint)[1:]) for i, j in pairs])
         angle = np.array([rotation_angle_deg(truth.relative(i, j)[0]) for i, j in pairs])
@@ -145,10 +148,9 @@ def all_pairs(folder: Path, methods: list[Method], weights: Path, store: Store) 
         print(f"| {method.title} | {' | '.join(counted)} |", flush=True)
 
 
-def opened(folder: Path, method: Method, weights: Path, store: Store) -> tuple[MatchStore, Truth]:
+def opened(folder: Path, method: Method, networks: NetworkConfig, store: Store) -> tuple[MatchStore, Truth]:
     """Matches of a set by a method, as they are asked for."""
     images = load_image_set(folder / "images")
-    networks = NetworkConfig(weights=weights)
     config = FeatureConfig(detector=method.detector, max_image_size=WORKING_PX, max_learned_keypoints=method.keypoints)
     features = FeatureStore(images=images, detector=make_detector(config, networks), store=store)
     matcher = make_matcher(DescriptorMatchingConfig(matcher=method.matcher), method.detector, networks)

@@ -22,7 +22,8 @@ from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.progress import SILENT
+from said import Said
 
 SECOND = 3000
 """Keypoints by which the tests tell the second method's settings."""
@@ -94,21 +95,13 @@ def _weak_sift() -> FeatureConfig:
     return FeatureConfig(max_keypoints=220)
 
 
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
-
-
 def test_a_second_method_adds_matches_where_the_first_is_weak(rendered: Path, tmp_path: Path, orb) -> None:
     images, pairs = load_image_set(rendered / "images"), make_pairs(5, "complete")
     base = ClassicalFrontend(
         features=_weak_sift(), matching=FIRST, dense=DenseConfig(enabled=False), workers=WorkerConfig(num_workers=1)
     )
     alone = base.open(images, pairs, Store(tmp_path), SILENT)
-    notes = Notes()
+    notes = Said()
     both = replace(base, second=orb).open(images, pairs, Store(tmp_path), notes)
     assert both.digest != alone.digest
     before, after = ([len(p.keypoint_matches) for p in predictor] for predictor in (alone, both))

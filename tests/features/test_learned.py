@@ -13,6 +13,8 @@ from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, LearnedDetectorName, NetworkConfig
 from anchorsfm.features.learned.detector import DESCRIPTOR_WIDTH
 from anchorsfm.features.learned.lightglue import LightGlueMatcher
+from anchorsfm.features.learned.networks import load_detector
+from anchorsfm.features.learned.releases import DETECTOR_WEIGHTS
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.mutual import MutualMatcher
 from anchorsfm.features.store import FeatureStore, MatchStore
@@ -133,6 +135,29 @@ def test_deformable_convolution_is_what_it_says() -> None:
     assert torch.allclose(deform_conv2d(picture, offset, weight, padding=1), expected, atol=1e-4)
 
 
+def test_layers_for_a_processor_give_what_kornias_give(learned_weights: Path) -> None:
+    from kornia.feature import ALIKED
+    from kornia.feature.lightglue import CrossBlock
+
+    from anchorsfm.features.learned.processor import FusedCrossAttention, LeanALIKED
+
+    path = learned_weights / DETECTOR_WEIGHTS["aliked"].name
+    network = load_detector("aliked", 50, path, torch.device("cpu"))
+    assert isinstance(network, LeanALIKED)
+    rng = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        picture = torch.rand(1, 3, 70, 101, generator=rng)
+        (features, score), (expected, of_score) = (
+            kind.extract_dense_map(network, picture) for kind in (LeanALIKED, ALIKED)
+        )
+        assert score.shape == (1, 1, 70, 101) and torch.allclose(score, of_score, atol=1e-6)
+        assert torch.allclose(features, expected, atol=1e-5)
+        block = CrossBlock(16, 4).eval()
+        i, j = torch.randn(1, 9, 16, generator=rng), torch.randn(1, 12, 16, generator=rng)
+        for ours, theirs in zip(FusedCrossAttention(block)(i, j), block(i, j), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------------ matchers
 
 
@@ -202,6 +227,21 @@ def test_batches_match_as_pairs_do(learned_weights: Path, tmp_path: Path) -> Non
     for one, other, third in zip(together, again, three, strict=True):
         assert np.array_equal(one.keypoint, other.keypoint) and len(one.keypoint) > 20
         assert np.array_equal(one.keypoint, third.keypoint) and np.allclose(one.score, third.score, atol=1e-4)
+
+
+def test_convolutions_on_a_gpu_are_in_float32(learned_weights: Path, tmp_path: Path) -> None:
+    """Switched on for all that the networks do: seen by every layer, as there is no GPU to see it by the numbers."""
+    images = write(tmp_path / "p", a=checkered((320, 224), (0, 0)))
+    seen: list[bool] = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda _module, _inputs: seen.append(torch.backends.cudnn.allow_tf32)
+    )
+    with hook:
+        found = make_detector(FeatureConfig(detector="disk"), networks(learned_weights)).detect(images, 0)
+        layers = len(seen)
+        matcher = make_matcher(DescriptorMatchingConfig(), "disk", networks(learned_weights))
+        matcher.match(*[matcher.prepare(found)] * 2)
+    assert 0 < layers < len(seen) and not any(seen)
 
 
 def test_lightglue_refuses_the_keypoints_of_others(learned_weights: Path) -> None:

@@ -10,8 +10,8 @@ from PIL.TiffImagePlugin import IFDRational
 
 from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.images import load_image_set
-from anchorsfm.scene.progress import Progress
 from geotags import geotagged
+from said import Said
 
 DJI = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -40,7 +40,17 @@ def test_a_position_with_its_signs() -> None:
     assert fix.latitude_deg == pytest.approx(-33.86) and fix.longitude_deg == pytest.approx(-151.2)
     assert fix.altitude_m == pytest.approx(-12.5) and not fix.is_ellipsoidal
     assert fix.sigma_m == (2.0, 2.0, 3.0)
-    assert record(PLACE | {5: b"\2"}).fix.is_ellipsoidal
+
+
+@pytest.mark.parametrize(
+    ("reference", "altitude", "is_ellipsoidal"),
+    [(0, 12.5, False), (1, -12.5, False), (2, 12.5, True), (3, -12.5, True)],
+)
+def test_altitudes_are_above_or_below_what_the_file_says(reference: int, altitude: float, is_ellipsoidal: bool) -> None:
+    fix = record(PLACE | {5: bytes([reference])}).fix
+    assert (fix.altitude_m, fix.is_ellipsoidal) == (altitude, is_ellipsoidal)
+    rtk = DJI.format(attributes='drone-dji:AltitudeType="RtkAlt"', elements="")
+    assert record(PLACE | {5: bytes([reference])}, rtk).fix.is_ellipsoidal
 
 
 def test_a_claimed_error_is_believed_within_reason() -> None:
@@ -55,10 +65,25 @@ def test_dji_says_more() -> None:
     assert fix.sigma_m == pytest.approx((0.011, 0.012, 0.06))
     elements = "<drone-dji:RelativeAltitude>+50.1</drone-dji:RelativeAltitude>"
     assert record(PLACE, DJI.format(attributes="", elements=elements)).fix.sigma_m == (2.0, 2.0, 1.5)
+    assert record(PLACE | {31: 6.0}, DJI.format(attributes="", elements=elements)).fix.sigma_m == (4.0, 4.0, 1.5)
     without = {tag: value for tag, value in PLACE.items() if tag != 6}
     attributes = 'drone-dji:AbsoluteAltitude="+77.5"'
     fix = record(without | {5: b"\0"}, DJI.format(attributes=attributes, elements="")).fix
     assert fix.altitude_m == 77.5
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sigma_m"),
+    [
+        ('drone-dji:RtkFlag="50"', (0.03, 0.03, 0.06)),
+        ('drone-dji:RtkFlag="34"', (0.5, 0.5, 1.0)),
+        ('drone-dji:RtkFlag="16" drone-dji:RtkStdLat="0.01"', (2.0, 2.0, 3.0)),
+        ('drone-dji:RtkFlag="50" drone-dji:RtkStdLat="0.0001" drone-dji:RtkStdHgt="0"', (0.03, 0.01, 0.06)),
+    ],
+    ids=["fixed", "floating", "single", "too good to be true"],
+)
+def test_the_kind_of_fix_says_how_exact_it_is(attributes: str, sigma_m: tuple[float, float, float]) -> None:
+    assert record(PLACE, DJI.format(attributes=attributes, elements="")).fix.sigma_m == sigma_m
 
 
 @pytest.mark.parametrize(
@@ -103,20 +128,12 @@ def test_xmp_that_is_none_costs_only_itself(xmp: bytes) -> None:
     assert record(PLACE, b"<other maker's>").problem is None
 
 
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
 def test_a_set_has_one_frame_and_one_warning(tmp_path) -> None:
     places = [(46.84, 179.9999, 10.0), (46.84, -179.9999, 20.0), None, (91.5, 0.0, 0.0), (46.8401, 179.9999, math.nan)]
     for k, place in enumerate(places):
         noise = np.random.default_rng(k).integers(0, 255, (32, 32, 3), np.uint8)
         geotagged(noise, tmp_path / f"{k}.jpg", place)
-    lines = Lines()
+    lines = Said()
     geo = load_image_set(tmp_path, progress=lines).geo
     assert np.isfinite(geo.enu_m).all(axis=1).tolist() == [True, True, False, False, True]
     assert np.linalg.norm(geo.enu_m[0] - geo.enu_m[1]) == pytest.approx(np.hypot(15.26, 10), abs=0.1)

@@ -11,22 +11,10 @@ from anchorsfm.io.masks import mask_png, with_masks
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask, uses
-from anchorsfm.scene.progress import Progress
 from damage import Damage, not_files
+from said import Said
 
 WH = (64, 48)
-
-
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def left_half(size_wh=WH) -> np.ndarray:
 def test_both_names_and_any_size(images: ImageSet, tmp_path: Path) -> None:
     write(tmp_path / "masks" / "a.jpg.png", left_half())
     write(tmp_path / "masks" / "sub" / "c.png", left_half((32, 24)))
-    lines = Lines()
+    lines = Said()
     masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
     assert masked.masks[1] is None and masked.mask_pixels(1) is None
     for image in (0, 2):
@@ -72,6 +60,30 @@ def test_one_for_all_and_one_for_each_add_up(images: ImageSet, tmp_path: Path) -
     assert [float(masked.mask_pixels(k).mean()) for k in range(3)] == [0.25, 0.5, 0.5]
 
 
+def test_the_finer_of_two_masks_loses_nothing(images: ImageSet, tmp_path: Path) -> None:
+    single = write(tmp_path / "all.png", np.ones((24, 32)) * (np.arange(32) < 31))
+    fine = np.ones((48, 64), bool)
+    fine[7, 5] = False
+    write(tmp_path / "masks" / "a.png", fine)
+    use = with_masks(images, tmp_path / "masks", single, alpha=True).mask_pixels(0)
+    assert (use == fine & (np.arange(64) < 62)).all()
+
+
+def test_only_black_is_ignored(images: ImageSet, tmp_path: Path) -> None:
+    """Masks of classes have small numbers."""
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:, 20:], labels[:, 40:] = 1, 3
+    Image.fromarray(labels).save(tmp_path / "all.png")
+    masked = with_masks(images, None, tmp_path / "all.png", alpha=True)
+    assert (masked.mask_pixels(0) == (labels > 0)).all()
+
+
+def test_the_full_name_goes_before_the_one_without_extension(images: ImageSet, tmp_path: Path) -> None:
+    write(tmp_path / "masks" / "a.jpg.png", left_half())
+    write(tmp_path / "masks" / "a.png", ~left_half())
+    assert (with_masks(images, tmp_path / "masks", None, alpha=True).mask_pixels(0) == left_half()).all()
+
+
 def test_a_mask_that_hides_nothing_changes_nothing(images: ImageSet, tmp_path: Path) -> None:
     assert with_masks(images, None, write(tmp_path / "all.png", np.ones((48, 64))), alpha=True) is images
 
@@ -85,7 +97,7 @@ def test_transparency_is_a_mask(tmp_path: Path) -> None:
         Image.fromarray(rgba).save(tmp_path / "in" / name, lossless=True, quality=100)
     rgba[..., 3] = 255
     Image.fromarray(rgba).save(tmp_path / "in" / "c.png")
-    images, lines = load_image_set(tmp_path / "in"), Lines()
+    images, lines = load_image_set(tmp_path / "in"), Said()
     masked = with_masks(images, None, None, alpha=True, progress=lines)
     for image, name in enumerate(images.names):
         pixels = masked.mask_pixels(image)
@@ -94,9 +106,26 @@ def test_transparency_is_a_mask(tmp_path: Path) -> None:
     assert with_masks(images, None, None, alpha=False) is images
 
 
+def test_transparency_of_every_kind(tmp_path: Path) -> None:
+    """Half opaque pixels, one colour of a palette, and pictures that are stored turned."""
+    rgba = np.random.default_rng(0).integers(1, 255, (48, 64, 4), np.uint8)
+    rgba[..., 3] = np.where(left_half(), 128, 127)
+    Image.fromarray(rgba).save(tmp_path / "half.png")
+    palette = Image.fromarray(rgba[..., :3]).quantize(16)
+    palette.save(tmp_path / "palette.png", transparency=3)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(rgba).save(tmp_path / "turned.png", exif=exif)
+    masked = with_masks(load_image_set(tmp_path), None, None, alpha=True)
+    found = dict(zip(masked.names, (masked.mask_pixels(k) for k in range(3)), strict=True))
+    assert (found["half.png"] == left_half()).all()
+    assert (found["palette.png"] == (np.asarray(palette) != 3)).all()
+    assert (found["turned.png"] == np.rot90(left_half(), -1)).all()
+
+
 def test_what_is_left_empty_is_named(images: ImageSet, tmp_path: Path) -> None:
     write(tmp_path / "masks" / "b.png", np.zeros((48, 64)))
-    lines = Lines()
+    lines = Said()
     masked = with_masks(images, tmp_path / "masks", None, alpha=True, progress=lines)
     assert masked.names == ("a.jpg", "sub/c.jpg") and masked.skipped[-1].name == "b.jpg"
     assert lines.warnings == ["skipped b.jpg: its mask leaves nothing of it"]

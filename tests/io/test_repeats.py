@@ -79,6 +79,21 @@ def test_views_that_are_the_same_are_used_once(tmp_path: Path) -> None:
     assert without_repeated_views(once) is once
 
 
+def test_what_is_not_clearly_the_same_or_better_changes_nothing(tmp_path: Path) -> None:
+    """A little more contrast is no reason to prefer a copy; other sizes and bare walls with few marks stay."""
+    marks = np.full((420, 640, 3), 90, np.uint8)
+    for k in range(8):
+        marks[50 + 40 * k :, 60 + 60 * k :][:20, :20] = 200
+    first = Image.fromarray(shot(seed=1))
+    first.save(tmp_path / "a.png")
+    Image.fromarray(shot(gain=1.04, seed=2)).save(tmp_path / "b.png")
+    first.resize((320, 210)).save(tmp_path / "c.png")
+    Image.fromarray(marks).save(tmp_path / "d.png")
+    Image.fromarray(marks + np.uint8(1)).save(tmp_path / "e.png")
+    once = without_repeated_views(load_image_set(tmp_path))
+    assert once.names == ("a.png", "c.png", "d.png", "e.png")
+
+
 def test_small_steps_do_not_add_up(tmp_path: Path) -> None:
     for k in range(9):
         Image.fromarray(shot(0.3 * k, seed=k)).save(tmp_path / f"{k}.png")

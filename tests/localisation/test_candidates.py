@@ -1,17 +1,21 @@
 """Which images of a model a photograph is compared with, and which poses are believed."""
 
 import numpy as np
+import pytest
 
 from anchorsfm.colmap.cameras import make_camera, project
 from anchorsfm.features.base import Features
+from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.localisation.candidates import PointFinder
 from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex
 from anchorsfm.localisation.pose import CameraGuess, PlacedView, camera_guesses, place
+from anchorsfm.scene.reconstruction import Camera
 
 SETTINGS = IndexSettings(
     version=VERSION, max_image_size=1024, max_keypoints=12288, contrast_threshold=0.005, max_ratio=0.85
 )
 CAMERA = make_camera("SIMPLE_RADIAL", 800.0, 1000, 750)
+BARREL = Camera(model="SIMPLE_RADIAL", width=1000, height=750, params=(800.0, 500.0, 375.0, -0.1))
 GUESS = CameraGuess(camera=CAMERA, source="model", focal_deviation=0.0)
 POSE = np.column_stack([np.eye(3), [0.1, -0.2, 0.3]])
 
@@ -53,11 +57,13 @@ def test_the_images_that_look_most_alike_are_found_and_their_points_matched() ->
     assert len(finder.find(features(descriptors(rng, 0))).point) == 0
 
 
-def matches(rng: np.random.Generator, right: int, wrong: int, spot: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def matches(
+    rng: np.random.Generator, right: int, wrong: int, spot: bool = False, camera: Camera = CAMERA
+) -> tuple[np.ndarray, np.ndarray]:
     points = rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (right + wrong, 3))
     if spot:
         points = points * 0.02 + (0, 0, 5)
-    xy, _ = project(CAMERA, points + POSE[:, 3])
+    xy, _ = project(camera, points + POSE[:, 3])
     xy = xy + rng.normal(0, 0.5, xy.shape)
     xy[right:] = rng.uniform(0, (1000, 750), (wrong, 2))
     return xy, points
@@ -74,10 +80,13 @@ def test_poses_that_agree_by_chance_are_refused() -> None:
 
 
 def test_the_pose_and_an_unknown_focal_length_come_from_the_points() -> None:
+    """Of a focal length between those that are tried."""
     guesses = camera_guesses((1000, 750), [], focal_px=None, recorded_px=np.nan, recorded_deviation=np.nan)
-    found = place(*matches(np.random.default_rng(3), 300, 300), guesses, min_inliers=25)
+    camera = make_camera("SIMPLE_RADIAL", 870.0, 1000, 750)
+    assert min(abs(guess.camera.params[0] - 870) for guess in guesses) > 60
+    found = place(*matches(np.random.default_rng(3), 300, 300, camera=camera), guesses, min_inliers=25)
     assert isinstance(found, PlacedView) and found.focal_source == "estimated"
-    assert abs(found.camera.params[0] - 800) < 4 * found.focal_deviation_px < 40
+    assert abs(found.camera.params[0] - 870) < 4 * found.focal_deviation_px < 40
     assert np.abs(found.cam_from_world - POSE).max() < 0.03 and found.inlier[:300].mean() > 0.95
 
 
@@ -92,3 +101,40 @@ def test_recorded_focal_lengths_decide_which_cameras_are_tried() -> None:
     assert sources(np.nan, (750, 1000)) == []
     given = camera_guesses((640, 480), [CAMERA], focal_px=500.0, recorded_px=900.0, recorded_deviation=0.02)
     assert [guess.source for guess in given] == ["given"] and given[0].camera.params[0] == 500
+    same = camera_guesses((1000, 750), [BARREL], focal_px=815.0, recorded_px=np.nan, recorded_deviation=np.nan)
+    assert same[0].camera.params == (815.0, *BARREL.params[1:]), "the lens of the model's camera"
+    other = camera_guesses((1000, 750), [BARREL], focal_px=500.0, recorded_px=np.nan, recorded_deviation=np.nan)
+    assert other[0].camera.params[0] == 500 and other[0].camera.params[-1] == 0
+
+
+def test_deviations_are_those_of_the_errors() -> None:
+    """Root mean square of errors over deviations, of many photographs with noise of their own."""
+    shares = []
+    for seed in range(20):
+        found = place(*matches(np.random.default_rng(seed), 120, 30), [GUESS], min_inliers=25)
+        assert isinstance(found, PlacedView)
+        centre = camera_centres(found.cam_from_world) - camera_centres(POSE)
+        turn_deg = rotation_angle_deg(found.cam_from_world[None, :, :3] @ POSE[:, :3].T)[0]
+        shares.append((np.linalg.norm(centre) / found.position_deviation, turn_deg / found.rotation_deviation_deg))
+    assert np.sqrt(np.mean(np.square(shares), axis=0)) == pytest.approx([1, 1], rel=0.25)
+
+
+@pytest.mark.parametrize(("focal_px", "source"), [(815.0, "model"), (1100.0, "EXIF")])
+def test_a_camera_that_is_less_likely_must_explain_clearly_more(focal_px: float, source: str) -> None:
+    """The model's camera is kept where EXIF's fits a little better, not where it fits much better."""
+    camera = make_camera("SIMPLE_RADIAL", focal_px, 1000, 750)
+    exif = CameraGuess(camera=camera, source="EXIF", focal_deviation=0.02)
+    found = place(*matches(np.random.default_rng(0), 300, 0, camera=camera), [GUESS, exif], min_inliers=25)
+    assert isinstance(found, PlacedView) and found.focal_source == source
+
+
+def test_a_recorded_focal_length_counts_where_points_say_little() -> None:
+    """A wall that is seen from straight ahead tells the focal length and the distance together only."""
+    xy, points = matches(np.random.default_rng(0), 300, 0)
+    points[:, 2] = 6
+    xy, _ = project(CAMERA, points + POSE[:, 3])
+    xy = xy + np.random.default_rng(1).normal(0, 0.5, xy.shape)
+    exif = CameraGuess(camera=make_camera("SIMPLE_RADIAL", 850.0, 1000, 750), source="EXIF", focal_deviation=0.02)
+    found = place(xy, points, [exif], min_inliers=25)
+    assert isinstance(found, PlacedView) and found.inlier.mean() > 0.95
+    assert abs(found.camera.params[0] - 850) < 17 and found.focal_deviation_px == pytest.approx(17, rel=0.3)

@@ -12,12 +12,20 @@ import anchorsfm
 from anchorsfm.cli.main import main
 from anchorsfm.cli.parsing import parse
 from anchorsfm.cli.wording import in_words
+from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation.sources import read_truth
+from anchorsfm.features.base import Detector
+from anchorsfm.features.config import FeatureConfig
+from anchorsfm.features.methods import make_detector
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
+from anchorsfm.localisation import run as localisation
+from anchorsfm.localisation.run import read_localisable
 from anchorsfm.results.model import read_models
+from anchorsfm.scene.edit import select_points, select_views
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.terminal import Terminal
+from geotags import geotagged
 from snapshot import snapshot
 
 
@@ -111,6 +119,51 @@ def test_focal_lengths_that_nothing_tells_are_estimated(scene: Path, tmp_path: P
     assert image.camera.params[0] == pytest.approx(focal * size_wh[0] / 480, rel=0.02)
 
 
+def test_the_focal_length_of_another_camera_is_what_it_recorded(scene: Path, tmp_path: Path) -> None:
+    focal = 0.8 * read_models(scene / "out")[0].model.cameras[0].params[0]
+    with Image.open(photograph(scene)) as picture:
+        pixels = np.asarray(picture.convert("RGB").resize((384, 288), Image.Resampling.LANCZOS))
+    geotagged(pixels, tmp_path / "a.jpg", None, focal_px=1.01 * focal)
+    image = anchorsfm.localise(tmp_path / "a.jpg", scene / "out").placed["a.jpg"]
+    assert image.focal_source == "EXIF" and 0 < image.focal_deviation_px < 0.02 * focal
+    assert image.camera.params[0] == pytest.approx(focal, rel=0.01)
+
+
+def test_a_photograph_that_can_no_longer_be_read_is_refused_and_the_others_are_placed(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keypoints are found as those of the model were."""
+    shutil.copy(photograph(scene), tmp_path / "b.png")
+    with Image.open(photograph(scene)) as picture:
+        picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "a.png")
+
+    def detector_of(config: FeatureConfig) -> Detector:
+        assert config == read_localisable(scene / "out").index.settings.features
+        found = make_detector(config)
+        (tmp_path / "a.png").unlink()  # all files have been looked at by now
+        return found
+
+    monkeypatch.setattr(localisation, "make_detector", detector_of)
+    found = anchorsfm.localise([tmp_path / "a.png", tmp_path / "b.png"], scene / "out")
+    assert list(found.placed) == ["b.png"] and "no such file" in found.refused["a.png"]
+
+
+def test_the_largest_model_counts(scene: Path, tmp_path: Path) -> None:
+    """Of two the first, where both are as large."""
+    copy = tmp_path / "out"
+    shutil.copytree(scene / "out", copy)
+    shutil.copytree(copy / "sparse" / "0", copy / "sparse" / "1")
+    assert read_localisable(copy).stored.number == 0
+    stored = read_models(scene / "out")[0]
+    part = select_points(stored.model, stored.model.tracks.obs_image < stored.model.image_index[3])
+    shutil.rmtree(copy / "sparse")
+    write_models(copy / "sparse", [select_views(part, np.arange(3)), stored.model], stored.names)
+    shutil.move(copy / "localisation" / "0.safetensors", copy / "localisation" / "1.safetensors")
+    assert read_localisable(copy).stored.number == 1
+    with pytest.raises(InputError, match="comes without the descriptors"):
+        read_localisable(copy / "sparse" / "0")
+
+
 def test_another_scene_and_a_corrupt_file_are_named(
     scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,12 +253,18 @@ def test_an_index_of_another_model_is_refused(scene: Path, tmp_path: Path) -> No
     path = copy / "localisation" / "0.safetensors"
     index = read_index(path)
     assert index is not None
-    write_index(path, replace(index, num_points=index.num_points + 1))
-    with pytest.raises(InputError, match="belongs to another model"):
-        anchorsfm.localise(photograph(scene), copy)
+    others = (
+        replace(index, num_points=index.num_points + 1),
+        replace(index, start=np.append(index.start, index.start[-1])),
+    )
+    for other in others:
+        write_index(path, other)
+        with pytest.raises(InputError, match="belongs to another model"):
+            read_localisable(copy)
 
 
 def test_descriptors_are_not_kept_where_nobody_wants_them(tmp_path: Path, rendered: Path) -> None:
+    from anchorsfm.frontend.classical import ClassicalFrontend
     from anchorsfm.io.images import load_image_set
     from anchorsfm.run.config import PipelineConfig
     from anchorsfm.run.folder import RunFolder
@@ -216,7 +275,13 @@ def test_descriptors_are_not_kept_where_nobody_wants_them(tmp_path: Path, render
 
     images, folder = load_image_set(rendered / "images"), RunFolder(tmp_path / "out")
     finished = Finished(models=(ring_model(3),))
-    for config, wanted in ((PipelineConfig(), True), (PipelineConfig(keep_descriptors=False), False)):
+    learned = ClassicalFrontend(features=FeatureConfig(detector="aliked"))
+    for config, wanted in (
+        (PipelineConfig(), True),
+        (PipelineConfig(keep_descriptors=False), False),
+        (PipelineConfig(frontend="mast3r"), False),
+        (PipelineConfig(classical=learned), False),
+    ):
         with folder.begin(config):
             keep_descriptors(finished, images, config, folder, SILENT)
             assert (folder.result / "localisation" / "0.safetensors").is_file() == wanted

@@ -46,9 +46,10 @@ def test_common_neighbours_and_likeness_promise_most() -> None:
     verified[(pairs == (0, 1)).all(axis=1)] = 450
     likeness = np.full((6, 6), 0.1)
     likeness[0, 2] = likeness[2, 0] = 0.15
-    first = _asked(Reinforcement(pairs, verified, likeness, ReinforceConfig()), pairs, lambda i, j: 600)[0]
-    assert (0, 2) in first, "alike, and both match photograph 1"
-    assert all(0 in pair or 5 in pair for pair in first), "the others are well tied"
+    rounds = _asked(Reinforcement(pairs, verified, likeness, ReinforceConfig()), pairs, lambda i, j: 600)
+    assert all(5 in pair for pair in rounds[0]), "nothing ties photograph 5 to the others"
+    assert (0, 2) in rounds[1], "alike, and both match photograph 1"
+    assert all(0 in pair or 5 in pair for asked in rounds for pair in asked), "the others are well tied"
 
 
 def test_disappointed_photographs_and_the_budget_end_it() -> None:
@@ -66,6 +67,35 @@ def test_disappointed_photographs_and_the_budget_end_it() -> None:
     none = Reinforcement(pairs, nothing, np.ones((12, 12)), ReinforceConfig(pairs_per_image=0, budget=0))
     assert len(none.next_rows()) == 0
     assert MAX_FAILURES >= 1
+
+
+def test_many_pairs_with_some_matches_tie_a_photograph_too() -> None:
+    pairs = _complete(10)
+    choice = Reinforcement(pairs, np.full(len(pairs), 150), np.ones((10, 10)), ReinforceConfig())
+    assert len(choice.next_rows()) == 0, "nine times .375"
+
+
+def test_the_budget_counts_photographs_that_are_new_to_the_second_method() -> None:
+    pairs = _complete(20)
+    verified = np.where(pairs[:, 1] - pairs[:, 0] == 1, 300, 0)  # a chain
+    for cost in (0.0, 2.0):
+        choice = Reinforcement(pairs, verified, np.ones((20, 20)), ReinforceConfig(), cost)
+        assert choice.budget == 20
+        asked = [pair for found in _asked(choice, pairs, lambda i, j: 500) for pair in found]
+        seen = {image for pair in asked for image in pair}
+        assert choice.spent == len(asked) + cost * len(seen) <= 20
+        assert choice.spent > 20 - 1 - 2 * cost, "and is used"
+        assert cost == 0 or len(asked) > len(seen) / 2, "photographs that it knows come first"
+
+
+def test_components_come_before_badly_tied_photographs() -> None:
+    pairs = _complete(20)
+    verified = np.where((pairs < 10).all(axis=1) & (pairs[:, 1] - pairs[:, 0] == 1), 100, 0)
+    same = (pairs >= 10).all(axis=1)
+    verified = np.where(same, 900, verified)
+    choice = Reinforcement(pairs, verified, np.ones((20, 20)), ReinforceConfig(budget=0.5), 1.0)
+    first = pairs[choice.next_rows()]
+    assert len(first) and all(i < 10 <= j for i, j in first.tolist())
 
 
 def test_components_are_connected() -> None:

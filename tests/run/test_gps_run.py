@@ -15,27 +15,14 @@ from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.photographs import load_photographs
-from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.progress import Progress
 from geotags import geotagged
+from said import Said
 
 ORIGIN = (46.84, -91.99, 200.0)
 ENU_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 """The scene has y down."""
 SCALE = 100.0
 """So that positions are far apart beside their deviations."""
-
-
-class Lines(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +36,8 @@ def flight(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 @pytest.fixture(scope="module")
-def run(flight: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path, Lines]:
-    out, lines = tmp_path_factory.mktemp("out"), Lines()
+def run(flight: tuple[Path, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Path, Said]:
+    out, lines = tmp_path_factory.mktemp("out"), Said()
     config = PipelineConfig(mapper="tracks", dense=False, epsg=32615)
     return reconstruct(flight[0], out, config, lines), out, lines
 
@@ -87,7 +74,7 @@ def test_what_is_written_agrees(run) -> None:
 
 def test_positions_that_are_not_looked_at_say_nothing(flight, tmp_path) -> None:
     """Not which photographs are near each other either."""
-    lines, folder = Lines(), tmp_path / "in"
+    lines, folder = Said(), tmp_path / "in"
     shutil.copytree(flight[0], folder)
     photo = np.array(Image.open(sorted(folder.iterdir())[0]).transpose(Image.Transpose.FLIP_TOP_BOTTOM))
     geotagged(photo, folder / "a.jpg", (200.0, 10.0, 0.0))
@@ -96,9 +83,3 @@ def test_positions_that_are_not_looked_at_say_nothing(flight, tmp_path) -> None:
     lines.warnings.clear()
     ignored = load_photographs(folder, PipelineConfig(gps="off"), RunFolder(tmp_path / "out"), lines)[0]
     assert ignored.geo is None and not any("position" in warning for warning in lines.warnings)
-
-
-def test_an_unknown_reference_system_ends_before_any_work(flight, tmp_path) -> None:
-    with pytest.raises(InputError, match="EPSG:9999: no such coordinate reference system"):
-        reconstruct(flight[0], tmp_path / "out", PipelineConfig(epsg=9999))
-    assert not (tmp_path / "out").exists()

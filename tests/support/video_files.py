@@ -38,6 +38,7 @@ def write_video(
     times_s: Sequence[float] | None = None,
     *,
     codec: str = "libx264",
+    preset: str = "ultrafast",
     rotation: int | None = None,
     aspect: Fraction | None = None,
     tags: dict[str, str] | None = None,
@@ -56,7 +57,7 @@ def write_video(
                 stream.codec_context.time_base = TICKS
                 stream.codec_context.gop_size = 8
                 if codec == "libx264":
-                    stream.options = {"preset": "ultrafast", "crf": "12"}
+                    stream.options = {"preset": preset, "crf": "12"}
                 if rotation is not None:
                     stream.set_display_rotation(rotation)
                 if aspect is not None:
@@ -65,6 +66,24 @@ def write_video(
             frame.pts, frame.time_base = round(1000 * (number / 30 if times_s is None else times_s[number])), TICKS
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def write_streams(path: Path, sizes_wh: Sequence[tuple[int, int]], cover_wh: tuple[int, int] | None = None) -> Path:
+    """Black videos of several sizes in one file, and a picture of its cover."""
+    with av.open(str(path), "w") as container:
+        streams: list[Any] = [container.add_stream("libx264", rate=30) for _ in sizes_wh]
+        if cover_wh is not None:
+            streams.append(container.add_stream("mjpeg", rate=1))
+            streams[-1].disposition = av.stream.Disposition.attached_pic
+        packets = []
+        for stream, (width, height) in zip(streams, [*sizes_wh, *([cover_wh] if cover_wh else [])], strict=True):
+            stream.width, stream.height = width, height
+            stream.pix_fmt = "yuv420p" if stream.name == "h264" else "yuvj420p"
+            frame = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), "rgb24")
+            frame.pts = 0
+            packets += [*stream.encode(frame), *stream.encode()]
+        container.mux(packets)
     return path
 
 

@@ -97,6 +97,15 @@ def test_a_rate_takes_still_moments_too() -> None:
     assert len(choose(track(np.zeros(301)), VideoConfig(fps=2, frames=6)).rows) == 6
 
 
+def test_a_rate_is_kept_where_nothing_moves_or_is_sharp() -> None:
+    """A blurred moment that movement would leave out, and frames that are a little sharper away from every place."""
+    time_s = np.arange(601) / RATE
+    sharpness = np.where(np.abs(time_s % 2 - 1) > 0.7, 0.8, 1.0)
+    sharpness[(time_s > 9.5) & (time_s < 10.5)] *= 0.6
+    choice = choose(track(np.zeros(601), sharpness), VideoConfig(fps=0.5))
+    assert np.abs(time_s[choice.rows] - 2 * np.arange(11)).max() <= WINDOW_S
+
+
 def test_times_need_not_be_even() -> None:
     """Sharp frames far away in time are no reason to leave out a blurred one, however few frames lie between."""
     time_s = np.array([0, 0.03, 0.06, 1.0, 2.0, 2.03, 2.06])
@@ -116,6 +125,15 @@ def test_short_videos(count: int) -> None:
     for way in (np.zeros(count), np.linspace(0, 1, count)):
         rows = choose(track(way), VideoConfig()).rows
         assert 1 <= len(rows) <= count and rows[0] == 0
+
+
+def test_a_view_that_sways_gives_frames_of_its_progress() -> None:
+    """Back and forth by more than a step, forward on the whole."""
+    time_s = np.arange(600) / RATE
+    way = 0.1 * time_s + 0.12 * np.sin(4 * time_s)
+    rows = choose(track(way), VideoConfig(step=0.08)).rows
+    assert len(rows) == pytest.approx(np.ptp(way) / 0.08, abs=3)
+    assert (np.diff(np.maximum.accumulate(way)[rows]) > 0.01).all()
 
 
 def test_a_trembling_measure_does_no_harm() -> None:

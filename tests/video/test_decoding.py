@@ -3,13 +3,14 @@
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from anchorsfm.scene.errors import InputError
 from anchorsfm.video.decoding import VideoStream
 from anchorsfm.video.sources import is_video, split
-from video_files import panned, write_audio, write_video
+from video_files import TICKS, panned, write_audio, write_streams, write_video
 
 
 def strips(count: int = 3) -> list[np.ndarray]:
@@ -70,8 +71,54 @@ def test_what_the_camera_wrote_is_known(tmp_path: Path) -> None:
     info = VideoStream(write_video(tmp_path / "a.mp4", strips(), tags=tags)).info
     assert info.taken is not None and info.taken.isoformat() == "2024-05-06T07:08:09+00:00"
     assert (info.expected_frames, info.make) == (3, "")
-    unset = write_video(tmp_path / "b.mp4", strips(), tags={"creation_time": "1970-01-01T00:00:00Z"})
+    unset = write_video(tmp_path / "b.mp4", strips(), tags={"creation_time": "1971-01-01T00:00:00Z"})
     assert VideoStream(unset).info.taken is None
+    local = {"com.apple.quicktime.creationdate": "2024-05-06T09:08:09+0200", "creation_time": "2024-05-06T07:08:10Z"}
+    phone = VideoStream(write_video(tmp_path / "c.mkv", strips(), tags=local)).info
+    assert phone.taken is not None and phone.taken.isoformat() == "2024-05-06T09:08:09+02:00"
+
+
+def test_frames_come_in_the_order_in_which_they_are_shown(tmp_path: Path) -> None:
+    """Encoders put frames that others are predicted from first."""
+    path = write_video(tmp_path / "a.mp4", panned(range(30)), preset="veryfast")
+    assert [frame.time_s for frame in VideoStream(path)] == pytest.approx(np.arange(30) / 30, abs=0.0011)
+
+
+def test_times_rise_and_sizes_stay_where_recordings_were_put_together(tmp_path: Path) -> None:
+    first = write_video(tmp_path / "a.ts", panned(range(10))).read_bytes()
+    twice = VideoStream(written(tmp_path / "twice.ts", first + first))
+    assert [frame.number for frame in twice] == list(range(10))
+    other = write_video(tmp_path / "b.ts", panned(range(9), size_wh=(160, 120)), 1 + np.arange(9) / 30).read_bytes()
+    both = VideoStream(written(tmp_path / "both.ts", first + other))
+    assert [frame.size_wh for frame in both] == [(240, 160)] * 10 and both.damaged == 9
+
+
+def test_the_largest_video_counts_and_no_cover(tmp_path: Path) -> None:
+    path = write_streams(tmp_path / "a.mp4", [(96, 64), (160, 120), (96, 64)], cover_wh=(640, 480))
+    assert [frame.size_wh for frame in VideoStream(path)] == [(160, 120)]
+    with pytest.raises(InputError, match="has no video, only"):
+        VideoStream(write_streams(tmp_path / "song.mp4", [], cover_wh=(640, 480)))
+
+
+@pytest.mark.parametrize(("height", "red", "green"), [(704, 1.596, -0.813), (720, 1.793, -0.533)])
+def test_colours_without_a_name_are_those_of_their_size(tmp_path: Path, height: int, red: float, green: float) -> None:
+    """BT.601 for small videos and BT.709 for those of high definition, as players do."""
+    stored = np.full((height * 3 // 2, 64), 128, np.uint8)
+    stored[:height], stored[-height // 4 :] = 120, 168  # luminance and the share of red
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, height, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(stored, "yuv420p")
+        frame.pts, frame.time_base = 0, TICKS
+        container.mux([*stream.encode(frame), *stream.encode()])
+    rgb = next(iter(VideoStream(tmp_path / "a.mkv"))).rgb().reshape(-1, 3).mean(axis=0)
+    assert rgb[:2] == pytest.approx(1.164 * (120 - 16) + 40 * np.array([red, green]), abs=2.5)
+
+
+def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "tape:1.mp4", strips())
+    monkeypatch.chdir(tmp_path)
+    assert sum(1 for _ in VideoStream(Path("tape:1.mp4"))) == 3
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])
@@ -126,7 +173,7 @@ def test_without_the_package_the_way_out_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_videos_are_told_from_pictures_and_lists(tmp_path: Path) -> None:
-    (tmp_path / "list").write_text("a.jpg\n" * 3000 + "ü" * 3000)
+    (tmp_path / "list").write_text("x" + "ü" * 3000)  # of which a beginning may end within a letter
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8")
     (tmp_path / "clip").write_bytes(b"\x1aE\xdf\xa3" + bytes(20))
     (tmp_path / "text.mp4").write_text("no video")

@@ -13,31 +13,14 @@ from anchorsfm.io.images import load_image_set
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError, StorageError
-from anchorsfm.scene.progress import Progress
 from anchorsfm.video import frames as video_frames
 from anchorsfm.video.config import VideoConfig
 from anchorsfm.video.frames import FrameFolder, frame_files, make_frames
 from anchorsfm.video.record import VideoFrames, read_record
+from said import Said
 from video_files import panned, write_video
 
 FEW = VideoConfig(step=0.2)
-
-
-class Said(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.stages: list[str] = []
-
-    def stage(self, description: str, total: int | None = None):
-        self.stages.append(description)
-        return super().stage(description, total)
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
-
-    warn = note
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +35,14 @@ def make(
     output: Path,
     config: VideoConfig = FEW,
     *,
-    said: Progress | None = None,
+    said: Said | None = None,
     store: Path | None = None,
     inner: str = "",
     keep_others: bool = False,
 ) -> tuple[VideoFrames, ...]:
     files = [videos] if isinstance(videos, Path) else videos
     folder = FrameFolder(owned=OwnedFolder(output), inner=inner)
-    return make_frames(files, config, folder, Store(store), said or Progress(), keep_others=keep_others)
+    return make_frames(files, config, folder, Store(store), said or Said(), keep_others=keep_others)
 
 
 def jpegs(folder: Path) -> list[str]:
@@ -104,7 +87,8 @@ def test_frames_that_are_there_are_used_again(video: Path, tmp_path: Path) -> No
     said = Said()
     assert make(video, output, said=said, store=store) == first and not said.stages
     more = Said()
-    (other,) = make(video, output, VideoConfig(step=0.1), said=more, store=store, keep_others=True)
+    (other,) = make(video, output, VideoConfig(step=0.11), said=more, store=store, keep_others=True)
+    assert set(before) - {f"walk/{name}" for name in other.names}
     assert more.stages == ["writing frames of walk.mp4"]  # what was measured is known
     after = jpegs(output)
     assert set(after) == set(before) | {f"walk/{name}" for name in other.names}
@@ -122,17 +106,24 @@ def test_frames_that_were_lost_are_written_again(video: Path, tmp_path: Path) ->
     assert jpegs(tmp_path) == wanted
 
 
-@pytest.mark.parametrize(
-    "record", ["", "{", '{"schema_version": 99, "videos": []}', '{"schema_version": 1, "videos": [3]}']
-)
+@pytest.mark.parametrize("record", ["", "{", '{"schema_version": 1, "videos": [3]}'])
 def test_a_damaged_record_is_no_record(video: Path, tmp_path: Path, record: str) -> None:
     (tmp_path / "frames.json").write_text(record)
     assert read_record(tmp_path) == ()
     make(video, tmp_path / "out")
     content = json.loads((tmp_path / "out" / "frames.json").read_text())
-    content["videos"][0]["names"][0] = "../../x.jpg"
     (tmp_path / "frames.json").write_text(json.dumps(content))
-    assert read_record(tmp_path) == ()
+    assert len(read_record(tmp_path)) == 1
+    outside = content["videos"][0] | {"names": ["../../x.jpg"], "time_s": [0]}
+    for wrong in ({"schema_version": 99}, {"videos": [outside]}):
+        (tmp_path / "frames.json").write_text(json.dumps(content | wrong))
+        assert read_record(tmp_path) == ()
+
+
+@pytest.mark.parametrize("other", [VideoConfig(frames=3), VideoConfig(fps=1), VideoConfig(step=0.5)])
+def test_frames_of_other_settings_are_chosen_anew(video: Path, tmp_path: Path, other: VideoConfig) -> None:
+    (first,), (second,) = make(video, tmp_path), make(video, tmp_path, other)
+    assert len(second.names) < len(first.names) and make(video, tmp_path, other) == (second,)
 
 
 def test_other_settings_leave_nothing_of_the_former_choice(video: Path, tmp_path: Path) -> None:
@@ -173,16 +164,19 @@ def test_what_somebody_else_wrote_stays(video: Path, tmp_path: Path) -> None:
 
 
 def test_each_video_has_a_folder_and_a_camera(video: Path, tmp_path: Path) -> None:
-    other = write_video(tmp_path / "other" / "walk.mp4", panned(np.linspace(480, 0, 61)))
+    other = write_video(tmp_path / "other" / "Walk.mp4", panned(np.linspace(480, 0, 61)))
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(video.read_bytes())
     said = Said()
     made = make([video, other, copy], tmp_path / "out", said=said)
-    assert [entry.folder for entry in made] == ["walk", f"walk-{made[1].digest[:6]}"]
+    assert [entry.folder for entry in made] == ["walk", f"Walk-{made[1].digest[:6]}"], (
+        "one name where case does not count"
+    )
     assert any("skipped copy.mp4: the same file as walk.mp4" in line for line in said.lines)
     images = load_image_set(tmp_path / "out")
     assert images.num_cameras == 2
-    assert images.camera_index.tolist() == sorted(images.camera_index.tolist())
+    shown = [name.startswith("walk/") for name in images.names]
+    assert len(set(zip(shown, images.camera_index.tolist(), strict=True))) == 2
     with pytest.raises(InputError, match="listed more than once"):
         make([video, video], tmp_path / "out")
 
@@ -208,6 +202,17 @@ def test_a_cut_file_is_used_as_far_as_it_goes(video: Path, tmp_path: Path) -> No
     assert any("a.mkv ends after" in line and "of 4.0 s" in line for line in said.lines)
 
 
+def test_damage_is_warned_of(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", panned(np.linspace(0, 240, 60)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    path.write_bytes(content)
+    said = Said()
+    (made,) = make(path, tmp_path / "out", said=said)
+    assert made.damaged > 0
+    assert f"a.mkv: {made.damaged} damaged packets or frames were passed over" in said.lines
+
+
 def test_too_few_frames_for_the_way_are_warned_of(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", panned(np.linspace(0, 480, 61)))
     said = Said()
@@ -222,15 +227,16 @@ def test_fast_videos_are_measured_at_a_usual_rate(tmp_path: Path) -> None:
     assert made.decoded == 120 and 30 <= made.measured <= 40
 
 
+@pytest.mark.parametrize("times_s", [np.arange(5) / 30, np.arange(61) / 15], ids=["fewer frames", "other times"])
 def test_a_video_that_changes_between_the_passes_is_noticed(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times_s: np.ndarray
 ) -> None:
     path = tmp_path / "walk.mp4"
     path.write_bytes(video.read_bytes())
     chosen = video_frames.choose
 
     def change(*arguments):
-        write_video(path, panned(range(5)))
+        write_video(path, panned(range(len(times_s))), times_s)
         return chosen(*arguments)
 
     monkeypatch.setattr(video_frames, "choose", change)

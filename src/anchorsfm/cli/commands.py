@@ -15,10 +15,25 @@ from anchorsfm.cli.localise import Localise
 from anchorsfm.cli.merge import Merge
 from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.cli.report import Report
+from anchorsfm.cli.transform import Transform
 from anchorsfm.cli.view import View
 from anchorsfm.cli.weights import Weights
 
-Command = Reconstruct | Extend | Merge | Frames | View | Export | Index | Localise | Report | Evaluate | Demo | Weights
+Command = (
+    Reconstruct
+    | Extend
+    | Merge
+    | Frames
+    | View
+    | Export
+    | Index
+    | Localise
+    | Transform
+    | Report
+    | Evaluate
+    | Demo
+    | Weights
+)
 
 COMMANDS: Mapping[str, type[Command]] = {
     "reconstruct": Reconstruct,
@@ -29,6 +44,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "export": Export,
     "index": Index,
     "localise": Localise,
+    "transform": Transform,
     "report": Report,
     "evaluate": Evaluate,
     "demo": Demo,

@@ -71,6 +71,7 @@ def program_help() -> str:
         "  anchorsfm view out",
         "  anchorsfm export out --to undistorted",
         "  anchorsfm localise new_photos --model out -o poses",
+        "  anchorsfm transform out --up plane",
         "",
         "anchorsfm COMMAND --help tells more; anchorsfm --version.",
         "Exit codes: 0 done; 2 one line says what is wrong; 128 + N ended by signal N, run again to continue.",

@@ -29,6 +29,11 @@ def is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _IMAGES)
 
 
+def is_text(folder: Path) -> bool:
+    """Whether the model in a folder is read from its text files: binary ones count where there are both."""
+    return _suffix(folder) == ".txt"
+
+
 def find_models(folder: Path) -> list[Path]:
     """The models that a folder stands for: itself, its `sparse`, or the components `0`, `1` ... of either.
 
@@ -168,10 +173,7 @@ def read_reconstruction(folder: Path) -> tuple[Reconstruction, tuple[str, ...]]:
 
     Raises InputError if a file is missing or damaged.
     """
-    suffix = _suffix(folder)
-    images = check_files(folder, suffix, points=True)
-    stored = _read(folder, suffix, named=folder)
-    _require_same_poses(folder, suffix, stored, images)
+    stored = read_files(folder)
     entries = [stored.images[image_id] for image_id in sorted(stored.reg_image_ids())]
     row = {entry.image_id: k for k, entry in enumerate(entries)}
     camera_ids = sorted({entry.camera_id for entry in entries})
@@ -194,6 +196,18 @@ def read_reconstruction(folder: Path) -> tuple[Reconstruction, tuple[str, ...]]:
         ),
     )
     return model, tuple(entry.name for entry in entries)
+
+
+def read_files(folder: Path) -> pycolmap.Reconstruction:
+    """A whole model as it is, binary or text.
+
+    Raises InputError if a file is missing or damaged.
+    """
+    suffix = _suffix(folder)
+    images = check_files(folder, suffix, points=True)
+    stored = _read(folder, suffix, named=folder)
+    _require_same_poses(folder, suffix, stored, images)
+    return stored
 
 
 def _observations(

@@ -1,8 +1,9 @@
 """Points and cameras as one GLB file, which browsers, Blender and office programs show.
 
-glTF's axes are x right, y up, z backward, for the world as for cameras. The world of a model is turned by half a turn
-about x, F = diag(1, -1, -1): as a rule a model lies as in one of its photographs, y down. So a camera's node has the
-matrix F [R | centre] F, with R and centre of world_from_cam in COLMAP's axes. Every view is a node with the name of its
+glTF's axes are x right, y up, z backward, for the world as for cameras. The world of a level model, z up, is turned by
+a quarter turn about x: (x, y, z) becomes (x, z, -y). That of others is turned by half a turn about x, F = diag(1, -1,
+-1): as a rule they lie as in one of their photographs, y down. So with the turn W of the world a camera's node has the
+matrix W [R | centre] F, with R and centre of world_from_cam in COLMAP's axes. Every view is a node with the name of its
 image that shows the frustum of its camera, and a camera of glTF below it, from which programs can look; views of one
 camera share both. Cameras of glTF have a vertical field of view and a ratio of sides only: no distortion, and the
 principal point in the middle. Edges of frusta are thin prisms, because viewers draw lines one pixel wide or not at
@@ -28,6 +29,7 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction
 
 POINTS = "points"
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 _DEPTH_SHARE = 0.03
 """Depth of a frustum as a share of the size of the scene."""
 _NEIGHBOUR_SHARE = 0.3
@@ -51,13 +53,17 @@ def export_glb(entry: StoredModel, folder: Path) -> None:
         place = np.eye(4)
         place[:3, 3] = middle
         cloud = trimesh.PointCloud(model.points - middle, colors=linear_light(model.rgb))
-        scene.add_geometry(cloud, node_name=POINTS, geom_name=POINTS, transform=_FLIP @ place)
+        scene.add_geometry(
+            cloud, node_name=POINTS, geom_name=POINTS, transform=_world_turn(level=entry.is_level) @ place
+        )
     depth = _frustum_depth(model)
     used = sorted(set(model.camera_index.tolist()))
     shapes = {row: f"camera {row}" for row in used}
     for row in used:
         scene.geometry[shapes[row]] = _frustum(model.cameras[row], depth)
-    for matrix, row, name in zip(gltf_matrices(model), model.camera_index.tolist(), entry.view_names, strict=True):
+    for matrix, row, name in zip(
+        gltf_matrices(model, level=entry.is_level), model.camera_index.tolist(), entry.view_names, strict=True
+    ):
         scene.graph.update(frame_from=scene.graph.base_frame, frame_to=name, matrix=matrix, geometry=shapes[row])
     cameras = [_perspective(model.cameras[row], depth) for row in used]
     of_view = {name: used.index(row) for name, row in zip(entry.view_names, model.camera_index.tolist(), strict=True)}
@@ -84,11 +90,16 @@ def _perspective(camera: Camera, depth: float) -> dict[str, Any]:
     }
 
 
-def gltf_matrices(model: Reconstruction) -> Float[np.ndarray, "view 4 4"]:
-    """world_from_cam with glTF's axes for world and cameras."""
+def _world_turn(*, level: bool) -> Float[np.ndarray, "4 4"]:
+    """glTF's world from that of a model."""
+    return _Y_UP if level else _FLIP
+
+
+def gltf_matrices(model: Reconstruction, *, level: bool = False) -> Float[np.ndarray, "view 4 4"]:
+    """world_from_cam with glTF's axes for world and cameras; `level`: z is up in the model."""
     world_from_cam = np.tile(np.eye(4), (len(model.image_index), 1, 1))
     world_from_cam[:, :3] = invert(model.cam_from_world)
-    return np.asarray(_FLIP @ world_from_cam @ _FLIP)
+    return np.asarray(_world_turn(level=level) @ world_from_cam @ _FLIP)
 
 
 def _frustum_depth(model: Reconstruction) -> float:

@@ -58,12 +58,12 @@ def export(
         for entry in models:
             part = target / entry.folder.name if every_model else target
             with OwnedFolder(part).publication(resume=True) as publication:
-                kept = _export_one(entry, kind, part, publication.path, config, progress)
+                kept = write_export(entry, kind, part, publication.path, config, progress)
                 publication.publish([""], kept=kept)
     return targets
 
 
-def _export_one(
+def write_export(
     entry: StoredModel,
     kind: ExportFormat,
     target: Path,
@@ -71,7 +71,10 @@ def _export_one(
     config: ExportConfig,
     progress: Progress,
 ) -> list[str]:
-    """Write one format into `part`, from where it is published in `target`; paths there of files that stay."""
+    """Write one format into `part`, from where it is published in `target`; paths there of files that stay.
+
+    Raises like `export`.
+    """
     match kind:
         case "colmap-binary":
             export_binary(entry, part)

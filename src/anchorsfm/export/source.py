@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from anchorsfm.io.layout import EXPORT
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.scene.errors import InputError
 
@@ -23,7 +24,7 @@ def models_to_export(folder: Path, *, every: bool) -> list[StoredModel]:
 def default_output(folder: Path, entry: StoredModel) -> Path:
     """Where exports go unless the user says so: `export` in the output folder, or in the folder that was given."""
     run = entry.run
-    return (run.root if run is not None and run.has_report else folder) / "export"
+    return (run.root if run is not None and run.has_report else folder) / EXPORT
 
 
 def photograph_folder(entry: StoredModel, given: Path | None) -> Path | None:

@@ -45,6 +45,13 @@ def opengl_from_colmap_axes(cam_from_world: np.ndarray) -> np.ndarray:
     return result
 
 
+def colmap_from_opengl_axes(world_from_cam: np.ndarray) -> np.ndarray:
+    """cam_from_world (view, 3, 4) with COLMAP's camera axes from world_from_cam (view, 4, 4) with OpenGL's."""
+    turned = np.array(world_from_cam[:, :3], np.float64)
+    turned[:, :3, 1:3] *= -1
+    return invert(turned)
+
+
 def nerfstudio_camera(camera: Camera) -> dict[str, Any]:
     """Intrinsics in nerfstudio's names.
 

@@ -12,12 +12,14 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "database.db",
 )
 GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
-SPARSE, DENSE, ALIGNMENT, CACHE = "sparse", "dense", "alignment", "cache"
+SPARSE, DENSE, ALIGNMENT, CACHE, EXPORT = "sparse", "dense", "alignment", "cache", "export"
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
 MASKS = "masks"
 LOCALISATION = "localisation"
 """Folder of what new photographs are placed with."""
+TRANSFORM = "transform.json"
+"""How the frames of the models differ from those they were made in."""
 LOCALISED = "poses.json"
 """What `localise` writes, and no run does."""
 FAILED = "failed"
@@ -49,6 +51,11 @@ class Layout:
     def config(self) -> Path:
         """Settings of the run."""
         return self.root / CONFIG
+
+    @property
+    def transform(self) -> Path:
+        """How the frames of the models differ from those they were made in; none if they do not."""
+        return self.root / TRANSFORM
 
     @property
     def masks(self) -> Path:
@@ -104,6 +111,11 @@ class Layout:
     def mesh(self, number: int | str) -> Path:
         """The surface of a model."""
         return self.root / DENSE / f"{number}-mesh.ply"
+
+    @property
+    def exports(self) -> Path:
+        """Folder of the folders of each export."""
+        return self.root / EXPORT
 
     @property
     def depth_maps(self) -> Path:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from anchorsfm.io.files import read_regular
 from anchorsfm.io.store import write_atomic
@@ -57,6 +57,42 @@ def write_ply(
     properties = [f"property {kind} {name}" for name, kind, _ in columns]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(xyz)}", *properties, "end_header", ""]
     write_atomic(path, "\n".join(header).encode() + vertex.tobytes())
+
+
+def write_mesh(path: Path, vertices: PointCloud, faces: Int[np.ndarray, "face 3"]) -> None:
+    """Write triangles between vertices with all their properties. Raises StorageError if the file cannot be written."""
+    columns = {axis: vertices.xyz[:, k].astype("<f4") for k, axis in enumerate("xyz")}
+    columns |= {name: values.astype(values.dtype.newbyteorder("<")) for name, values in vertices.others.items()}
+    if vertices.rgb is not None:
+        columns |= {name: vertices.rgb[:, k] for k, name in enumerate(("red", "green", "blue"))}
+    kinds = {code: word for word, code in _TYPES.items()}
+    vertex = np.empty(len(vertices.xyz), [(name, values.dtype) for name, values in columns.items()])
+    for name, values in columns.items():
+        vertex[name] = values
+    face = np.empty(len(faces), [("count", "u1"), ("corner", "<i4", 3)])
+    face["count"], face["corner"] = 3, faces
+    properties = [f"property {kinds[values.dtype.str[1:]]} {name}" for name, values in columns.items()]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertex)}", *properties]
+    header += [f"element face {len(face)}", "property list uchar int vertex_indices", "end_header", ""]
+    write_atomic(path, "\n".join(header).encode() + vertex.tobytes() + face.tobytes())
+
+
+def read_mesh(path: Path) -> tuple[PointCloud, Int[np.ndarray, "face 3"]]:
+    """Vertices and triangles of a binary PLY file.
+
+    Raises InputError if it cannot be read, or its faces are no triangles between its vertices.
+    """
+    import trimesh
+
+    vertices = read_ply(path)
+    try:
+        mesh = trimesh.load(path, file_type="ply", process=False)
+        faces = np.asarray(mesh.faces, np.int64).reshape(-1, 3)
+    except Exception as error:  # its parser raises anything
+        raise InputError(f"{path} has no triangles that can be read: {error}") from error
+    if len(faces) and not (faces.min() >= 0 and faces.max() < len(vertices.xyz)):
+        raise InputError(f"{path} has triangles between vertices that it does not have")
+    return vertices, faces
 
 
 def read_ply(path: Path) -> PointCloud:

@@ -5,11 +5,11 @@ A file a model. Descriptors are the detector's bytes (RootSIFT); those of an ima
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from anchorsfm.features.base import Features
@@ -114,6 +114,19 @@ def _of_observations(
     row = np.flatnonzero(observed[features.keypoint] >= 0)
     row = row[np.argsort(-features.score[row], kind="stable")]
     return row, observed[features.keypoint[row]]
+
+
+def with_points_kept(index: ModelIndex, kept: Bool[np.ndarray, "point"]) -> ModelIndex:
+    """The index of a model from which points were removed."""
+    rows = kept[index.point]
+    before = np.concatenate([[0], np.cumsum(rows)])
+    return replace(
+        index,
+        num_points=int(kept.sum()),
+        descriptor=index.descriptor[rows],
+        point=(np.cumsum(kept) - 1)[index.point[rows]].astype(index.point.dtype),
+        start=before[index.start].astype(index.start.dtype),
+    )
 
 
 def write_index(path: Path, index: ModelIndex) -> None:

@@ -19,6 +19,7 @@ from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_star
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.points import triangulate_model
+from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import refine_observations
 
@@ -35,6 +36,8 @@ class ModellingSettings:
     adjust: AdjustConfig
     subpixel: SubpixelConfig | None
     """Refinement of the observations; None: they stay as they are."""
+    coarse_subpixel: SubpixelConfig | None = None
+    """The same of those of less exact keypoints among others, where not all are refined."""
     choose_camera_model: bool
     """Choose the camera model of each camera; otherwise those of the start stay."""
     focal_px: float | None = None
@@ -142,7 +145,7 @@ def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progr
     if not settings.adjusts:
         return triangulate_start(start.model, given.tracks, settings.adjust, held=start.held)
     if settings.subpixel is None:
-        return _adjust(start, given, settings, scale, progress)
+        return _adjust(start, _with_refined_coarse(start, given, settings, progress), settings, scale, progress)
     mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image_index))
     sigma = GRID_UNCERTAINTY if settings.from_grid else KEYPOINT_UNCERTAINTY
     refined = refine_observations(
@@ -155,6 +158,30 @@ def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progr
     )
     exact = replace(given, tracks=refined.tracks)
     return _adjust(start, exact, settings, np.ones_like(scale), progress, complete=False)
+
+
+def _with_refined_coarse(
+    start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> MapperInput:
+    """The input with the tracks of a start, those of less exact keypoints refined where photographs allow it.
+
+    Matches of such keypoints complete no tracks then: they do not know where these were moved.
+    """
+    if given.coarse is None or settings.coarse_subpixel is None:
+        return given
+    mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image_index))
+    tracks, coarse = refine_coarse(
+        mine,
+        given.coarse,
+        given.images,
+        settings.coarse_subpixel,
+        uncertainty_px=KEYPOINT_UNCERTAINTY * given.working_scale,
+        model=start.model,
+        progress=progress,
+    )
+    matches = given.matches
+    either = given.coarse.among(matches.image_i, matches.xy_i) | given.coarse.among(matches.image_j, matches.xy_j)
+    return replace(given, tracks=tracks, coarse=coarse, matches=matches.select(~either))
 
 
 def _adjust(
@@ -235,12 +262,14 @@ def _grown(
     if len(model.image_index) < 2 or not len(missing):
         return result
     long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
-    if settings.subpixel is not None:  # images that were left out have no refined observations
+    refines_coarse = given.coarse is not None and settings.coarse_subpixel is not None
+    if settings.subpixel is not None or refines_coarse:  # images that were left out have no refined observations
         model = triangulate_model(
             model,
             given.tracks,
             max_error_px=settings.adjust.second_error * long_side_px[model.image_index],
             min_angle_deg=settings.adjust.min_angle_deg,
+            coarse=given.coarse,
         )
     grown = register_missing(
         model,

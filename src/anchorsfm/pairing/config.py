@@ -113,12 +113,13 @@ class Auto(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ReinforceConfig(Settings):
-    """How many pairs a second, dearer method looks at."""
+    """How much a second, dearer method does."""
 
     pairs_per_image: Annotated[int, Range(0, 1_000_000)] = 4
     """Most pairs that an image which is badly tied to the others asks for."""
-    budget: Annotated[float, Range(0, 1_000_000)] = 2.0
-    """Most pairs of all images together, as a multiple of their number; few images may ask for ten."""
+    budget: Annotated[float, Range(0, 1_000_000)] = 1.0
+    """Most work in all, in pairs over the number of images; finding the keypoints of an image counts as what it costs
+    beside a pair. Few images may ask for ten."""
 
 
 _DIGITS = 9

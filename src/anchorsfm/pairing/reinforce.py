@@ -1,10 +1,12 @@
 """Which pairs a second, dearer method looks at too: those that promise most where photographs hold on to too little.
 
-The first method has matched all pairs. A photograph is well tied if enough of its pairs have many verified matches;
+The first method has matched all pairs. A photograph is well tied if its pairs have many verified matches between them;
 others ask, round after round, for their most promising pairs: alike, with common neighbours in the graph of verified
-pairs, and with few matches so far. When nobody asks any more, the best pairs between the components of that graph are
-tried. What was found is learnt after each round. Photographs that are disappointed several times ask for no more, and
-a budget bounds the whole.
+pairs, and with few matches so far. First of all the best pairs between the components of that graph are tried. What was
+found is learnt after each round. Photographs that are disappointed several times ask for no more.
+
+A budget bounds the whole. It counts what the second method has to do for a pair: match it, and find the keypoints of
+those of its photographs that it has not seen before. So photographs it knows are asked about first.
 """
 
 import numpy as np
@@ -16,17 +18,18 @@ from anchorsfm.pairing.config import ReinforceConfig
 from anchorsfm.pairing.expansion import DOUBT, STRONG
 
 ENOUGH = 3
-"""Pairs with many verified matches that tie a photograph well."""
+"""Pairs with many verified matches that tie a photograph well; those with fewer count by their share of them."""
 MAX_FAILURES = 3
 """Pairs without result, one after the other, after which a photograph asks for no more."""
 ACROSS = 3
 """Pairs tried between a component and the others in one round."""
 MIN_BUDGET = 10
-"""Pairs that few photographs may ask for."""
+"""What few photographs may ask for, in pairs."""
 LITTLE = 1e-3
 """Likeness of photographs that have no words in common: common neighbours speak for them all the same."""
 MIN_TIE = 60
 """Verified matches with which a pair ties two components together."""
+_ROUNDING = 1e-9
 
 
 class Reinforcement:
@@ -38,30 +41,38 @@ class Reinforcement:
         verified: Int[np.ndarray, "pair"],
         similarity: Float[np.ndarray, "image image"],
         config: ReinforceConfig,
+        photograph_cost: float = 0.0,
     ) -> None:
-        """`pairs`: those that there are; `verified`: their matches by the first method; `similarity`: 0 and more."""
+        """
+        Args:
+            pairs: those that there are.
+            verified: their matches by the first method.
+            similarity: of all images, 0 and more.
+            config: how much may be done.
+            photograph_cost: what the second method does once for a photograph, over what it does for a pair.
+        """
         num_images = len(similarity)
         self._pairs, self._verified = pairs, verified.astype(np.int64)
         self._similarity = similarity[pairs[:, 0], pairs[:, 1]].astype(np.float64)
         self._asked = np.zeros(len(pairs), bool)
         self._failures = np.zeros(num_images, np.int64)
-        self._limit = config.pairs_per_image
+        self._seen = np.zeros(num_images, bool)
+        self._limit, self._photograph_cost = config.pairs_per_image, photograph_cost
         few = MIN_BUDGET if config.pairs_per_image else 0
-        self.budget = max(int(np.ceil(config.budget * num_images)), few)
-        """Pairs that may be asked for in all."""
-        self._left = self.budget
+        self.budget = max(config.budget * num_images, few)
+        """What may be done in all, in pairs."""
+        self.spent = 0.0
+        """Of the budget, so far."""
         self._num_bridged = -1
 
     def next_rows(self) -> Int[np.ndarray, "asked"]:
         """Rows of the pairs to look at now, ascending; none: it is done."""
-        score = self._promise()
-        wanted = self._for_needy(score)
-        if not len(wanted):
-            wanted = self._between_components(score)
-        chosen = np.sort(wanted[: self._left])
+        promise = self._promise()
+        chosen = self._affordable(self._between_components(promise))
+        if not len(chosen):
+            chosen = self._affordable(self._for_needy(promise))
         self._asked[chosen] = True
-        self._left -= len(chosen)
-        return chosen
+        return np.sort(chosen)
 
     def learn(self, rows: Int[np.ndarray, "asked"], verified: Int[np.ndarray, "asked"]) -> None:
         """Take down how many verified matches pairs have with both methods."""
@@ -80,15 +91,17 @@ class Reinforcement:
         common = np.asarray((graph @ graph).todense())[self._pairs[:, 0], self._pairs[:, 1]]
         return np.asarray((LITTLE + self._similarity) * np.sqrt(DOUBT + common) / (1 + self._verified / STRONG))
 
-    def _for_needy(self, score: Float[np.ndarray, "pair"]) -> Int[np.ndarray, "wanted"]:
-        """The best open pair of every image that is not well tied, the best of all first."""
+    def _for_needy(self, promise: Float[np.ndarray, "pair"]) -> Int[np.ndarray, "wanted"]:
+        """The best open pair of every image that is not well tied, the best of all first: those of the worst tied."""
         num_images = len(self._failures)
-        strong = np.bincount(self._pairs[self._verified >= STRONG].reshape(-1), minlength=num_images)
+        share = np.minimum(self._verified, STRONG) / STRONG
+        ties = np.bincount(self._pairs.reshape(-1), weights=np.repeat(share, 2), minlength=num_images)
         asked = np.bincount(self._pairs[self._asked].reshape(-1), minlength=num_images)
-        asks = (strong < ENOUGH) & (asked < self._limit) & (self._failures < MAX_FAILURES)
-        return self._best(score, self._pairs, asks, 1)
+        lacks = np.where((asked < self._limit) & (self._failures < MAX_FAILURES), np.maximum(ENOUGH - ties, 0), 0)
+        worth = promise * lacks[self._pairs].max(axis=1) / self._costs()
+        return self._best(worth, self._pairs, lacks > 0, 1)
 
-    def _between_components(self, score: Float[np.ndarray, "pair"]) -> Int[np.ndarray, "wanted"]:
+    def _between_components(self, promise: Float[np.ndarray, "pair"]) -> Int[np.ndarray, "wanted"]:
         """The best open pairs of every component but the largest with others; none where that led nowhere before."""
         component = connected_groups(len(self._failures), self._pairs[self._verified >= MIN_TIE])
         ends = component[self._pairs]
@@ -97,18 +110,35 @@ class Reinforcement:
             return np.zeros(0, np.int64)
         self._num_bridged = num_components
         asks = np.arange(len(component)) != np.bincount(component).argmax()
-        return self._best(np.where(ends[:, 0] != ends[:, 1], score, -np.inf), ends, asks, ACROSS)
+        worth = np.where(ends[:, 0] != ends[:, 1], promise / self._costs(), -np.inf)
+        return self._best(worth, ends, asks, ACROSS)
+
+    def _costs(self) -> Float[np.ndarray, "pair"]:
+        """Of each pair, in pairs."""
+        return np.asarray(1 + self._photograph_cost * (~self._seen[self._pairs]).sum(axis=1))
+
+    def _affordable(self, wanted: Int[np.ndarray, "wanted"]) -> Int[np.ndarray, "chosen"]:
+        """Those that the budget still allows, in their order; what they cost is spent."""
+        chosen = []
+        for row in wanted.tolist():
+            ends = self._pairs[row]
+            cost = 1 + self._photograph_cost * float((~self._seen[ends]).sum())
+            if self.spent + cost <= self.budget + _ROUNDING:
+                chosen.append(row)
+                self.spent += cost
+                self._seen[ends] = True
+        return np.array(chosen, np.int64)
 
     def _best(
         self,
-        score: Float[np.ndarray, "pair"],
+        worth: Float[np.ndarray, "pair"],
         ends: Int[np.ndarray, "pair 2"],
         asks: Bool[np.ndarray, "end"],
         count: int,
     ) -> Int[np.ndarray, "wanted"]:
         """The best open pairs of each end that asks (an image, or a component), the best of all first."""
-        order = np.argsort(-score, kind="stable")
-        order = order[np.isfinite(score[order]) & ~self._asked[order]]
+        order = np.argsort(-worth, kind="stable")
+        order = order[np.isfinite(worth[order]) & ~self._asked[order]]
         granted = np.zeros(len(asks), np.int64)
         wanted = []
         for row in order.tolist():

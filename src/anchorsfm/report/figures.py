@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.geometry.upright import up_direction
+from anchorsfm.geometry.upright import level_rotation, up_direction
 from anchorsfm.results.record import Histogram, Links, ModelFigures, ResidualField, TopView
 from anchorsfm.scene.edit import view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -30,8 +30,18 @@ MAX_LINKS_PER_IMAGE = 50
 KINEMATIC, SPANNING = "tree of the alignment", "maximum spanning tree of shared points"
 
 
-def model_figures(model: Reconstruction, tree: Int[np.ndarray, "edge 2"] | None = None) -> ModelFigures:
-    """All diagrams of a model; `tree` holds pairs of images that poses were chained along, if they were."""
+def model_figures(
+    model: Reconstruction,
+    tree: Int[np.ndarray, "edge 2"] | None = None,
+    up: Float[np.ndarray, "3"] | None = None,
+) -> ModelFigures:
+    """All diagrams of a model.
+
+    Args:
+        model: the model.
+        tree: pairs of images that poses were chained along, if they were.
+        up: in the world; None: what the cameras say.
+    """
     vectors = residual_vectors(model)
     return ModelFigures(
         track_length=track_length_histogram(model),
@@ -39,7 +49,7 @@ def model_figures(model: Reconstruction, tree: Int[np.ndarray, "edge 2"] | None 
         triangulation_angle_deg=histogram(widest_angles_deg(model) if len(model.points) else np.zeros(0), MAX_BINS),
         residuals=tuple(residual_field(model, camera, vectors) for camera in range(len(model.cameras))),
         links=links(model, tree),
-        top_view=top_view(model),
+        top_view=top_view(model, up),
     )
 
 
@@ -159,29 +169,29 @@ def _spanning_tree(model: Reconstruction, shared: csr_array) -> Int[np.ndarray, 
     return np.stack([model.image_index[row], model.image_index[col]], axis=1).astype(np.int64)
 
 
-def upright_from_world(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
-    """Rotation to axes with z up and, as far as that allows, y where the cameras look on average."""
-    up = up_direction(model.cam_from_world, model.points)
-    looks = model.cam_from_world[:, 2, :3].sum(axis=0)
-    ahead = looks - (looks @ up) * up
-    if np.linalg.norm(ahead) < 0.05 * len(model.image_index):  # all round: any direction does
-        ahead = np.eye(3)[int(np.argmin(np.abs(up).round(3)))]
-        ahead = ahead - (ahead @ up) * up
-    ahead = ahead / np.linalg.norm(ahead)
-    return np.stack([np.cross(ahead, up), ahead, up])
+def upright_from_world(model: Reconstruction, up: Float[np.ndarray, "3"] | None = None) -> Float[np.ndarray, "3 3"]:
+    """Rotation to axes with z up and, as far as that allows, y where the cameras look on average.
+
+    `up`: in the world; None: what the cameras say.
+    """
+    up = up_direction(model.cam_from_world, model.points) if up is None else up
+    return level_rotation(model.cam_from_world, up)
 
 
-def top_view(model: Reconstruction) -> TopView:
-    """Where the cameras stand, seen from above with the mean viewing direction up on the page."""
-    turn = upright_from_world(model)
+def top_view(model: Reconstruction, up: Float[np.ndarray, "3"] | None = None) -> TopView:
+    """Where the cameras stand, seen from above with the mean viewing direction up on the page.
+
+    `up`: in the world; None: what the cameras say.
+    """
+    turn = upright_from_world(model, up)
     x, y, height = (camera_centres(model.cam_from_world) @ turn.T).T
-    east, north, up = (tuple(short(value, 6) for value in column) for column in (x, y, height))
+    east, north, above = (tuple(short(value, 6) for value in column) for column in (x, y, height))
     a, b, c = turn[2].tolist()
     return TopView(
         image=tuple(model.image_index.tolist()),
         x=east,
         y=north,
-        height=up,
+        height=above,
         up=(short(a, 6), short(b, 6), short(c, 6)),
     )
 

@@ -67,8 +67,11 @@ def make_page(
     return path
 
 
-def try_page(output: Path, result: Path, models: Sequence[Reconstruction], progress: Progress) -> None:
-    """The page of a result that is about to be published in `output`; whatever goes wrong is a warning."""
+def try_page(output: Path, result: Path, models: Sequence[Reconstruction] | None, progress: Progress) -> None:
+    """The page of a result that is about to be published in `output`; whatever goes wrong is a warning.
+
+    `models`: if they are at hand; otherwise they are read from `result`/sparse.
+    """
     try:
         lacking: list[str] = []
         run = StoredRun(result)

@@ -20,6 +20,7 @@ from anchorsfm.results.record import (
     PositionResidual,
     SolverReport,
     UncertaintyReport,
+    UpReport,
 )
 from anchorsfm.scene.alignment import AlignmentResult, StageHistory
 from anchorsfm.scene.edit import observations_per_view, view_of_image
@@ -98,8 +99,12 @@ def report_model(
     evidence: PairEvidence | None = None,
     georeferenced: Georeferenced | None = None,
     focal: Sequence[SettledFocal | None] = (),
+    up: UpReport | None = None,
 ) -> ModelReport:
-    """Figures of a finished model; `tree` holds pairs of images that poses were chained along, if they were."""
+    """Figures of a finished model.
+
+    `tree` holds pairs of images that poses were chained along, if they were; `up` says why z is up, if it is.
+    """
     observations, points = len(model.tracks.obs_point), len(model.points)
     length = np.bincount(model.tracks.obs_point, minlength=points)
     return ModelReport(
@@ -115,7 +120,8 @@ def report_model(
         ),
         lenses=lenses,
         uncertainty=report_uncertainty(model, uncertainty, names),
-        figures=model_figures(model, tree),
+        figures=model_figures(model, tree, None if up is None else np.array([0.0, 0.0, 1.0])),
+        up=up,
         remarks=remarks,
         georeference=None if georeferenced is None else _georeference(model, georeferenced, names),
         focal_lengths=tuple(_focal(row, found) for row, found in enumerate(focal) if found is not None),

@@ -149,7 +149,7 @@ def _spaces(page: Page, rows: Sequence[list[int]]) -> list[dict[str, Any]]:
     for entry, dense, images in zip(page.models, page.dense, rows, strict=True):
         share = max(len(entry.model.points) / total, 0 if dense is None else len(dense.xyz) / total_dense)
         max_points = max(int(MAX_POINTS * share), 1)
-        space = describe_space(entry.model, dense, images=images, max_points=max_points)
+        space = describe_space(entry.model, dense, images=images, max_points=max_points, up=entry.up)
         spaces.append(space | {"number": entry.number})
     return spaces
 

@@ -55,8 +55,9 @@ class Space:
     half: float
 
     @staticmethod
-    def around(model: Reconstruction) -> "Space":
-        turn = upright_from_world(model)
+    def around(model: Reconstruction, up: Float[np.ndarray, "3"] | None = None) -> "Space":
+        """`up`: in the world; None: what the cameras say."""
+        turn = upright_from_world(model, up)
         cameras = camera_centres(model.cam_from_world) @ turn.T
         points = model.points @ turn.T
         low, high = cameras.min(axis=0), cameras.max(axis=0)
@@ -72,10 +73,23 @@ class Space:
 
 
 def describe_space(
-    model: Reconstruction, dense: ColouredPoints | None, *, images: list[int], max_points: int = MAX_POINTS
+    model: Reconstruction,
+    dense: ColouredPoints | None,
+    *,
+    images: list[int],
+    max_points: int = MAX_POINTS,
+    up: Float[np.ndarray, "3"] | None = None,
 ) -> dict[str, Any]:
-    """What the page's renderer reads. `images` are the rows of the report that the views belong to."""
-    space = Space.around(model)
+    """What the page's renderer reads.
+
+    Args:
+        model: the model.
+        dense: its dense cloud.
+        images: rows of the report that the views belong to.
+        max_points: of each kind that are embedded.
+        up: in the world; None: what the cameras say.
+    """
+    space = Space.around(model, up)
     sparse = ColouredPoints(xyz=model.points, rgb=model.rgb)
     return {
         "unit": space.half,

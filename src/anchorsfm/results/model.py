@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from anchorsfm.colmap.models import find_models, read_reconstruction
+from anchorsfm.geometry.upright import up_direction
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.results.record import PoseDeviation
 from anchorsfm.results.run import StoredRun, run_of
@@ -54,6 +55,24 @@ class StoredModel:
     def recorded_number(self) -> int:
         """Its number in the record of the run, and in the names of files that belong to it."""
         return int(self.title) if self.title.isdecimal() else self.number
+
+    @cached_property
+    def up(self) -> Float[np.ndarray, "3"]:
+        """Unit vector that points up: z if the run says that the model is level, else what the cameras say."""
+        if self.is_level:
+            return np.array([0.0, 0.0, 1.0])
+        return up_direction(self.model.cam_from_world, self.model.points)
+
+    @cached_property
+    def is_level(self) -> bool:
+        """Whether the record of the run says that z is up; not if it cannot be read."""
+        if self.run is None or not self.is_result or not self.run.has_report:
+            return False
+        try:
+            ups = self.run.ups
+        except InputError:
+            return False
+        return self.recorded_number < len(ups) and ups[self.recorded_number]
 
     @cached_property
     def precision(self) -> Mapping[str, PoseDeviation]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.io.layout import Layout
-from anchorsfm.results.record import SCHEMA_VERSION, PoseDeviation, RunReport, UncertaintyReport
+from anchorsfm.results.record import SCHEMA_VERSION, PoseDeviation, RunReport, UncertaintyReport, UpReport
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.pairs import PairStatus
 
@@ -65,6 +65,24 @@ def read_image_root(report: Path) -> Path | None:
     """
     root = _read_part(report, _RecordedRoot)["image_root"]
     return None if root is None else Path(root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordedUp:
+    up: UpReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordedUps:
+    models: tuple[_RecordedUp, ...] = ()
+
+
+def read_ups(report: Path) -> tuple[bool, ...]:
+    """Whether z is up in each model of a report.json of any version.
+
+    Raises InputError if it cannot be read.
+    """
+    return tuple(model["up"] is not None for model in _read_part(report, _RecordedUps)["models"])
 
 
 def read_uncertainties(layout: Layout) -> list[list[PoseDeviation]]:

@@ -32,6 +32,16 @@ class ImageReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpReport:
+    """Why the z axis of a model points up."""
+
+    source: str
+    """cameras: as they were held; flight: as they flew; plane, manhattan: the points; positions: the records."""
+    deviation_deg: float | None
+    """How far it may be off, roughly; None: not estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoseDeviation:
     """Standard deviations of one pose; None where they could not be estimated."""
 
@@ -123,7 +133,7 @@ class TopView:
     height: tuple[float, ...]
     """Along the up axis."""
     up: tuple[float, float, float]
-    """World direction that is taken for up: against the mean downward axis of the cameras."""
+    """World direction that is taken for up: z where the model is level, else what the cameras say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +223,8 @@ class ModelReport:
     """How the camera model of each camera was chosen; empty if it was given."""
     uncertainty: UncertaintyReport
     figures: ModelFigures
+    up: UpReport | None = None
+    """Why z is up; None: the model is not level, its frame is any."""
     remarks: tuple[str, ...] = ()
     """What a reader should know before relying on the model: what is undetermined, or contradicts a record."""
     georeference: GeoreferenceReport | None = None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from anchorsfm.io.layout import Layout
-from anchorsfm.results.reading import read_image_root, read_report, read_uncertainties
+from anchorsfm.results.reading import read_image_root, read_report, read_uncertainties, read_ups
 from anchorsfm.results.record import PoseDeviation
 
 
@@ -36,6 +36,14 @@ class StoredRun:
         The rest of report.json may be of another version. Raises InputError if it cannot be read.
         """
         return read_image_root(self.layout.report) if self.has_report else None
+
+    @cached_property
+    def ups(self) -> tuple[bool, ...]:
+        """Of every model, whether z is up.
+
+        The rest of report.json may be of another version. Raises InputError if it cannot be read.
+        """
+        return read_ups(self.layout.report)
 
     @cached_property
     def precision(self) -> tuple[dict[str, PoseDeviation], ...]:

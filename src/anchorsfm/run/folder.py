@@ -32,6 +32,7 @@ from anchorsfm.io.layout import (
     PAGE,
     REPORT,
     SPARSE,
+    TRANSFORM,
     UNCERTAINTY,
     Layout,
 )
@@ -52,7 +53,20 @@ from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.video.frames import FrameFolder
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
-PARTS = (SPARSE, DENSE, ALIGNMENT, REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE, MASKS, LOCALISATION, *_PLACES)
+PARTS = (
+    SPARSE,
+    DENSE,
+    ALIGNMENT,
+    REPORT,
+    PAGE,
+    UNCERTAINTY,
+    CONFIG,
+    DATABASE,
+    MASKS,
+    LOCALISATION,
+    TRANSFORM,
+    *_PLACES,
+)
 """What a run publishes, as a whole."""
 _MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin")
 

@@ -112,6 +112,7 @@ def finish(
     settings = ModellingSettings(
         adjust=config.adjust,
         subpixel=config.subpixel if config.refines_keypoints(from_grid=from_grid) else None,
+        coarse_subpixel=None if config.refine_keypoints == "off" else config.subpixel,
         choose_camera_model=config.camera_model == "auto" and not (beginning.keeps and given.known_camera.all()),
         focal_px=config.kept_focal_px,
         from_grid=from_grid,

@@ -30,7 +30,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import Progress, counted
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches
-from anchorsfm.tracks.precision import CoarseKeypoints
+from anchorsfm.tracks.coarse import CoarseKeypoints
 
 _CHEAP_KEYPOINTS = 4096
 """Of an image, where pairs are looked for with keypoints but predicted by a network."""

@@ -187,17 +187,12 @@ def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray,
 
 def with_more_points(model: Reconstruction, others: Reconstruction) -> Reconstruction:
     """The model with the points and observations of another one of the same views after its own."""
-    tracks, more = model.tracks, others.tracks
     return replace(
         model,
         points=np.concatenate([model.points, others.points]),
         rgb=np.concatenate([model.rgb, others.rgb]),
         error_px=np.concatenate([model.error_px, others.error_px]),
-        tracks=Tracks(
-            obs_point=np.concatenate([tracks.obs_point, more.obs_point + len(model.points)]),
-            obs_image=np.concatenate([tracks.obs_image, more.obs_image]),
-            obs_xy=np.concatenate([tracks.obs_xy, more.obs_xy]),
-        ),
+        tracks=joined_tracks(model.tracks, others.tracks),
     )
 
 
@@ -219,6 +214,16 @@ def with_colours(model: Reconstruction, rgb: UInt8[np.ndarray, "point 3"]) -> Re
 def with_point_errors(model: Reconstruction, error_px: Float[np.ndarray, "point"]) -> Reconstruction:
     """The model with other mean reprojection errors of its points, original pixels."""
     return replace(model, error_px=error_px)
+
+
+def joined_tracks(*parts: Tracks) -> Tracks:
+    """Tracks of several kinds as one, in their order."""
+    first = np.cumsum([0, *(part.num_points for part in parts)])
+    return Tracks(
+        obs_point=np.concatenate([part.obs_point + n for part, n in zip(parts, first, strict=False)]),
+        obs_image=np.concatenate([part.obs_image for part in parts]),
+        obs_xy=np.concatenate([part.obs_xy for part in parts]),
+    )
 
 
 def select_observations(tracks: Tracks, keep: np.ndarray, min_length: int = 2) -> tuple[Tracks, np.ndarray]:

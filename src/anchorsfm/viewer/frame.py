@@ -39,9 +39,16 @@ class ShownFrame:
         return np.concatenate([rotation, self.points(camera_centres(cam_from_world))[:, :, None]], axis=2)
 
 
-def shown_frame(cam_from_world: Float[np.ndarray, "view 3 4"], points: Float[np.ndarray, "point 3"]) -> ShownFrame:
-    """The frame for a model: up is z, most points and cameras lie within SCENE_RADIUS of the origin."""
-    up = up_direction(cam_from_world, points)
+def shown_frame(
+    cam_from_world: Float[np.ndarray, "view 3 4"],
+    points: Float[np.ndarray, "point 3"],
+    up: Float[np.ndarray, "3"] | None = None,
+) -> ShownFrame:
+    """The frame for a model: up is z, most points and cameras lie within SCENE_RADIUS of the origin.
+
+    `up`: in the world; None: what the cameras say.
+    """
+    up = up_direction(cam_from_world, points) if up is None else up
     aside = np.eye(3)[np.argmin(np.abs(up))]
     x = np.cross(up, aside)
     x /= np.linalg.norm(x)

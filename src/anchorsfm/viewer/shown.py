@@ -106,7 +106,7 @@ class ShownModel:
 
 def show_model(scene: Any, viewed: StoredModel) -> ShownModel:
     """Find the place of a model; nothing is drawn yet."""
-    frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
+    frame = shown_frame(viewed.model.cam_from_world, viewed.model.points, viewed.up)
     poses = frame.shown_from_cam(viewed.model.cam_from_world)
     frusta = make_frusta(poses, viewed.model.cameras, viewed.model.camera_index)
     return ShownModel(scene=scene, viewed=viewed, frame=frame, frusta=frusta)

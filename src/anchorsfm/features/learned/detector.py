@@ -23,11 +23,11 @@ from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.weights.release import find_release
 from anchorsfm.io.workers import Budget
-from anchorsfm.networks.devices import resolve_device
+from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 
-VERSION = 1
+VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
 MAX_KEYPOINTS: Mapping[LearnedDetectorName, int] = {"aliked": 2048, "disk": 2048, "xfeat": 4096}
 """Kept per image unless the settings say otherwise."""
@@ -82,7 +82,7 @@ class LearnedDetector:
         """Positions in COLMAP pixels of the picture, descriptors and scores."""
         picture = torch.from_numpy(rgb).to(self._device).permute(2, 0, 1)[None].float() / 255
         network = self._loaded()
-        with self._memory.taking(_BYTES_PER_PIXEL[self._name] * picture[0, 0].numel()), torch.inference_mode():
+        with self._memory.taking(_BYTES_PER_PIXEL[self._name] * picture[0, 0].numel()), inference():
             if self._name == "aliked":
                 (found,) = network(picture)
                 result = found.keypoints, found.descriptors, found.keypoint_scores

@@ -19,7 +19,10 @@ def load_detector(name: LearnedDetectorName, max_keypoints: int, path: Path, dev
     content = read_checkpoint(path)
     network: Any
     if name == "aliked":
-        network = kornia.ALIKED("aliked-n16", max_num_keypoints=max_keypoints, detection_threshold=0.0)
+        network_class = kornia.ALIKED
+        if device.type == "cpu":
+            from anchorsfm.features.learned.processor import LeanALIKED as network_class
+        network = network_class("aliked-n16", max_num_keypoints=max_keypoints, detection_threshold=0.0)
         _fill(network, content, path)
     elif name == "disk":
         network = kornia.DISK()
@@ -47,6 +50,10 @@ def load_lightglue(
     network = kornia.LightGlue(None, **settings)
     parameters = as_parameters(read_checkpoint(path), path)
     _fill(network, _as_kornia_names_them(parameters, settings.get("n_layers", 9)), path)
+    if device.type == "cpu":
+        from anchorsfm.features.learned.processor import with_fused_attention
+
+        network = with_fused_attention(network)
     return _ready(network, device)
 
 

@@ -1,0 +1,1 @@
+"""A finished model in another frame (level, in metres, to the north, cropped), with everything in its output folder."""
