@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anchorsfm.api.condensed import canonical_view as canonical_view
     from anchorsfm.api.condensed import condense as condense
     from anchorsfm.api.extend import extend as extend
+    from anchorsfm.api.extend import merge as merge
     from anchorsfm.api.frontends import PairFrontend as PairFrontend
     from anchorsfm.api.load import load as load
     from anchorsfm.api.localise import localise as localise
@@ -89,6 +90,7 @@ _HOMES = {
     "load": "api.load",
     "load_mast3r": "api.network",
     "localise": "api.localise",
+    "merge": "api.extend",
     "make_pairs": "api.predictions",
     "predict_pairs": "api.predictions",
     "reconstruct": "api.run",

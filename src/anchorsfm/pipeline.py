@@ -215,6 +215,7 @@ def _reconstruct(
         finished = finish(mapped.starts, given, predictor, config, beginning, progress)
         kept = beginning.stored_poses(finished.results)
         folder.write_models(finished.models, images.names, kept)
+        folder.write_transforms(beginning.transform_record(finished.results))
         folder.write_masks(images)
         keep_descriptors(finished, images, config, folder, progress)
         if places := make_places(finished, images, config):

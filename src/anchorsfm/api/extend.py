@@ -1,4 +1,4 @@
-"""More photographs for a finished model."""
+"""More photographs for a finished model, and two models as one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,3 +49,39 @@ def extend(
     with progress_of(progress) as shown:
         result = pipeline.extend(folder, sources, shown, adjust_all=adjust_all, dense=dense)
     return model_of(result, folder)
+
+
+def merge(
+    first: str | Path,
+    second: str | Path,
+    output: str | Path,
+    *,
+    dense: bool | None = None,
+    progress: bool | Progress | None = None,
+) -> "Model":
+    """Join the models of two output folders, which stay as they are.
+
+    They have photographs in common, or only views that overlap.
+
+    Args:
+        first: an output folder of `reconstruct`, whose frame and settings the result has.
+        second: another one.
+        output: folder for the result, as `reconstruct` writes it.
+        dense: whether dense clouds are made; None: as the settings of the first run say.
+        progress: True shows it, or your own `Progress`.
+
+    Returns:
+        The largest model; further ones are its `others`, images without a pose are in `unregistered`.
+
+    Raises:
+        InputError: a folder or an argument cannot be used.
+        NoReconstructionError: the models have too little in common; the message says how much.
+        StorageError: the output cannot be written.
+    """
+    from anchorsfm import pipeline
+
+    sources = arguments.path("first", first), arguments.path("second", second)
+    target = arguments.path("output", output)
+    with progress_of(progress) as shown:
+        result = pipeline.merge(*sources, target, shown, dense=dense)
+    return model_of(result, target)

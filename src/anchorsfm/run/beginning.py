@@ -52,11 +52,15 @@ class Beginning(Protocol):
         ...
 
     def frame_of(self, result: AdjustResult) -> KeptFrame | None:
-        """Of a finished model with poses that stay; None of others."""
+        """Of a finished model that has the frame of an earlier one; None of others."""
         ...
 
     def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
         """Poses of finished models that stay, by image, with the bits they have on the disk."""
+        ...
+
+    def transform_record(self, results: Sequence[AdjustResult]) -> str | None:
+        """The content of transform.json, of models that are in the frames it speaks of; None: there is none."""
         ...
 
 
@@ -85,3 +89,6 @@ class FromPhotographs:
 
     def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
         return {}
+
+    def transform_record(self, results: Sequence[AdjustResult]) -> str | None:
+        return None

@@ -27,7 +27,7 @@ from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.config import KnownConfig, MapperName
 from anchorsfm.mapping.continued import EarlierModel, map_continued, with_earlier_cameras
 from anchorsfm.results.model import StoredModel, read_models
-from anchorsfm.results.record import Extension
+from anchorsfm.results.record import Extension, UpReport
 from anchorsfm.results.run import StoredRun
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import EarlierPairs
@@ -64,6 +64,8 @@ class FinishedRun:
     """Whether each model is in the frame of the recorded positions."""
     is_metric: tuple[bool, ...]
     """Whether the unit of each model is the metre."""
+    up: tuple[UpReport | None, ...]
+    """Why z is up in each model, if it is."""
     origin: tuple[float, float, float] | None
     """Of the frame of the recorded positions: latitude, longitude, altitude."""
     videos: tuple[VideoFrames, ...]
@@ -111,6 +113,7 @@ def read_run(folder: Path) -> FinishedRun:
             any(image["position_m"] is not None for image in entry["uncertainty"]["images"])
             for entry in report["models"]
         ),
+        up=tuple(None if entry["up"] is None else UpReport(**entry["up"]) for entry in report["models"]),
         origin=_origin(run.layout),
         videos=tuple(VideoFrames.of(entry) for entry in report["videos"]),
         extensions=tuple(Extension.of(entry) for entry in report["extensions"]),
@@ -292,6 +295,8 @@ class KeptFrame:
     """Its unit is the metre."""
     is_georeferenced: bool
     """It is in the frame of the recorded positions."""
+    up: UpReport | None
+    """Why z is up in it, if it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,11 +361,13 @@ class Continued:
         return self.earlier.keeps
 
     def frame_of(self, result: AdjustResult) -> KeptFrame | None:
-        """Of a finished model with poses that stay; None of others."""
+        """Of a finished model that has the frame of an earlier one; None of others."""
         model, kept = result.model, result.held.pose
-        if not kept.any():
+        wanted = model.image_index[kept] if kept.any() else model.image_index
+        found = [entry for entry in self.models if np.isin(wanted, entry.model.image_index).any()]
+        if not found:
             return None
-        source = next(entry for entry in self.models if np.isin(model.image_index[kept], entry.model.image_index).all())
+        source = min(found, key=lambda entry: (entry.run, -len(entry.model.image_index)))
         poses = model.cam_from_world.copy()
         _, here, there = np.intersect1d(model.image_index, source.model.image_index, return_indices=True)
         here, there = here[kept[here]], there[kept[here]]
@@ -370,7 +377,23 @@ class Continued:
             cam_from_world=poses,
             is_metric=run.is_metric[source.number],
             is_georeferenced=run.in_geo_frame[source.number],
+            up=run.up[source.number],
         )
+
+    def transform_record(self, results: Sequence[AdjustResult]) -> str | None:
+        """transform.json, where the models that it speaks of are still what it says and have their numbers."""
+        path = Layout(self.earlier.runs[0].folder).transform
+        if not self.keeps or not path.is_file():
+            return None
+        numbers = [entry["number"] for entry in read_json(path)["models"]]
+        of_number = {entry.number: entry.model.image_index for entry in self.models}
+        for number in numbers:
+            if number >= len(results) or number not in of_number:
+                return None
+            model, kept = results[number].model, results[number].held.pose
+            if not np.isin(of_number[number], model.image_index[kept]).all():
+                return None
+        return path.read_text(encoding="utf-8")
 
     def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
         """Poses of finished models that stay, by image, with the bits they have on the disk."""

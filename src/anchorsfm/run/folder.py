@@ -252,6 +252,11 @@ class RunFolder:
         """Standard deviations of poses and intrinsics of all models."""
         write_atomic(self._made.uncertainty, to_json(list(models)))
 
+    def write_transforms(self, record: str | None) -> None:
+        """How the frames of the models differ from those they were made in, if they do."""
+        if record is not None:
+            write_atomic(self._made.transform, record)
+
     def write_masks(self, images: ImageSet) -> None:
         """What of each photograph was looked at, for exports, if anything was masked."""
         for image, mask in enumerate(images.masks or ()):

@@ -16,6 +16,7 @@ from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, geor
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.report.places import Places, describe_places, placement_lines
+from anchorsfm.results.record import UpReport
 from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.earlier import KeptFrame
@@ -93,6 +94,8 @@ class Finished:
     uncertainties: tuple[ModelUncertainty, ...] = ()
     georeferenced: tuple[Georeferenced | None, ...] = ()
     """What recorded positions came to; None where none are looked at."""
+    up: tuple[UpReport | None, ...] = ()
+    """Why z is up in each; None where the frame is any, or given."""
     evidence: tuple[PairEvidence, ...] = ()
     """What the verified matches and photographs of each say about it."""
     dropped: dict[int, str] = field(default_factory=dict)
@@ -124,15 +127,20 @@ def finish(
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
     found = zip(adjusted.results, adjusted.evidence, strict=True)
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
-    judged, georeferenced = [], []
+    judged, georeferenced, ups = [], [], []
     for result, _ in kept:
         frame = beginning.frame_of(result)
-        if frame is None:
-            model, place = _with_records(result, given.images, config)
-        else:
+        if frame is not None and result.held.pose.any() and beginning.keeps:
             model, place = _in_frame(result, frame, given.images, config)
+        else:
+            model, place = _with_records(result, given.images, config)
+        if place is not None and place.mode != "check":
+            frame = None
+        if frame is not None and frame.is_metric:
+            model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
         judged.append(model)
         georeferenced.append(place)
+        ups.append(None if frame is None else frame.up)
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
     return Finished(
@@ -140,6 +148,7 @@ def finish(
         results=tuple(one.result for one in judged),
         uncertainties=tuple(one.uncertainty for one in judged),
         georeferenced=tuple(georeferenced),
+        up=tuple(ups),
         evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
@@ -162,10 +171,11 @@ def _in_frame(
     camera = result.held.camera if is_known else np.zeros_like(result.held.camera)
     free = replace(result.held, pose=np.zeros_like(result.held.pose), camera=camera)
     uncertainty = estimate_uncertainty(replace(result, held=free))
-    judged = JudgedModel(result=result, uncertainty=replace(uncertainty, metric=frame.is_metric))
+    judged = JudgedModel(result=result, uncertainty=uncertainty)
     if images.geo is None:
         return judged, None
     if frame.is_georeferenced:
+        judged = replace(judged, uncertainty=replace(uncertainty, metric=True))
         return judged, compare_in_frame(judged, images.geo)
     return georeference(judged, result, images.geo, "check", config.adjust, _focal_priors(result.model, images))
 
