@@ -110,7 +110,7 @@ def load_image_set(
         raise InputError(f"unknown camera mode {camera_mode!r}: choose one of {', '.join(get_args(CameraMode))}")
     if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
         raise InputError(f"the focal length must be a positive number of pixels, not {focal_px}")
-    root, names = _find(source, root)
+    root, names = find_photographs(source, root)
     names = names if masks is None else without_masks(root, names, masks)
     photos, skipped = _read_all(root, names, progress)
     if not photos:
@@ -267,8 +267,11 @@ def photograph_files(sources: Sequence[Path]) -> list[Path]:
     return [file for path in sources for file in _files_of(Path(path))]
 
 
-def _find(source: Path | Sequence[Path], root: Path | None = None) -> tuple[Path, list[str]]:
-    """Root folder and the names of all candidate files."""
+def find_photographs(source: Path | Sequence[Path], root: Path | None = None) -> tuple[Path, list[str]]:
+    """Root folder and the names of all candidate files, by their extensions; arguments as for `load_image_set`.
+
+    Raises InputError if there are none, or they cannot be read.
+    """
     if not isinstance(source, Path):
         return _common_root(photograph_files(source), root)
     try:

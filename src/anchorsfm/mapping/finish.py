@@ -11,6 +11,7 @@ from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
 from anchorsfm.mapping.evidence import PairEvidence
+from anchorsfm.mapping.rigs import with_frames, with_whole_frames
 from anchorsfm.mapping.turned import find_turns
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
@@ -69,9 +70,10 @@ def finish_models(
 
     Where the largest shows that photographs are stored turned, they are looked at turned back.
     """
+    starts = with_frames(starts, given)
     largest = max(starts, key=lambda start: len(start.model.image_index), default=None)
     turns = None
-    if largest is not None and settings.adjusts and settings.looks_for_turns:
+    if largest is not None and settings.adjusts and settings.looks_for_turns and given.images.rigs is None:
         turns = find_turns(largest, given, settings.adjust)
     if turns is None:
         return _finish_models(starts, given, settings, progress)
@@ -282,6 +284,10 @@ def _grown(
     )
     if not grown.added:
         return result
+    if given.images.rigs is not None:
+        weight = np.bincount(given.tracks.obs_image, minlength=given.images.num_images).astype(np.float64)
+        taken = np.setdiff1d(np.arange(given.images.num_images), missing)
+        grown = replace(grown, model=with_whole_frames(grown.model, given, weight, taken))
     start = Start(model=grown.model, held=_held_in(result, grown.model, given))
     again = _finish(start, given, settings, progress)
     if len(again.model.image_index) <= len(model.image_index):

@@ -98,10 +98,15 @@ def read_run(folder: Path) -> FinishedRun:
     if len(report["models"]) != len(models):
         raise InputError(f"{folder} has {len(models)} models, its report names {len(report['models'])}: run the same "
                          "anchorsfm reconstruct again")  # fmt: skip
-    listed = report["pair_list"]
+    config, listed = read_config(run.layout.config), report["pair_list"]
+    if config.rig.file is not None or run.layout.views.is_dir():
+        raise InputError(
+            f"{folder} has models of rigs or panoramas, which no run can go on from: run anchorsfm reconstruct on all "
+            "photographs"
+        )
     return FinishedRun(
         folder=folder,
-        config=read_config(run.layout.config),
+        config=config,
         root=root,
         names=names,
         models=tuple(models),

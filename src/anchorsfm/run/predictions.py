@@ -113,6 +113,9 @@ def _new_pairs(
                 if prefilter is not None:
                     nearby = near(images.num_images, prefilter)
                     allowed = nearby if allowed is None else allowed & nearby
+                if images.rigs is not None:
+                    apart = ~images.rigs.one_view()
+                    allowed = apart if allowed is None else allowed & apart
                 return search_pairs(
                     similarity,
                     checker,
@@ -124,6 +127,9 @@ def _new_pairs(
     pairs = make_pairs(
         images.num_images, graph, names=images.names, prefilter=prefilter, similarity=similarity, seed=config.seed
     )
+    if images.rigs is not None:
+        i, j = pairs.index.T
+        pairs = PairList(index=pairs.index[~images.rigs.one_view()[i, j]])
     return SelectedPairs(pairs=pairs)
 
 

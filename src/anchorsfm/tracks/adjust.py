@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
 from anchorsfm.scene.edit import (
-    observations_per_view,
+    observations_per_frame,
     select_observations,
     select_points,
     view_of_image,
@@ -384,7 +384,7 @@ def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: flo
     max_error_px = setting.max_error_px(model, share)
     made = setting.triangulated(model, max_error_px)
     held = setting.held_in(model)
-    weak = np.flatnonzero((observations_per_view(made) < config.min_observations) & ~held.pose)
+    weak = np.flatnonzero((observations_per_frame(made) < config.min_observations) & ~held.pose)
     if not len(weak) or len(weak) > len(model.image_index) - 2:
         return made
     strong = np.setdiff1d(np.arange(len(model.image_index)), weak)
@@ -416,7 +416,7 @@ def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Recon
     """Remove views below `min_observations`, the weakest first, until all others hold."""
     dropped: dict[int, str] = {}
     while len(model.image_index):
-        count = observations_per_view(model)
+        count = observations_per_frame(model)
         weakest = int(count.argmin())
         if count[weakest] >= config.min_observations:
             break
