@@ -14,6 +14,7 @@ from anchorsfm.mapping.start_cameras import alignment_model
 from anchorsfm.results.record import RunReport
 from anchorsfm.run.beginning import Beginning, FromPhotographs
 from anchorsfm.run.checks import check_settings, settled
+from anchorsfm.run.cluster import computing_on
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.earlier import extending, merging, read_run, settings_of_all
@@ -86,8 +87,7 @@ def reconstruct(
         source, record.videos = with_frames(source, config, folder, record.progress)
         source, panoramas = with_views(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress, panoramas)
-    with folder.begin(record.settings(config)):
-        return _reconstruct(images, known, folder, config, frontend, record, FromPhotographs())
+    return _begun(images, known, folder, config, frontend, record, FromPhotographs())
 
 
 def extend(
@@ -134,8 +134,7 @@ def extend(
             root=earlier.root,
             num_settled=earlier.num_settled,
         )
-    with folder.begin(record.settings(config)):
-        return _reconstruct(images, known, folder, config, None, record, earlier.among(images))
+    return _begun(images, known, folder, config, None, record, earlier.among(images))
 
 
 def merge(
@@ -176,8 +175,22 @@ def merge(
             root=earlier.root,
             num_settled=earlier.num_settled,
         )
-    with folder.begin(record.settings(config)):
-        return _reconstruct(images, known, folder, config, None, record, earlier.among(images))
+    return _begun(images, known, folder, config, None, record, earlier.among(images))
+
+
+def _begun(
+    images: ImageSet,
+    known: KnownCameras,
+    folder: RunFolder,
+    config: PipelineConfig,
+    frontend: Frontend | None,
+    record: RunRecord,
+    beginning: Beginning,
+) -> RunResult:
+    workers = config.classical.workers.resolve()
+    elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
+    with folder.begin(record.settings(config)), elsewhere:
+        return _reconstruct(images, known, folder, config, frontend, record, beginning)
 
 
 def _reconstruct(
