@@ -16,6 +16,7 @@ from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.ground import with_ground_points
 from anchorsfm.run.localisation import keep_descriptors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
@@ -26,6 +27,7 @@ from anchorsfm.run.stages import MAPPING, Stage
 from anchorsfm.run.videos import with_frames
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import NoReconstructionError
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -82,20 +84,23 @@ def reconstruct(
     folder.require_ready(
         dense=config.dense is not False,
         database=config.keep_database,
-        places=config.gps != "off",
+        places=config.gps != "off" or config.gcp.file is not None,
+        control=config.gcp.file is not None,
         descriptors=config.keep_descriptors,
     )
     with record.clock.stage(Stage.IMAGES):
         source, record.videos = with_frames(source, config, folder, record.progress)
         source, panoramas = with_views(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress, panoramas)
+        images, ground = with_ground_points(images, config.gcp, record.progress)
     with folder.begin(record.settings(config)):
-        return _reconstruct(images, known, folder, config, frontend, record)
+        return _reconstruct(images, known, ground, folder, config, frontend, record)
 
 
 def _reconstruct(
     images: ImageSet,
     known: KnownCameras,
+    ground: GroundPoints | None,
     folder: RunFolder,
     config: PipelineConfig,
     frontend: Frontend | None,
@@ -124,12 +129,14 @@ def _reconstruct(
         mapped = MAPPERS[config.mapper](given, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
-        finished = finish(mapped.starts, given, predictor, config, progress)
+        finished = finish(mapped.starts, given, predictor, config, progress, ground)
         folder.write_models(finished.models, images.names)
         folder.write_masks(images)
         keep_descriptors(finished, images, config, folder, progress)
         if places := make_places(finished, images, config):
             folder.write_places(places)
+        if ground is not None:
+            folder.write_control(finished.controlled, ground, images.names)
     with clock.stage(Stage.DENSE_CLOUD):
         maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress)
     with clock.stage(Stage.REPORT):

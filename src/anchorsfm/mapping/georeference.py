@@ -21,6 +21,7 @@ from anchorsfm.colmap.bundle import PositionPriors
 from anchorsfm.geometry.transforms import camera_centres, fit_similarities, fit_similarity
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, is_better_determined, settle_focal_lengths
@@ -72,7 +73,7 @@ class Georeferenced:
     """What recorded positions came to for one model."""
 
     mode: str
-    """check, align or prior: what was done with them."""
+    """check, align or prior: what was done with them; control: the model is in their frame by other means."""
     residual_m: Float[np.ndarray, "view 3"]
     """Model minus record, to the east, to the north and upwards; NaN without a record."""
     agrees: Bool[np.ndarray, "view"]
@@ -188,6 +189,15 @@ def georeference(
     return judged, Georeferenced(
         mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m, problem=problem
     )
+
+
+def compared(model: Reconstruction, geo: GeoPositions) -> Georeferenced:
+    """A model that is in the frame of recorded positions by other means, beside these."""
+    position, sigma = geo.enu_m[model.image_index], geo.sigma_m[model.image_index]
+    residual = camera_centres(model.cam_from_world) - position
+    with np.errstate(invalid="ignore"):
+        agrees = np.linalg.norm(residual / sigma, axis=1) < _OUTLIER
+    return Georeferenced(mode="control", residual_m=residual, agrees=agrees, sigma_m=sigma)
 
 
 def _one_of_each_frame(

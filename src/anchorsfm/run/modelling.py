@@ -11,14 +11,17 @@ from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.control import Controlled, with_control
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
-from anchorsfm.mapping.georeference import Georeferenced, georeference
+from anchorsfm.mapping.georeference import Georeferenced, compared, georeference
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.report.control import control_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import Predicted
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -91,6 +94,8 @@ class Finished:
     uncertainties: tuple[ModelUncertainty, ...] = ()
     georeferenced: tuple[Georeferenced | None, ...] = ()
     """What recorded positions came to; None where none are looked at."""
+    controlled: tuple[Controlled, ...] = ()
+    """What ground control points came to; empty where there are none."""
     evidence: tuple[PairEvidence, ...] = ()
     """What the verified matches and photographs of each say about it."""
     dropped: dict[int, str] = field(default_factory=dict)
@@ -98,9 +103,14 @@ class Finished:
 
 
 def finish(
-    starts: Sequence[Start], given: MapperInput, predictor: PairPredictor, config: PipelineConfig, progress: Progress
+    starts: Sequence[Start],
+    given: MapperInput,
+    predictor: PairPredictor,
+    config: PipelineConfig,
+    progress: Progress,
+    ground: GroundPoints | None = None,
 ) -> Finished:
-    """Adjust the models of the mapper; those of fewer than two views are none."""
+    """Adjust the models of the mapper; those of fewer than two views are none. `ground`: control points, if any."""
     from_grid = not predictor.detects_keypoints
     settings = ModellingSettings(
         adjust=config.adjust,
@@ -117,20 +127,26 @@ def finish(
     found = zip(adjusted.results, adjusted.evidence, strict=True)
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
     judged, georeferenced = [], []
+    controlled: list[Controlled] = []
     for result, _ in kept:
-        model, place = _with_records(result, given.images, config)
+        model, place, control = _with_records(result, given.images, config, ground)
         judged.append(model)
         georeferenced.append(place)
+        if control is not None and ground is not None:
+            for line in control_lines(control, ground):
+                (progress.warn if line.is_warning else progress.note)(f"model {len(controlled)}: {line.text}")
+            controlled.append(control)
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
     for number, one in enumerate(judged):
-        for line in _rig_lines(one.result.model, given.images):
-            progress.note(f"model {number}: {line}")
+        for said in _rig_lines(one.result.model, given.images):
+            progress.note(f"model {number}: {said}")
     return Finished(
         models=tuple(colour(one.result.model, given.images, max_size=config.max_image_size) for one in judged),
         results=tuple(one.result for one in judged),
         uncertainties=tuple(one.uncertainty for one in judged),
         georeferenced=tuple(georeferenced),
+        controlled=tuple(controlled),
         evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
@@ -144,14 +160,19 @@ def make_places(finished: Finished, images: ImageSet, config: PipelineConfig) ->
 
 
 def _with_records(
-    result: AdjustResult, images: ImageSet, config: PipelineConfig
-) -> tuple[JudgedModel, Georeferenced | None]:
-    """A finished model with what cameras recorded: focal lengths and positions."""
+    result: AdjustResult, images: ImageSet, config: PipelineConfig, ground: GroundPoints | None
+) -> tuple[JudgedModel, Georeferenced | None, Controlled | None]:
+    """A finished model with control points and what cameras recorded: focal lengths and positions."""
     focal = _focal_priors(result.model, images)
     judged = settle_focal_lengths(result, focal, config.adjust)
+    control = None
+    if ground is not None:
+        judged, control = with_control(judged, ground, config.adjust)
     if images.geo is None:
-        return judged, None
-    return georeference(judged, result, images.geo, config.gps, config.adjust, focal)
+        return judged, None, control
+    if control is None or control.problem is not None:
+        return *georeference(judged, result, images.geo, config.gps, config.adjust, focal), control
+    return judged, compared(judged.result.at_optimum, images.geo), control
 
 
 def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:
