@@ -13,6 +13,7 @@ from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import alignment_model
 from anchorsfm.results.record import RunReport
 from anchorsfm.run.checks import check_settings, settled
+from anchorsfm.run.cluster import computing_on
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.folder import RunFolder
@@ -93,7 +94,9 @@ def reconstruct(
         source, panoramas = with_views(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress, panoramas)
         images, ground = with_ground_points(images, config.gcp, record.progress)
-    with folder.begin(record.settings(config)):
+    workers = config.classical.workers.resolve()
+    elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
+    with folder.begin(record.settings(config)), elsewhere:
         return _reconstruct(images, known, ground, folder, config, frontend, record)
 
 

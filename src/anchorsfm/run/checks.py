@@ -13,6 +13,7 @@ from anchorsfm.io.reference_systems import check_epsg, named_area_without
 from anchorsfm.mapping.config import DEPTH_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
+from anchorsfm.run.cluster import check_cluster
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.ground import check_gcp
 from anchorsfm.run.rigs import check_rig
@@ -27,6 +28,8 @@ def check_settings(config: PipelineConfig) -> None:
     check_mesh_method(config.cloud.mesh)
     check_scene_graph(config.scene_graph)
     check_masks(config.masks, config.mask)
+    if config.ray is not None:
+        check_cluster(config.ray)
     check_rig(config.rig)
     check_gcp(config.gcp)
     if config.epsg is not None:
