@@ -79,6 +79,8 @@ class Store:
         """`progress` is warned of every damaged entry."""
         self.root = root
         self.progress = progress
+        self.others: tuple[Path, ...] = ()
+        """Roots of other stores in which entries are looked for that are not here; those that are found come here."""
         self.executor: Executor = IN_PROCESS
         """Who makes entries ahead of the stages that look for them."""
         self._lock = threading.Lock()
@@ -127,10 +129,20 @@ class Store:
         try:
             return _read_entry(path, kind, key)
         except FileNotFoundError:
-            return None
+            return self._taken_over(kind, key)
         except (_DamagedError, OSError) as error:
             self._set_aside(path, str(error) if isinstance(error, _DamagedError) else error.strerror or str(error))
             return None
+
+    def _taken_over(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
+        for root in self.others:
+            try:
+                found = _read_entry(root / kind / f"{key}.safetensors", kind, key)
+            except (_DamagedError, OSError):  # not there, or not usable: it is left as it is
+                continue
+            self.save(kind, key, found)
+            return found
+        return None
 
     def has(self, kind: str, key: str) -> bool:
         """Whether there is an entry; `load` may still find it damaged."""

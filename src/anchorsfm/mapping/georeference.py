@@ -21,7 +21,6 @@ from anchorsfm.colmap.bundle import PositionPriors
 from anchorsfm.geometry.transforms import camera_centres, fit_similarities, fit_similarity
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
-from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, is_better_determined, settle_focal_lengths
@@ -191,13 +190,16 @@ def georeference(
     )
 
 
-def compared(model: Reconstruction, geo: GeoPositions) -> Georeferenced:
-    """A model that is in the frame of recorded positions by other means, beside these."""
-    position, sigma = geo.enu_m[model.image_index], geo.sigma_m[model.image_index]
-    residual = camera_centres(model.cam_from_world) - position
-    with np.errstate(invalid="ignore"):
-        agrees = np.linalg.norm(residual / sigma, axis=1) < _OUTLIER
-    return Georeferenced(mode="control", residual_m=residual, agrees=agrees, sigma_m=sigma)
+def compare_in_frame(judged: JudgedModel, geo: GeoPositions) -> Georeferenced:
+    """Recorded positions beside a model that is in their frame and stays as it is."""
+    centres = camera_centres(judged.result.model.cam_from_world)
+    images = judged.result.model.image_index
+    position, sigma = geo.enu_m[images], geo.sigma_m[images]
+    placed = place(centres, position, sigma)
+    agrees = np.zeros(len(images), bool)
+    if not isinstance(placed, str):
+        agrees, sigma = placed.agrees, placed.sigma_m
+    return Georeferenced(mode="align", residual_m=centres - position, agrees=agrees, sigma_m=sigma)
 
 
 def _one_of_each_frame(
