@@ -54,7 +54,7 @@ def test_new_photographs_join_and_everything_else_stays_to_the_bit(
     detected, depths = [], []
     detect, dense = SiftDetector.detect, stereo_pair.dense_depth
     monkeypatch.setattr(SiftDetector, "detect", lambda *a: detected.append(a[2]) or detect(*a))
-    monkeypatch.setattr("anchorsfm.frontend.classical.predictor.dense_depth", lambda *a: depths.append(1) or dense(*a))
+    monkeypatch.setattr("anchorsfm.frontend.classical.tools.dense_depth", lambda *a: depths.append(1) or dense(*a))
     model = anchorsfm.extend(output, first / "photos")
     names = sorted(path.name for path in (first / "photos").iterdir())
     assert sorted(model.poses) == names and detected == [4] and 1 <= len(depths) <= 4
