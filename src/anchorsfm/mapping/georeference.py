@@ -72,7 +72,7 @@ class Georeferenced:
     """What recorded positions came to for one model."""
 
     mode: str
-    """check, align or prior: what was done with them."""
+    """check, align or prior: what was done with them; control: the model is in their frame by other means."""
     residual_m: Float[np.ndarray, "view 3"]
     """Model minus record, to the east, to the north and upwards; NaN without a record."""
     agrees: Bool[np.ndarray, "view"]
@@ -188,6 +188,18 @@ def georeference(
     return judged, Georeferenced(
         mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m, problem=problem
     )
+
+
+def compare_in_frame(judged: JudgedModel, geo: GeoPositions) -> Georeferenced:
+    """Recorded positions beside a model that is in their frame and stays as it is."""
+    centres = camera_centres(judged.result.model.cam_from_world)
+    images = judged.result.model.image_index
+    position, sigma = geo.enu_m[images], geo.sigma_m[images]
+    placed = place(centres, position, sigma)
+    agrees = np.zeros(len(images), bool)
+    if not isinstance(placed, str):
+        agrees, sigma = placed.agrees, placed.sigma_m
+    return Georeferenced(mode="align", residual_m=centres - position, agrees=agrees, sigma_m=sigma)
 
 
 def _one_of_each_frame(

@@ -12,10 +12,11 @@ from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, MapperName, RigConfig
+from anchorsfm.mapping.config import DEPTH_MAPPERS, GcpConfig, GpsMode, KnownConfig, MapperName, RigConfig
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.panorama.config import PanoramaConfig
+from anchorsfm.run.cluster import parse_cluster
 from anchorsfm.scene.images import CameraMode
 from anchorsfm.scene.reconstruction import CAMERA_MODELS
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
@@ -63,6 +64,8 @@ class PipelineConfig(Settings):
     epsg: Annotated[int | None, Range(1024, 32767)] = None
     """Coordinate reference system, by its EPSG number, in which camera positions are also written to georeference.json,
     such as 32632."""
+    gcp: GcpConfig = field(default_factory=GcpConfig)
+    """Ground control points."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities, as a .npy file in the order of the names, for auto and
     retrieval-A-K; otherwise they are found from the keypoints."""
@@ -108,6 +111,10 @@ class PipelineConfig(Settings):
     """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
+    ray: Annotated[str | None, Parsed(parse_cluster)] = None
+    """Compute features, matches, poses of pairs and dense depth on many machines by Ray: auto (the cluster that this
+    machine belongs to), HOST:PORT, or local (processes of this machine). All of them must see the photographs and OUT
+    under the same paths. The result has the same bits."""
     seed: Seed = 0
     """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from jaxtyping import Float
 
 from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
@@ -25,6 +26,7 @@ from anchorsfm.io.layout import (
     FRAMES,
     FRAMES_RECORD,
     GEOREFERENCE,
+    GROUND_CONTROL,
     LOCALISATION,
     LOCALISED,
     MASKS,
@@ -43,12 +45,15 @@ from anchorsfm.io.owned import FolderPart, OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
 from anchorsfm.localisation.index import ModelIndex, write_index
+from anchorsfm.mapping.control import Controlled
+from anchorsfm.report.control import describe_control
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.places import Places
 from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -66,6 +71,7 @@ PARTS = (
     MASKS,
     LOCALISATION,
     TRANSFORM,
+    GROUND_CONTROL,
     *_PLACES,
 )
 """What a run publishes, as a whole."""
@@ -78,9 +84,17 @@ class RunFolder:
     Everything but the cache is written aside, between `begin` and `publish`. Until `begin` nothing is made.
     """
 
-    def __init__(self, root: Path, progress: Progress = SILENT) -> None:
+    def __init__(self, root: Path, progress: Progress = SILENT, read_also: Iterable[Path] = ()) -> None:
+        """`read_also`: output folders in whose caches entries are found too; they stay as they are.
+
+        Raises InputError if one of them is this folder.
+        """
         self.root = root
         self.store = Store(Layout(root).cache, progress)
+        for other in read_also:
+            if root.resolve() == other.resolve():
+                raise InputError(f"{root} is both read and written: choose another --output")
+            self.store.others = (*self.store.others, Layout(other).cache)
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
         self._used_frames: frozenset[Path] = frozenset()
@@ -97,20 +111,29 @@ class RunFolder:
         return FolderPart(owned=self._owned, inner=FRAMES)
 
     def use_frames(self, files: Iterable[Path]) -> None:
-        """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
-        self._used_frames = frozenset(files)
+        """Say which frames are photographs of this run: the others go when it has a result."""
+        self._used_frames |= frozenset(files)
 
     def use_views(self, files: Iterable[Path]) -> None:
         """The same of the views of panoramas, among which may be frames of videos."""
         self._used_views = frozenset(files)
 
-    def require_ready(self, *, dense: bool, database: bool, places: bool = False, descriptors: bool = False) -> None:
+    def require_ready(
+        self,
+        *,
+        dense: bool,
+        database: bool,
+        places: bool = False,
+        control: bool = False,
+        descriptors: bool = False,
+    ) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
 
         Args:
             dense: it may have dense clouds.
             database: it will have a database.
             places: it may have positions on the Earth.
+            control: it may have ground control points.
             descriptors: it may have descriptors of points.
 
         Raises:
@@ -129,6 +152,7 @@ class RunFolder:
         foreseen += [f"{DENSE}/0.ply"] if dense else []
         foreseen += [DATABASE] if database else []
         foreseen += _PLACES if places else ()
+        foreseen += [GROUND_CONTROL] if control else []
         foreseen += [f"{LOCALISATION}/0.safetensors"] if descriptors else []
         self._owned.require_free(foreseen, (*PARTS, FAILED))
 
@@ -204,10 +228,16 @@ class RunFolder:
         if models:
             write_models(self._made.alignments, models, names)
 
-    def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
-        """The final models, largest first, as sparse/0, sparse/1, ..."""
+    def write_models(
+        self,
+        models: Sequence[Reconstruction],
+        names: Sequence[str],
+        stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+    ) -> None:
+        """The final models, largest first, as sparse/0, sparse/1, ...; `stored`: poses of images that stay as they are
+        on the disk."""
         if models:
-            write_models(self._made.models, models, names)
+            write_models(self._made.models, models, names, stored=stored)
 
     def write_index(self, number: int, index: ModelIndex) -> None:
         """What new photographs are placed with in a model, as localisation/NUMBER.safetensors."""
@@ -250,6 +280,11 @@ class RunFolder:
         """Standard deviations of poses and intrinsics of all models."""
         write_atomic(self._made.uncertainty, to_json(list(models)))
 
+    def write_transforms(self, record: str | None) -> None:
+        """How the frames of the models differ from those they were made in, if they do."""
+        if record is not None:
+            write_atomic(self._made.transform, record)
+
     def write_masks(self, images: ImageSet) -> None:
         """What of each photograph was looked at, for exports, if anything was masked."""
         for image, mask in enumerate(images.masks or ()):
@@ -261,6 +296,10 @@ class RunFolder:
         write_atomic(self._made.georeference, to_json(places.document))
         write_atomic(self._made.cameras_geojson, to_json(places.geojson))
         write_atomic(self._made.cameras_kml, places.kml.encode())
+
+    def write_control(self, found: Sequence[Controlled], ground: GroundPoints, names: Sequence[str]) -> None:
+        """How the models agree with ground control points."""
+        write_atomic(self._made.ground_control, to_json(describe_control(found, ground, names)))
 
     def write_report(self, report: RunReport, models: Sequence[Reconstruction], progress: Progress) -> None:
         """Everything the run says about itself: report.json, uncertainty.json, and report.html made from the first.

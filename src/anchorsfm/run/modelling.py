@@ -1,7 +1,7 @@
 """What a run gives to its mapper, and from its models to finished ones."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,21 @@ from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.control import Controlled, with_control
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
-from anchorsfm.mapping.georeference import Georeferenced, georeference
+from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, georeference
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.report.control import control_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines
+from anchorsfm.results.record import UpReport
+from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.earlier import KeptFrame
 from anchorsfm.run.predictions import Predicted
+from anchorsfm.scene.edit import with_poses
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -28,7 +35,7 @@ from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import sparsify
-from anchorsfm.tracks.uncertainty import ModelUncertainty
+from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
 
 def mapper_input(
@@ -91,6 +98,10 @@ class Finished:
     uncertainties: tuple[ModelUncertainty, ...] = ()
     georeferenced: tuple[Georeferenced | None, ...] = ()
     """What recorded positions came to; None where none are looked at."""
+    controlled: tuple[Controlled, ...] = ()
+    """What ground control points came to; empty where there are none."""
+    up: tuple[UpReport | None, ...] = ()
+    """Why z is up in each; None where the frame is any, or given."""
     evidence: tuple[PairEvidence, ...] = ()
     """What the verified matches and photographs of each say about it."""
     dropped: dict[int, str] = field(default_factory=dict)
@@ -98,39 +109,61 @@ class Finished:
 
 
 def finish(
-    starts: Sequence[Start], given: MapperInput, predictor: PairPredictor, config: PipelineConfig, progress: Progress
+    starts: Sequence[Start],
+    given: MapperInput,
+    predictor: PairPredictor,
+    config: PipelineConfig,
+    beginning: Beginning,
+    progress: Progress,
+    ground: GroundPoints | None = None,
 ) -> Finished:
-    """Adjust the models of the mapper; those of fewer than two views are none."""
+    """Adjust the models of the mapper; those of fewer than two views are none. `ground`: control points, if any."""
     from_grid = not predictor.detects_keypoints
     settings = ModellingSettings(
         adjust=config.adjust,
         subpixel=config.subpixel if config.refines_keypoints(from_grid=from_grid) else None,
         coarse_subpixel=None if config.refine_keypoints == "off" else config.subpixel,
-        choose_camera_model=config.camera_model == "auto",
+        choose_camera_model=config.camera_model == "auto" and not (beginning.keeps and given.known_camera.all()),
         focal_px=config.kept_focal_px,
         from_grid=from_grid,
         adjusts=config.bundle_adjustment,
+        looks_for_turns=not beginning.keeps,
     )
     adjusted = finish_models(starts, given, settings, progress)
     for change in adjusted.changes:
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
     found = zip(adjusted.results, adjusted.evidence, strict=True)
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
-    judged, georeferenced = [], []
+    judged, georeferenced, ups = [], [], []
+    controlled: list[Controlled] = []
     for result, _ in kept:
-        model, place = _with_records(result, given.images, config)
+        frame = beginning.frame_of(result)
+        if frame is not None and result.held.pose.any() and beginning.keeps:
+            model, place = _in_frame(result, frame, given.images, config)
+        else:
+            model, place, control = _with_records(result, given.images, config, ground)
+            controlled += [] if control is None else [control]
+        if place is not None and place.mode != "check":
+            frame = None
+        if frame is not None and frame.is_metric:
+            model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
         judged.append(model)
         georeferenced.append(place)
+        ups.append(None if frame is None else frame.up)
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
+    if ground is not None:
+        _name_control(controlled, ground, progress)
     for number, one in enumerate(judged):
-        for line in _rig_lines(one.result.model, given.images):
-            progress.note(f"model {number}: {line}")
+        for said in _rig_lines(one.result.model, given.images):
+            progress.note(f"model {number}: {said}")
     return Finished(
         models=tuple(colour(one.result.model, given.images, max_size=config.max_image_size) for one in judged),
         results=tuple(one.result for one in judged),
         uncertainties=tuple(one.uncertainty for one in judged),
         georeferenced=tuple(georeferenced),
+        controlled=tuple(controlled),
+        up=tuple(ups),
         evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
@@ -143,15 +176,39 @@ def make_places(finished: Finished, images: ImageSet, config: PipelineConfig) ->
     return describe_places(finished.models, finished.georeferenced, images.geo, images.names, config.epsg)
 
 
-def _with_records(
-    result: AdjustResult, images: ImageSet, config: PipelineConfig
+def _in_frame(
+    result: AdjustResult, frame: KeptFrame, images: ImageSet, config: PipelineConfig
 ) -> tuple[JudgedModel, Georeferenced | None]:
-    """A finished model with what cameras recorded: focal lengths and positions."""
-    focal = _focal_priors(result.model, images)
-    judged = settle_focal_lengths(result, focal, config.adjust)
+    """A model in the frame of an earlier one. Poses that stay have the bits they had, and are as uncertain as if they
+    had been found now."""
+    result = replace(result, model=with_poses(result.model, frame.cam_from_world))
+    is_known = config.known.model is not None and config.known.freeze_intrinsics
+    camera = result.held.camera if is_known else np.zeros_like(result.held.camera)
+    free = replace(result.held, pose=np.zeros_like(result.held.pose), camera=camera)
+    uncertainty = estimate_uncertainty(replace(result, held=free))
+    judged = JudgedModel(result=result, uncertainty=uncertainty)
     if images.geo is None:
         return judged, None
-    return georeference(judged, result, images.geo, config.gps, config.adjust, focal)
+    if frame.is_georeferenced:
+        judged = replace(judged, uncertainty=replace(uncertainty, metric=True))
+        return judged, compare_in_frame(judged, images.geo)
+    return georeference(judged, result, images.geo, "check", config.adjust, _focal_priors(result.model, images))
+
+
+def _with_records(
+    result: AdjustResult, images: ImageSet, config: PipelineConfig, ground: GroundPoints | None
+) -> tuple[JudgedModel, Georeferenced | None, Controlled | None]:
+    """A finished model with control points and what cameras recorded: focal lengths and positions."""
+    focal = _focal_priors(result.model, images)
+    judged = settle_focal_lengths(result, focal, config.adjust)
+    control = None
+    if ground is not None:
+        judged, control = with_control(judged, ground, config.adjust)
+    if images.geo is None:
+        return judged, None, control
+    if control is None or control.problem is not None:
+        return *georeference(judged, result, images.geo, config.gps, config.adjust, focal), control
+    return judged, replace(compare_in_frame(judged, images.geo), mode="control"), control
 
 
 def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:
@@ -178,6 +235,13 @@ def _name_placement(
         if found is None:
             continue
         for line in placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps):
+            (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
+
+
+def _name_control(controlled: Sequence[Controlled], ground: GroundPoints, progress: Progress) -> None:
+    """Say how the models agree with ground control points."""
+    for number, found in enumerate(controlled):
+        for line in control_lines(found, ground):
             (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
 
 
