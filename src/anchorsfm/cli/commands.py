@@ -13,10 +13,11 @@ from anchorsfm.cli.localise import Localise
 from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.cli.report import Report
 from anchorsfm.cli.transform import Transform
+from anchorsfm.cli.triangulate import Triangulate
 from anchorsfm.cli.view import View
 from anchorsfm.cli.weights import Weights
 
-Command = Reconstruct | Frames | View | Export | Localise | Transform | Report | Evaluate | Demo | Weights
+Command = Reconstruct | Frames | View | Export | Localise | Transform | Triangulate | Report | Evaluate | Demo | Weights
 
 COMMANDS: Mapping[str, type[Command]] = {
     "reconstruct": Reconstruct,
@@ -24,6 +25,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "view": View,
     "export": Export,
     "localise": Localise,
+    "triangulate": Triangulate,
     "transform": Transform,
     "report": Report,
     "evaluate": Evaluate,

@@ -10,12 +10,16 @@ from jaxtyping import Float
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.georeference import Georeferenced, georeference
 from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.mapping.with_poses import along_epipolar_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines
+from anchorsfm.results.record import UpReport
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.scene.images import ImageSet
@@ -60,10 +64,11 @@ def mapper_input(
         tracks=build_tracks(matches, images.num_images),
         working_scale=scale,
         depth=depth,
+        known=known,
         coarse=predicted.coarse,
     )
     _name_still_pairs(given, progress)
-    return given
+    return along_epipolar_lines(given) if config.mapper == "known" else given
 
 
 def mapper_settings(config: PipelineConfig, num_images: int, store: Store, database: Path | None) -> MapperSettings:
@@ -90,6 +95,8 @@ class Finished:
     uncertainties: tuple[ModelUncertainty, ...] = ()
     georeferenced: tuple[Georeferenced | None, ...] = ()
     """What recorded positions came to; None where none are looked at."""
+    up: tuple[UpReport | None, ...] = ()
+    """Why z is up in each; None where the frame is any, or given."""
     evidence: tuple[PairEvidence, ...] = ()
     """What the verified matches and photographs of each say about it."""
     dropped: dict[int, str] = field(default_factory=dict)
@@ -114,11 +121,15 @@ def finish(
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
     found = zip(adjusted.results, adjusted.evidence, strict=True)
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
-    judged, georeferenced = [], []
-    for result, _ in kept:
+    judged, georeferenced, ups = [], [], []
+    for number, (result, _) in enumerate(kept):
         model, place = _with_records(result, given.images, config)
+        model, up = _level(model, place, given, config)
         judged.append(model)
         georeferenced.append(place)
+        ups.append(up)
+        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
+            progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
     return Finished(
@@ -126,6 +137,7 @@ def finish(
         results=tuple(one.result for one in judged),
         uncertainties=tuple(one.uncertainty for one in judged),
         georeferenced=tuple(georeferenced),
+        up=tuple(ups),
         evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
     )
@@ -147,6 +159,20 @@ def _with_records(
     if images.geo is None:
         return judged, None
     return georeference(judged, result, images.geo, config.gps, config.adjust, focal)
+
+
+def _level(
+    judged: JudgedModel, place: Georeferenced | None, given: MapperInput, config: PipelineConfig
+) -> tuple[JudgedModel, UpReport | None]:
+    """A finished model with z up, and why it is; as it is where its frame was given."""
+    if place is not None and place.mode != "check":
+        return judged, UpReport(source="positions", deviation_deg=None)
+    held, known = judged.result.held, {} if given.known is None else given.known.poses
+    has_poses = config.mapper in POSE_MAPPERS and any(int(k) in known for k in judged.result.model.image_index)
+    if config.up == "off" or held.sets_frame or held.pose.any() or has_poses:
+        return judged, None
+    judged, up = levelled(judged, config.up)
+    return judged, UpReport(source=up.source, deviation_deg=round(up.deviation_deg, 2))
 
 
 def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:

@@ -92,7 +92,7 @@ class RunRecord:
         """The record of the run so far."""
         models, images = outcome.finished.models, outcome.images
         done = outcome.finished
-        results = zip(models, done.results, done.uncertainties, done.georeferenced, done.evidence, strict=True)
+        results = zip(models, done.results, done.uncertainties, done.georeferenced, done.evidence, done.up, strict=True)
         return RunReport(
             versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
             seed=config.seed,
@@ -118,8 +118,9 @@ class RunRecord:
                     evidence=evidence,
                     georeferenced=place,
                     focal=result.focal,
+                    up=up,
                 )
-                for number, (model, result, uncertainty, place, evidence) in enumerate(results)
+                for number, (model, result, uncertainty, place, evidence, up) in enumerate(results)
             ),
             depth=outcome.depth,
             stages=tuple(self.clock.timings),
