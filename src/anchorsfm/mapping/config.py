@@ -20,8 +20,8 @@ class KnownConfig(Settings):
     """What is known of some or all of the photographs, for instance from a calibration or a motion capture."""
 
     model: Path | None = None
-    """Known cameras: folder of a COLMAP model, nerfstudio's transforms.json, or a TUM or KITTI file of poses; images
-    are matched by name. Cameras of other photographs are found as usual."""
+    """COLMAP model with known cameras; also nerfstudio's transforms.json, or a TUM or KITTI file of poses. Images are
+    matched by name. Cameras of other photographs are found as usual."""
     use_poses: bool = True
     """Take the poses of the known model; without this only its intrinsics are used."""
     freeze_poses: bool = True
