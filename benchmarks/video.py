@@ -33,14 +33,14 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.io.owned import OwnedFolder
+from anchorsfm.io.owned import FolderPart, OwnedFolder
 from anchorsfm.io.store import Store
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.synthetic import SceneConfig, WalkConfig, make_scene, render_image
 from anchorsfm.synthetic.walk import cameras_along
 from anchorsfm.video.config import VideoConfig
 from anchorsfm.video.decoding import VideoStream
-from anchorsfm.video.frames import FrameFolder, make_frames
+from anchorsfm.video.frames import make_frames
 
 RATE = 30
 POSES, FRAMES_OF_POSE = 440, 3
@@ -284,7 +284,7 @@ def cost(work: Path, video: Path) -> None:
     store = Store(work / "cost" / "store")
     spent = []
     for name in ("both", "writing"):
-        folder = FrameFolder(owned=OwnedFolder(work / "cost" / name))
+        folder = FolderPart(owned=OwnedFolder(work / "cost" / name))
         before, start = os.times(), time.monotonic()
         (made,) = make_frames([video], VideoConfig(), folder, store, SILENT, keep_others=False)
         after = os.times()

@@ -25,7 +25,7 @@ from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.masks import with_masks
-from anchorsfm.io.owned import OwnedFolder
+from anchorsfm.io.owned import FolderPart, OwnedFolder
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.store import Store
 from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex, read_index, write_index
@@ -41,7 +41,7 @@ from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.video.config import VideoConfig
-from anchorsfm.video.frames import FrameFolder, frame_files, make_frames
+from anchorsfm.video.frames import frame_files, make_frames
 from anchorsfm.video.record import VideoFrames, read_record
 from anchorsfm.viewer.clouds import PointFilter, camera_colours, read_dense, sparse_cloud
 from anchorsfm.viewer.selection import facts_markdown, image_facts
@@ -286,7 +286,7 @@ def test_videos(tmp_path: Path, name: str) -> None:
 
     def frames() -> tuple[VideoFrames, ...]:
         shutil.rmtree(output, ignore_errors=True)
-        folder = FrameFolder(owned=OwnedFolder(output))
+        folder = FolderPart(owned=OwnedFolder(output))
         return make_frames([path], VideoConfig(), folder, Store(None), SILENT, keep_others=False)
 
     def sound(made: tuple[VideoFrames, ...]) -> None:
@@ -402,7 +402,7 @@ def wrong_packets() -> Iterator[Damage]:
 def test_records_of_frames(tmp_path: Path) -> None:
     """A record that cannot be used is as good as none: frames are chosen anew."""
     path = write_video(tmp_path / "a.mp4", panned(np.linspace(0, 60, 8), size_wh=(128, 96)))
-    folder = FrameFolder(owned=OwnedFolder(tmp_path / "out"))
+    folder = FolderPart(owned=OwnedFolder(tmp_path / "out"))
     make_frames([path], VideoConfig(), folder, Store(None), SILENT, keep_others=False)
     outcomes, record = Outcomes("frames.json"), tmp_path / "out" / "frames.json"
 

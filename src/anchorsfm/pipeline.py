@@ -19,6 +19,7 @@ from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.localisation import keep_descriptors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
+from anchorsfm.run.panoramas import with_views
 from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
 from anchorsfm.run.stages import MAPPING, Stage
@@ -61,8 +62,9 @@ def reconstruct(
 
     Args:
         source: folder, list file, or several of those, image files and videos.
-        output: folder for sparse/, dense/, frames/, alignment/, cache/, report.html, report.json, uncertainty.json,
-            config.yaml, and georeference.json where photographs have positions; new, empty, or of an earlier run.
+        output: folder for sparse/, dense/, frames/, views/, alignment/, cache/, report.html, report.json,
+            uncertainty.json, config.yaml, and georeference.json where photographs have positions; new, empty, or of an
+            earlier run.
         config: settings.
         progress: receives stages and warnings.
         frontend: one's own, in place of the one that `config.frontend` names.
@@ -85,7 +87,8 @@ def reconstruct(
     )
     with record.clock.stage(Stage.IMAGES):
         source, record.videos = with_frames(source, config, folder, record.progress)
-        images, known = load_photographs(source, config, folder, record.progress)
+        source, panoramas = with_views(source, config, folder, record.progress)
+        images, known = load_photographs(source, config, folder, record.progress, panoramas)
     with folder.begin(record.settings(config)):
         return _reconstruct(images, known, folder, config, frontend, record)
 

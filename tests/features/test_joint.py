@@ -232,3 +232,58 @@ def test_auto_is_sift_with_aliked_for_weak_pairs() -> None:
     assert alone.second_detector is None and not alone.has_second_method and not alone.uses_networks
     with pytest.raises(InputError, match="cannot match keypoints of aliked"):
         ClassicalFrontend(features=FeatureConfig(detector="auto"), second=SecondMethodConfig(matcher="ratio-test"))
+
+
+def test_a_photograph_that_nothing_relates_is_tried_turned(rendered: Path, tmp_path: Path, orb, monkeypatch) -> None:
+    """By a second method that needs upright pictures."""
+    for image in range(5):
+        with Image.open(rendered / "images" / f"{image:04d}.jpg") as picture:
+            turned = Image.fromarray(np.rot90(np.asarray(picture), 1 if image == 2 else 0))
+        turned.save(tmp_path / f"{image}.png")
+
+    def upright(self: Orb, images: ImageSet, image: int) -> Features:
+        grey = load_grey(images, image)
+        size_wh = np.array(grey.shape[::-1])
+        xy = cv2.goodFeaturesToTrack(grey, 800, 0.01, 5).reshape(-1, 2)
+        xy = np.unique(xy[(xy > 9).all(1) & (xy < size_wh - 10).all(1)], axis=0)
+        patch = np.stack(
+            [cv2.resize(cv2.getRectSubPix(grey, (17, 17), tuple(p)), (8, 8)).reshape(-1) for p in xy.tolist()]
+        )
+        signs = (patch > np.median(patch, axis=1, keepdims=True)).astype(np.float32)
+        rows = np.arange(len(xy), dtype=np.int32)
+        return Features(
+            size_wh=images.size_wh[image],
+            xy=xy + 0.5,
+            descriptor=signs,
+            keypoint=rows,
+            score=np.ones(len(xy), np.float32),
+        )
+
+    first = SiftDetector.detect
+
+    def blind(self: SiftDetector, images: ImageSet, image: int) -> Features:
+        features = first(self, images, image)
+        none = np.zeros(0, np.int32)
+        if image != 2:
+            return features
+        return replace(
+            features, xy=features.xy[:0], descriptor=features.descriptor[:0], keypoint=none, score=features.score[:0]
+        )
+
+    monkeypatch.setattr(SiftDetector, "detect", blind)
+    monkeypatch.setattr(Orb, "detect", upright)
+    config = ClassicalFrontend(
+        features=FeatureConfig(max_keypoints=500),
+        matching=FIRST,
+        second=replace(orb, pairs_per_image=2),
+        dense=DenseConfig(enabled=False),
+        workers=WorkerConfig(num_workers=1),
+    )
+    images, notes = load_image_set(tmp_path), Said()
+    predictions = list(config.open(images, make_pairs(5, "complete"), Store(None), notes))
+    related = [p for p in predictions if 2 in (p.i, p.j) and len(p.keypoint_matches) > 60]
+    assert len(related) >= 2
+    assert any("1 of the photographs match others only when turned" in line for line in notes.lines)
+    for p in related:
+        xy = p.keypoint_matches.xy_i if p.i == 2 else p.keypoint_matches.xy_j
+        assert (xy < images.size_wh[2]).all()

@@ -229,6 +229,21 @@ def test_batches_match_as_pairs_do(learned_weights: Path, tmp_path: Path) -> Non
         assert np.array_equal(one.keypoint, third.keypoint) and np.allclose(one.score, third.score, atol=1e-4)
 
 
+def test_convolutions_on_a_gpu_are_in_float32(learned_weights: Path, tmp_path: Path) -> None:
+    """Switched on for all that the networks do: seen by every layer, as there is no GPU to see it by the numbers."""
+    images = write(tmp_path / "p", a=checkered((320, 224), (0, 0)))
+    seen: list[bool] = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda _module, _inputs: seen.append(torch.backends.cudnn.allow_tf32)
+    )
+    with hook:
+        found = make_detector(FeatureConfig(detector="disk"), networks(learned_weights)).detect(images, 0)
+        layers = len(seen)
+        matcher = make_matcher(DescriptorMatchingConfig(), "disk", networks(learned_weights))
+        matcher.match(*[matcher.prepare(found)] * 2)
+    assert 0 < layers < len(seen) and not any(seen)
+
+
 def test_lightglue_refuses_the_keypoints_of_others(learned_weights: Path) -> None:
     rng = np.random.default_rng(0)
     matcher = make_matcher(DescriptorMatchingConfig(), "xfeat", networks(learned_weights))

@@ -212,6 +212,7 @@ class Counts:
         encode, predict = PairNetwork.encode, PairNetwork.predict_symmetric
 
         def counting_encode(network: PairNetwork, images: Tensor) -> EncodedImages:
+            assert not torch.backends.cudnn.allow_tf32
             for image in images:
                 self.encoded[image.numpy().tobytes()] += 1
             return encode(network, images)

@@ -16,7 +16,8 @@ from anchorsfm.scene.edit import without_view
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.coarse import CoarseKeypoints
+from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from matched_images import mapper_input
 from point_scene import PointScene, make_lens_scene, make_point_scene, perturb
@@ -207,3 +208,26 @@ def test_steps_that_cannot_be_computed_are_counted_and_not_printed(capfd):
     assert report.failed_steps > 0
     assert "Linear solver failure" not in capfd.readouterr().err
     assert adjust(model, BundleOptions(loss_scale_px=1.0))[1].failed_steps == 0
+
+
+def test_coarse_observations_are_refined_before_cameras_are_adjusted(scene, monkeypatch):
+    asked = []
+
+    def refined(tracks, coarse, *rest, **more):
+        asked.append(tracks.num_points)
+        return replace(tracks, obs_xy=tracks.obs_xy + 0.25), CoarseKeypoints(xy={})
+
+    monkeypatch.setattr("anchorsfm.mapping.finish.refine_coarse", refined)
+    whole = given(scene)
+    first = whole.tracks.obs_point < 50
+    mixed = replace(whole, coarse=CoarseKeypoints.of(whole.tracks.obs_image[first], whole.tracks.obs_xy[first]))
+    start = perturb(scene.model, degrees=0.2, distance=0.02, focal=1.02)
+    starts = [Start(model=start, held=Held.nothing(start))]
+    settings = replace(SETTINGS, coarse_subpixel=SubpixelConfig())
+    for case, wanted in ((whole, settings), (mixed, SETTINGS)):
+        finish_models(starts, case, wanted)
+    assert not asked
+    (result,) = finish_models(starts, mixed, settings).results
+    assert asked == [whole.tracks.num_points]
+    moved_xy = set(map(tuple, (whole.tracks.obs_xy + 0.25).tolist()))
+    assert sum(tuple(xy) in moved_xy for xy in result.model.tracks.obs_xy.tolist()) > 1000

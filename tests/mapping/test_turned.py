@@ -16,8 +16,8 @@ from anchorsfm.mapping.turned import find_turns, in_plane_turns
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import CAMERA_MODELS, Camera, Reconstruction
 from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.precision import CoarseKeypoints
 from anchorsfm.tracks.residuals import pixel_errors
 from point_scene import all_matches, make_lens_scene
 

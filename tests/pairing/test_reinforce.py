@@ -112,3 +112,17 @@ def test_failed_pairs_between_groups_are_kept_for_a_second_method() -> None:
     matched = np.array([[0, 1], [1, 2], [3, 4]])
     failed = np.array([[0, 2], [2, 3], [0, 4]])
     assert _apart(matched, failed, 5).tolist() == [[2, 3], [0, 4]]
+
+
+def test_unrelated_photographs_are_named_with_their_best_pair() -> None:
+    pairs = _complete(6)
+    verified = np.where((pairs < 3).all(axis=1), 500, 10)
+    likeness = np.full((6, 6), 0.1)
+    likeness[1, 4] = likeness[4, 1] = 0.5
+    likeness[4, 5] = likeness[5, 4] = 0.9
+    choice = Reinforcement(pairs, verified, likeness, ReinforceConfig())
+    found = {image: tuple(pairs[row].tolist()) for image, row in choice.unrelated()}
+    assert set(found) == {3, 4, 5} and found[4] == (1, 4), "with one that is tied before one that is not"
+    alone = Reinforcement(_complete(2), np.array([0]), np.ones((2, 2)), ReinforceConfig(budget=1), 1.0)
+    assert alone.unrelated() == [(0, 0)], "one of two"
+    assert alone.pay(3, 3) and alone.spent == 6 and not alone.pay(3, 3) and alone.spent == 6

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.precision import ENOUGH, CoarseKeypoints, split_tracks
+from anchorsfm.tracks.points import triangulate_model
+from anchorsfm.tracks.precision import ENOUGH, split_tracks
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from point_scene import all_matches, make_lens_scene, perturb
 
@@ -85,3 +88,17 @@ def test_coarse_tracks_of_many_views_count() -> None:
     assert not len(split.added.obs_point) or np.bincount(split.added.obs_point).max() < 3
     assert coarse.among(split.adjusting.obs_image, split.adjusting.obs_xy).any()
     assert len(truth.points)
+
+
+def test_coarse_points_of_many_views_do_not_displace_exact_ones_of_two() -> None:
+    camera = Camera(model="SIMPLE_PINHOLE", width=1600, height=1200, params=(1500.0, 800.0, 600.0))
+    truth = make_lens_scene((camera,), 3, 3000, extent=2.0, noise_px=0.2, seed=4)
+    many = truth.tracks.obs_point % 2 == 1
+    tracks, _ = select_observations(truth.tracks, many | (truth.tracks.obs_image < 2))
+    many = np.bincount(tracks.obs_point)[tracks.obs_point] > 2
+    coarse = CoarseKeypoints.of(tracks.obs_image[many], tracks.obs_xy[many])
+    limits = {"max_error_px": np.full(3, 5.0), "min_angle_deg": 1.5}
+    alike = triangulate_model(truth, tracks, **limits)
+    told = triangulate_model(truth, tracks, coarse=coarse, **limits)
+    assert np.bincount(alike.tracks.obs_point).min() == 3, "every view has enough of these"
+    assert (np.bincount(told.tracks.obs_point) == 2).sum() > 1000

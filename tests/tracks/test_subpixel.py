@@ -15,8 +15,10 @@ from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Tracks
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.patches import StepLimits, Warps, _linearise, align_patches, cut_templates, grey_pyramid
+from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
 from anchorsfm.tracks.subpixel import ObservationStatus, refine_observations
 from coarse_scene import coarse_matches, errors_against_reference, true_model
@@ -240,16 +242,23 @@ def test_model_brings_turned_and_smaller_photographs_together(scene, images, tra
 
 
 def test_expected_affine_is_the_derivative_of_a_plane(scene):
-    """Points of a plane parallel to photograph 0, seen in photograph 3."""
+    """Points of planes that face photographs 0 and 3 alike, seen in either."""
     model = true_model(scene)
     rng = np.random.default_rng(0)
     xy = rng.uniform([250, 180], [400, 300], (50, 2))
     pose = scene.cam_from_world
+    centre = [-(p[:, :3].T @ p[:, 3]) for p in pose]
+
+    def ray(pixels):
+        direction = np.column_stack([(pixels - scene.principal_point_px) / scene.focal_px[0], np.ones(len(pixels))])
+        return direction @ pose[0, :, :3]
+
+    point = centre[0] + 2.5 * ray(xy)
+    facing = sum((point - c) / np.linalg.norm(point - c, axis=1, keepdims=True) for c in (centre[0], centre[3]))
 
     def seen(pixels):
-        ray = np.column_stack([(pixels - scene.principal_point_px) / scene.focal_px[0], np.ones(len(pixels))]) * 2.5
-        world = (ray - pose[0, :, 3]) @ pose[0, :, :3]
-        in_cam = world @ pose[3, :, :3].T + pose[3, :, 3]
+        along = ((point - centre[0]) * facing).sum(1) / (ray(pixels) * facing).sum(1)
+        in_cam = (centre[0] + along[:, None] * ray(pixels)) @ pose[3, :, :3].T + pose[3, :, 3]
         return in_cam[:, :2] / in_cam[:, 2:] * scene.focal_px[3] + scene.principal_point_px
 
     tracks = Tracks(
@@ -296,6 +305,29 @@ def test_wrong_reference_is_replaced(scene, images, tracks):
     assert not bad.accepted[spoilt].all()
     assert bad.accepted[others].sum() > 0.75 * good.accepted[others].sum()
     assert bad.accepted[spoilt].mean() < 0.1
+
+
+def test_coarse_tracks_become_exact_where_photographs_agree(scene, images, tracks):
+    """Every second track is exact already: it stays, bit for bit."""
+    is_coarse = tracks.obs_point % 2 == 1
+    coarse = CoarseKeypoints.of(tracks.obs_image[is_coarse], tracks.obs_xy[is_coarse])
+    model = perturb(true_model(scene), degrees=0.3, distance=0.02, focal=1.02)
+    both, left = refine_coarse(
+        tracks, coarse, images, SubpixelConfig(), uncertainty_px=uncertainty(images), model=model
+    )
+    exact, _ = select_observations(tracks, ~is_coarse)
+    assert (both.obs_xy[: len(exact.obs_xy)] == exact.obs_xy).all()
+    assert (np.diff(both.obs_point) >= 0).all() and np.bincount(both.obs_point).min() >= 2
+    stays = left.among(both.obs_image, both.obs_xy)
+    assert coarse.among(both.obs_image[stays], both.obs_xy[stays]).all()
+    refined = (both.obs_point >= exact.num_points) & ~np.isin(both.obs_point, both.obs_point[stays])
+    assert refined.sum() > 0.5 * is_coarse.sum() and stays.any()
+    unmoved = coarse.among(both.obs_image[refined], both.obs_xy[refined])
+    assert unmoved.mean() < 0.6, "the references"
+    part, _ = select_observations(both, refined)
+    first = np.searchsorted(part.obs_point, np.arange(part.num_points))
+    error, visible = errors_against_reference(scene, part, first)
+    assert np.median(error[visible]) < 0.3
 
 
 def test_failures_can_be_kept(images, tracks):

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from anchorsfm.io.images import load_image_set
-from anchorsfm.io.owned import OwnedFolder
+from anchorsfm.io.owned import FolderPart, OwnedFolder
 from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.video import frames as video_frames
 from anchorsfm.video.config import VideoConfig
-from anchorsfm.video.frames import FrameFolder, frame_files, make_frames
+from anchorsfm.video.frames import frame_files, make_frames
 from anchorsfm.video.record import VideoFrames, read_record
 from said import Said
 from video_files import panned, write_video
@@ -41,7 +41,7 @@ def make(
     keep_others: bool = False,
 ) -> tuple[VideoFrames, ...]:
     files = [videos] if isinstance(videos, Path) else videos
-    folder = FrameFolder(owned=OwnedFolder(output), inner=inner)
+    folder = FolderPart(owned=OwnedFolder(output), inner=inner)
     return make_frames(files, config, folder, Store(store), said or Said(), keep_others=keep_others)
 
 
@@ -67,7 +67,7 @@ def test_frames_are_named_by_their_times(video: Path, tmp_path: Path) -> None:
 def test_frames_show_what_is_shown_at_their_time(video: Path, tmp_path: Path) -> None:
     (made,) = make(video, tmp_path / "out")
     pictures = np.stack(list(panned(np.linspace(0, 480, 61)))).astype(float)
-    files = frame_files(FrameFolder(owned=OwnedFolder(tmp_path / "out")), [made])
+    files = frame_files(FolderPart(owned=OwnedFolder(tmp_path / "out")), [made])
     for file, time_s in zip(files, made.time_s, strict=True):
         with Image.open(file) as image:
             difference = np.abs(np.asarray(image) - pictures).mean(axis=(1, 2, 3))

@@ -22,7 +22,7 @@ from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS, WeightsFile, load
 from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.io.images import load_rgb
 from anchorsfm.io.store import Store
-from anchorsfm.networks.devices import resolve_device
+from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.networks.mast3r import EncodedImages, PairNetwork
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -130,7 +130,7 @@ class Mast3r:
                     found[row] = match
         return [found[row] for row in range(len(plans))]
 
-    @torch.inference_mode()
+    @inference()
     def _predict(
         self,
         rows: Sequence[int],

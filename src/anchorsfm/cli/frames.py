@@ -28,10 +28,10 @@ class Frames(Settings):
     """No progress display, only warnings and the summary."""
 
     def run(self, console: Terminal) -> None:
-        from anchorsfm.io.owned import OwnedFolder, holds_results
+        from anchorsfm.io.owned import FolderPart, OwnedFolder, holds_results
         from anchorsfm.io.store import Store
         from anchorsfm.scene.errors import StorageError
-        from anchorsfm.video.frames import FrameFolder, make_frames
+        from anchorsfm.video.frames import make_frames
 
         folder = OwnedFolder(self.output)
         folder.require_ours()
@@ -41,7 +41,7 @@ class Frames(Settings):
         folder.complete()
         with show_progress(console, quiet=self.quiet) as progress:
             chosen = make_frames(
-                self.videos, self.video, FrameFolder(owned=folder), Store(None), progress, keep_others=False
+                self.videos, self.video, FolderPart(owned=folder), Store(None), progress, keep_others=False
             )
         for video in chosen:
             console.print(f"{video.summary()}: {self.output / video.folder}")

@@ -8,8 +8,9 @@ import pycolmap
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import has_absurd_params
-from anchorsfm.colmap.convert import from_pycolmap, to_pycolmap
+from anchorsfm.colmap.convert import camera_sensor, from_pycolmap, place_rigs, to_pycolmap
 from anchorsfm.colmap.quiet import silent
+from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.edit import scaled, with_former_cameras
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -165,6 +166,7 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
         config.set_constant_rig_from_world_pose(model.images[int(image) + 1].frame_id)
     for row in np.flatnonzero(held.camera):
         config.set_constant_cam_intrinsics(int(row) + 1)
+    _hold_sensors(config, reconstruction, held)
     priors = _pose_priors(reconstruction, model, held.positions)
     if priors:
         assert not held.pose.any(), "PyCOLMAP would move held poses onto the priors"
@@ -177,10 +179,37 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
             _ceres_options(options), prior_options, config, priors, model
         )
     else:
-        if held.pose.sum() < 2:
+        if not held.pose.any() and _baselines_are_fixed(reconstruction):  # they say the scale: one pose is enough
+            config.set_constant_rig_from_world_pose(model.images[int(reconstruction.image_index[0]) + 1].frame_id)
+        elif held.pose.sum() < 2:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)
+
+
+def _baselines_are_fixed(reconstruction: Reconstruction) -> bool:
+    """Whether some frame has views from different places that the rig holds."""
+    rigs, placed = reconstruction.rigs, place_rigs(reconstruction)
+    if rigs is None or placed is None:
+        return False
+    for views in placed.frames.values():
+        sensors = rigs.sensor[reconstruction.image_index[views]]
+        fixed = sensors[rigs.is_fixed[sensors]]
+        if len(fixed) > 1 and np.ptp(camera_centres(rigs.sensor_from_rig[fixed]), axis=0).max() > 0:
+            return True
+    return False
+
+
+def _hold_sensors(config: pycolmap.BundleAdjustmentConfig, reconstruction: Reconstruction, held: Held) -> None:
+    """Hold poses of sensors in their rigs: those that are fixed, and all of a view whose pose is held."""
+    rigs, placed = reconstruction.rigs, place_rigs(reconstruction)
+    if rigs is None or placed is None:
+        return
+    of_held = set(rigs.sensor[reconstruction.image_index[held.pose]].tolist())
+    for sensor, reference in placed.reference.items():
+        is_fixed = rigs.is_fixed[sensor] and rigs.is_fixed[reference]
+        if sensor != reference and (is_fixed or sensor in of_held):
+            config.set_constant_sensor_from_rig_pose(camera_sensor(placed.camera_of_sensor[sensor]))
 
 
 def _pose_priors(

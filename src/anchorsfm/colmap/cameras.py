@@ -1,5 +1,6 @@
 """Projection with any COLMAP camera model, computed by pycolmap."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from jaxtyping import Bool, Float
 from scipy.optimize import least_squares
 
 from anchorsfm.colmap.convert import from_pycolmap_camera, to_pycolmap_camera
-from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.reconstruction import CAMERA_MODELS, Camera
 
 FOCAL_RANGE = (0.1, 25.0)
 """Focal lengths over the long side that an adjustment may end with."""
@@ -38,6 +39,22 @@ def make_camera(
     if principal_point_px is not None:
         camera.principal_point_x, camera.principal_point_y = map(float, principal_point_px)
     return from_pycolmap_camera(camera)
+
+
+def camera_of_params(model: str, width: int, height: int, params: Sequence[float]) -> Camera:
+    """A camera with all its parameters, from somebody else.
+
+    Raises ValueError that says what is wrong with it.
+    """
+    if model not in CAMERA_MODELS:
+        raise ValueError(f"the camera model {model!r} is none of {', '.join(CAMERA_MODELS)}")
+    camera = make_camera(model, 1.0, width, height)
+    if len(params) != len(camera.params):
+        raise ValueError(f"{model} has {len(camera.params)} parameters, not {len(params)}")
+    camera = replace(camera, params=tuple(map(float, params)))
+    if has_absurd_params(camera):
+        raise ValueError(f"its parameters are not those of a camera for pictures of {width}x{height} pixels")
+    return camera
 
 
 def focal_length_px(camera: Camera) -> float:

@@ -1,28 +1,41 @@
 """Between our `Reconstruction` and `pycolmap.Reconstruction`.
 
 Identifiers: camera_id = row of `cameras` + 1, image_id = index in the ImageSet + 1, point3D_id = row of `points` + 1.
-Only observations that belong to a point become COLMAP 2D points, ordered by point within each image.
+Only observations that belong to a point become COLMAP 2D points, ordered by point within each image. Views of no rig
+are frames by themselves, with the identifier of their image; a rig has that of its first camera in the model, which is
+its reference sensor there, a frame that of its first image.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import pycolmap
 from jaxtyping import Float
 
-from anchorsfm.scene.edit import with_cameras, with_moved_points, with_poses
+from anchorsfm.geometry.mean_poses import mean_pose
+from anchorsfm.geometry.transforms import compose, invert
+from anchorsfm.scene.edit import with_cameras, with_moved_points, with_poses, with_rigs
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.rigs import Rigs
 
 UNKNOWN_ERROR = -1.0
 """COLMAP's error of a point where it has not been computed."""
 
 
 def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
-    """A pycolmap model with trivial rigs and frames; `names` are those of the whole ImageSet."""
+    """The model as pycolmap's; `names` are those of the whole ImageSet.
+
+    Views of one frame get the pose that their own poses say together.
+    """
     model = pycolmap.Reconstruction()
+    placed = place_rigs(reconstruction)
+    in_rigs = set() if placed is None else set(placed.camera_of_sensor.values())
     for row, camera in enumerate(reconstruction.cameras):
-        model.add_camera_with_trivial_rig(to_pycolmap_camera(camera, row + 1))
+        add = model.add_camera if row in in_rigs else model.add_camera_with_trivial_rig
+        add(to_pycolmap_camera(camera, row + 1))
+    frame_of_view = {} if placed is None else _add_rigs(model, reconstruction, placed)
     tracks = reconstruction.tracks
     slot = np.zeros(len(tracks.obs_point), np.int64)  # position of each observation in its image's list
     by_image = np.argsort(tracks.obs_image, kind="stable")
@@ -36,8 +49,13 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
             camera_id=int(reconstruction.camera_index[view]) + 1,
             image_id=int(image) + 1,
         )
-        pose = reconstruction.cam_from_world[view]
-        model.add_image_with_trivial_frame(entry, pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:, :3]), pose[:, 3]))
+        if view in frame_of_view:
+            entry.frame_id = frame_of_view[view]
+            model.add_image(entry)
+        else:
+            model.add_image_with_trivial_frame(entry, _rigid(reconstruction.cam_from_world[view]))
+    for frame_id in sorted(set(frame_of_view.values())):
+        model.register_frame(frame_id)
     bounds = np.searchsorted(tracks.obs_point, np.arange(len(reconstruction.points) + 1))
     image_ids, slots = (tracks.obs_image + 1).tolist(), slot.tolist()
     errors = np.where(np.isnan(reconstruction.error_px), UNKNOWN_ERROR, reconstruction.error_px).tolist()
@@ -60,7 +78,102 @@ def from_pycolmap(model: pycolmap.Reconstruction, reconstruction: Reconstruction
     points = np.array([model.points3D[k + 1].xyz for k in range(len(reconstruction.points))]).reshape(-1, 3)
     cameras = [from_pycolmap_camera(model.cameras[k + 1]) for k in range(len(reconstruction.cameras))]
     moved = with_poses(with_cameras(reconstruction, cameras), np.array(poses).reshape(-1, 3, 4))
-    return with_moved_points(moved, points)
+    return with_moved_points(with_rigs(moved, _rigs_of(model, reconstruction)), points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedRigs:
+    """The rigs of a model as COLMAP counts them."""
+
+    camera_of_sensor: dict[int, int]
+    """Row of the camera of every sensor that some view is of and that has a known pose."""
+    reference: dict[int, int]
+    """Sensor -> the reference sensor of its rig in this model."""
+    frames: dict[int, list[int]]
+    """Frame -> its views, rows of the model."""
+
+    def sensor_from_reference(self, sensor: int, rigs: Rigs) -> Float[np.ndarray, "3 4"]:
+        """Pose of a sensor in the rig."""
+        return compose(rigs.sensor_from_rig[sensor], invert(rigs.sensor_from_rig[self.reference[sensor]]))
+
+
+def place_rigs(reconstruction: Reconstruction) -> PlacedRigs | None:
+    """The rigs of a model, None if it has none.
+
+    Raises ValueError if a camera is of a sensor and of other views too: COLMAP has no such models.
+    """
+    rigs = reconstruction.rigs
+    if rigs is None:
+        return None
+    frame = rigs.frames(reconstruction.image_index)
+    sensor = np.where(frame >= 0, rigs.sensor[reconstruction.image_index], -1)
+    pairs = np.unique(np.stack([sensor, reconstruction.camera_index], axis=1), axis=0)
+    shared = {camera for camera in pairs[:, 1].tolist() if (pairs[:, 1] == camera).sum() > 1}
+    camera_of_sensor = {int(s): int(camera) for s, camera in pairs if s >= 0}
+    if shared & set(camera_of_sensor.values()) or len(camera_of_sensor) < (pairs[:, 0] >= 0).sum():
+        raise ValueError("every sensor of a rig needs a camera for itself")
+    reference: dict[int, int] = {}
+    for s in sorted(camera_of_sensor):
+        reference[s] = next(t for t in sorted(camera_of_sensor) if rigs.rig[t] == rigs.rig[s])
+    frames: dict[int, list[int]] = {}
+    for view in np.flatnonzero(frame >= 0).tolist():
+        frames.setdefault(int(frame[view]), []).append(view)
+    return PlacedRigs(camera_of_sensor=camera_of_sensor, reference=reference, frames=frames) if frames else None
+
+
+def _add_rigs(model: pycolmap.Reconstruction, reconstruction: Reconstruction, placed: PlacedRigs) -> dict[int, int]:
+    """Add rigs and frames with poses; the frame's identifier by view."""
+    rigs, image = reconstruction.rigs, reconstruction.image_index
+    assert rigs is not None
+    from_reference = {sensor: placed.sensor_from_reference(sensor, rigs) for sensor in placed.camera_of_sensor}
+    for reference in sorted(set(placed.reference.values())):
+        rig = pycolmap.Rig(rig_id=placed.camera_of_sensor[reference] + 1)
+        rig.add_ref_sensor(camera_sensor(placed.camera_of_sensor[reference]))
+        for sensor, of in placed.reference.items():
+            if of == reference != sensor:
+                rig.add_sensor(camera_sensor(placed.camera_of_sensor[sensor]), _rigid(from_reference[sensor]))
+        model.add_rig(rig)
+    frame_of_view: dict[int, int] = {}
+    for views in placed.frames.values():
+        frame_id = int(image[views[0]]) + 1
+        sensors = rigs.sensor[image[views]].tolist()
+        poses = np.stack(
+            [
+                compose(invert(from_reference[s]), reconstruction.cam_from_world[v])
+                for s, v in zip(sensors, views, strict=True)
+            ]
+        )
+        frame = pycolmap.Frame(frame_id=frame_id, rig_id=placed.camera_of_sensor[placed.reference[sensors[0]]] + 1)
+        for sensor, view in zip(sensors, views, strict=True):
+            data = pycolmap.data_t(camera_sensor(placed.camera_of_sensor[sensor]), int(image[view]) + 1)
+            frame.add_data_id(data)
+            frame_of_view[view] = frame_id
+        frame.rig_from_world = _rigid(mean_pose(poses))
+        model.add_frame(frame)
+    return frame_of_view
+
+
+def _rigs_of(model: pycolmap.Reconstruction, reconstruction: Reconstruction) -> Rigs | None:
+    """The rigs of `model`, made by `to_pycolmap(reconstruction, ...)` and since adjusted in place."""
+    rigs, placed = reconstruction.rigs, place_rigs(reconstruction)
+    if rigs is None or placed is None:
+        return rigs
+    poses = rigs.sensor_from_rig.copy()
+    for sensor, reference in placed.reference.items():
+        if sensor != reference:
+            rig = model.rigs[placed.camera_of_sensor[reference] + 1]
+            pose = rig.sensor_from_rig(camera_sensor(placed.camera_of_sensor[sensor])).matrix()
+            poses[sensor] = compose(pose, rigs.sensor_from_rig[reference])
+    return replace(rigs, sensor_from_rig=poses)
+
+
+def camera_sensor(row: int) -> pycolmap.sensor_t:
+    """COLMAP's name for the sensor that a camera is, by the row of the camera."""
+    return pycolmap.sensor_t(pycolmap.SensorType.CAMERA, row + 1)
+
+
+def _rigid(pose: Float[np.ndarray, "3 4"]) -> pycolmap.Rigid3d:
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:, :3]), pose[:, 3])
 
 
 def from_mapper(model: pycolmap.Reconstruction, keypoints: Sequence[Float[np.ndarray, "_ 2"]]) -> Reconstruction | None:

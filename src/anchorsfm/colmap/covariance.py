@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from anchorsfm.colmap.bundle import BundleOptions, BundleProblem, Held, bundle_problem
 from anchorsfm.colmap.quiet import silent
+from anchorsfm.scene.edit import with_rigs
 from anchorsfm.scene.reconstruction import Reconstruction
 
 _DAMPING = 1e-8
@@ -25,7 +26,8 @@ def intrinsics_covariances(
 
     None for cameras that are held, and where the problem is too badly determined for an estimate.
     """
-    problem = bundle_problem(model, options, held)
+    # PyCOLMAP knows no covariances with rigs; views by themselves are less well determined
+    problem = bundle_problem(with_rigs(model, None), options, held)
     wanted = pycolmap.BACovarianceOptions()
     wanted.params, wanted.damping = pycolmap.BACovarianceOptionsParams.ALL, _DAMPING
     with silent():

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.rigs import Rigs
 
 _IMAGES = ("images.bin", "images.txt")
 _SAME_POSE = 1e-4
@@ -183,8 +184,40 @@ def read_reconstruction(folder: Path) -> tuple[Reconstruction, tuple[str, ...]]:
             obs_image=np.array([image for _, image, _ in flat], np.int64),
             obs_xy=np.array([xy for _, _, xy in flat], float).reshape(-1, 2),
         ),
+        rigs=_stored_rigs(stored, entries),
     )
     return model, tuple(entry.name for entry in entries)
+
+
+def _stored_rigs(stored: pycolmap.Reconstruction, entries: Sequence[pycolmap.Image]) -> Rigs | None:
+    """The rigs of several cameras that registered images are of; None if there are none."""
+    sensors: dict[tuple[int, int], int] = {}
+    """(rig, camera) -> row."""
+    poses: list[np.ndarray] = []
+    for rig_id, rig in sorted(stored.rigs.items()):
+        others = {
+            sensor.id: pose
+            for sensor, pose in rig.non_ref_sensors.items()
+            if sensor.type == pycolmap.SensorType.CAMERA and pose is not None
+        }
+        if not others or rig.ref_sensor_id.type != pycolmap.SensorType.CAMERA:
+            continue
+        sensors[rig_id, rig.ref_sensor_id.id] = len(poses)
+        poses.append(np.eye(3, 4))
+        for camera_id, pose in sorted(others.items()):
+            sensors[rig_id, camera_id] = len(poses)
+            poses.append(np.array(pose.matrix(), float))
+    sensor = np.array([sensors.get((e.frame.rig_id, e.camera_id), -1) for e in entries], np.int64)
+    if not (sensor >= 0).any():
+        return None
+    references = {rig_id: row for (rig_id, _), row in reversed(sensors.items())}
+    return Rigs(
+        sensor=sensor,
+        frame=np.where(sensor >= 0, [entry.frame_id for entry in entries], -1),
+        rig=np.array([rig_id for rig_id, _ in sensors], np.int64),
+        sensor_from_rig=np.stack(poses),
+        is_fixed=np.isin(np.arange(len(poses)), list(references.values())),
+    )
 
 
 def read_files(folder: Path) -> pycolmap.Reconstruction:

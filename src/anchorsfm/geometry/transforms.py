@@ -5,9 +5,9 @@ from jaxtyping import Float
 
 
 def compose(
-    c_from_b: Float[np.ndarray, "*batch 3 4"], b_from_a: Float[np.ndarray, "*batch 3 4"]
-) -> Float[np.ndarray, "*batch 3 4"]:
-    """c_from_a of two poses."""
+    c_from_b: Float[np.ndarray, "*#batch 3 4"], b_from_a: Float[np.ndarray, "*#batch 3 4"]
+) -> Float[np.ndarray, "... 3 4"]:
+    """c_from_a of two poses; batches are broadcast."""
     rotation = c_from_b[..., :3] @ b_from_a[..., :3]
     translation = c_from_b[..., :3] @ b_from_a[..., 3:] + c_from_b[..., 3:]
     return np.concatenate([rotation, translation], axis=-1)

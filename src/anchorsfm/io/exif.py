@@ -19,6 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from PIL import Image
 
@@ -38,6 +39,9 @@ _ORIENTATION, _MAKE, _MODEL = 274, 271, 272
 _SOFTWARE, _DOCUMENT = 305, 269
 _FRAMES_SOFTWARE = "AnchorSfM frames"
 """Of frames that we took of videos; their document name says which video."""
+_VIEWS_SOFTWARE = "AnchorSfM views"
+"""The same of views of panoramas."""
+_GPS_IFD = 0x8825
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
 _TAKEN, _TAKEN_FRACTION = 36867, 37521
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
@@ -136,6 +140,28 @@ def frame_exif(video: str, taken: datetime | None, make: str, model: str) -> Ima
         details = exif.get_ifd(_EXIF_IFD)
         details[_TAKEN] = taken.strftime("%Y:%m:%d %H:%M:%S")
         details[_TAKEN_FRACTION] = f"{taken.microsecond // 1000:03d}"
+    return exif
+
+
+def view_exif(path: Path, panorama: str) -> Image.Exif:
+    """The tags of a view of a panorama: which one, and its place, time and camera as far as the file says them."""
+    exif = Image.Exif()
+    exif[_SOFTWARE], exif[_DOCUMENT] = _VIEWS_SOFTWARE, panorama
+    try:
+        with Image.open(path) as image:
+            tags = image.getexif()
+            for tag in (_MAKE, _MODEL):
+                if text := _text(_tag(tags, tag)):
+                    exif[tag] = text
+            for block, wanted in ((_EXIF_IFD, (_TAKEN, _TAKEN_FRACTION)), (_GPS_IFD, None)):
+                values = tags.get_ifd(block)
+                kept = {tag: values[tag] for tag in (values if wanted is None else wanted) if tag in values}
+                if kept:
+                    exif.get_ifd(block).update(kept)
+        exif.tobytes()
+    except Exception:  # a foreign block that cannot be copied; the pixels are still good
+        exif = Image.Exif()
+        exif[_SOFTWARE], exif[_DOCUMENT] = _VIEWS_SOFTWARE, panorama
     return exif
 
 

@@ -8,10 +8,10 @@ changes are better known than those of a satellite altitude.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 from PIL import Image
 
+from anchorsfm.io.xmp import read_xmp
 from anchorsfm.scene.positions import GeoFix
 
 USUAL_SIGMA_M = (2.0, 2.0, 3.0)
@@ -24,13 +24,12 @@ _RADIUS_OVER_SIGMA = 1.5
 """Of the circle that holds a position with a probability of two thirds, to the deviation of each coordinate."""
 _UP_OVER_ACROSS = 1.5
 _ALTITUDE_RANGE_M = (-1000.0, 100_000.0)
-_ENOUGH_XMP = 1 << 20
 
 _GPS_IFD = 0x8825
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
 _STATUS, _HORIZONTAL_ERROR = 9, 31
 _LATITUDES, _LONGITUDES = ("N", "S"), ("E", "W")
-_DJI = "{http://www.dji.com/drone-dji/1.0/}"
+_DJI = "http://www.dji.com/drone-dji/1.0/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ def read_gps(image: Image.Image) -> GpsRecord:
         tags = dict(image.getexif().get_ifd(_GPS_IFD))
     except Exception:  # parsers of foreign blocks raise anything; the pixels are still good
         return GpsRecord()
-    dji, problem = _read_dji(image.info.get("xmp"))
+    dji, problem = read_xmp(image.info.get("xmp"), _DJI, "drone-dji")
     if _LATITUDE not in tags and _LONGITUDE not in tags:
         return GpsRecord(problem=problem)
     latitude = _degrees(tags.get(_LATITUDE), _letter(tags.get(_LATITUDE_REF)), "S")
@@ -103,26 +102,6 @@ def _sigma(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, f
         )
     low, high = _SIGMA_RANGE_M
     return min(max(east, low), high), min(max(north, low), high), min(max(up, low), high)
-
-
-def _read_dji(packet: object) -> tuple[Mapping[str, str], str | None]:
-    """DJI's values in an XMP packet by name, and what is wrong with it; other makers' packets are not looked at."""
-    data = packet.encode() if isinstance(packet, str) else packet
-    if not isinstance(data, bytes) or b"drone-dji" not in data:
-        return {}, None
-    # entities could grow without bound, and no camera writes them
-    if len(data) > _ENOUGH_XMP or b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        return {}, "its XMP is not such as cameras write"
-    try:
-        root = ElementTree.fromstring(data.rstrip(b"\0 \n"))
-    except (ElementTree.ParseError, ValueError, LookupError):
-        return {}, "its XMP is not XML"
-    values: dict[str, str] = {}
-    for element in root.iter():
-        if element.tag.startswith(_DJI) and element.text:
-            values[element.tag.removeprefix(_DJI)] = element.text.strip()
-        values |= {name.removeprefix(_DJI): text for name, text in element.attrib.items() if name.startswith(_DJI)}
-    return values, None
 
 
 def _degrees(value: object, reference: str, negative: str) -> float:

@@ -109,7 +109,7 @@ def load_image_set(
         raise InputError(f"unknown camera mode {camera_mode!r}: choose one of {', '.join(get_args(CameraMode))}")
     if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
         raise InputError(f"the focal length must be a positive number of pixels, not {focal_px}")
-    root, names = _find(source)
+    root, names = find_photographs(source)
     names = names if masks is None else without_masks(root, names, masks)
     photos, skipped = _read_all(root, names, progress)
     if not photos:
@@ -258,8 +258,11 @@ def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[
 # ---------------------------------------------------------------------------------------------------- finding files
 
 
-def _find(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
-    """Root folder and the names of all candidate files."""
+def find_photographs(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
+    """Root folder and the names of all candidate files, by their extensions; `source` as for `load_image_set`.
+
+    Raises InputError if there are none, or they cannot be read.
+    """
     if not isinstance(source, Path):
         return _common_root([file for path in source for file in _files_of(Path(path))])
     try:

@@ -15,6 +15,8 @@ GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojs
 SPARSE, DENSE, ALIGNMENT, CACHE, EXPORT = "sparse", "dense", "alignment", "cache", "export"
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
+VIEWS, VIEWS_RECORD, RIG_CONFIG = "views", "panoramas.json", "rig_config.json"
+"""Folder of the views of panoramas, the file in it that says what was cut, and the rig that they are for COLMAP."""
 MASKS = "masks"
 LOCALISATION = "localisation"
 """Folder of what new photographs are placed with."""
@@ -135,6 +137,11 @@ class Layout:
     def frames(self) -> Path:
         """Folder of the frames of videos."""
         return self.root / FRAMES
+
+    @property
+    def views(self) -> Path:
+        """Folder of the views of panoramas."""
+        return self.root / VIEWS
 
     @property
     def cache(self) -> Path:

@@ -35,6 +35,7 @@ def with_masks(
     single: Path | None,
     *,
     alpha: bool,
+    given: Mapping[int, Bool[np.ndarray, "h w"] | None] | None = None,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """The photographs with their masks; those of which nothing is left are skipped, and named.
@@ -44,6 +45,7 @@ def with_masks(
         folder: with a mask for some or all of them.
         single: a mask for all of them.
         alpha: transparent pixels are ignored.
+        given: masks of some photographs, None for a whole one; no others are looked for.
         progress: gets a note of what was found, and warnings.
 
     Raises:
@@ -51,19 +53,24 @@ def with_masks(
             masks leave nothing of all of them.
     """
     check_masks(folder, single)
-    files = [None if folder is None else mask_file(folder, name, images.path(k)) for k, name in enumerate(images.names)]
-    if folder is not None and not any(files):
+    given = given or {}
+    files = [
+        None if folder is None or k in given else mask_file(folder, name, images.path(k))
+        for k, name in enumerate(images.names)
+    ]
+    if folder is not None and not any(files) and not any(use is not None for use in given.values()):
         raise InputError(
             f"{folder} has no mask for any of the photographs: {images.names[0]} would have {images.names[0]}.png"
         )
-    common = None if single is None else _read_mask(single)
+    common = None if single is None else read_mask(single)
     masks: list[ImageMask | None] = []
     transparent, empty = 0, {}
     for image, file in enumerate(files):
-        layers = []
-        for path, use in ((single, common), (file, None if file is None else _read_mask(file))):
-            if use is not None:
-                _require_aspect(path, use, images.size_wh[image], images.names[image])
+        own = given.get(image)
+        layers = [] if own is None else [own]
+        for path, use in ((single, common), (file, None if file is None else read_mask(file))):
+            if use is not None and image not in given:
+                require_aspect(path, use, images.size_wh[image], images.names[image])
                 layers.append(use)
         opaque = load_alpha(images, image) if alpha and images.names[image].lower().endswith(_WITH_ALPHA) else None
         if opaque is not None and not opaque.all():
@@ -72,17 +79,16 @@ def with_masks(
         if not layers:
             masks.append(None)
             continue
-        use = _both(layers)
+        use = both_masks(layers)
         if not use.any():
             is_transparent = opaque is not None and not opaque.any()
             empty[image] = "it is transparent throughout" if is_transparent else "its mask leaves nothing of it"
         masks.append(None if use.all() else ImageMask.of(use))
     if transparent:
         progress.note(f"{transparent} photographs have transparent pixels, which are ignored")
-    if folder is not None and None in files:
-        progress.note(
-            f"{files.count(None)} of {images.num_images} photographs have no mask in {folder}: they count as a whole"
-        )
+    without = sum(file is None and given.get(image) is None for image, file in enumerate(files))
+    if folder is not None and without:
+        progress.note(f"{without} of {images.num_images} photographs have no mask in {folder}: they count as a whole")
     if not any(masks):
         return images
     masked = replace(images, masks=tuple(masks))
@@ -94,7 +100,7 @@ def check_masks(folder: Path | None, single: Path | None) -> None:
     if folder is not None and not folder.is_dir():
         raise InputError(f"the masks {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     if single is not None:
-        _read_mask(single)
+        read_mask(single)
 
 
 def _without(images: ImageSet, empty: Mapping[int, str], progress: Progress) -> ImageSet:
@@ -122,7 +128,8 @@ def mask_png(mask: ImageMask | None, size_wh: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-def _read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
+def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
+    """True where a mask leaves something. Raises InputError if it cannot be read."""
     try:
         with open_picture(read_regular(path), path.name) as image:
             return np.asarray(image.convert("L")) > 0
@@ -132,7 +139,8 @@ def _read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
         raise InputError(f"cannot read the mask {path}: {why_unreadable(error)}") from error
 
 
-def _require_aspect(what: Path | None, use: Bool[np.ndarray, "h w"], size_wh: np.ndarray, name: str) -> None:
+def require_aspect(what: Path | None, use: Bool[np.ndarray, "h w"], size_wh: np.ndarray, name: str) -> None:
+    """Raise InputError unless a mask has the aspect of its photograph."""
     height, width = use.shape
     full_width, full_height = size_wh.tolist()
     scale = max(width / full_width, height / full_height)
@@ -144,7 +152,7 @@ def _require_aspect(what: Path | None, use: Bool[np.ndarray, "h w"], size_wh: np
         )
 
 
-def _both(layers: Sequence[np.ndarray]) -> Bool[np.ndarray, "h w"]:
+def both_masks(layers: Sequence[np.ndarray]) -> Bool[np.ndarray, "h w"]:
     """What all masks leave, in the size of the largest."""
     largest = max(layers, key=lambda layer: layer.size).shape
     out = np.ones(largest, bool)

@@ -1,10 +1,20 @@
 """Names of files that come out of files: records, models and reports may be damaged or made by somebody else."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
+
+_UNUSUAL = re.compile(r"[^\w.()+ -]")
+"""What file systems, models or terminals may not take in a name; also bytes that are not UTF-8."""
+_LONGEST = 100
+
+
+def plain_stem(name: str, otherwise: str) -> str:
+    """The name of a file without its extension, fit to name files of ours; `otherwise`: if nothing is left of it."""
+    return _UNUSUAL.sub("_", PurePath(name).stem)[:_LONGEST].strip(". ") or otherwise
 
 
 def is_inside(name: object) -> bool:

@@ -309,6 +309,23 @@ class OwnedFolder:
             raise storage_error(self._own / name, error) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderPart:
+    """A folder in a folder of ours, or all of it: where what is made of videos and panoramas is put."""
+
+    owned: OwnedFolder
+    inner: str = ""
+    """The name of the folder in it; empty: the same."""
+
+    @property
+    def root(self) -> Path:
+        return self.owned.root / self.inner
+
+    def name(self, *parts: str) -> str:
+        """A path in the folder of ours."""
+        return str(PurePosixPath(self.inner, *parts))
+
+
 @dataclass(frozen=True)
 class Publication:
     """A result in the making."""

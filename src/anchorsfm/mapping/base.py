@@ -20,7 +20,7 @@ from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
-from anchorsfm.tracks.precision import CoarseKeypoints
+from anchorsfm.tracks.coarse import CoarseKeypoints
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from anchorsfm.scene.settings import Range, Settings
+import tyro.conf
+
+from anchorsfm.scene.settings import NotEmpty, Range, Settings
 
 MapperName = Literal["align", "tracks", "incremental", "global", "known"]
 UpMode = Literal["auto", "plane", "manhattan", "off"]
@@ -13,6 +15,17 @@ DEPTH_MAPPERS: tuple[MapperName, ...] = ("align",)
 """Mappers that work on predictions of depth; the others work on matches."""
 POSE_MAPPERS: tuple[MapperName, ...] = ("align", "known")
 """Mappers that take known poses; the others find all poses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RigConfig(Settings):
+    """Cameras that are fixed to each other and fired together (docs/method.md, Rigs)."""
+
+    file: Annotated[str | None, NotEmpty(), tyro.conf.arg(aliases=["--rig"])] = None
+    """Description of the rigs, in COLMAP's format (rig_config.json), or auto: folders that hold photographs of the same
+    names are cameras of one rig. Poses of cameras in the rig are found unless the file gives them."""
+    refine: bool = True
+    """Adjust poses of cameras in the rig that the file gives; otherwise they are kept. The model has their scale."""
 
 
 @dataclass(frozen=True, kw_only=True)

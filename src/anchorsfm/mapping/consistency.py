@@ -23,6 +23,9 @@ from anchorsfm.tracks.config import AdjustConfig
 _WORTH = 0.98
 """Models made of one by its poses alone must agree with this share of the matches that it agrees with."""
 
+_TIED = 1e6
+"""Weight of what holds two views of one frame of a rig together: more than any evidence."""
+
 PLACED_ANEW = "placed anew, because most of the verified matches contradicted the first place"
 _APART = "a model of their own, because their verified matches contradicted the rest of the model they were in"
 _APART_ALIKE = (
@@ -118,12 +121,24 @@ def make_consistent(
 
 def _groups(model: Reconstruction, evidence: PairEvidence) -> Int[np.ndarray, "view"]:
     """Views of one group belong together; those that no evidence places stay with the largest group, 0."""
-    group = group_views(len(model.image_index), evidence.view, evidence.weight)
+    pairs, weight = evidence.view, evidence.weight
+    if model.rigs is not None:  # views of one frame are placed together, or not at all
+        together = _of_one_frame(model.rigs.frames(model.image_index))
+        pairs, weight = np.concatenate([pairs, together]), np.concatenate([weight, np.full(len(together), _TIED)])
+    group = group_views(len(model.image_index), pairs, weight)
     against = np.zeros(len(group), bool)
     against[evidence.view[evidence.weight < 0].ravel()] = True
     has_evidence = np.zeros(int(group.max(initial=0)) + 1, bool)
     has_evidence[group[against]] = True
     return np.where(has_evidence[group], group, 0)
+
+
+def _of_one_frame(frame: Int[np.ndarray, "view"]) -> Int[np.ndarray, "pair 2"]:
+    """Pairs of views (first one, other one) of each frame."""
+    views = np.flatnonzero(frame >= 0)
+    _, first, number = np.unique(frame[views], return_index=True, return_inverse=True)
+    pairs = np.stack([views[first[number.reshape(-1)]], views], axis=1)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _alike(evidence: PairEvidence, group: Int[np.ndarray, "view"]) -> Bool[np.ndarray, "pair"]:

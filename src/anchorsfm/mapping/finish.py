@@ -11,6 +11,7 @@ from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
 from anchorsfm.mapping.evidence import PairEvidence
+from anchorsfm.mapping.rigs import with_frames, with_whole_frames
 from anchorsfm.mapping.turned import find_turns
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
@@ -19,6 +20,7 @@ from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_star
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.points import triangulate_model
+from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.resect import register_missing
 from anchorsfm.tracks.subpixel import refine_observations
 
@@ -35,6 +37,8 @@ class ModellingSettings:
     adjust: AdjustConfig
     subpixel: SubpixelConfig | None
     """Refinement of the observations; None: they stay as they are."""
+    coarse_subpixel: SubpixelConfig | None = None
+    """The same of those of less exact keypoints among others, where not all are refined."""
     choose_camera_model: bool
     """Choose the camera model of each camera; otherwise those of the start stay."""
     focal_px: float | None = None
@@ -64,9 +68,10 @@ def finish_models(
 
     Where the largest shows that photographs are stored turned, they are looked at turned back.
     """
+    starts = with_frames(starts, given)
     largest = max(starts, key=lambda start: len(start.model.image_index), default=None)
     turns = None
-    if largest is not None and settings.adjusts:
+    if largest is not None and settings.adjusts and given.images.rigs is None:
         turns = find_turns(largest, given, settings.adjust)
     if turns is None:
         return _finish_models(starts, given, settings, progress)
@@ -140,7 +145,7 @@ def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progr
     if not settings.adjusts:
         return triangulate_start(start.model, given.tracks, settings.adjust, held=start.held)
     if settings.subpixel is None:
-        return _adjust(start, given, settings, scale, progress)
+        return _adjust(start, _with_refined_coarse(start, given, settings, progress), settings, scale, progress)
     mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image_index))
     sigma = GRID_UNCERTAINTY if settings.from_grid else KEYPOINT_UNCERTAINTY
     refined = refine_observations(
@@ -153,6 +158,30 @@ def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progr
     )
     exact = replace(given, tracks=refined.tracks)
     return _adjust(start, exact, settings, np.ones_like(scale), progress, complete=False)
+
+
+def _with_refined_coarse(
+    start: Start, given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> MapperInput:
+    """The input with the tracks of a start, those of less exact keypoints refined where photographs allow it.
+
+    Matches of such keypoints complete no tracks then: they do not know where these were moved.
+    """
+    if given.coarse is None or settings.coarse_subpixel is None:
+        return given
+    mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image_index))
+    tracks, coarse = refine_coarse(
+        mine,
+        given.coarse,
+        given.images,
+        settings.coarse_subpixel,
+        uncertainty_px=KEYPOINT_UNCERTAINTY * given.working_scale,
+        model=start.model,
+        progress=progress,
+    )
+    matches = given.matches
+    either = given.coarse.among(matches.image_i, matches.xy_i) | given.coarse.among(matches.image_j, matches.xy_j)
+    return replace(given, tracks=tracks, coarse=coarse, matches=matches.select(~either))
 
 
 def _adjust(
@@ -233,12 +262,14 @@ def _grown(
     if len(model.image_index) < 2 or not len(missing):
         return result
     long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
-    if settings.subpixel is not None:  # images that were left out have no refined observations
+    refines_coarse = given.coarse is not None and settings.coarse_subpixel is not None
+    if settings.subpixel is not None or refines_coarse:  # images that were left out have no refined observations
         model = triangulate_model(
             model,
             given.tracks,
             max_error_px=settings.adjust.second_error * long_side_px[model.image_index],
             min_angle_deg=settings.adjust.min_angle_deg,
+            coarse=given.coarse,
         )
     grown = register_missing(
         model,
@@ -251,6 +282,10 @@ def _grown(
     )
     if not grown.added:
         return result
+    if given.images.rigs is not None:
+        weight = np.bincount(given.tracks.obs_image, minlength=given.images.num_images).astype(np.float64)
+        taken = np.setdiff1d(np.arange(given.images.num_images), missing)
+        grown = replace(grown, model=with_whole_frames(grown.model, given, weight, taken))
     start = Start(model=grown.model, held=_held_in(result, grown.model, given))
     again = _finish(start, given, settings, progress)
     if len(again.model.image_index) <= len(model.image_index):

@@ -13,7 +13,7 @@ model is adjusted once more with them as priors.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
@@ -157,6 +157,8 @@ def georeference(
     """
     model = judged.result.at_optimum
     position, sigma = geo.enu_m[model.image_index], geo.sigma_m[model.image_index]
+    if model.rigs is not None:
+        position = _one_of_each_frame(position, model.rigs.frames(model.image_index))
     placed = place(camera_centres(model.cam_from_world), position, sigma)
     if isinstance(placed, str):
         nothing = np.full_like(position, np.nan)
@@ -186,6 +188,17 @@ def georeference(
     return judged, Georeferenced(
         mode=mode, residual_m=residual, agrees=placed.agrees, sigma_m=placed.sigma_m, problem=problem
     )
+
+
+def _one_of_each_frame(
+    position: Float[np.ndarray, "view 3"], frame: Int[np.ndarray, "view"]
+) -> Float[np.ndarray, "view 3"]:
+    """Positions without those of further views of a frame, which one receiver recorded: they are not independent."""
+    known = np.flatnonzero((frame >= 0) & np.isfinite(position).all(axis=1))
+    _, first = np.unique(frame[known], return_index=True)
+    position = position.copy()
+    position[np.setdiff1d(known, known[first])] = np.nan
+    return position
 
 
 def _with_priors(

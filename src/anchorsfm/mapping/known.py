@@ -32,6 +32,8 @@ class KnownCameras:
     cameras: dict[int, Camera]
     """Row of the ImageSet's cameras -> intrinsics in original pixels."""
     camera_index: Int[np.ndarray, "image"]
+    exact: frozenset[int] = frozenset()
+    """Rows of cameras that are never adjusted, whatever the settings say: we made their pictures."""
 
     def with_priors(self, images: ImageSet) -> ImageSet:
         """The photographs with the known focal lengths and distortions as priors."""
@@ -77,7 +79,7 @@ class KnownCameras:
             focal_px=None if camera is None else float(focal_length_px(camera) * grid.scale[index].mean()),
             principal_point_px=centre,
             freeze_pose=pose is not None and self.config.freeze_poses,
-            freeze_intrinsics=camera is not None and self.config.freeze_intrinsics,
+            freeze_intrinsics=camera is not None and self._is_frozen(int(self.camera_index[index])),
         )
 
     def exact_poses(self, alignment: AlignmentResult) -> Float[np.ndarray, "view 3 4"]:
@@ -98,7 +100,10 @@ class KnownCameras:
 
     def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
         """Which cameras of the ImageSet must not be adjusted."""
-        return np.array([int(row) in self.cameras and self.config.freeze_intrinsics for row in rows], bool)
+        return np.array([int(row) in self.cameras and self._is_frozen(int(row)) for row in rows], bool)
+
+    def _is_frozen(self, row: int) -> bool:
+        return self.config.freeze_intrinsics or row in self.exact
 
 
 def _division_model(camera: Camera) -> Float[np.ndarray, "2"]:

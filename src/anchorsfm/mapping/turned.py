@@ -24,9 +24,9 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.adjust import LOOSE, AdjustResult
 from anchorsfm.tracks.build import KeypointMatches
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import triangulate_model
-from anchorsfm.tracks.precision import CoarseKeypoints
 from anchorsfm.tracks.residuals import loss_scale_px, pixel_errors
 
 MAX_TRACKS = 2000

@@ -1,5 +1,8 @@
 """Where networks run, and in which precision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from anchorsfm.scene.errors import InputError
@@ -32,6 +35,18 @@ def inference_dtype(device: torch.device, half_precision: str, setting: str) -> 
         raise InputError(f"--{setting} on needs a GPU: use auto")
     wanted = half_precision == "on" or (half_precision == "auto" and device.type == "cuda")
     return torch.float16 if wanted else torch.float32
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """No gradients, and what is said to be in float32 is: convolutions on a CUDA GPU have ten bits of precision unless
+    that is switched off (TensorFloat-32; it made points of MASt3R's heads 500 times less exact than on a processor)."""
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    )
+    with torch.inference_mode(), exact:
+        yield
 
 
 def release_memory(device: torch.device) -> None:

@@ -82,6 +82,32 @@ class Reinforcement:
             for image in pair:
                 self._failures[image] = 0 if found else self._failures[image] + 1
 
+    def unrelated(self) -> list[tuple[int, int]]:
+        """Every image that no pair ties to another one, with the row of its most promising pair.
+
+        Where that is a pair of two such images, only one of them is named.
+        """
+        num_images = len(self._failures)
+        tied = np.bincount(self._pairs[self._verified >= MIN_TIE].reshape(-1), minlength=num_images) > 0
+        ties = tied[self._pairs]
+        order = np.lexsort((-self._promise(), ~ties.any(axis=1)))  # first those with images that are tied
+        found: dict[int, int] = {}
+        met: set[int] = set()
+        for row in order[~ties[order].all(axis=1)].tolist():
+            i, j = self._pairs[row].tolist()
+            image = j if tied[i] else i
+            if image not in met:
+                found[image] = row
+                met.update(end for end in (i, j) if not tied[end])
+        return list(found.items())
+
+    def pay(self, num_pairs: int, num_photographs: int) -> bool:
+        """Whether the budget allows further pairs and photographs; then they are spent."""
+        cost = num_pairs + self._photograph_cost * num_photographs
+        allowed = self.spent + cost <= self.budget + _ROUNDING
+        self.spent += cost if allowed else 0.0
+        return allowed
+
     def _promise(self) -> Float[np.ndarray, "pair"]:
         """Likeness times the root of the number of common neighbours, less for pairs that have many matches."""
         strength = np.minimum(self._verified, STRONG) / STRONG
@@ -122,10 +148,8 @@ class Reinforcement:
         chosen = []
         for row in wanted.tolist():
             ends = self._pairs[row]
-            cost = 1 + self._photograph_cost * float((~self._seen[ends]).sum())
-            if self.spent + cost <= self.budget + _ROUNDING:
+            if self.pay(1, int((~self._seen[ends]).sum())):
                 chosen.append(row)
-                self.spent += cost
                 self._seen[ends] = True
         return np.array(chosen, np.int64)
 

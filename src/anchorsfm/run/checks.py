@@ -14,6 +14,7 @@ from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.rigs import check_rig
 from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -25,6 +26,7 @@ def check_settings(config: PipelineConfig) -> None:
     check_mesh_method(config.cloud.mesh)
     check_scene_graph(config.scene_graph)
     check_masks(config.masks, config.mask)
+    check_rig(config.rig)
     if config.epsg is not None:
         check_epsg(config.epsg)
     if config.similarity is not None:
@@ -38,7 +40,12 @@ def check_settings(config: PipelineConfig) -> None:
 
 
 def settled(
-    config: PipelineConfig, images: ImageSet, changed: Sequence[str], progress: Progress, *, has_video: bool
+    config: PipelineConfig,
+    images: ImageSet,
+    changed: Sequence[str],
+    progress: Progress,
+    *,
+    has_video: bool,
 ) -> PipelineConfig:
     """The settings with those decided that the number of photographs decides; warns of changed ones without effect."""
     dense = config.dense is not False
@@ -60,8 +67,10 @@ def settled(
         mapper=config.mapper,
         dense=dense,
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
-        has_known_model=config.known.model is not None,
+        has_known_model=config.known.model is not None or config.rig.file is not None,
+        has_rig=config.rig.file is not None,
         has_video=has_video,
+        has_panoramas=images.rigs is not None and bool(images.rigs.views_of_panoramas.any()),
         reads_positions=images.geo is not None,
         lacks_positions=config.gps != "off" and images.geo is None,
         has_focal_deviation=images.focal_deviation is not None and bool(np.isfinite(images.focal_deviation).any()),

@@ -12,9 +12,10 @@ from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, MapperName, UpMode
+from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, MapperName, RigConfig, UpMode
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
+from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.scene.images import CameraMode
 from anchorsfm.scene.reconstruction import CAMERA_MODELS
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
@@ -30,6 +31,10 @@ class PipelineConfig(Settings):
     """Long side in pixels at which photographs are looked at; the written model is in original pixels."""
     video: VideoConfig = field(default_factory=VideoConfig)
     """Which frames of videos are used."""
+    panorama: PanoramaConfig = field(default_factory=PanoramaConfig)
+    """Photographs of 360 degrees, and the views that are cut from them."""
+    rig: RigConfig = field(default_factory=RigConfig)
+    """Cameras that are fixed to each other."""
     camera_mode: CameraMode = "auto"
     """Which images share a camera. auto: same size and same EXIF data; without EXIF, same size where a folder (or a
     scene of a mixed one) has at most two."""

@@ -30,13 +30,16 @@ from anchorsfm.io.layout import (
     MASKS,
     PAGE,
     REPORT,
+    RIG_CONFIG,
     SPARSE,
     TRANSFORM,
     UNCERTAINTY,
+    VIEWS,
+    VIEWS_RECORD,
     Layout,
 )
 from anchorsfm.io.masks import mask_png
-from anchorsfm.io.owned import OwnedFolder, Publication
+from anchorsfm.io.owned import FolderPart, OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
 from anchorsfm.localisation.index import ModelIndex, write_index
@@ -49,7 +52,6 @@ from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.video.frames import FrameFolder
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
 PARTS = (
@@ -82,15 +84,25 @@ class RunFolder:
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
         self._used_frames: frozenset[Path] = frozenset()
+        self._used_views: frozenset[Path] = frozenset()
 
     @property
-    def frames(self) -> FrameFolder:
+    def views(self) -> FolderPart:
+        """Where the views of panoramas go, which outlive a run that fails."""
+        return FolderPart(owned=self._owned, inner=VIEWS)
+
+    @property
+    def frames(self) -> FolderPart:
         """Where the frames of videos go, which outlive a run that fails."""
-        return FrameFolder(owned=self._owned, inner=FRAMES)
+        return FolderPart(owned=self._owned, inner=FRAMES)
 
     def use_frames(self, files: Iterable[Path]) -> None:
         """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
         self._used_frames = frozenset(files)
+
+    def use_views(self, files: Iterable[Path]) -> None:
+        """The same of the views of panoramas, among which may be frames of videos."""
+        self._used_views = frozenset(files)
 
     def require_ready(self, *, dense: bool, database: bool, places: bool = False, descriptors: bool = False) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
@@ -155,7 +167,7 @@ class RunFolder:
         """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
         own = self.root.resolve()
         for path in paths:
-            if path not in self._used_frames and path.resolve().is_relative_to(own):
+            if path not in self._used_frames | self._used_views and path.resolve().is_relative_to(own):
                 raise InputError(
                     f"{path} lies in the output folder {self.root}, where results are not taken for photographs: "
                     "choose another --output"
@@ -167,9 +179,10 @@ class RunFolder:
         Raises StorageError if something of somebody else would be lost, or cannot be written; nothing has changed then.
         """
         assert self._publication is not None, "a result is published after `begin`"
-        frames = [path.relative_to(self.root).as_posix() for path in self._used_frames]
-        kept = [*frames, f"{FRAMES}/{FRAMES_RECORD}"] if frames else []
-        self._publication.publish((*PARTS, FRAMES, FAILED), kept=kept)
+        kept = [path.relative_to(self.root).as_posix() for path in self._used_frames | self._used_views]
+        kept += [f"{FRAMES}/{FRAMES_RECORD}"] if self._used_frames else []
+        kept += [f"{VIEWS}/{VIEWS_RECORD}", f"{VIEWS}/{RIG_CONFIG}"] if self._used_views else []
+        self._publication.publish((*PARTS, FRAMES, VIEWS, FAILED), kept=kept)
 
     def publish_failure(self) -> Layout:
         """Keep nothing but report and settings of a run without a model, beside what an earlier one made.

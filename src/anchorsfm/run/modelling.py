@@ -1,6 +1,6 @@
 """What a run gives to its mapper, and from its models to finished ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.frontend.base import PairPredictor
+from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
 from anchorsfm.mapping.config import POSE_MAPPERS
@@ -111,6 +112,7 @@ def finish(
     settings = ModellingSettings(
         adjust=config.adjust,
         subpixel=config.subpixel if config.refines_keypoints(from_grid=from_grid) else None,
+        coarse_subpixel=None if config.refine_keypoints == "off" else config.subpixel,
         choose_camera_model=config.camera_model == "auto",
         focal_px=config.kept_focal_px,
         from_grid=from_grid,
@@ -132,6 +134,9 @@ def finish(
             progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
+    for number, one in enumerate(judged):
+        for line in _rig_lines(one.result.model, given.images):
+            progress.note(f"model {number}: {line}")
     return Finished(
         models=tuple(colour(one.result.model, given.images, max_size=config.max_image_size) for one in judged),
         results=tuple(one.result for one in judged),
@@ -200,6 +205,27 @@ def _name_placement(
             continue
         for line in placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps):
             (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
+
+
+def _rig_lines(model: Reconstruction, images: ImageSet) -> Iterator[str]:
+    """Poses of the cameras in rigs that were adjusted, as far as one line says them."""
+    rigs = model.rigs
+    if rigs is None:
+        return
+    for sensor in np.unique(rigs.sensor[model.image_index]).tolist():
+        reference = int(np.flatnonzero(rigs.rig == rigs.rig[sensor])[0]) if sensor >= 0 else sensor
+        if sensor == reference or rigs.is_fixed[sensor]:
+            continue
+        names = [images.names[np.flatnonzero(rigs.sensor == s)[0]] for s in (sensor, reference)]
+        if not rigs.is_known[sensor]:
+            yield f"the pose of the camera of {names[0]} in its rig was not found: too few shots show it"
+            continue
+        pose = compose(rigs.sensor_from_rig[sensor], invert(rigs.sensor_from_rig[reference]))
+        turn = float(rotation_angle_deg(pose[None, :, :3])[0])
+        yield (
+            f"the camera of {names[0]} is {np.linalg.norm(pose[:, 3]):.4g} from that of {names[1]} in its rig, "
+            f"turned by {turn:.2f} degrees"
+        )
 
 
 def _name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:

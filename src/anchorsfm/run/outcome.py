@@ -1,7 +1,7 @@
 """What the stages of a run came to, and the record of it."""
 
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 from jaxtyping import Int
@@ -94,7 +94,7 @@ class RunRecord:
         done = outcome.finished
         results = zip(models, done.results, done.uncertainties, done.georeferenced, done.evidence, done.up, strict=True)
         return RunReport(
-            versions={name: version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
+            versions={name: _version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
             seed=config.seed,
             config=plain(self.settings(config)),
             changed=self.changed,
@@ -147,3 +147,11 @@ def kinematic_edges(scene: ObservedScene, config: AlignConfig) -> Int[np.ndarray
         child = np.flatnonzero(parent >= 0)
         edges.append(np.stack([part.image_index[child], part.image_index[parent[child]]], axis=1))
     return np.concatenate(edges)
+
+
+def _version(package: str) -> str:
+    """Of an installed package. One that runs from where it lies has no record of itself."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

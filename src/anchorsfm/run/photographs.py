@@ -12,16 +12,23 @@ from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, withou
 from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.panoramas import CutPanoramas, with_view_rigs
+from anchorsfm.run.rigs import with_rigs_of
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.reconstruction import Camera
 
 _FOCAL_OVER_LONG_SIDE = (0.1, 100.0)
 """Between a fisheye and a telescope."""
 
 
 def load_photographs(
-    source: Path | list[Path], config: PipelineConfig, folder: RunFolder, progress: Progress
+    source: Path | list[Path],
+    config: PipelineConfig,
+    folder: RunFolder,
+    progress: Progress,
+    panoramas: CutPanoramas | None = None,
 ) -> tuple[ImageSet, KnownCameras]:
     """The photographs, each once, with known focal lengths and distortions as priors; and all that is known.
 
@@ -36,14 +43,29 @@ def load_photographs(
         progress=progress,
     )
     folder.require_outside(images.path(k) for k in range(images.num_images))
-    images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, progress=progress)
+    of_views = None if panoramas is None else panoramas.view_masks(images)
+    images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, given=of_views, progress=progress)
     images = _without_repeats(images, config, progress)
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
     _require_plausible_focal(config, images)
     images = _with_focal_deviation(images, config)
-    known = read_known(config.known, images)
-    return known.with_priors(images), known
+    if panoramas is not None:
+        if config.rig.file is not None:
+            raise config.rig.refused("file", "rigs and panoramas of 360 degrees do not go together: use one of them")
+        views = with_view_rigs(images, panoramas)
+        known = _of_rigs(read_known(config.known, views.images), views.cameras, exact=True)
+    else:
+        views = with_rigs_of(images, config.rig, progress)
+        known = _of_rigs(read_known(config.known, views.images), views.cameras, exact=False)
+    if views.images.rigs is not None and known.poses:
+        raise InputError("known poses and rigs (or panoramas) do not go together: use --known.no-use-poses")
+    return known.with_priors(views.images), known
+
+
+def _of_rigs(known: KnownCameras, cameras: dict[int, Camera], *, exact: bool) -> KnownCameras:
+    """With what is given about the cameras of rigs; `exact`: they are kept whatever the settings say."""
+    return replace(known, cameras=known.cameras | cameras, exact=frozenset(cameras) if exact else frozenset())
 
 
 def _with_focal_deviation(images: ImageSet, config: PipelineConfig) -> ImageSet:
@@ -59,7 +81,7 @@ def told_apart(images: ImageSet, scene: Int[np.ndarray, "image"] | None, config:
 
     Cameras that are known, or that the user says which images share, stay as they are.
     """
-    if scene is None or config.camera_mode != "auto" or config.known.model is not None:
+    if scene is None or images.rigs is not None or config.camera_mode != "auto" or config.known.model is not None:
         return images
     return with_cameras_of_scenes(images, scene)
 

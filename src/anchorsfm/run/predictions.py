@@ -30,7 +30,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import Progress, counted
 from anchorsfm.tracks.build import KeypointMatchCollector, KeypointMatches
-from anchorsfm.tracks.precision import CoarseKeypoints
+from anchorsfm.tracks.coarse import CoarseKeypoints
 
 _CHEAP_KEYPOINTS = 4096
 """Of an image, where pairs are looked for with keypoints but predicted by a network."""
@@ -79,6 +79,9 @@ def make_run_pairs(
                 similarity = image_similarity(checker.features, progress, checker.num_workers)
             if isinstance(graph, Auto):
                 allowed = None if prefilter is None else near(images.num_images, prefilter)
+                if images.rigs is not None:
+                    apart = ~images.rigs.one_view()
+                    allowed = apart if allowed is None else allowed & apart
                 return search_pairs(
                     similarity,
                     checker,
@@ -90,6 +93,9 @@ def make_run_pairs(
     pairs = make_pairs(
         images.num_images, graph, names=images.names, prefilter=prefilter, similarity=similarity, seed=config.seed
     )
+    if images.rigs is not None:
+        i, j = pairs.index.T
+        pairs = PairList(index=pairs.index[~images.rigs.one_view()[i, j]])
     return SelectedPairs(pairs=pairs)
 
 

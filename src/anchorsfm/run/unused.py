@@ -31,6 +31,8 @@ def without_effect(
     refines_keypoints: bool,
     has_known_model: bool,
     has_video: bool,
+    has_panoramas: bool,
+    has_rig: bool,
     reads_positions: bool,
     lacks_positions: bool,
     has_focal_deviation: bool,
@@ -58,6 +60,8 @@ def without_effect(
         (not has_focal_deviation, ("focal_deviation",), "no focal length is recorded or given"),
         (not dense, ("cloud.",), "no dense cloud is made"),
         (not has_video, ("video.",), "no video is given"),
+        (not has_rig, ("rig.refine",), "no rig is given"),
+        (not has_panoramas, ("panorama.views", "panorama.size"), "there is no panorama of 360 degrees"),
     ):
         found = [name for name in changed if name.startswith(names)] if unused else []
         if found:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
+from anchorsfm.scene.rigs import Rigs
 
 
 def view_of_image(model: Reconstruction) -> Int[np.ndarray, "image"]:
@@ -19,6 +20,16 @@ def view_of_image(model: Reconstruction) -> Int[np.ndarray, "image"]:
 def observations_per_view(model: Reconstruction) -> Int[np.ndarray, "view"]:
     """Number of observations of triangulated points in each view."""
     return np.bincount(view_of_image(model)[model.tracks.obs_image], minlength=len(model.image_index))
+
+
+def observations_per_frame(model: Reconstruction) -> Int[np.ndarray, "view"]:
+    """Number of observations that hold the pose of each view: its own, or of a rig those of all views of its frame."""
+    own = observations_per_view(model)
+    if model.rigs is None:
+        return own
+    frame = model.rigs.frames(model.image_index)
+    of_frame = np.bincount(frame[frame >= 0], weights=own[frame >= 0], minlength=int(frame.max(initial=-1)) + 1)
+    return np.where(frame >= 0, np.append(of_frame, 0)[frame], own).astype(np.int64)
 
 
 def without_points(
@@ -87,12 +98,23 @@ def with_views(
 def with_images_numbered(model: Reconstruction) -> Reconstruction:
     """The model with its images numbered 0, 1, ... in the order of its views."""
     tracks = replace(model.tracks, obs_image=view_of_image(model)[model.tracks.obs_image])
-    return replace(model, image_index=np.arange(len(model.image_index)), tracks=tracks)
+    rigs = None if model.rigs is None else model.rigs.select(model.image_index)
+    return replace(model, image_index=np.arange(len(model.image_index)), tracks=tracks, rigs=rigs)
 
 
 def with_poses(model: Reconstruction, cam_from_world: Float[np.ndarray, "view 3 4"]) -> Reconstruction:
     """The model with other poses; its points stay."""
     return replace(model, cam_from_world=cam_from_world)
+
+
+def with_poses_of(model: Reconstruction, other: Reconstruction) -> Reconstruction:
+    """The model with the poses of another one of the same views, those of cameras in their rigs included."""
+    return replace(model, cam_from_world=other.cam_from_world, rigs=other.rigs)
+
+
+def with_rigs(model: Reconstruction, rigs: Rigs | None) -> Reconstruction:
+    """The model with other ties between its views; poses stay as they are."""
+    return replace(model, rigs=rigs)
 
 
 def with_cameras(model: Reconstruction, cameras: Sequence[Camera]) -> Reconstruction:
@@ -117,12 +139,19 @@ def with_former_cameras(
 ) -> Reconstruction:
     """The model with the former parameters of some cameras, and the former poses of their views.
 
-    Poses are adjusted together with the parameters of their camera and mean nothing without them.
+    Poses are adjusted together with the parameters of their camera and mean nothing without them; of a rig, all are.
     """
     cameras = tuple(b if back else a for a, b, back in zip(model.cameras, former.cameras, which, strict=True))
     views = which[model.camera_index]
+    rigs = model.rigs
+    if rigs is not None and former.rigs is not None:
+        sensor = rigs.sensor[model.image_index]
+        back = np.isin(rigs.rig, rigs.rig[sensor[views & (sensor >= 0)]])
+        views = views | ((sensor >= 0) & back[sensor])
+        in_rig = np.where(back[:, None, None], former.rigs.sensor_from_rig, rigs.sensor_from_rig)
+        rigs = replace(rigs, sensor_from_rig=in_rig)
     poses = np.where(views[:, None, None], former.cam_from_world, model.cam_from_world)
-    return replace(model, cameras=cameras, cam_from_world=poses)
+    return replace(model, cameras=cameras, cam_from_world=poses, rigs=rigs)
 
 
 def scaled(model: Reconstruction, factor: float) -> Reconstruction:
@@ -131,7 +160,8 @@ def scaled(model: Reconstruction, factor: float) -> Reconstruction:
         return model
     pose = model.cam_from_world.copy()
     pose[:, :, 3] *= factor
-    return replace(model, cam_from_world=pose, points=factor * model.points)
+    rigs = None if model.rigs is None else model.rigs.scaled(factor)
+    return replace(model, cam_from_world=pose, points=factor * model.points, rigs=rigs)
 
 
 def moved(model: Reconstruction, scale: float, pose: Float[np.ndarray, "3 4"]) -> Reconstruction:
@@ -143,6 +173,7 @@ def moved(model: Reconstruction, scale: float, pose: Float[np.ndarray, "3 4"]) -
         model,
         cam_from_world=np.concatenate([turned, translation[:, :, None]], axis=2),
         points=scale * model.points @ rotation.T + shift,
+        rigs=None if model.rigs is None else model.rigs.scaled(scale),
     )
 
 
@@ -171,17 +202,12 @@ def with_points(model: Reconstruction, tracks: Tracks, points: Float[np.ndarray,
 
 def with_more_points(model: Reconstruction, others: Reconstruction) -> Reconstruction:
     """The model with the points and observations of another one of the same views after its own."""
-    tracks, more = model.tracks, others.tracks
     return replace(
         model,
         points=np.concatenate([model.points, others.points]),
         rgb=np.concatenate([model.rgb, others.rgb]),
         error_px=np.concatenate([model.error_px, others.error_px]),
-        tracks=Tracks(
-            obs_point=np.concatenate([tracks.obs_point, more.obs_point + len(model.points)]),
-            obs_image=np.concatenate([tracks.obs_image, more.obs_image]),
-            obs_xy=np.concatenate([tracks.obs_xy, more.obs_xy]),
-        ),
+        tracks=joined_tracks(model.tracks, others.tracks),
     )
 
 
@@ -203,6 +229,16 @@ def with_colours(model: Reconstruction, rgb: UInt8[np.ndarray, "point 3"]) -> Re
 def with_point_errors(model: Reconstruction, error_px: Float[np.ndarray, "point"]) -> Reconstruction:
     """The model with other mean reprojection errors of its points, original pixels."""
     return replace(model, error_px=error_px)
+
+
+def joined_tracks(*parts: Tracks) -> Tracks:
+    """Tracks of several kinds as one, in their order."""
+    first = np.cumsum([0, *(part.num_points for part in parts)])
+    return Tracks(
+        obs_point=np.concatenate([part.obs_point + n for part, n in zip(parts, first, strict=False)]),
+        obs_image=np.concatenate([part.obs_image for part in parts]),
+        obs_xy=np.concatenate([part.obs_xy for part in parts]),
+    )
 
 
 def select_observations(tracks: Tracks, keep: np.ndarray, min_length: int = 2) -> tuple[Tracks, np.ndarray]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.scene.masks import ImageMask
 from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.rigs import Rigs
 
 CameraMode = Literal["auto", "single", "per-folder", "per-image"]
 """Which images share a camera: `auto` same size and EXIF; `single` all; `per-folder` all of one size in a folder."""
@@ -61,6 +62,8 @@ class ImageSet:
     `size_wh` and all pixels are those of the turned ones. None: nowhere."""
     masks: tuple[ImageMask | None, ...] | None = None
     """What of each is looked at; None, for one or all: the whole photograph."""
+    rigs: Rigs | None = None
+    """Which of them were taken together by cameras that are fixed to each other; None: nothing is known of that."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 
@@ -112,6 +115,7 @@ class ImageSet:
             is_unnamed=rows(self.is_unnamed),
             quarter_turns=rows(self.quarter_turns),
             masks=None if self.masks is None else tuple(self.masks[k] for k in kept),
+            rigs=None if self.rigs is None else self.rigs.select(kept),
             skipped=(*self.skipped, *skipped),
         )
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from anchorsfm.scene.rigs import Rigs
+
 CAMERA_MODELS = (
     "SIMPLE_PINHOLE",
     "PINHOLE",
@@ -65,3 +67,6 @@ class Reconstruction:
     error_px: Float[np.ndarray, "point"]
     """Mean reprojection error of each point in original pixels; NaN where it has not been computed."""
     tracks: Tracks
+    rigs: Rigs | None = None
+    """Which views are tied to each other, by index in the ImageSet; None: all are by themselves. Poses of views agree
+    with it once a model is adjusted."""

@@ -51,6 +51,16 @@ def _shade(
 ) -> tuple[Float32[np.ndarray, "ray 3"], Hits]:
     """Linear colours along rays: Lambert's law with one lamp, no shadows, so colours do not depend on the view."""
     origin, direction = rays(scene, image, xy)
+    return shade_rays(scene, origin, direction, scene.focal_px[image])
+
+
+def shade_rays(
+    scene: SyntheticScene,
+    origin: Float[np.ndarray, "3"],
+    direction: Float32[np.ndarray, "ray 3"],
+    focal_px: float,
+) -> tuple[Float32[np.ndarray, "ray 3"], Hits]:
+    """The same along any rays; `focal_px`: pixels per unit of length at the ends of the directions."""
     hits = cast(scene.solids, origin, direction)
     points = origin.astype(np.float32) + hits.distance[:, None] * direction
     to_light = scene.light.astype(np.float32) - points
@@ -58,7 +68,7 @@ def _shade(
     lambert = np.maximum((hits.normal * to_light).sum(axis=1) / range_m, 0)
     light = _AMBIENT + (1 - _AMBIENT) * lambert * 9 / (4 + range_m**2)
     facing = np.abs((hits.normal * direction).sum(axis=1)) / np.linalg.norm(direction, axis=1)
-    range_px = hits.distance / np.float32(scene.focal_px[image])
+    range_px = hits.distance / np.float32(focal_px)
     if scene.config.lens is not None:  # lenses that compress the border see about equal angles with all pixels
         range_px *= np.linalg.norm(direction, axis=1)
     # A pixel's width on the surface: geometric mean over the slanted and the other direction.

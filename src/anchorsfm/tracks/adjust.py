@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
 from anchorsfm.scene.edit import (
-    observations_per_view,
+    observations_per_frame,
     select_observations,
     select_points,
     view_of_image,
@@ -25,11 +25,12 @@ from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.lens import LensChoice, choose_lenses
 from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
-from anchorsfm.tracks.precision import CoarseKeypoints, split_tracks
+from anchorsfm.tracks.precision import split_tracks
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
@@ -103,6 +104,8 @@ class _Setting:
     start: Reconstruction
     working_scale: Float[np.ndarray, "view"]
     held: Held
+    coarse: CoarseKeypoints | None = None
+    """Of the tracks."""
     failed_steps: list[int] = field(default_factory=list)
     """Of each adjustment so far."""
 
@@ -132,6 +135,16 @@ class _Setting:
             max_iterations=self.config.max_iterations,
             function_tolerance=tolerance,
             num_threads=self.config.threads_for(len(self.start.image_index)),
+        )
+
+    def triangulated(self, model: Reconstruction, max_error_px: Float[np.ndarray, "view"]) -> Reconstruction:
+        """The model's cameras with the points of the tracks."""
+        return triangulate_model(
+            model,
+            self.tracks,
+            max_error_px=max_error_px,
+            min_angle_deg=self.config.min_angle_deg,
+            coarse=self.coarse,
         )
 
     def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
@@ -183,7 +196,7 @@ def adjust_model(
         split = split_tracks(mine, coarse)
         tracks, added = split.adjusting, split.added
         matches = None if matches is None else _without_keypoints(matches, added)
-    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=working_scale, held=held)
+    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=working_scale, held=held, coarse=coarse)
     lenses: tuple[LensChoice, ...] = ()
     with progress.stage("adjusting", 4) as advance:
         model = _round(start, setting, config.first_error)
@@ -211,8 +224,7 @@ def adjust_model(
 
 def _without_keypoints(matches: KeypointMatches, tracks: Tracks) -> KeypointMatches:
     """Matches between other keypoints than those of some tracks."""
-    images = np.unique(tracks.obs_image).tolist()
-    theirs = CoarseKeypoints(xy={image: tracks.obs_xy[tracks.obs_image == image] for image in images})
+    theirs = CoarseKeypoints.of(tracks.obs_image, tracks.obs_xy)
     either = theirs.among(matches.image_i, matches.xy_i) | theirs.among(matches.image_j, matches.xy_j)
     return matches.select(~either)
 
@@ -370,9 +382,9 @@ def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: flo
     """Points of all tracks; views that hold few of them get a new pose from the points of the others."""
     config, tracks = setting.config, setting.tracks
     max_error_px = setting.max_error_px(model, share)
-    made = triangulate_model(model, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+    made = setting.triangulated(model, max_error_px)
     held = setting.held_in(model)
-    weak = np.flatnonzero((observations_per_view(made) < config.min_observations) & ~held.pose)
+    weak = np.flatnonzero((observations_per_frame(made) < config.min_observations) & ~held.pose)
     if not len(weak) or len(weak) > len(model.image_index) - 2:
         return made
     strong = np.setdiff1d(np.arange(len(model.image_index)), weak)
@@ -386,7 +398,7 @@ def _triangulate_and_resect(model: Reconstruction, setting: _Setting, share: flo
     )
     if not found.any():
         return made
-    return triangulate_model(resected, tracks, max_error_px=max_error_px, min_angle_deg=config.min_angle_deg)
+    return setting.triangulated(resected, max_error_px)
 
 
 def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int, str]]:
@@ -404,7 +416,7 @@ def _drop_weak_views(model: Reconstruction, config: AdjustConfig) -> tuple[Recon
     """Remove views below `min_observations`, the weakest first, until all others hold."""
     dropped: dict[int, str] = {}
     while len(model.image_index):
-        count = observations_per_view(model)
+        count = observations_per_frame(model)
         weakest = int(count.argmin())
         if count[weakest] >= config.min_observations:
             break

@@ -16,7 +16,7 @@ from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.images import ImageGrid
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus
 from anchorsfm.scene.reconstruction import Tracks
-from anchorsfm.tracks.precision import CoarseKeypoints
+from anchorsfm.tracks.coarse import CoarseKeypoints
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from anchorsfm.colmap.cameras import (
     has_absurd_params,
     with_focal_length,
 )
-from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras, with_points, with_poses
+from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras, with_points, with_poses_of
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.residuals import pixel_errors
 
@@ -179,7 +179,7 @@ def _held_out_scores(
         found = np.array([focal_length_px(camera) for camera in fitted.cameras])
         focal_px += np.where(sane, found, np.nan) / len(halves)
         rest = ~half
-        test = with_poses(with_cameras(_part(start, rest), fitted.cameras), fitted.cam_from_world)
+        test = with_poses_of(with_cameras(_part(start, rest), fitted.cameras), fitted)
         everything = Held(pose=np.ones(len(test.image_index), bool), camera=np.ones(len(test.cameras), bool))
         predicted = pixel_errors(adjust(test, options, everything)[0])
         error[rest] = np.where(sane[camera_of_obs[rest]], predicted, np.inf)

@@ -41,6 +41,8 @@ class Linearised:
     row: Int[np.ndarray, "obs"]
     """Among the observations of the model."""
     view: Int[np.ndarray, "obs"]
+    """Of each observation; with rigs, what has a pose of its own (`rig_unknowns`)."""
+    camera: Int[np.ndarray, "obs"]
     point: Int[np.ndarray, "obs"]
     by_unknown: csr_array
     """Derivatives, (2 obs, unknown)."""
@@ -94,6 +96,7 @@ def linearise(model: Reconstruction, loss_scale_px: float) -> Linearised:
         weight=1 / (1 + (residual**2).sum(1) / loss_scale_px**2),
         row=rows,
         view=view,
+        camera=camera,
         point=tracks.obs_point[rows],
         by_unknown=_sparse_rows(values, columns, int(first[-1])),
         by_point=by_point,
@@ -143,7 +146,7 @@ def with_further_distortion(
     """
     # where the points project: at observed places the terms would correlate with the noise of the observations
     place = model.tracks.obs_xy[lin.row] + lin.residual
-    camera = model.camera_index[lin.view]
+    camera = lin.camera
     values, columns = np.zeros((len(place), 2, NUM_FURTHER)), np.zeros((len(place), NUM_FURTHER), np.int64)
     for row, entry in enumerate(model.cameras):
         mine = np.flatnonzero(camera == row)

@@ -8,6 +8,7 @@ from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.scene.edit import select_observations, select_points, view_of_image, with_colours, with_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.residuals import pixel_errors, with_errors
 from anchorsfm.tracks.triangulate import RayBundle, reprojection_errors, triangulate, widest_angle_deg
 
@@ -22,11 +23,13 @@ def triangulate_model(
     max_error_px: Float[np.ndarray, "view"],
     min_angle_deg: float,
     keep_all: bool = False,
+    coarse: CoarseKeypoints | None = None,
 ) -> Reconstruction:
     """The model's cameras with the points of `tracks` they agree on; points the model had before are dropped.
 
     `max_error_px` (view,) is in original pixels of each view. Unless `keep_all`, two-view points are kept only for
-    views that see few others: two views cannot contradict each other along the epipolar line.
+    views that see few others: two views cannot contradict each other along the epipolar line. Points that only
+    `coarse` keypoints show in more than two views are not counted among the others: they are less exact.
     """
     visible = np.isin(tracks.obs_image, model.image_index)
     tracks, _ = select_observations(tracks, visible)
@@ -34,7 +37,8 @@ def triangulate_model(
     result = triangulate(bundle, tracks.num_points, min_angle_deg=min_angle_deg)
     keep = result.inlier
     if not keep_all:
-        keep = keep & _needed(bundle.view, bundle.point, keep, len(model.image_index))
+        exact = keep if coarse is None else keep & ~coarse.among(tracks.obs_image, tracks.obs_xy)
+        keep = keep & _needed(bundle.view, bundle.point, keep, exact, len(model.image_index))
     tracks, old_point = select_observations(tracks, keep)
     points = result.points[old_point]
     return with_points(model, tracks, points)
@@ -84,13 +88,18 @@ def widest_angles_deg(model: Reconstruction) -> Float[np.ndarray, "point"]:
 
 
 def _needed(
-    view: Int[np.ndarray, "obs"], point: Int[np.ndarray, "obs"], keep: Bool[np.ndarray, "obs"], num_views: int
+    view: Int[np.ndarray, "obs"],
+    point: Int[np.ndarray, "obs"],
+    keep: Bool[np.ndarray, "obs"],
+    exact: Bool[np.ndarray, "obs"],
+    num_views: int,
 ) -> Bool[np.ndarray, "obs"]:
-    """False for observations of two-view points all of whose views have enough points that more views see."""
-    length = np.bincount(point[keep], minlength=int(point.max(initial=-1)) + 1)
-    multi = keep & (length > 2)[point]
+    """False for observations of two-view points all of whose views have enough points that more views see exactly."""
+    num_points = int(point.max(initial=-1)) + 1
+    length, exact_length = (np.bincount(point[chosen], minlength=num_points) for chosen in (keep, exact))
+    multi = exact & (exact_length > 2)[point]
     hungry_view = np.bincount(view[multi], minlength=num_views) < _ENOUGH_POINTS
-    hungry_point = np.zeros(len(length), bool)
+    hungry_point = np.zeros(num_points, bool)
     np.logical_or.at(hungry_point, point[keep], hungry_view[view[keep]])
     return (length > 2)[point] | hungry_point[point]
 

@@ -4,10 +4,11 @@ The reference should see the surface as much like the others as possible: with a
 is closest to the mean direction of the track's rays, without one the observation whose photograph shares most tracks
 with the track's other photographs. Windows that leave the photograph come last.
 
-With a model the surface is taken for a plane parallel to the reference photograph at the depth of the triangulated
-point. What a step of one pixel in the reference becomes in another photograph is the affine map A between them: scale,
-rotation and the shear of the lens. Tracks without a point are put at the median depth of the reference photograph,
-where at least scale and rotation of the cameras are right.
+With a model the surface is taken for a plane through the triangulated point that faces the mean direction of the
+track's rays: what wide views see from both sides lies between them, parallel to neither photograph. What a step of one
+pixel in the reference becomes in another photograph is the affine map A between them: scale, rotation and shear.
+Tracks without a point are put at the median depth of the reference photograph, where at least scale and rotation of the
+cameras are right.
 """
 
 import numpy as np
@@ -44,6 +45,15 @@ def rank_by_covisibility(tracks: Tracks, num_images: int) -> Float[np.ndarray, "
 def rank_by_direction(tracks: Tracks, model: Reconstruction) -> Float[np.ndarray, "obs"]:
     """Cosine between the ray of an observation and the mean ray of its track; -2 for images that the model lacks."""
     rank = np.full(len(tracks.obs_point), -2.0)
+    known, ray, mean = _directions(tracks, model)
+    rank[known] = (ray * mean[tracks.obs_point[known]]).sum(1)
+    return rank
+
+
+def _directions(
+    tracks: Tracks, model: Reconstruction
+) -> tuple[Int[np.ndarray, "known"], Float[np.ndarray, "known 3"], Float[np.ndarray, "point 3"]]:
+    """Observations that have a ray in the model, their rays in the world, and the mean ray of every track (0: none)."""
     known = np.flatnonzero(np.isin(tracks.obs_image, model.image_index))
     view = view_of_image(model)[tracks.obs_image[known]]
     ray = _in_camera(model, view, tracks.obs_xy[known])
@@ -53,8 +63,7 @@ def rank_by_direction(tracks: Tracks, model: Reconstruction) -> Float[np.ndarray
     mean = np.zeros((tracks.num_points, 3))
     np.add.at(mean, tracks.obs_point[known], ray)
     mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-    rank[known] = (ray * mean[tracks.obs_point[known]]).sum(1)
-    return rank
+    return known, ray, mean
 
 
 def best_of_track(tracks: Tracks, rank: Float[np.ndarray, "obs"], place: int = 0) -> Int[np.ndarray, "point"]:
@@ -85,14 +94,16 @@ def expected_affine(
         return affine
     view = np.full(len(tracks.obs_point), -1)
     view[modelled] = view_of_image(model)[tracks.obs_image[modelled]]
-    depth = _depth_in_reference(tracks, reference, model, modelled, view, max_error_px)
-    steps = np.array([[0.0, 0.0], [_STEP_PX, 0.0], [0.0, _STEP_PX]])
-    seen = np.stack([
-        _transfer(
-            model, tracks.obs_xy[ref_row[rows]] + step, depth[tracks.obs_point[rows]], view[ref_row[rows]], view[rows]
-        )
-        for step in steps
-    ])  # fmt: skip
+    depth = _depth_in_reference(tracks, reference, model, modelled, view, max_error_px)[tracks.obs_point[rows]]
+    source, target, xy = view[ref_row[rows]], view[rows], tracks.obs_xy[ref_row[rows]]
+    facing = _directions(tracks, model)[2][tracks.obs_point[rows]]
+    normal = np.einsum("nij,nj->ni", model.cam_from_world[source][:, :, :3], facing)
+    across = (normal * _in_camera(model, source, xy)).sum(axis=1)
+    seen = []
+    for step in np.array([[0.0, 0.0], [_STEP_PX, 0.0], [0.0, _STEP_PX]]):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            on_plane = depth * across / (normal * _in_camera(model, source, xy + step)).sum(axis=1)
+        seen.append(_transfer(model, xy + step, on_plane, source, target))
     found = np.stack([seen[1] - seen[0], seen[2] - seen[0]], axis=2) / _STEP_PX
     good = _plausible(found)
     affine[rows[good]] = found[good]

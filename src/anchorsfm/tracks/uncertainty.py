@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.bundle import BundleOptions, Held
+from anchorsfm.colmap.bundle import BundleOptions, Held, PositionPriors
 from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.transforms import camera_centres
@@ -38,6 +38,7 @@ from anchorsfm.tracks.linearised import (
     solve,
     with_further_distortion,
 )
+from anchorsfm.tracks.rig_unknowns import Units, units_of, with_units
 
 MAX_UNKNOWNS = 3200
 """Of one joint estimate, whose cost grows with their cube: about 500 views. Of larger models the intrinsics are judged
@@ -104,10 +105,12 @@ class _Problem:
     unknowns: Int[np.ndarray, "free"]
     """Columns: poses, then camera parameters."""
     held: Held
+    units: Units
+    """What the columns of poses are of."""
 
     def of_views(self, columns: Int[np.ndarray, "free"]) -> Bool[np.ndarray, "free"]:
         """Which columns belong to poses."""
-        return columns < 6 * len(self.model.image_index)
+        return columns < 6 * len(self.units.poses)
 
 
 def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
@@ -142,11 +145,15 @@ def _unknown(model: Reconstruction, scene_size: float, *, metric: bool) -> Model
 
 def _deviations(result: AdjustResult, part: AdjustResult, variance: Float[np.ndarray, "unknown"]) -> Deviations:
     """Of a model from the variances of the part of it that was looked at."""
-    num, held = len(part.model.image_index), result.held
-    poses = variance[: 6 * num].reshape(-1, 6)
+    num, held, units = len(part.model.image_index), result.held, units_of(part.model)
+    poses = variance[: 6 * len(units.poses)].reshape(-1, 6)[units.of_view]
+    first = 6 * len(units.poses)
+    # a frame that may be turned moves its views about its origin, across the axis of the turn
+    lever = units.lever[:, None] ** 2 * 2 / 9 * poses[:, :3].sum(axis=1, keepdims=True)
+    poses = np.concatenate([poses[:, :3], poses[:, 3:] + lever], axis=1)
     if num < len(result.model.image_index):
         poses = np.full((len(result.model.image_index), 6), np.nan)
-    seen, first, params = set(part.model.camera_index.tolist()), 6 * num, []
+    seen, params = set(part.model.camera_index.tolist()), []
     for row, camera in enumerate(result.model.cameras):
         deviation = np.sqrt(variance[first : first + len(camera.params)])
         first += len(camera.params)
@@ -196,14 +203,18 @@ def _part_that_fits(result: AdjustResult) -> AdjustResult:
 def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Float[np.ndarray, "unknown"]]:
     """Of all columns of the linearised model, and those by noise alone; 0 where nothing was free."""
     model, held = result.model, result.held
-    lin = linearise(model, result.options.loss_scale_px)
-    frozen = held.pose & held.sets_frame
-    free = [6 * view + k for view in np.flatnonzero(~frozen).tolist() for k in range(6)]
+    units = units_of(model)
+    lin = with_units(linearise(model, result.options.loss_scale_px), model, units)
+    frozen = np.zeros(len(units.poses), bool)
+    frozen[units.of_view[held.pose & held.sets_frame]] = True
+    free = [6 * unit + k for unit in np.flatnonzero(~frozen).tolist() for k in range(6)]
     for row, camera in enumerate(model.cameras):
         if not held.camera[row] and (model.camera_index == row).any():
             free += [lin.first_param[row] + k for k in _free_params(camera, result.options)]
-    variance, by_noise = np.zeros((2, lin.by_unknown.shape[1]))
-    problem = _Problem(model=model, lin=lin, unknowns=np.array(free, np.int64), held=held)
+    width = lin.by_unknown.shape[1]
+    free += range(width - 6 * len(units.sensors), width)
+    variance, by_noise = np.zeros((2, width))
+    problem = _Problem(model=model, lin=lin, unknowns=np.array(free, np.int64), held=held, units=units)
     if len(free) and len(lin.point):
         noise, extra = _noise_and_lens(problem)
         by_noise[free] = noise
@@ -301,7 +312,7 @@ def _jackknife(problem: _Problem) -> Float[np.ndarray, "free"]:
 
 def _groups(problem: _Problem) -> list[Bool[np.ndarray, "obs"]]:
     """Observations that are kept when each of the groups is left out."""
-    num, lin = len(problem.model.image_index), problem.lin
+    num, lin = len(problem.units.poses), problem.lin
     if num >= _MIN_VIEWS:
         count = min(num, _NUM_GROUPS)
         return [lin.view * count // num != group for group in range(count)]
@@ -327,21 +338,31 @@ def _equations(
     equations = normal_equations(lin, columns, keep)
     hessian, gradient, outer = equations.hessian, equations.gradient, equations.outer
     poses = columns[problem.of_views(columns)]
-    priors, own = problem.held.positions, problem.model.cam_from_world
+    priors = problem.held.positions
     if not problem.held.sets_frame:
-        directions = gauge_directions(own[np.unique(poses // 6)])
+        directions = gauge_directions(problem.units.poses[np.unique(poses // 6)])
+        if problem.units.has_scale:
+            directions = directions[:, :6]
         weight = np.maximum(np.diag(hessian)[: len(poses)], 1e-300)
         directions = directions / np.sqrt((directions**2 / weight[:, None]).sum(axis=0))
         hessian[: len(poses), : len(poses)] += directions @ directions.T
     elif priors is not None and not problem.held.pose.any():
         # their variance is known, unlike that of the observations
-        view, axis = poses // 6, np.maximum(poses % 6 - 3, 0)
-        away, sigma = (camera_centres(own) - priors.position)[view, axis], priors.sigmas[view, axis]
+        view, axis = _view_with_prior(problem.units, priors)[poses // 6], np.maximum(poses % 6 - 3, 0)
+        own = camera_centres(problem.model.cam_from_world)
+        away, sigma = (own - priors.position)[view, axis], priors.sigmas[view, axis]
         rows = np.flatnonzero((poses % 6 >= 3) & np.isfinite(away))
         hessian[rows, rows] += 1 / sigma[rows] ** 2
         gradient[rows] += away[rows] / sigma[rows] ** 2
         outer[rows, rows] += 1 / sigma[rows] ** 2
     return equations
+
+
+def _view_with_prior(units: Units, priors: PositionPriors) -> Int[np.ndarray, "unit"]:
+    """A view of every unit, one whose position is known if there is one."""
+    known = np.isfinite(priors.position).all(axis=1)
+    views = np.lexsort((~known, units.of_view))
+    return views[np.unique(units.of_view[views], return_index=True)[1]]
 
 
 def _sandwich(

@@ -9,11 +9,10 @@ settings, are used again.
 
 import hashlib
 import io
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,7 +20,8 @@ from PIL import Image
 
 from anchorsfm.io.exif import frame_exif
 from anchorsfm.io.layout import FRAMES_RECORD
-from anchorsfm.io.owned import OwnedFolder
+from anchorsfm.io.names import plain_stem
+from anchorsfm.io.owned import FolderPart
 from anchorsfm.io.store import Store, digest, write_atomic
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
@@ -41,29 +41,8 @@ _CUT_SHORT = 0.02
 """Share of the duration that must be missing ..."""
 _CUT_SHORT_S = 1.0
 """... and seconds, for a video to count as cut short."""
-_UNUSUAL = re.compile(r"[^\w.()+ -]")
-"""What file systems, models or terminals may not take in a name; also bytes that are not UTF-8."""
-_LONGEST_NAME = 100
 _WIDE_STEP = 0.34
 """Beyond this, neighbours share less than two thirds of the view."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameFolder:
-    """Where frames are put."""
-
-    owned: OwnedFolder
-    """A folder of ours ..."""
-    inner: str = ""
-    """... and the name of the one for the frames in it; empty: the same."""
-
-    @property
-    def root(self) -> Path:
-        return self.owned.root / self.inner
-
-    def name(self, *parts: str) -> str:
-        """A path in the folder of ours."""
-        return str(PurePosixPath(self.inner, *parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +58,7 @@ class _Measured:
 def make_frames(
     videos: Sequence[Path],
     config: VideoConfig,
-    folder: FrameFolder,
+    folder: FolderPart,
     store: Store,
     progress: Progress,
     *,
@@ -143,12 +122,12 @@ def make_frames(
     return tuple(made)
 
 
-def frame_files(folder: FrameFolder, videos: Iterable[VideoFrames]) -> list[Path]:
+def frame_files(folder: FolderPart, videos: Iterable[VideoFrames]) -> list[Path]:
     """The frames of videos, in order."""
     return [folder.root / video.folder / name for video in videos for name in video.names]
 
 
-def _files(folder: FrameFolder, video: VideoFrames) -> set[str]:
+def _files(folder: FolderPart, video: VideoFrames) -> set[str]:
     """The frames of a video, as its owner lists them."""
     return {folder.name(video.folder, name) for name in video.names}
 
@@ -227,7 +206,7 @@ def _folder_name(path: Path, key: str, others: Iterable[VideoFrames]) -> str:
     own = next((video.folder for video in others if video.digest == key), None)
     if own is not None:
         return own
-    stem = _UNUSUAL.sub("_", path.stem)[:_LONGEST_NAME].strip(". ") or "video"
+    stem = plain_stem(path.name, "video")
     return f"{stem}-{key[:6]}" if any(v.folder.casefold() == stem.casefold() for v in others) else stem
 
 

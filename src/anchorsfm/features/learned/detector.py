@@ -23,7 +23,7 @@ from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.weights.release import find_release
 from anchorsfm.io.workers import Budget
-from anchorsfm.networks.devices import resolve_device
+from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 
@@ -82,7 +82,7 @@ class LearnedDetector:
         """Positions in COLMAP pixels of the picture, descriptors and scores."""
         picture = torch.from_numpy(rgb).to(self._device).permute(2, 0, 1)[None].float() / 255
         network = self._loaded()
-        with self._memory.taking(_BYTES_PER_PIXEL[self._name] * picture[0, 0].numel()), torch.inference_mode():
+        with self._memory.taking(_BYTES_PER_PIXEL[self._name] * picture[0, 0].numel()), inference():
             if self._name == "aliked":
                 (found,) = network(picture)
                 result = found.keypoints, found.descriptors, found.keypoint_scores

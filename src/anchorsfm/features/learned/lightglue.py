@@ -19,7 +19,7 @@ from anchorsfm.features.one_to_one import one_to_one
 from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.weights.release import find_release
-from anchorsfm.networks.devices import inference_dtype, resolve_device
+from anchorsfm.networks.devices import inference, inference_dtype, resolve_device
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
 
@@ -92,7 +92,7 @@ class LightGlueMatcher:
             return [FeatureMatches.empty() for _ in pairs]
         filled = [*pairs, *[pairs[-1]] * (self.batch_size - len(pairs))]
         network = self._loaded()
-        with torch.inference_mode():
+        with inference():
             found = network({"image0": _stacked([i for i, _ in filled]), "image1": _stacked([j for _, j in filled])})
         return [
             one_to_one(

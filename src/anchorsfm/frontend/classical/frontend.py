@@ -38,4 +38,5 @@ class ClassicalFrontend(ClassicalConfig):
         """Features, matches, focal lengths, relative poses and their scales; dense depth follows on iteration."""
         from anchorsfm.frontend.classical.opening import open_predictor
 
-        return open_predictor(self.for_run(RunSettings()), images, pairs, store, progress)
+        only_views = images.rigs is not None and bool(images.rigs.views_of_panoramas.all())
+        return open_predictor(self.for_run(RunSettings(focal_is_exact=only_views)), images, pairs, store, progress)

@@ -11,8 +11,10 @@ from anchorsfm.features.config import DetectorName
 from anchorsfm.features.joint import JointMatchStore, joined, once_each, same_points
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
+from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.two_view import RelativePose
+from anchorsfm.geometry.centred import centred
 from anchorsfm.geometry.quarter_turns import turned_size_wh, turned_xy
 from anchorsfm.io.images import working_size_wh
 from anchorsfm.io.workers import map_stage
@@ -26,6 +28,8 @@ SAME_POINT_PX = 1.0
 """Keypoints of two methods within this distance at both ends of a match are one point, in pixels of the size that
 photographs are looked at in: about the error of the coarser method."""
 
+CLEARLY_MORE = 2
+"""Times as many matches that a picture has when it is turned as it should be."""
 KEYPOINT_COST: Mapping[DetectorName, float] = {"aliked": 1.1, "disk": 3.0, "xfeat": 0.1}
 """Time that a network takes to find the keypoints of a picture over that of its matcher for a pair, as measured at 1024
 pixels on a processor. Other methods cost little beside what all photographs have cost already."""
@@ -112,7 +116,9 @@ class SecondMethod:
         """Images that got keypoints of the second method in this round."""
         self._config, self._images, self._pairs, self._progress = config, images, pairs, progress
         self._num_first = tuple(map(len, xy))
+        self._by_first = tuple(candidates)
         self._seen: set[int] = set()
+        self._tried_turned = False
         self._looked_at = np.zeros(len(pairs), bool)
 
     def choose(self, verified: Sequence[Int[np.ndarray, "_ 2"]]) -> None:
@@ -129,6 +135,9 @@ class SecondMethod:
     def look(self) -> Int[np.ndarray, "row"]:
         """Let the second method match the pairs of the next round; their rows. None: nobody asks for more."""
         rows = self._choice.next_rows()
+        if not len(rows) and not self._tried_turned:
+            self._tried_turned = True
+            rows = self._turn_unrelated()
         if not len(rows):
             return rows
         second, workers = self.matches.second, self._config.workers.resolve()
@@ -180,10 +189,54 @@ class SecondMethod:
             between[row] = turn_between(self.xy[i][verified[row][:, 0]], self.xy[j][verified[row][:, 1]])
         second, images = self.matches.second, self._images
         turns = quarter_turns(images.num_images, self._pairs, between, count)
-        if not turns.any():
-            return second
+        return self._standing(turns) if turns.any() else second
+
+    def _standing(self, turns: Int[np.ndarray, "image"]) -> MatchStore:
+        """The second method looking at turned pictures."""
+        second, images = self.matches.second, self._images
         standing = replace(images, quarter_turns=turns, size_wh=turned_size_wh(images.size_wh, turns))
         return replace(second, features=replace(second.features, images=standing))
+
+    def _turn_unrelated(self) -> Int[np.ndarray, "row"]:
+        """Turn pictures that are related to no other to where the second method finds most; the pairs to look at again.
+
+        It was trained on upright pictures, and nothing says how these stand. Each is tried with one other.
+        """
+        turned, again = [], []
+        unrelated = [(image, row) for image, row in self._choice.unrelated() if self._choice.pay(3, 3)]
+        for image, row in unrelated:
+            i, j = self._pairs[row].tolist()
+            before = self.matches.second.features.images.quarter_turns
+            turns = np.zeros(self._images.num_images, np.int64) if before is None else before
+            found = []
+            for turn in range(4):
+                trial = np.where(np.arange(len(turns)) == image, (turns + turn) % 4, turns)
+                found.append((self._num_verified(self._standing(trial), i, j), turn, trial))
+            count, turn, trial = max(found, key=lambda entry: (entry[0], -entry[1]))
+            if turn and count > CLEARLY_MORE * found[0][0]:
+                self.matches = replace(self.matches, second=self._standing(trial))
+                turned.append(image)
+                again.append(row)
+        if not turned:
+            return np.zeros(0, np.int64)
+        again += np.flatnonzero(self._looked_at & np.isin(self._pairs, turned).any(axis=1)).tolist()
+        rows = np.unique(again)
+        for image in turned:
+            self.xy[image] = self.xy[image][: self._num_first[image]]
+        for row in rows.tolist():
+            self.candidates[row] = self._by_first[row]
+        self._seen -= set(turned)
+        self._progress.note(f"{len(turned)} of the photographs match others only when turned by 90, 180 or 270 degrees")
+        return rows
+
+    def _num_verified(self, second: MatchStore, i: int, j: int) -> int:
+        """Matches of a pair by the second method alone that agree with one geometry."""
+        images, matches = second.features.images, second.matches(i, j).keypoint
+        xy_i, xy_j = (
+            centred(images, image, second.features.features(image).xy[matches[:, end]])
+            for end, image in enumerate((i, j))
+        )
+        return len(verify(xy_i, xy_j, matches, self._config.matching).keypoint)
 
     def _matched(self, rows: Int[np.ndarray, "row"]) -> list[FeatureMatches]:
         return self.matches.second.match_all(self._pairs[rows], self._progress, self._config.workers.resolve())

@@ -36,7 +36,7 @@ from anchorsfm.frontend.mast3r.weights import WeightsFile, load_network, resolve
 from anchorsfm.io.memory import is_out_of_memory
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.weights.licence import LicenceRecord
-from anchorsfm.networks.devices import release_memory, resolve_device
+from anchorsfm.networks.devices import inference, release_memory, resolve_device
 from anchorsfm.networks.mast3r import (
     EncodedImages,
     PairNetwork,
@@ -189,7 +189,7 @@ class Mast3rPredictor:
             self._batch_of_group[group[0]] = size
         return found
 
-    @torch.inference_mode()
+    @inference()
     def _predict_batch(self, rows: tuple[int, ...], asked: Sequence[int]) -> dict[int, PairPrediction]:
         images_i, images_j = (self._tokens(self._pairs[list(rows), side].tolist()) for side in (0, 1))
         output = self.network.predict_symmetric(images_i, images_j)

@@ -1,0 +1,161 @@
+"""From panoramas to files: views are cut and written once, and used again when they are there already.
+
+<folder>/panoramas.json                        what was cut from which panorama
+<folder>/rig_config.json                       the views of a panorama as a rig, as COLMAP reads it
+<folder>/<side>px/<direction>/<panorama>.jpg   one view; a folder holds what one camera of the rig sees
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.io.exif import view_exif
+from anchorsfm.io.files import read_regular
+from anchorsfm.io.images import load_file_rgb
+from anchorsfm.io.layout import RIG_CONFIG, VIEWS_RECORD
+from anchorsfm.io.names import plain_stem
+from anchorsfm.io.owned import FolderPart
+from anchorsfm.io.store import to_json, write_atomic
+from anchorsfm.panorama.config import PanoramaConfig
+from anchorsfm.panorama.projection import cut, directions, focal_px, natural_side_px
+from anchorsfm.panorama.recognise import Panorama
+from anchorsfm.panorama.record import PanoramaViews, read_record, record_text
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.printable import printable
+from anchorsfm.scene.progress import Progress
+
+_JPEG_QUALITY = 95
+
+
+def make_views(
+    panoramas: Sequence[Panorama], config: PanoramaConfig, folder: FolderPart, progress: Progress
+) -> dict[Path, PanoramaViews]:
+    """Cut and write the views of panoramas, unless they are there; by file. Of equal files the first one counts.
+
+    Args:
+        panoramas: files.
+        config: which views.
+        folder: where they go.
+        progress: receives a stage, notes and warnings.
+
+    Raises:
+        InputError: a panorama cannot be read.
+        StorageError: the folder cannot be written, or something of somebody else is in the way.
+    """
+    written = folder.owned.files()
+    whole = set(written) - set(folder.owned.changed([folder.inner]))
+    there = read_record(folder.root) if folder.name(VIEWS_RECORD) in whole else ()
+    made: list[PanoramaViews] = []
+    sources: list[Panorama] = []
+    for panorama, key in _with_digests(panoramas, progress):
+        side = config.size or natural_side_px(panorama.size_wh[0])
+        known = [v for v in there if (v.digest, v.views, v.side) == (key, config.views, side)]
+        made.append(known[0] if known else _described(panorama, key, config.views, side, [*there, *made]))
+        sources.append(panorama)
+    missing = [
+        (panorama, views)
+        for panorama, views in zip(sources, made, strict=True)
+        if not {folder.name(name) for name in views.names} <= whole
+    ]
+    if not missing and tuple(made) == there:
+        return {source.path: views for source, views in zip(sources, made, strict=True)}
+    with folder.owned.publication() as publication:
+        place = publication.path / folder.inner
+        with progress.stage("cutting panoramas", len(missing)) as advance:
+            for panorama, views in missing:
+                _write(panorama, views, place, {name for name in views.names if folder.name(name) not in whole})
+                advance(1)
+        write_atomic(place / VIEWS_RECORD, record_text(made))
+        write_atomic(place / RIG_CONFIG, to_json(rig_config(made)))
+        publication.publish([folder.inner], kept=written)
+    return {source.path: views for source, views in zip(sources, made, strict=True)}
+
+
+def view_masks(mask: Bool[np.ndarray, "h w"], kind: str) -> list[Bool[np.ndarray, "side side"]]:
+    """The masks of the views of a panorama, from that of the panorama."""
+    side = natural_side_px(mask.shape[1])
+    return [view > 0 for view in cut(mask.astype(np.uint8), directions(kind), side, blends=False)]
+
+
+def view_files(folder: Path, panoramas: Iterable[PanoramaViews]) -> list[Path]:
+    """The views of panoramas, those of one direction after each other."""
+    names = [name for views in panoramas for name in views.names]
+    return [folder / name for name in sorted(names, key=lambda name: name.rpartition("/")[0])]
+
+
+def rig_config(panoramas: Sequence[PanoramaViews]) -> list[dict[str, object]]:
+    """The rigs in COLMAP's format, one for each kind of views."""
+    rigs: list[dict[str, object]] = []
+    for kind, side in sorted({(views.views, views.side) for views in panoramas}):
+        cameras: list[dict[str, object]] = []
+        for direction in directions(kind):
+            camera: dict[str, object] = {
+                "image_prefix": f"{_folder(side, direction.name)}/",
+                "camera_model_name": "SIMPLE_PINHOLE",
+                "camera_params": [focal_px(side), side / 2, side / 2],
+            }
+            if cameras:
+                camera["cam_from_rig_rotation"] = _quaternion(direction.view_from_rig)
+                camera["cam_from_rig_translation"] = [0.0, 0.0, 0.0]
+            else:
+                camera["ref_sensor"] = True
+            cameras.append(camera)
+        rigs.append({"cameras": cameras})
+    return rigs
+
+
+def _quaternion(pose: Float[np.ndarray, "3 4"]) -> list[float]:
+    x, y, z, w = Rotation.from_matrix(pose[:, :3]).as_quat().tolist()
+    return [w, x, y, z]
+
+
+def _folder(side: int, direction: str) -> str:
+    return f"{side}px/{direction}"
+
+
+def _with_digests(panoramas: Sequence[Panorama], progress: Progress) -> Iterable[tuple[Panorama, str]]:
+    seen: dict[str, Path] = {}
+    for panorama in panoramas:
+        try:
+            key = hashlib.sha256(read_regular(panorama.path)).hexdigest()
+        except OSError as error:
+            raise InputError(f"cannot read {panorama.path}: {error.strerror or error}") from error
+        if key in seen:
+            progress.warn(f"skipped {panorama.path.name}: the same file as {seen[key].name}")
+            continue
+        seen[key] = panorama.path
+        yield panorama, key
+
+
+def _described(panorama: Panorama, key: str, kind: str, side: int, others: Sequence[PanoramaViews]) -> PanoramaViews:
+    stem = plain_stem(panorama.path.name, "panorama")
+    taken = {Path(views.names[0]).stem.casefold() for views in others if views.side == side}
+    if stem.casefold() in taken:
+        stem = f"{stem}-{key[:6]}"
+    return PanoramaViews(
+        panorama=printable(panorama.path.name),
+        digest=key,
+        views=kind,
+        side=side,
+        names=tuple(f"{_folder(side, direction.name)}/{stem}.jpg" for direction in directions(kind)),
+    )
+
+
+def _write(panorama: Panorama, views: PanoramaViews, place: Path, wanted: set[str]) -> None:
+    exif = view_exif(panorama.path, f"{views.panorama} {views.digest[:16]}")
+    rgb = load_file_rgb(panorama.path, panorama.size_wh, panorama.size_wh)
+    for name, pixels in zip(views.names, cut(rgb, directions(views.views), views.side), strict=True):
+        if name in wanted:
+            write_atomic(place / name, _jpeg(pixels, exif))
+
+
+def _jpeg(rgb: UInt8[np.ndarray, "h w 3"], exif: Image.Exif) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, exif=exif)
+    return buffer.getvalue()

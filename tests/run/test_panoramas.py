@@ -1,0 +1,158 @@
+"""Panoramas among what a run is given."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from anchorsfm import pipeline
+from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
+from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.panorama.config import PanoramaConfig
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_image
+from anchorsfm.synthetic.rigs import render_panorama
+from geotags import geotag
+
+CONFIG = PipelineConfig(mapper="tracks", dense=False, keep_descriptors=False)
+
+
+class Stopped(Exception):
+    """A run has got as far as it should."""
+
+
+class Stopping:
+    """A front end that keeps the photographs it is given, and ends the run."""
+
+    def __init__(self) -> None:
+        self.images: ImageSet | None = None
+
+    def open(self, images: ImageSet, *_others: object) -> Iterator[None]:
+        self.images = images
+        raise Stopped
+
+
+def images_of_run(source: Path | list[Path], output: Path, config: PipelineConfig = CONFIG) -> ImageSet:
+    frontend = Stopping()
+    with pytest.raises(Stopped):
+        pipeline.reconstruct(source, output, config, frontend=frontend)
+    assert frontend.images is not None
+    return frontend.images
+
+
+@pytest.fixture(scope="module")
+def scene() -> SyntheticScene:
+    """Three places, from which panoramas are turned by different angles."""
+    scene = make_scene(SceneConfig(num_images=3, size_wh=(256, 128), arc_deg=27, seed=1))
+    turn = Rotation.from_rotvec([[0.02, a, 0.03] for a in (0.0, 0.8, 2.0)]).as_matrix()
+    rotation = turn @ scene.cam_from_world[:, :, :3]
+    shift = -rotation @ camera_centres(scene.cam_from_world)[:, :, None]
+    return replace(scene, cam_from_world=np.concatenate([rotation, shift], axis=2))
+
+
+@pytest.fixture(scope="module")
+def panoramas(scene: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("panoramas") / "photos"
+    folder.mkdir()
+    for k in range(3):
+        exif = geotag((46.0 + 1e-5 * k, 7.0, 500.0))
+        Image.fromarray(render_panorama(scene, k, 640)).save(folder / f"P{k}.jpg", quality=95, exif=exif)
+    return folder
+
+
+def test_panoramas_become_a_rig_of_views(panoramas: Path, tmp_path: Path) -> None:
+    images = images_of_run(panoramas, tmp_path / "out")
+    assert images.num_images == 18 and images.num_cameras == 6 and images.root == tmp_path / "out/views/204px"
+    assert images.names[:5] == ("000/P0.jpg", "000/P1.jpg", "000/P2.jpg", "060/P0.jpg", "060/P1.jpg")
+    rigs = images.rigs
+    assert rigs is not None and rigs.has_one_centre.all() and rigs.views_of_panoramas.all()
+    assert rigs.frame.tolist() == [0, 1, 2] * 6 and rigs.one_view().sum() == 3 * 36
+    assert images.prior_is_known is not None and images.prior_is_known.all()
+    assert np.allclose(images.focal_prior_px, 102)
+    assert images.geo is not None and np.allclose(images.geo.lat_lon_alt[[1, 4], 0], 46.00001)
+    before = {path: path.stat().st_mtime_ns for path in images.root.rglob("*.jpg")}
+    again = images_of_run(panoramas, tmp_path / "out")
+    assert again.digests == images.digests
+    assert {path: path.stat().st_mtime_ns for path in images.root.rglob("*.jpg")} == before
+    config = tmp_path / "out" / "views" / "rig_config.json"
+    (rig,) = pycolmap.read_rig_config(config)
+    assert len(rig.cameras) == 6 and rig.cameras[0].ref_sensor and rig.cameras[1].image_prefix == "204px/060/"
+    pose = rig.cameras[1].cam_from_rig.matrix()
+    assert np.allclose(pose, rigs.sensor_from_rig[1])
+
+
+def test_views_that_were_changed_or_lost_are_cut_again(panoramas: Path, tmp_path: Path) -> None:
+    images = images_of_run(panoramas, tmp_path / "out")
+    (images.path(3)).unlink()
+    assert images_of_run(panoramas, tmp_path / "out").digests == images.digests
+    (tmp_path / "out/views/panoramas.json").write_text("{}")
+    with pytest.raises(Exception, match="was changed"):
+        images_of_run(panoramas, tmp_path / "out")
+
+
+def test_other_settings_cut_other_views(panoramas: Path, tmp_path: Path) -> None:
+    sphere = replace(CONFIG, panorama=PanoramaConfig(views="sphere", size=64))
+    images = images_of_run(panoramas, tmp_path / "out", sphere)
+    assert images.num_images == 42 and (images.size_wh == 64).all()
+    off = images_of_run(panoramas, tmp_path / "out", replace(CONFIG, panorama=PanoramaConfig(use="off")))
+    assert off.num_images == 3 and off.rigs is None
+
+
+def test_panoramas_and_photographs_together(panoramas: Path, scene: SyntheticScene, tmp_path: Path) -> None:
+    Image.fromarray(render_image(scene, 0)).save(tmp_path / "wide.png")
+    images = images_of_run([tmp_path / "wide.png", panoramas], tmp_path / "out")
+    assert images.num_images == 19 and images.num_cameras == 7 and images.rigs is not None
+    assert images.rigs.sensor[0] == -1 and (images.rigs.sensor[1:] >= 0).all()
+
+
+def test_masks_of_panoramas_are_cut_too(panoramas: Path, tmp_path: Path) -> None:
+    mask = np.full((64, 128), 255, np.uint8)
+    mask[40:] = 0
+    Image.fromarray(mask).save(tmp_path / "tripod.png")
+    (tmp_path / "masks").mkdir()
+    mask[:, 64:] = 0
+    Image.fromarray(mask).save(tmp_path / "masks" / "P1.jpg.png")
+    both = replace(CONFIG, mask=tmp_path / "tripod.png", masks=tmp_path / "masks")
+    images = images_of_run(panoramas, tmp_path / "out", both)
+    (front, right) = (images.mask_pixels(images.names.index(name)) for name in ("000/P0.jpg", "060/P0.jpg"))
+    assert front is not None and right is not None
+    assert front[: len(front) // 2].all() and not front[-4:].any() and right[: len(right) // 2].all()
+    assert any(skipped.name == "060/P1.jpg" for skipped in images.skipped)
+    narrow = replace(CONFIG, mask=tmp_path / "narrow.png")
+    Image.fromarray(mask[:, :80]).save(tmp_path / "narrow.png")
+    with pytest.raises(InputError, match=r"narrow.png is 80x64 pixels, P0.jpg upright is 640x320"):
+        images_of_run(panoramas, tmp_path / "out", narrow)
+
+
+def test_panoramas_are_reconstructed_with_one_pose_each(panoramas: Path, scene: SyntheticScene, tmp_path: Path) -> None:
+    result = pipeline.reconstruct(panoramas, tmp_path / "out", CONFIG)
+    (model,) = result.models
+    assert len(model.image_index) == 18 and model.rigs is not None
+    stored = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "0"))
+    assert stored.num_rigs() == 1 and stored.num_frames() == 3 and stored.num_reg_images() == 18
+    assert sorted(path.name for path in (tmp_path / "out" / "views").iterdir()) == [
+        "204px",
+        "panoramas.json",
+        "rig_config.json",
+    ]
+    first = {
+        result.images.names[image][4:6]: k
+        for k, image in enumerate(model.image_index)
+        if "000/" in result.images.names[image]
+    }
+    found = model.cam_from_world[[first[f"P{k}"] for k in range(3)]]
+    turned, truth = (compose(poses[1:], invert(poses[:1])) for poses in (found, scene.cam_from_world))
+    assert rotation_angle_deg(turned[:, :, :3] @ np.swapaxes(truth[:, :, :3], 1, 2)).max() < 0.3
+    ours, theirs = (camera_centres(poses) - camera_centres(poses[:1]) for poses in (found, scene.cam_from_world))
+    ours, theirs = (np.linalg.norm(places[1:], axis=1) for places in (ours, theirs))
+    assert np.ptp(ours / theirs) < 0.03 * (ours / theirs).mean()
+    known = KnownConfig(model=tmp_path / "out")
+    with pytest.raises(InputError, match="known poses and rigs"):
+        images_of_run(panoramas, tmp_path / "again", replace(CONFIG, known=known, mapper="align"))
