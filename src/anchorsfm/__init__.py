@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from anchorsfm.api.condensed import CondensedScene as CondensedScene
     from anchorsfm.api.condensed import canonical_view as canonical_view
     from anchorsfm.api.condensed import condense as condense
+    from anchorsfm.api.extend import extend as extend
+    from anchorsfm.api.extend import merge as merge
     from anchorsfm.api.frontends import PairFrontend as PairFrontend
     from anchorsfm.api.load import load as load
     from anchorsfm.api.localise import localise as localise
@@ -83,10 +85,12 @@ _HOMES = {
     "as_predictions": "api.predictions",
     "canonical_view": "api.condensed",
     "condense": "api.condensed",
+    "extend": "api.extend",
     "kinematic_tree": "api.alignment",
     "load": "api.load",
     "load_mast3r": "api.network",
     "localise": "api.localise",
+    "merge": "api.extend",
     "make_pairs": "api.predictions",
     "predict_pairs": "api.predictions",
     "reconstruct": "api.run",

@@ -1,6 +1,7 @@
 """The whole reconstruction, one statement a stage."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from anchorsfm.dense.maps import DepthMaps
@@ -9,12 +10,14 @@ from anchorsfm.frontend.masked import masked
 from anchorsfm.io.layout import Layout
 from anchorsfm.mapping.colmap import save_database
 from anchorsfm.mapping.known import KnownCameras
-from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.mapping.start_cameras import alignment_model
 from anchorsfm.results.record import RunReport
+from anchorsfm.run.beginning import Beginning, FromPhotographs
 from anchorsfm.run.checks import check_settings, settled
+from anchorsfm.run.cluster import computing_on
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
+from anchorsfm.run.earlier import extending, merging, read_run, settings_of_all
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.localisation import keep_descriptors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
@@ -79,18 +82,115 @@ def reconstruct(
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
     folder.require_outside([source] if isinstance(source, Path) else source)
-    folder.require_ready(
-        dense=config.dense is not False,
-        database=config.keep_database,
-        places=config.gps != "off",
-        descriptors=config.keep_descriptors,
-    )
+    _require_ready(folder, config)
     with record.clock.stage(Stage.IMAGES):
         source, record.videos = with_frames(source, config, folder, record.progress)
         source, panoramas = with_views(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress, panoramas)
-    with folder.begin(record.settings(config)):
-        return _reconstruct(images, known, folder, config, frontend, record)
+    return _begun(images, known, folder, config, frontend, record, FromPhotographs())
+
+
+def extend(
+    output: Path,
+    photographs: Sequence[Path],
+    progress: Progress = SILENT,
+    *,
+    adjust_all: bool = False,
+    dense: bool | None = None,
+) -> RunResult:
+    """More photographs for the models of an output folder, with the settings of the run that made them.
+
+    What is known of the earlier photographs is read from `output`/cache, or computed anew where it is gone. Poses and
+    intrinsics of the models stay as they are. The result appears as a whole, as that of `reconstruct` does.
+
+    Args:
+        output: the folder of a finished run.
+        photographs: folders, list files, image files and videos; photographs that the run knows are passed over.
+        progress: receives stages and warnings.
+        adjust_all: adjust everything together; the models then move a little.
+        dense: whether dense clouds are made; None: as the settings of the run say.
+
+    Raises:
+        InputError: the photographs or the folder cannot be used, or no photograph is new.
+        StorageError: the output cannot be written, or something in it was not written by a run and would be lost.
+    """
+    run = read_run(output)
+    config = run.config if dense is None else replace(run.config, dense=dense)
+    check_settings(config)
+    record = RunRecord(config, None, progress)
+    folder = RunFolder(output, record.progress)
+    folder.require_outside(photographs)
+    _require_ready(folder, config)
+    with record.clock.stage(Stage.IMAGES):
+        sources, videos = with_frames(list(photographs), config, folder, record.progress)
+        earlier = extending(run, [sources] if isinstance(sources, Path) else sources, keeps=not adjust_all)
+        folder.use_frames(earlier.frames)
+        record.goes_on_from(earlier, videos)
+        images, known = load_photographs(
+            list(earlier.photographs),
+            config,
+            folder,
+            record.progress,
+            root=earlier.root,
+            num_settled=earlier.num_settled,
+        )
+    return _begun(images, known, folder, config, None, record, earlier.among(images))
+
+
+def merge(
+    first: Path, second: Path, output: Path, progress: Progress = SILENT, *, dense: bool | None = None
+) -> RunResult:
+    """The models of two output folders as one, in the frame of the first, which both stay as they are.
+
+    They may have photographs in common or only overlap: photographs of both are matched with each other. The models
+    are joined by a similarity, images of both are one, and everything is adjusted with the settings of the first run.
+
+    Args:
+        first: the folder of a finished run.
+        second: that of another one.
+        output: new, empty, or of an earlier run.
+        progress: receives stages and warnings.
+        dense: whether dense clouds are made; None: as the settings of the first run say.
+
+    Raises:
+        InputError: a folder cannot be used.
+        NoReconstructionError: the models have too little in common; it gives the numbers.
+        StorageError: the output cannot be written, or something in it was not written by a run and would be lost.
+    """
+    runs = (read_run(first), read_run(second))
+    config = settings_of_all(runs)
+    config = config if dense is None else replace(config, dense=dense)
+    check_settings(config)
+    earlier = merging(runs)
+    record = RunRecord(config, None, progress)
+    record.goes_on_from(earlier, ())
+    folder = RunFolder(output, record.progress, read_also=[run.folder for run in runs])
+    _require_ready(folder, config)
+    with record.clock.stage(Stage.IMAGES):
+        images, known = load_photographs(
+            list(earlier.photographs),
+            config,
+            folder,
+            record.progress,
+            root=earlier.root,
+            num_settled=earlier.num_settled,
+        )
+    return _begun(images, known, folder, config, None, record, earlier.among(images))
+
+
+def _begun(
+    images: ImageSet,
+    known: KnownCameras,
+    folder: RunFolder,
+    config: PipelineConfig,
+    frontend: Frontend | None,
+    record: RunRecord,
+    beginning: Beginning,
+) -> RunResult:
+    workers = config.classical.workers.resolve()
+    elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
+    with folder.begin(record.settings(config)), elsewhere:
+        return _reconstruct(images, known, folder, config, frontend, record, beginning)
 
 
 def _reconstruct(
@@ -100,14 +200,18 @@ def _reconstruct(
     config: PipelineConfig,
     frontend: Frontend | None,
     record: RunRecord,
+    beginning: Beginning,
 ) -> RunResult:
     clock, progress = record.clock, record.progress
     config = settled(config, images, record.changed, progress, has_video=bool(record.videos))
+    recorded, config = config, beginning.settings(config)
     with clock.stage(Stage.FEATURES):
         frontend = frontend or chosen_frontend(config)
-        selected = make_run_pairs(config, images, frontend, folder.store, progress)
+        images = beginning.described(images, frontend, folder.store, progress)
+        selected = make_run_pairs(config, images, frontend, folder.store, progress, beginning.looked_at)
         pairs, images = selected.pairs, told_apart(images, selected.scene, config)
         predictor = masked(frontend.open(images, pairs, folder.store, progress), images)
+        beginning.keep_cameras(predictor, frontend, pairs, folder.store)
     with clock.stage(Stage.DEPTH):
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):
@@ -116,25 +220,27 @@ def _reconstruct(
             save_database(given, folder.database, seed=config.seed)
     outcome = Outcome.of(images, selected, predicted, predictor)
     if not given.tracks.num_points or not predicted.has_component:
-        folder.write_report(record.report(outcome, config), (), progress)
+        folder.write_report(record.report(outcome, recorded), (), progress)
         raise _unrelated(outcome, folder.publish_failure())
     with clock.stage(MAPPING[config.mapper]):
         database = folder.database if config.keep_database else None
         settings = mapper_settings(config, images.num_images, folder.store, database)
-        mapped = MAPPERS[config.mapper](given, settings, progress)
+        given, mapped = beginning.mapped(given, config, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
-        finished = finish(mapped.starts, given, predictor, config, progress)
-        folder.write_models(finished.models, images.names)
+        finished = finish(mapped.starts, given, predictor, config, beginning, progress)
+        kept = beginning.stored_poses(finished.results)
+        folder.write_models(finished.models, images.names, kept)
+        folder.write_transforms(beginning.transform_record(finished.results))
         folder.write_masks(images)
         keep_descriptors(finished, images, config, folder, progress)
         if places := make_places(finished, images, config):
             folder.write_places(places)
     with clock.stage(Stage.DENSE_CLOUD):
-        maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress)
+        maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress, kept)
     with clock.stage(Stage.REPORT):
         outcome = outcome.with_models(mapped, finished, predicted, config.align, depth)
-        report = record.report(outcome, config)
+        report = record.report(outcome, recorded)
     report = record.timed(report)
     folder.write_report(report, finished.models, progress)
     if not finished.models:
@@ -149,6 +255,15 @@ def _reconstruct(
         alignments=mapped.alignments,
         depth_maps=maps,
         report=report,
+    )
+
+
+def _require_ready(folder: RunFolder, config: PipelineConfig) -> None:
+    folder.require_ready(
+        dense=config.dense is not False,
+        database=config.keep_database,
+        places=config.gps != "off",
+        descriptors=config.keep_descriptors,
     )
 
 

@@ -14,7 +14,7 @@ from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.sift import detect
-from anchorsfm.features.store import FeatureStore, MatchStore, _neighbouring
+from anchorsfm.features.store import FeatureStore, MatchStore, neighbouring
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
 from anchorsfm.io.images import load_image_set, load_rgb
@@ -237,13 +237,13 @@ def test_few_photographs_in_memory_are_enough_whatever_the_names():
     name = rng.permutation(300)
     walk = np.array([(i, (i + apart) % 300) for i in range(300) for apart in range(1, 9)])
     pairs = np.unique(np.sort(name[walk], axis=1), axis=0)
-    order = _neighbouring(pairs, 310)
+    order = neighbouring(pairs, 310)
     assert np.array_equal(np.sort(order), np.arange(len(pairs)))
     recent, missed = Recent(64), []
     for image in pairs[order].reshape(-1).tolist():
         recent.get(image, lambda image=image: missed.append(image))
     assert len(missed) <= 330
-    assert _neighbouring(np.zeros((0, 2), np.int64), 3).shape == (0,)
+    assert neighbouring(np.zeros((0, 2), np.int64), 3).shape == (0,)
 
 
 def test_masked_pixels_have_no_keypoints_and_keys_of_their_own(rendered: Path, tmp_path: Path) -> None:

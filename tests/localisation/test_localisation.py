@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import anchorsfm
 from anchorsfm.cli.main import main
 from anchorsfm.cli.parsing import parse
 from anchorsfm.cli.wording import in_words
+from anchorsfm.colmap.models import read_reconstruction
 from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation.sources import read_truth
 from anchorsfm.features.base import Detector
@@ -19,9 +21,10 @@ from anchorsfm.features.config import FeatureConfig
 from anchorsfm.features.methods import make_detector
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
 from anchorsfm.localisation import run as localisation
+from anchorsfm.localisation.preparation import prepare
 from anchorsfm.localisation.run import read_localisable
 from anchorsfm.results.model import read_models
-from anchorsfm.scene.edit import select_points, select_views
+from anchorsfm.scene.edit import select_points, select_views, with_tracks
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.terminal import Terminal
@@ -224,7 +227,7 @@ def test_models_that_cannot_be_used_are_named(scene: Path, tmp_path: Path) -> No
         with pytest.raises(InputError, match=r"0\.safetensors is damaged: run the same anchorsfm reconstruct again"):
             anchorsfm.localise(photo, copy)
     index.unlink()
-    with pytest.raises(InputError, match="comes without the descriptors of its points: run anchorsfm reconstruct"):
+    with pytest.raises(InputError, match="comes without the descriptors of its points: find them with anchorsfm index"):
         anchorsfm.localise(photo, copy)
     with pytest.raises(InputError, match=r"none\.jpg"):
         anchorsfm.localise(tmp_path / "none.jpg", scene / "out")
@@ -285,3 +288,34 @@ def test_descriptors_are_not_kept_where_nobody_wants_them(tmp_path: Path, render
         with folder.begin(config):
             keep_descriptors(finished, images, config, folder, SILENT)
             assert (folder.result / "localisation" / "0.safetensors").is_file() == wanted
+
+
+def test_any_model_with_its_photographs_is_made_ready(scene: Path, rendered: Path, tmp_path: Path) -> None:
+    """Beside a model of somebody else, whose files stay as they are; not where another file lies."""
+    project = tmp_path / "project"
+    shutil.copytree(scene / "out" / "sparse", project / "sparse")
+    before = snapshot(project)
+    with pytest.raises(InputError, match="comes without the descriptors"):
+        anchorsfm.localise(photograph(scene), project)
+    main(["index", str(project / "sparse" / "0"), "--images", str(rendered / "images"), "--quiet"])
+    after = snapshot(project)
+    assert set(after) - set(before) == {"localisation/0.safetensors"} and before.items() <= after.items()
+    found = anchorsfm.localise(photograph(scene), project).placed[photograph(scene).name]
+    own = anchorsfm.localise(photograph(scene), scene / "out").placed[photograph(scene).name]
+    np.testing.assert_allclose(found.cam_from_world, own.cam_from_world, atol=1e-3)
+
+    (project / "localisation" / "0.safetensors").write_text("mine")
+    with pytest.raises(StorageError, match="was changed after this program wrote it"):
+        prepare(project, rendered / "images")
+
+
+def test_models_of_other_keypoints_are_refused(scene: Path, rendered: Path, tmp_path: Path) -> None:
+    model, names = read_reconstruction(scene / "out" / "sparse" / "0")
+    rng = np.random.default_rng(0)
+    xy = rng.uniform([0, 0], [480, 360], model.tracks.obs_xy.shape)
+    write_models(tmp_path / "sparse", [with_tracks(model, replace(model.tracks, obs_xy=xy))], names)
+    with pytest.raises(InputError, match="are near SIFT keypoints"):
+        prepare(tmp_path, rendered / "images", max_image_size=240)
+    with pytest.raises(InputError, match="4 of 4 photographs are not in"):
+        prepare(tmp_path, tmp_path)
+    assert not (tmp_path / "localisation").exists()

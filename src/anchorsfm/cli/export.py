@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
@@ -36,6 +36,13 @@ class Export(Settings):
         export_models(
             console, self.model, self.to, self.output, self.config, every_model=self.all_models, quiet=self.quiet
         )
+
+
+def exported_formats(output: Path) -> list[ExportFormat]:
+    """The formats that the largest model of an output folder was exported in, to OUT/export."""
+    from anchorsfm.io.owned import is_ours
+
+    return [name for name in get_args(ExportFormat) if is_ours(output / "export" / name)]
 
 
 def export_models(

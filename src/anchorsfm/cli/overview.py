@@ -68,6 +68,8 @@ def program_help() -> str:
         "",
         "Examples",
         "  anchorsfm reconstruct photos -o out",
+        "  anchorsfm extend out more_photos",
+        "  anchorsfm merge monday tuesday -o both",
         "  anchorsfm view out",
         "  anchorsfm export out --to undistorted",
         "  anchorsfm localise new_photos --model out -o poses",

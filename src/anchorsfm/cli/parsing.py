@@ -33,7 +33,7 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
     if kind is Reconstruct and (given := _value_of("--config", arguments)):
         # the machine of the record may have devices that this one lacks
         decided = DEVICE_SETTINGS if _value_of("--device", arguments) else ()
-        kind = starting_from(read_config(Path(given), without=decided))
+        kind = starting_from(read_config(Path(given), without=(*decided, "ray")))
     elif kind is Reconstruct and (word := _value_of("--preset", arguments)):
         preset = PRESETS[cast(PresetName, word)]
         kind = starting_from(preset.settings, preset.export)

@@ -6,7 +6,7 @@ are frames by themselves, with the identifier of their image; a rig has that of 
 its reference sensor there, a frame that of its first image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -24,10 +24,15 @@ UNKNOWN_ERROR = -1.0
 """COLMAP's error of a point where it has not been computed."""
 
 
-def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolmap.Reconstruction:
+def to_pycolmap(
+    reconstruction: Reconstruction,
+    names: Sequence[str],
+    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+) -> pycolmap.Reconstruction:
     """The model as pycolmap's; `names` are those of the whole ImageSet.
 
-    Views of one frame get the pose that their own poses say together.
+    Views of one frame get the pose that their own poses say together. `stored`: poses of images of no frame, by index
+    in the ImageSet, as a file had them (`models.read_stored_poses`).
     """
     model = pycolmap.Reconstruction()
     placed = place_rigs(reconstruction)
@@ -49,11 +54,15 @@ def to_pycolmap(reconstruction: Reconstruction, names: Sequence[str]) -> pycolma
             camera_id=int(reconstruction.camera_index[view]) + 1,
             image_id=int(image) + 1,
         )
+        pose = (stored or {}).get(int(image))
         if view in frame_of_view:
             entry.frame_id = frame_of_view[view]
             model.add_image(entry)
-        else:
+        elif pose is None:
             model.add_image_with_trivial_frame(entry, _rigid(reconstruction.cam_from_world[view]))
+        else:
+            rigid = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:4]), pose[4:])
+            model.add_image_with_trivial_frame(entry, rigid)
     for frame_id in sorted(set(frame_of_view.values())):
         model.register_frame(frame_id)
     bounds = np.searchsorted(tracks.obs_point, np.arange(len(reconstruction.points) + 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
+from jaxtyping import Float
 
 from anchorsfm.colmap.convert import UNKNOWN_ERROR, from_pycolmap_camera
 from anchorsfm.colmap.file_records import StoredImage, pose_of
@@ -153,6 +154,16 @@ def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:
         )
         for image in model.images.values()
     }
+
+
+def read_stored_poses(folder: Path) -> dict[str, Float[np.ndarray, "7"]]:
+    """Quaternion (x, y, z, w) and translation of cam_from_world of every registered image by name, with all their bits:
+    matrices made of them do not lead back to the same ones.
+
+    Raises InputError if a file is missing or damaged.
+    """
+    poses = {image.name: image.cam_from_world() for image in _load(folder).images.values() if image.has_pose}
+    return {name: np.concatenate([pose.rotation.quat, pose.translation]) for name, pose in poses.items()}
 
 
 def read_reconstruction(folder: Path) -> tuple[Reconstruction, tuple[str, ...]]:

@@ -2,11 +2,12 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pycolmap
+from jaxtyping import Float
 
 from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
@@ -15,8 +16,17 @@ from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
 
 
-def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence[str], *, text: bool = False) -> None:
+def write_models(
+    folder: Path,
+    models: Sequence[Reconstruction],
+    names: Sequence[str],
+    *,
+    text: bool = False,
+    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+) -> None:
     """Make `folder`, which is new or empty, with subfolders 0, 1, ... of one COLMAP model each (binary, or text).
+
+    `stored`: poses of images, by index in the ImageSet, that are written with the bits a file had them in.
 
     Raises StorageError if anything cannot be written or `folder` holds something, InputError if a model is not finite;
     `folder` is then as it was.
@@ -28,7 +38,7 @@ def write_models(folder: Path, models: Sequence[Reconstruction], names: Sequence
         raise storage_error(folder, error) from error
     try:
         for number, model in enumerate(models):
-            _write_checked(temporary / str(number), model, names, text=text)
+            _write_checked(temporary / str(number), model, names, text=text, stored=stored)
         temporary.chmod(0o755)
         temporary.rename(folder)
     except OSError as error:
@@ -78,10 +88,17 @@ def _require_finite(folder: Path, model: Reconstruction, names: Sequence[str]) -
     require("an observation of point", first_wild(model.tracks.obs_xy), lambda row: model.tracks.obs_point[row])
 
 
-def _write_checked(folder: Path, model: Reconstruction, names: Sequence[str], *, text: bool) -> None:
+def _write_checked(
+    folder: Path,
+    model: Reconstruction,
+    names: Sequence[str],
+    *,
+    text: bool,
+    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+) -> None:
     _require_finite(folder.parent.parent, model, names)
     folder.mkdir()
-    entry = to_pycolmap(model, names)
+    entry = to_pycolmap(model, names, stored)
     if np.isnan(model.error_px).any():
         entry.update_point_3d_errors()
     try:

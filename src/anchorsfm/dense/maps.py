@@ -5,7 +5,7 @@ is the slow one, and an interrupted run goes on where it was. The second compare
 (`consistency`), looks for planes (`surface`) and keeps what is on them. Only the views at hand are in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import cv2
@@ -75,11 +75,17 @@ class DepthMaps:
         grid: ImageGrid,
         config: CloudConfig,
         store: Store,
+        settled: Collection[int] = (),
     ) -> None:
-        """`depths` are those of `rescale.onto_model`: a depth map for views of `model`, with its poses and scale."""
+        """`depths` are those of `rescale.onto_model`: a depth map for views of `model`, with its poses and scale.
+
+        `settled`: images, by index in the ImageSet, whose depth stays as it was last matched with the same camera,
+        whatever their neighbours are now, if the store has it.
+        """
         self.depths, self.model, self.scene, self.images, self.grid = depths, model, scene, images, grid
         self.config = config
         self._store = store
+        self._settled = frozenset(settled)
         rows = np.flatnonzero(np.isin(model.image_index, depths.image_index))
         part = select_views(model, rows)
         assert np.array_equal(part.image_index, depths.image_index)
@@ -147,6 +153,11 @@ class DepthMaps:
 
     def _match(self, view: int) -> Polished:
         """From the store, or matched now; rounded either way, so that both have the same bits."""
+        last = digest("last dense depth", MATCHING_VERSION, self._camera_digest(view, pose_bits=np.float32))
+        if self._pinholes[view].image in self._settled and (found := self._store.load("dense-depth-of-view", last)):
+            arrays = self._store.load("dense-depth", bytes(found["key"]).decode())
+            if arrays is not None:
+                return _decode(arrays)
         others = [int(other) for other in self.neighbours[view]]
         start = self._front_end(view)
         key = self._key(view, others, start)
@@ -160,6 +171,7 @@ class DepthMaps:
             else:
                 arrays = _encode(polish(self._photo(view), [self._photo(k) for k in others], inverse, weight))
             self._store.save("dense-depth", key, arrays)
+        self._store.save("dense-depth-of-view", last, {"key": np.frombuffer(key.encode(), np.uint8)})
         return _decode(arrays)
 
     def _key(self, view: int, others: list[int], start: DenseView) -> str:
@@ -170,12 +182,13 @@ class DepthMaps:
             [start.depth, start.confidence],
         )
 
-    def _camera_digest(self, view: int) -> str:
+    def _camera_digest(self, view: int, pose_bits: type[np.floating] = np.float64) -> str:
+        """Of a picture and its camera. Poses from a file have not all bits of those that were written to it."""
         pinhole = self._pinholes[view]
         return digest(
             self.images.contents[pinhole.image],
             pinhole,
-            self.depths.cam_from_world[view],
+            self.depths.cam_from_world[view].astype(pose_bits),
             [self.grid.scale[pinhole.image], self.grid.offset[pinhole.image]],
         )
 

@@ -16,10 +16,11 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from anchorsfm.features.base import BatchMatcher, Detector, FeatureMatches, Features, Matcher
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
-from anchorsfm.io.workers import map_stage
+from anchorsfm.io.workers import map_stage, single_threaded_libraries
+from anchorsfm.scene.executor import Tool, Work
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import uses
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 
 Output = TypeVar("Output")
 
@@ -46,7 +47,7 @@ class FeatureStore:
         """Identifies the features of a photograph."""
         key = digest("features", self.images.contents[image], self.detector.digest)
         turns = 0 if self.images.quarter_turns is None else int(self.images.quarter_turns[image]) % 4
-        return digest("turned features", key, turns) if turns else key
+        return self.store.current("features", digest("turned features", key, turns) if turns else key)
 
     def features(self, image: int) -> Features:
         """Raises InputError if the photograph cannot be read."""
@@ -57,9 +58,39 @@ class FeatureStore:
     ) -> list[Output]:
         """What is made of the features of every photograph, in order; the features themselves are not kept."""
         workers = num_workers if self.detector.is_concurrent else 1
+        self.fill(np.arange(self.images.num_images), description, progress)
         return map_stage(
             description, lambda image: use(self.features(image)), self.images.num_images, progress, workers
         )
+
+    def fill(self, rows: Int[np.ndarray, "row"], description: str, progress: Progress) -> None:
+        """Let the executor of the store find the keypoints of some photographs ahead."""
+        work = Work(
+            tool=FindFeatures(features=self.elsewhere()),
+            part=lambda chosen: rows[chosen].tolist(),
+            is_done=lambda row: self.store.has("features", self.key(int(rows[row]))),
+            name=lambda row: self.images.names[rows[row]],
+            set_aside=lambda row: self._set_aside(int(rows[row])),
+            needs_gpu=not self.detector.is_concurrent,
+        )
+        self.store.fill(description, work, len(rows), progress)
+
+    def elsewhere(self) -> "FeatureStore":
+        """The same for a process that may run in another folder."""
+        return replace(self, images=replace(self.images, root=self.images.root.absolute()))
+
+    def _set_aside(self, image: int) -> None:
+        """Let a photograph have no keypoints in this run, with descriptors of the kind that others have."""
+        found = (self.store.load("features", self.key(other)) for other in range(self.images.num_images))
+        kind = next((Features(**arrays) for arrays in found if arrays is not None), None)
+        nothing = Features(
+            size_wh=self.images.size_wh[image],
+            xy=np.zeros((0, 2), np.float32),
+            descriptor=np.zeros((0, 128), np.uint8) if kind is None else kind.descriptor[:0],
+            keypoint=np.zeros(0, np.int32),
+            score=np.zeros(0, np.float32),
+        )
+        self.store.stand_in("features", self.key(image), vars(nothing))
 
     def _made(self, image: int) -> Features:
         key = self.key(image)
@@ -98,7 +129,8 @@ class MatchStore:
 
     def key(self, i: int, j: int) -> str:
         """Identifies the matches of a pair."""
-        return digest("feature matches", self.features.key(i), self.features.key(j), self.matcher.digest)
+        key = digest("feature matches", self.features.key(i), self.features.key(j), self.matcher.digest)
+        return self.features.store.current("feature-matches", key)
 
     def matches(self, i: int, j: int) -> FeatureMatches:
         """Those of a pair. Raises InputError if the matcher cannot compare these features."""
@@ -112,7 +144,8 @@ class MatchStore:
 
     def match_all(self, pairs: Int[np.ndarray, "pair 2"], progress: Progress, num_workers: int) -> list[FeatureMatches]:
         """Matches of every pair, in order. Pairs of the same photographs are matched one soon after the other."""
-        order = _neighbouring(pairs, self.features.images.num_images)
+        order = neighbouring(pairs, self.features.images.num_images)
+        self.fill(MatchPairs(matches=self.elsewhere()), pairs[order], progress, self._is_matched)
         if isinstance(self.matcher, BatchMatcher) and self.matcher.batch_size > 1:
             found = self._match_batches(self.matcher, pairs[order], progress)
         else:
@@ -155,6 +188,38 @@ class MatchStore:
                 match(batch)
         return [matches for matches in found if matches is not None]
 
+    def fill(
+        self,
+        tool: Tool[Int[np.ndarray, "pair 2"]],
+        pairs: Int[np.ndarray, "pair 2"],
+        progress: Progress,
+        is_done: Callable[[int, int], bool],
+    ) -> None:
+        """Let the executor of the store match pairs ahead, in an order in which those of an image are near each other.
+
+        `tool`: makes the entries; `is_done`: whether those of a pair are there.
+        """
+        names = self.features.images.names
+        work = Work(
+            tool=tool,
+            part=lambda rows: pairs[rows],
+            is_done=lambda row: is_done(*pairs[row].tolist()),
+            name=lambda row: " - ".join(names[image] for image in pairs[row]),
+            set_aside=lambda row: self._set_aside(*pairs[row].tolist()),
+            needs_gpu=not self.matcher.is_concurrent,
+        )
+        self.features.store.fill("matching pairs", work, len(pairs), progress)
+
+    def elsewhere(self) -> "MatchStore":
+        """The same for a process that may run in another folder."""
+        return replace(self, features=self.features.elsewhere())
+
+    def _is_matched(self, i: int, j: int) -> bool:
+        return self.features.store.has("feature-matches", self.key(i, j))
+
+    def _set_aside(self, i: int, j: int) -> None:
+        self.features.store.stand_in("feature-matches", self.key(i, j), vars(FeatureMatches.empty()))
+
     def num_workers(self, wanted: int) -> int:
         """How many threads may match, of those that one would like."""
         return wanted if self.matcher.is_concurrent else 1
@@ -163,7 +228,40 @@ class MatchStore:
         return self._prepared.get(image, lambda: self.matcher.prepare(self.features.features(image)))
 
 
-def _neighbouring(pairs: Int[np.ndarray, "pair 2"], num_images: int) -> Int[np.ndarray, "pair"]:
+@dataclass(frozen=True, kw_only=True)
+class FindFeatures:
+    """Finds the keypoints of photographs for the store."""
+
+    features: FeatureStore
+
+    @property
+    def store(self) -> Store:
+        return self.features.store
+
+    def __call__(self, part: list[int]) -> None:
+        """Raises InputError if a photograph cannot be read."""
+        with single_threaded_libraries():
+            for image in part:
+                self.features.features(image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchPairs:
+    """Matches pairs of photographs for the store."""
+
+    matches: MatchStore
+
+    @property
+    def store(self) -> Store:
+        return self.matches.features.store
+
+    def __call__(self, part: Int[np.ndarray, "pair 2"]) -> None:
+        """Raises InputError if the matcher cannot compare the features."""
+        with single_threaded_libraries():
+            self.matches.match_all(part, SILENT, 1)
+
+
+def neighbouring(pairs: Int[np.ndarray, "pair 2"], num_images: int) -> Int[np.ndarray, "pair"]:
     """Pairs in an order in which those of an image are near each other.
 
     Images are ordered so that those of a pair are near each other (Cuthill and McKee, "Reducing the bandwidth of sparse

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from anchorsfm.features.config import MatchingConfig
 from anchorsfm.features.joint import JointMatchStore
 from anchorsfm.features.store import MatchStore
-from anchorsfm.io.store import digest
+from anchorsfm.io.store import Store, digest
 
 AnyMatchStore = TypeVar("AnyMatchStore", bound=MatchStore | JointMatchStore)
 
@@ -55,7 +55,7 @@ def verify(
         error_px: distances of the matches from a geometry, where they are not those in the coordinates given.
     """
     if len(keypoint) < max(config.min_inliers, 8):
-        return _unverified()
+        return unverified()
     tolerance = config.max_epipolar_error_px * stretch
     ransac = {
         "max_epipolar_error": tolerance,
@@ -68,7 +68,7 @@ def verify(
     if error_px is not None:
         inlier = error_px(np.asarray(fundamental, np.float64)) < config.max_epipolar_error_px
     if inlier.sum() < max(config.min_inliers, config.min_inlier_ratio * len(keypoint)):
-        return _unverified()
+        return unverified()
     return Verified(keypoint=keypoint[inlier], fundamental=np.asarray(fundamental, np.float64))
 
 
@@ -81,7 +81,8 @@ class VerificationStore(Generic[AnyMatchStore]):
 
     def key(self, i: int, j: int, bend: Float[np.ndarray, "2 2"]) -> str:
         """Identifies the verified matches of a pair; `bend`: lens distortion that the points are free of, else 0."""
-        return digest("verified", VERSION, self.matches.key(i, j), bend, self.config)
+        key = digest("verified", VERSION, self.matches.key(i, j), bend, self.config)
+        return self.matches.features.store.current("verified-matches", key)
 
     def verified(
         self, i: int, j: int, make: Callable[[], Verified], bend: Float[np.ndarray, "2 2"] | None = None
@@ -94,15 +95,20 @@ class VerificationStore(Generic[AnyMatchStore]):
             make: gives them (`verify`).
             bend: distortion coefficients of both images; None: their points are as the detector found them.
         """
-        store = self.matches.features.store
         key = self.key(i, j, np.zeros((2, 2)) if bend is None else bend)
-        stored = store.load("verified-matches", key)
-        if stored is not None:
-            return Verified(**stored)
-        found = make()
-        store.save("verified-matches", key, vars(found))
-        return found
+        return kept_or_made(self.matches.features.store, key, make)
 
 
-def _unverified() -> Verified:
+def kept_or_made(store: Store, key: str, make: Callable[[], Verified]) -> Verified:
+    """The verified matches of a key, from the store or made now."""
+    stored = store.load("verified-matches", key)
+    if stored is not None:
+        return Verified(**stored)
+    found = make()
+    store.save("verified-matches", key, vars(found))
+    return found
+
+
+def unverified() -> Verified:
+    """What a pair without agreeing matches has."""
     return Verified(keypoint=np.zeros((0, 2), np.int32), fundamental=np.zeros((3, 3)))

@@ -5,6 +5,7 @@ the geoid changes over the scene: centimetres in a kilometre.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -82,6 +83,11 @@ def geo_positions(fixes: Sequence[GeoFix | None]) -> GeoPositions | None:
         origin=origin,
         is_ellipsoidal=all(fix.is_ellipsoidal for fix in known),
     )
+
+
+def about_origin(geo: GeoPositions, origin: tuple[float, float, float]) -> GeoPositions:
+    """The same positions in the local frame of another origin (latitude, longitude, altitude)."""
+    return replace(geo, enu_m=enu_from_geodetic(geo.lat_lon_alt, origin), origin=origin)
 
 
 def _enu_axes(origin: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:

@@ -93,6 +93,7 @@ def load_image_set(
     focal_px: float | None = None,
     masks: Path | None = None,
     reads_positions: bool = True,
+    root: Path | None = None,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """Find and verify photographs.
@@ -100,8 +101,8 @@ def load_image_set(
     `source` is a folder (searched recursively, sorted by name, hidden files ignored), a text file that lists images one
     per line relative to itself, or several of those and image files (kept in the given order). `focal_px` is the focal
     length of all images in original pixels, overriding EXIF. Files below `masks` that are the mask of another image are
-    none. Without `reads_positions` nothing is known of where they were taken. Unreadable files are skipped with a
-    warning.
+    none. Without `reads_positions` nothing is known of where they were taken. Names are relative to `root` if all files
+    lie below it, else to the folder that they have in common. Unreadable files are skipped with a warning.
 
     Raises InputError if there is nothing to work on or an option does not fit the images.
     """
@@ -109,7 +110,7 @@ def load_image_set(
         raise InputError(f"unknown camera mode {camera_mode!r}: choose one of {', '.join(get_args(CameraMode))}")
     if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
         raise InputError(f"the focal length must be a positive number of pixels, not {focal_px}")
-    root, names = find_photographs(source)
+    root, names = find_photographs(source, root)
     names = names if masks is None else without_masks(root, names, masks)
     photos, skipped = _read_all(root, names, progress)
     if not photos:
@@ -258,13 +259,21 @@ def working_size_wh(size_wh: Int[np.ndarray, "*batch 2"], max_size: int) -> Int[
 # ---------------------------------------------------------------------------------------------------- finding files
 
 
-def find_photographs(source: Path | Sequence[Path]) -> tuple[Path, list[str]]:
-    """Root folder and the names of all candidate files, by their extensions; `source` as for `load_image_set`.
+def photograph_files(sources: Sequence[Path]) -> list[Path]:
+    """The files that folders, lists and pictures stand for, in order.
+
+    Raises InputError if a folder or list cannot be read or has no pictures.
+    """
+    return [file for path in sources for file in _files_of(Path(path))]
+
+
+def find_photographs(source: Path | Sequence[Path], root: Path | None = None) -> tuple[Path, list[str]]:
+    """Root folder and the names of all candidate files, by their extensions; arguments as for `load_image_set`.
 
     Raises InputError if there are none, or they cannot be read.
     """
     if not isinstance(source, Path):
-        return _common_root([file for path in source for file in _files_of(Path(path))])
+        return _common_root(photograph_files(source), root)
     try:
         if source.is_dir():
             return _list_folder(source)
@@ -349,7 +358,7 @@ def _read_list(path: Path) -> list[Path]:
     return listed
 
 
-def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
+def _common_root(paths: list[Path], wanted: Path | None = None) -> tuple[Path, list[str]]:
     if not paths:
         raise InputError("the list of images is empty")
     for path in paths:
@@ -364,6 +373,8 @@ def _common_root(paths: list[Path]) -> tuple[Path, list[str]]:
     repeated = [path for path, count in Counter(plain).items() if count > 1]
     if repeated:
         raise InputError(f"{repeated[0]} is listed more than once")
+    if wanted is not None and all(path.is_relative_to(wanted) for path in plain):
+        return wanted, [path.relative_to(wanted).as_posix() for path in plain]
     try:
         root = Path(os.path.commonpath([path.parent for path in plain]))
     except ValueError as error:

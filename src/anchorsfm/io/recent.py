@@ -17,6 +17,10 @@ class Recent(Generic[Key, Value]):
         self._kept: OrderedDict[Key, Value] = OrderedDict()
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[type["Recent[Key, Value]"], tuple[int]]:
+        """In another process nothing has been asked for yet."""
+        return Recent, (self._limit,)
+
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of a key: kept, or made now."""
         with self._lock:

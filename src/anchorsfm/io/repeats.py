@@ -41,11 +41,12 @@ def without_repeated_files(images: ImageSet) -> ImageSet:
     return _without(images, repeated)
 
 
-def without_repeated_views(images: ImageSet) -> ImageSet:
+def without_repeated_views(images: ImageSet, num_settled: int = 0) -> ImageSet:
     """The set with one photograph of each view: brackets of exposures, copies saved anew, bursts from a tripod.
 
     Of several the first is kept, or one that has clearly more contrast; the others are among the skipped ones. Where
-    photographs are masked, only what the masks leave counts: around a turntable everything else stays.
+    photographs are masked, only what the masks leave counts: around a turntable everything else stays. The first
+    `num_settled` photographs are kept whatever they show.
 
     Raises InputError if a photograph can no longer be read.
     """
@@ -61,8 +62,9 @@ def without_repeated_views(images: ImageSet) -> ImageSet:
     repeated: dict[int, str] = {}
     for first, members in of_view.items():
         best = max(members, key=lambda k: contrast[k])
-        kept = best if contrast[best] > _BETTER * contrast[first] else first
-        repeated |= {k: f"the same view as {images.names[kept]}" for k in members if k != kept}
+        kept = best if contrast[best] > _BETTER * contrast[first] and first >= num_settled else first
+        same = f"the same view as {images.names[kept]}"
+        repeated |= {k: same for k in members if k != kept and k >= num_settled}
     return _without(images, repeated)
 
 

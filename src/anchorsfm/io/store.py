@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.scene.errors import StorageError
+from anchorsfm.scene.executor import IN_PROCESS, Executor, Work
 from anchorsfm.scene.progress import SILENT, Progress
 
 SCHEMA_VERSION = 3
@@ -78,27 +79,74 @@ class Store:
         """`progress` is warned of every damaged entry."""
         self.root = root
         self.progress = progress
+        self.others: tuple[Path, ...] = ()
+        """Roots of other stores in which entries are looked for that are not here; those that are found come here."""
+        self.executor: Executor = IN_PROCESS
+        """Who makes entries ahead of the stages that look for them."""
         self._lock = threading.Lock()
+        self._stand_ins: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process elsewhere that sees the same folder: it computes what it is asked for itself."""
+        return {"root": self.root and self.root.absolute(), "stand_ins": self._stand_ins}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["root"])  # type: ignore[misc]
+        self._stand_ins = state["stand_ins"]
+
+    def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
+        """Let the executor make entries ahead: see `Executor.fill`. Without a folder there is nowhere to put them."""
+        if self.root is not None:
+            self.executor.fill(description, work, total, progress)
+
+    def stand_in(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Let arrays stand in for an entry that cannot be made, in this run only: they are not written.
+
+        The entry then goes by another key, which `current` gives, so that what is made of the arrays is not taken for
+        what would be made of the entry.
+        """
+        self._stand_ins[kind, key] = self._stand_ins[kind, _stand_in_key(key)] = dict(arrays)
+
+    def current(self, kind: str, key: str) -> str:
+        """The key that an entry goes by in this run."""
+        return _stand_in_key(key) if (kind, key) in self._stand_ins else key
+
+    @property
+    def stand_ins(self) -> tuple[tuple[str, str], ...]:
+        """Kinds and keys of the entries that something stands in for, sorted."""
+        return tuple(sorted(self._stand_ins))
 
     def load(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
         """The arrays as they were saved, or None if there is no undamaged entry.
 
         A damaged one is set aside first. May be called from several threads.
         """
+        if (kind, key) in self._stand_ins:
+            return dict(self._stand_ins[kind, key])
         if self.root is None:
             return None
         path = self._path(kind, key)
         try:
             return _read_entry(path, kind, key)
         except FileNotFoundError:
-            return None
+            return self._taken_over(kind, key)
         except (_DamagedError, OSError) as error:
             self._set_aside(path, str(error) if isinstance(error, _DamagedError) else error.strerror or str(error))
             return None
 
+    def _taken_over(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
+        for root in self.others:
+            try:
+                found = _read_entry(root / kind / f"{key}.safetensors", kind, key)
+            except (_DamagedError, OSError):  # not there, or not usable: it is left as it is
+                continue
+            self.save(kind, key, found)
+            return found
+        return None
+
     def has(self, kind: str, key: str) -> bool:
         """Whether there is an entry; `load` may still find it damaged."""
-        return self.root is not None and self._path(kind, key).exists()
+        return (kind, key) in self._stand_ins or (self.root is not None and self._path(kind, key).exists())
 
     def remove(self, kind: str, key: str) -> None:
         """Drop an entry if there is one."""
@@ -166,6 +214,10 @@ class Store:
     def _path(self, kind: str, key: str) -> Path:
         assert self.root is not None
         return self.root / kind / f"{key}.safetensors"
+
+
+def _stand_in_key(key: str) -> str:
+    return digest("stand-in", key)
 
 
 _SEAL = "anchorsfm"

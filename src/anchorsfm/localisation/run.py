@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.features.base import Features
 from anchorsfm.features.methods import make_detector
 from anchorsfm.io.images import load_image_set
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.localisation.candidates import PointFinder
 from anchorsfm.localisation.config import LocaliseConfig
@@ -86,23 +87,29 @@ class LocalisableModel:
     index: ModelIndex
 
 
+def index_path(stored: StoredModel) -> Path:
+    """Where the descriptors of a model's points are: in its output folder, or beside the files of another model."""
+    layout = stored.run.layout if stored.run is not None and stored.is_result else Layout(stored.folder)
+    return layout.localisation(stored.title)
+
+
 def read_localisable(folder: Path) -> LocalisableModel:
     """The largest model that a folder stands for.
 
     Raises InputError if there is none, it has no descriptors, or a file is damaged.
     """
     stored = max(read_models(folder), key=lambda entry: (len(entry.names), -entry.number))
-    path = None if stored.run is None else stored.run.layout.localisation(stored.title)
-    index = read_index(path) if path is not None and stored.is_result else None
+    path = index_path(stored)
+    index = read_index(path)
     if index is None:
         raise InputError(
-            f"the model in {stored.folder} comes without the descriptors of its points: run anchorsfm reconstruct on "
-            "its photographs again with SIFT keypoints and without --no-keep-descriptors; with its cache that is short"
+            f"the model in {stored.folder} comes without the descriptors of its points: find them with anchorsfm index "
+            f"{stored.folder} --images DIR, where DIR has its photographs"
         )
     if index.num_points != len(stored.model.points) or index.num_views != len(stored.names):
         raise InputError(
             f"{path} belongs to another model than {stored.folder}, which was changed since: run the same anchorsfm "
-            "reconstruct again"
+            "reconstruct again, or anchorsfm index"
         )
     return LocalisableModel(stored=stored, index=index)
 

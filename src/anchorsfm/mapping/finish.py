@@ -47,6 +47,8 @@ class ModellingSettings:
     """Matches lie on the front end's grid: they are less exact than a detector's keypoints."""
     adjusts: bool = True
     """False: the cameras stay as they start; points are triangulated, and no image is added."""
+    looks_for_turns: bool = True
+    """Photographs that are stored turned are looked for; an earlier run has done so where models go on from its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def finish_models(
     starts = with_frames(starts, given)
     largest = max(starts, key=lambda start: len(start.model.image_index), default=None)
     turns = None
-    if largest is not None and settings.adjusts and given.images.rigs is None:
+    if largest is not None and settings.adjusts and settings.looks_for_turns and given.images.rigs is None:
         turns = find_turns(largest, given, settings.adjust)
     if turns is None:
         return _finish_models(starts, given, settings, progress)

@@ -190,6 +190,18 @@ def georeference(
     )
 
 
+def compare_in_frame(judged: JudgedModel, geo: GeoPositions) -> Georeferenced:
+    """Recorded positions beside a model that is in their frame and stays as it is."""
+    centres = camera_centres(judged.result.model.cam_from_world)
+    images = judged.result.model.image_index
+    position, sigma = geo.enu_m[images], geo.sigma_m[images]
+    placed = place(centres, position, sigma)
+    agrees = np.zeros(len(images), bool)
+    if not isinstance(placed, str):
+        agrees, sigma = placed.agrees, placed.sigma_m
+    return Georeferenced(mode="align", residual_m=centres - position, agrees=agrees, sigma_m=sigma)
+
+
 def _one_of_each_frame(
     position: Float[np.ndarray, "view 3"], frame: Int[np.ndarray, "view"]
 ) -> Float[np.ndarray, "view 3"]:

@@ -78,6 +78,20 @@ class _Setting:
     known_camera: Bool[np.ndarray, "camera"]
     working_scale: Float[np.ndarray, "image"]
     config: FromScratchConfig
+    kept_pose: Bool[np.ndarray, "image"] | None = None
+    """Images whose poses stay; None: of none."""
+
+    @staticmethod
+    def of(given: MapperInput, config: FromScratchConfig, kept_pose: Bool[np.ndarray, "image"] | None) -> "_Setting":
+        return _Setting(
+            tracks=given.tracks,
+            cameras=given.cameras,
+            camera_index=given.images.camera_index.astype(np.int64),
+            known_camera=given.known_camera,
+            working_scale=given.working_scale,
+            config=config,
+            kept_pose=kept_pose,
+        )
 
     def long_side_px(self) -> Float[np.ndarray, "image"]:
         return np.array([max(self.cameras[c].width, self.cameras[c].height) for c in self.camera_index], np.float64)
@@ -154,6 +168,43 @@ def map_tracks(
     )
 
 
+def grow_model(
+    model: Reconstruction,
+    given: MapperInput,
+    candidates: Int[np.ndarray, "candidate"],
+    config: FromScratchConfig,
+    *,
+    kept_pose: Bool[np.ndarray, "image"],
+) -> tuple[Reconstruction, dict[int, str]]:
+    """A model with those of the candidates whose poses its points show, and why the others have none.
+
+    Args:
+        model: cameras and poses; its points are made anew from the tracks.
+        given: what mappers get.
+        candidates: images that no model holds.
+        config: settings.
+        kept_pose: images whose poses stay as they are; the intrinsics that stay are those of `given.known_camera`.
+    """
+    setting = _Setting.of(given, config, kept_pose)
+    return _grow(setting, _triangulated(setting, model), candidates)
+
+
+def triangulated_model(model: Reconstruction, given: MapperInput, config: FromScratchConfig) -> Reconstruction:
+    """The model with the points of the tracks; arguments are those of `grow_model`."""
+    return _triangulated(_Setting.of(given, config, None), model)
+
+
+def settle_model(
+    model: Reconstruction, given: MapperInput, config: FromScratchConfig, *, kept_pose: Bool[np.ndarray, "image"]
+) -> Reconstruction:
+    """A model adjusted with the points of the tracks, to falling thresholds; arguments are those of `grow_model`.
+
+    Views that too few points hold are left out.
+    """
+    setting = _Setting.of(given, config, kept_pose)
+    return _finish(setting, _settle(setting, model))
+
+
 def _grow_best(
     setting: _Setting, left: Int[np.ndarray, "left"], advance: Advance
 ) -> tuple[Reconstruction | None, dict[int, str]]:
@@ -226,7 +277,8 @@ def _grow(
         refused |= registration.refused
         tried[batch] = seen[batch]
         if registration.added:
-            model = _settle(setting, registration.model)
+            keeps = setting.kept_pose is not None and bool(setting.kept_pose[model.image_index].any())
+            model = (_triangulated if keeps else _settle)(setting, registration.model)
     for image in np.setdiff1d(left, [*model.image_index, *refused]).tolist():
         refused[image] = f"only {seen[image]} observations of triangulated points"
     return model, {image: reason for image, reason in refused.items() if image not in model.image_index}
@@ -246,6 +298,15 @@ def _settle(setting: _Setting, model: Reconstruction) -> Reconstruction:
     if len(model.image_index) >= _VIEWS_THAT_HOLD:
         share = float(np.sqrt(config.first_error * config.second_error))
     return _adjusted(setting, model, share * setting.long_side_px(), tolerance=1e-4)
+
+
+def _triangulated(setting: _Setting, model: Reconstruction) -> Reconstruction:
+    """The points of all tracks, with cameras that are good already: those of a model that is held, and others placed by
+    its points."""
+    max_error_px = setting.config.second_error * setting.long_side_px()[model.image_index]
+    return triangulate_model(
+        model, setting.tracks, max_error_px=max_error_px, min_angle_deg=setting.config.min_angle_deg
+    )
 
 
 def _finish(setting: _Setting, model: Reconstruction) -> Reconstruction:
@@ -275,7 +336,8 @@ def _adjusted(
         function_tolerance=tolerance,
         num_threads=setting.config.num_threads,
     )
-    held = Held(pose=np.zeros(len(model.image_index), bool), camera=setting.known_camera[rows] | few)
+    kept = np.zeros(len(setting.camera_index), bool) if setting.kept_pose is None else setting.kept_pose
+    held = Held(pose=kept[model.image_index], camera=setting.known_camera[rows] | few)
     adjusted, _ = adjust(model, options, held)
     return with_plausible_cameras(adjusted, model)
 

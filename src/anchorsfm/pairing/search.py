@@ -1,22 +1,23 @@
 """The pairs of a large set, found by looking at photographs: similarity, orders, positions, expansion in rounds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.features.store import FeatureStore, MatchStore
-from anchorsfm.features.verification import VerificationStore, verify
+from anchorsfm.features.store import FeatureStore, MatchStore, neighbouring
+from anchorsfm.features.verification import VerificationStore, Verified, verify
 from anchorsfm.geometry.centred import centred
 from anchorsfm.geometry.links import connected_groups
-from anchorsfm.io.workers import map_stage
+from anchorsfm.io.store import Store
+from anchorsfm.io.workers import map_stage, single_threaded_libraries
 from anchorsfm.pairing.config import Auto
 from anchorsfm.pairing.expansion import TriedPairs, expand
 from anchorsfm.pairing.sequence import nearest, neighbours
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairSearch
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 
 MIN_PAIRS = 5
 """Pairs of an image, those added that failed: they may verify once the lens is known, and reports say how far off they
@@ -56,25 +57,57 @@ class PairChecker:
 
     def checker(self) -> Callable[[Int[np.ndarray, "pair 2"]], Int[np.ndarray, "pair"]]:
         """A function that gives the numbers of verified matches of pairs."""
-        images = self.features.images
-        matches, config = self.verification.matches, self.verification.config
+        matches = self.verification.matches
         points = self.features.each(lambda features: features.xy, "finding keypoints", self.progress, self.num_workers)
 
         def check(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "pair"]:
+            tool = CheckPairs(verification=replace(self.verification, matches=matches.elsewhere()))
+            matches.fill(tool, pairs[neighbouring(pairs, len(points))], self.progress, self._is_checked)
             candidates = matches.match_all(pairs, self.progress, self.num_workers)
 
             def count(row: int) -> int:
                 i, j = pairs[row].tolist()
-                keypoint = candidates[row].keypoint
-                xy_i, xy_j = (
-                    centred(images, k, points[k][rows]) for k, rows in ((i, keypoint[:, 0]), (j, keypoint[:, 1]))
-                )
-                verified = self.verification.verified(i, j, lambda: verify(xy_i, xy_j, keypoint, config))
-                return len(verified.keypoint)
+                return len(verified(self.verification, i, j, candidates[row].keypoint, points[i], points[j]).keypoint)
 
             return np.array(map_stage("verifying pairs", count, len(pairs), self.progress, self.num_workers), np.int64)
 
         return check
+
+    def _is_checked(self, i: int, j: int) -> bool:
+        return self.features.store.has("verified-matches", self.verification.key(i, j, np.zeros((2, 2))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckPairs:
+    """Matches and verifies pairs of photographs for the store."""
+
+    verification: VerificationStore[MatchStore]
+
+    @property
+    def store(self) -> Store:
+        return self.verification.matches.features.store
+
+    def __call__(self, part: Int[np.ndarray, "pair 2"]) -> None:
+        """Raises InputError if the matcher cannot compare the features."""
+        matches = self.verification.matches
+        with single_threaded_libraries():
+            for (i, j), found in zip(part.tolist(), matches.match_all(part, SILENT, 1), strict=True):
+                xy_i, xy_j = (matches.features.features(image).xy for image in (i, j))
+                verified(self.verification, i, j, found.keypoint, xy_i, xy_j)
+
+
+def verified(
+    verification: VerificationStore[MatchStore],
+    i: int,
+    j: int,
+    keypoint: Int[np.ndarray, "match 2"],
+    xy_i: Float[np.ndarray, "keypoint_i 2"],
+    xy_j: Float[np.ndarray, "keypoint_j 2"],
+) -> Verified:
+    """Verified matches of a pair before any lens is known, from its matches and the keypoints of both photographs."""
+    images, config = verification.matches.features.images, verification.config
+    ends = centred(images, i, xy_i[keypoint[:, 0]]), centred(images, j, xy_j[keypoint[:, 1]])
+    return verification.verified(i, j, lambda: verify(*ends, keypoint, config))
 
 
 def search_pairs(

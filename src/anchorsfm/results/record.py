@@ -1,5 +1,6 @@
 """The record of a run: everything in `report.json`. All figures of the page come from here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -306,6 +307,25 @@ class AlignmentReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extension:
+    """A run that went on from finished models."""
+
+    command: str
+    """extend or merge."""
+    sources: tuple[str, ...]
+    """What it was given: folders, lists and files of photographs, or the output folders of other runs."""
+    added: int
+    """Photographs that the model had not known."""
+    kept_poses: bool
+    """Whether poses and intrinsics stayed as they were."""
+
+    @staticmethod
+    def of(entry: Mapping[str, Any]) -> "Extension":
+        """From JSON that has been checked."""
+        return Extension(**{**entry, "sources": tuple(entry["sources"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunReport:
     """Everything in report.json."""
 
@@ -321,6 +341,8 @@ class RunReport:
     images: tuple[ImageReport, ...]
     videos: tuple[VideoFrames, ...] = ()
     """Whose frames are among the images, and how they were chosen."""
+    extensions: tuple[Extension, ...] = ()
+    """Runs since the first one, if this is no run from photographs alone; the last one is this run."""
     pairs: dict[str, int]
     """Number of pairs by what the front end found."""
     belief: dict[str, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from anchorsfm.io.reference_systems import check_epsg, named_area_without
 from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
+from anchorsfm.run.cluster import check_cluster
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.rigs import check_rig
 from anchorsfm.run.unused import without_effect
@@ -26,6 +27,8 @@ def check_settings(config: PipelineConfig) -> None:
     check_mesh_method(config.cloud.mesh)
     check_scene_graph(config.scene_graph)
     check_masks(config.masks, config.mask)
+    if config.ray is not None:
+        check_cluster(config.ray)
     check_rig(config.rig)
     if config.epsg is not None:
         check_epsg(config.epsg)

@@ -16,6 +16,7 @@ from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, Mapper
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.panorama.config import PanoramaConfig
+from anchorsfm.run.cluster import parse_cluster
 from anchorsfm.scene.images import CameraMode
 from anchorsfm.scene.reconstruction import CAMERA_MODELS
 from anchorsfm.scene.settings import OneOf, Parsed, Range, Seed, Settings
@@ -112,6 +113,10 @@ class PipelineConfig(Settings):
     """Write a dense cloud of each model to OUT/dense. None: for sets of up to 200 images."""
     cloud: CloudConfig = field(default_factory=CloudConfig)
     """The dense cloud, and what is written beside it."""
+    ray: Annotated[str | None, Parsed(parse_cluster)] = None
+    """Compute features, matches, poses of pairs and dense depth on many machines by Ray: auto (the cluster that this
+    machine belongs to), HOST:PORT, or local (processes of this machine). All of them must see the photographs and OUT
+    under the same paths. The result has the same bits."""
     seed: Seed = 0
     """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 

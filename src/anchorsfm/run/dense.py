@@ -1,6 +1,6 @@
 """Depth maps and dense clouds of finished models, written as they are made."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -29,8 +29,12 @@ def make_dense(
     config: PipelineConfig,
     folder: RunFolder,
     progress: Progress,
+    settled: Collection[int] = (),
 ) -> tuple[tuple[DepthMaps, ...], DepthFigures | None]:
-    """Depth maps of each model, made when asked for, if they are asked for at all; their clouds are on disk already."""
+    """Depth maps of each model, made when asked for, if they are asked for at all; their clouds are on disk already.
+
+    `settled`: images whose depth stays as it was last matched.
+    """
     if not config.dense:
         return (), None
     maps = []
@@ -38,7 +42,7 @@ def make_dense(
         of_model = [a for a in mapped.alignments if np.isin(model.image_index, a.image_index).any()]
         scene, grid = predicted.scene_with_depth, predictor.grid
         depths = onto_model(of_model[0] if of_model else canonical_depths(model, scene), model, scene, grid)
-        maps.append(DepthMaps(depths, model, scene, images, grid, config.cloud, folder.store))
+        maps.append(DepthMaps(depths, model, scene, images, grid, config.cloud, folder.store, settled))
     log = DepthLog(sum(len(views) for views in maps))
     _write_dense(maps, images, config.cloud, folder, log, progress)
     return tuple(maps), log.finish(folder.depth_pictures)

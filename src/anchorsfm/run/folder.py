@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from jaxtyping import Float
 
 from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
@@ -78,9 +79,17 @@ class RunFolder:
     Everything but the cache is written aside, between `begin` and `publish`. Until `begin` nothing is made.
     """
 
-    def __init__(self, root: Path, progress: Progress = SILENT) -> None:
+    def __init__(self, root: Path, progress: Progress = SILENT, read_also: Iterable[Path] = ()) -> None:
+        """`read_also`: output folders in whose caches entries are found too; they stay as they are.
+
+        Raises InputError if one of them is this folder.
+        """
         self.root = root
         self.store = Store(Layout(root).cache, progress)
+        for other in read_also:
+            if root.resolve() == other.resolve():
+                raise InputError(f"{root} is both read and written: choose another --output")
+            self.store.others = (*self.store.others, Layout(other).cache)
         self._owned = OwnedFolder(root)
         self._publication: Publication | None = None
         self._used_frames: frozenset[Path] = frozenset()
@@ -97,8 +106,8 @@ class RunFolder:
         return FolderPart(owned=self._owned, inner=FRAMES)
 
     def use_frames(self, files: Iterable[Path]) -> None:
-        """Say which frames are the photographs of this run: those of earlier runs go when it has a result."""
-        self._used_frames = frozenset(files)
+        """Say which frames are photographs of this run: the others go when it has a result."""
+        self._used_frames |= frozenset(files)
 
     def use_views(self, files: Iterable[Path]) -> None:
         """The same of the views of panoramas, among which may be frames of videos."""
@@ -204,10 +213,16 @@ class RunFolder:
         if models:
             write_models(self._made.alignments, models, names)
 
-    def write_models(self, models: Sequence[Reconstruction], names: Sequence[str]) -> None:
-        """The final models, largest first, as sparse/0, sparse/1, ..."""
+    def write_models(
+        self,
+        models: Sequence[Reconstruction],
+        names: Sequence[str],
+        stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+    ) -> None:
+        """The final models, largest first, as sparse/0, sparse/1, ...; `stored`: poses of images that stay as they are
+        on the disk."""
         if models:
-            write_models(self._made.models, models, names)
+            write_models(self._made.models, models, names, stored=stored)
 
     def write_index(self, number: int, index: ModelIndex) -> None:
         """What new photographs are placed with in a model, as localisation/NUMBER.safetensors."""
@@ -249,6 +264,11 @@ class RunFolder:
     def write_uncertainty(self, models: Sequence[UncertaintyReport]) -> None:
         """Standard deviations of poses and intrinsics of all models."""
         write_atomic(self._made.uncertainty, to_json(list(models)))
+
+    def write_transforms(self, record: str | None) -> None:
+        """How the frames of the models differ from those they were made in, if they do."""
+        if record is not None:
+            write_atomic(self._made.transform, record)
 
     def write_masks(self, images: ImageSet) -> None:
         """What of each photograph was looked at, for exports, if anything was masked."""

@@ -1,7 +1,7 @@
 """What a run gives to its mapper, and from its models to finished ones."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,18 @@ from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Star
 from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
-from anchorsfm.mapping.georeference import Georeferenced, georeference
+from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, georeference
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.mapping.with_poses import along_epipolar_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines
 from anchorsfm.results.record import UpReport
+from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.earlier import KeptFrame
 from anchorsfm.run.predictions import Predicted
+from anchorsfm.scene.edit import with_poses
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -32,7 +35,7 @@ from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
 from anchorsfm.tracks.points import colour
 from anchorsfm.tracks.sparsify import sparsify
-from anchorsfm.tracks.uncertainty import ModelUncertainty
+from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
 
 def mapper_input(
@@ -105,7 +108,12 @@ class Finished:
 
 
 def finish(
-    starts: Sequence[Start], given: MapperInput, predictor: PairPredictor, config: PipelineConfig, progress: Progress
+    starts: Sequence[Start],
+    given: MapperInput,
+    predictor: PairPredictor,
+    config: PipelineConfig,
+    beginning: Beginning,
+    progress: Progress,
 ) -> Finished:
     """Adjust the models of the mapper; those of fewer than two views are none."""
     from_grid = not predictor.detects_keypoints
@@ -113,10 +121,11 @@ def finish(
         adjust=config.adjust,
         subpixel=config.subpixel if config.refines_keypoints(from_grid=from_grid) else None,
         coarse_subpixel=None if config.refine_keypoints == "off" else config.subpixel,
-        choose_camera_model=config.camera_model == "auto",
+        choose_camera_model=config.camera_model == "auto" and not (beginning.keeps and given.known_camera.all()),
         focal_px=config.kept_focal_px,
         from_grid=from_grid,
         adjusts=config.bundle_adjustment,
+        looks_for_turns=not beginning.keeps,
     )
     adjusted = finish_models(starts, given, settings, progress)
     for change in adjusted.changes:
@@ -125,13 +134,21 @@ def finish(
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
     judged, georeferenced, ups = [], [], []
     for number, (result, _) in enumerate(kept):
-        model, place = _with_records(result, given.images, config)
-        model, up = _level(model, place, given, config)
+        frame = beginning.frame_of(result)
+        if frame is not None and result.held.pose.any() and beginning.keeps:
+            model, place = _in_frame(result, frame, given.images, config)
+        else:
+            model, place = _with_records(result, given.images, config)
+        if place is not None and place.mode != "check":
+            frame = None
+        if frame is not None and frame.is_metric:
+            model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
+        model, up = _level(model, place, given, config) if frame is None else (model, frame.up)
+        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
+            progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
         judged.append(model)
         georeferenced.append(place)
         ups.append(up)
-        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
-            progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
     for number, one in enumerate(judged):
@@ -153,6 +170,25 @@ def make_places(finished: Finished, images: ImageSet, config: PipelineConfig) ->
     if images.geo is None or all(found is None or found.mode == "check" for found in finished.georeferenced):
         return None
     return describe_places(finished.models, finished.georeferenced, images.geo, images.names, config.epsg)
+
+
+def _in_frame(
+    result: AdjustResult, frame: KeptFrame, images: ImageSet, config: PipelineConfig
+) -> tuple[JudgedModel, Georeferenced | None]:
+    """A model in the frame of an earlier one. Poses that stay have the bits they had, and are as uncertain as if they
+    had been found now."""
+    result = replace(result, model=with_poses(result.model, frame.cam_from_world))
+    is_known = config.known.model is not None and config.known.freeze_intrinsics
+    camera = result.held.camera if is_known else np.zeros_like(result.held.camera)
+    free = replace(result.held, pose=np.zeros_like(result.held.pose), camera=camera)
+    uncertainty = estimate_uncertainty(replace(result, held=free))
+    judged = JudgedModel(result=result, uncertainty=uncertainty)
+    if images.geo is None:
+        return judged, None
+    if frame.is_georeferenced:
+        judged = replace(judged, uncertainty=replace(uncertainty, metric=True))
+        return judged, compare_in_frame(judged, images.geo)
+    return georeference(judged, result, images.geo, "check", config.adjust, _focal_priors(result.model, images))
 
 
 def _with_records(

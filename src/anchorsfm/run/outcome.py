@@ -15,8 +15,9 @@ from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.pairing.search import SelectedPairs
 from anchorsfm.report import PairLog, report_alignment, report_images, report_model
 from anchorsfm.report.remarks import model_remarks
-from anchorsfm.results.record import DepthFigures, RunReport
+from anchorsfm.results.record import DepthFigures, Extension, RunReport
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.earlier import Earlier
 from anchorsfm.run.forecast import Forecast
 from anchorsfm.run.modelling import Finished
 from anchorsfm.run.predictions import Predicted
@@ -80,7 +81,14 @@ class RunRecord:
         self.progress = RecordingProgress(Forecast(config, progress))
         self.videos: tuple[VideoFrames, ...] = ()
         """Of the frames among the photographs."""
+        self.extensions: tuple[Extension, ...] = ()
+        """Of the models that this run goes on from, and this one."""
         self._frontend = frontend
+
+    def goes_on_from(self, earlier: Earlier, videos: tuple[VideoFrames, ...]) -> None:
+        """Take down earlier runs, and the videos of this one."""
+        self.extensions = earlier.extensions
+        self.videos = (*earlier.videos, *videos)
 
     def settings(self, config: PipelineConfig) -> object:
         """The settings in writing: a front end of one's own is no value of `config.frontend`."""
@@ -100,6 +108,7 @@ class RunRecord:
             changed=self.changed,
             image_root=str(images.root.resolve()),
             videos=self.videos,
+            extensions=self.extensions,
             images=report_images(images, models, outcome.dropped, outcome.log),
             pairs=dict(sorted(outcome.log.status.items())),
             belief=outcome.log.belief(),

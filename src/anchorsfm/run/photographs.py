@@ -29,8 +29,13 @@ def load_photographs(
     folder: RunFolder,
     progress: Progress,
     panoramas: CutPanoramas | None = None,
+    *,
+    root: Path | None = None,
+    num_settled: int = 0,
 ) -> tuple[ImageSet, KnownCameras]:
     """The photographs, each once, with known focal lengths and distortions as priors; and all that is known.
+
+    Names are relative to `root` where all lie below it. The first `num_settled` are kept, whatever view they repeat.
 
     Raises InputError if they cannot be used, lie in the output folder, or do not fit what is said about them.
     """
@@ -40,12 +45,13 @@ def load_photographs(
         focal_px=config.focal_px,
         masks=config.masks,
         reads_positions=config.gps != "off",
+        root=root,
         progress=progress,
     )
     folder.require_outside(images.path(k) for k in range(images.num_images))
     of_views = None if panoramas is None else panoramas.view_masks(images)
     images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, given=of_views, progress=progress)
-    images = _without_repeats(images, config, progress)
+    images = _without_repeats(images, config, num_settled, progress)
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")
     _require_plausible_focal(config, images)
@@ -86,14 +92,14 @@ def told_apart(images: ImageSet, scene: Int[np.ndarray, "image"] | None, config:
     return with_cameras_of_scenes(images, scene)
 
 
-def _without_repeats(images: ImageSet, config: PipelineConfig, progress: Progress) -> ImageSet:
+def _without_repeats(images: ImageSet, config: PipelineConfig, num_settled: int, progress: Progress) -> ImageSet:
     """Every file and view once; mirrored copies are named, for nobody knows which of them shows the place.
 
     Views are left as they are where the user speaks of photographs one by one.
     """
     once = without_repeated_files(images)
     if config.known.model is None and config.similarity is None and not config.scene_graph.startswith("pairs:"):
-        once = without_repeated_views(once)
+        once = without_repeated_views(once, num_settled)
     for skipped in once.skipped[len(images.skipped) :]:
         progress.warn(f"skipped {skipped.name}: {skipped.reason}")
     mirrored = mirrored_copies(once)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
@@ -37,6 +37,16 @@ _CHEAP_KEYPOINTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlierPairs:
+    """What earlier runs looked at, for a run that goes on from them."""
+
+    pairs: Int[np.ndarray, "pair 2"]
+    """i < j, sorted."""
+    allowed: Bool[np.ndarray, "image image"]
+    """Pairs that may be looked at: those, and those of photographs that no run had together; symmetric."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predicted:
     """What remains of the predictions of all pairs."""
 
@@ -61,12 +71,33 @@ class Predicted:
 
 
 def make_run_pairs(
-    config: PipelineConfig, images: ImageSet, frontend: Frontend, store: Store, progress: Progress
+    config: PipelineConfig,
+    images: ImageSet,
+    frontend: Frontend,
+    store: Store,
+    progress: Progress,
+    earlier: EarlierPairs | None = None,
 ) -> SelectedPairs:
-    """The pairs of images to look at: those that the scene graph names, or those that a search finds.
+    """The pairs of images to look at: those that the scene graph names, or those that a search finds; and earlier ones.
 
     Raises InputError if the scene graph does not fit the images, or a photograph cannot be read.
     """
+    selected = _new_pairs(config, images, frontend, store, progress, None if earlier is None else earlier.allowed)
+    if earlier is None:
+        return selected
+    i, j = selected.pairs.index.T
+    both = np.concatenate([earlier.pairs, selected.pairs.index[earlier.allowed[i, j]]])
+    return replace(selected, pairs=PairList(index=np.unique(both, axis=0)), scene=None)
+
+
+def _new_pairs(
+    config: PipelineConfig,
+    images: ImageSet,
+    frontend: Frontend,
+    store: Store,
+    progress: Progress,
+    open_pairs: Bool[np.ndarray, "image image"] | None,
+) -> SelectedPairs:
     graph = parse_scene_graph(config.scene_graph)
     similarity = None if config.similarity is None else read_similarity(config.similarity, images.num_images)
     prefilter = None if config.prefilter is None else parse_prefilter(config.prefilter)
@@ -78,7 +109,10 @@ def make_run_pairs(
             if similarity is None:
                 similarity = image_similarity(checker.features, progress, checker.num_workers)
             if isinstance(graph, Auto):
-                allowed = None if prefilter is None else near(images.num_images, prefilter)
+                allowed = open_pairs
+                if prefilter is not None:
+                    nearby = near(images.num_images, prefilter)
+                    allowed = nearby if allowed is None else allowed & nearby
                 if images.rigs is not None:
                     apart = ~images.rigs.one_view()
                     allowed = apart if allowed is None else allowed & apart

@@ -102,6 +102,22 @@ def with_images_numbered(model: Reconstruction) -> Reconstruction:
     return replace(model, image_index=np.arange(len(model.image_index)), tracks=tracks, rigs=rigs)
 
 
+def with_image_index(model: Reconstruction, image: Int[np.ndarray, "view"]) -> Reconstruction:
+    """The model by other image indices, one for each view, which are then in their order."""
+    order = np.argsort(image, kind="stable")
+    tracks = replace(model.tracks, obs_image=image[view_of_image(model)[model.tracks.obs_image]])
+    by_point = np.lexsort((tracks.obs_image, tracks.obs_point))
+    return replace(
+        select_views(model, order),
+        image_index=image[order],
+        tracks=Tracks(
+            obs_point=tracks.obs_point[by_point],
+            obs_image=tracks.obs_image[by_point],
+            obs_xy=tracks.obs_xy[by_point],
+        ),
+    )
+
+
 def with_poses(model: Reconstruction, cam_from_world: Float[np.ndarray, "view 3 4"]) -> Reconstruction:
     """The model with other poses; its points stay."""
     return replace(model, cam_from_world=cam_from_world)

@@ -51,6 +51,8 @@ class ImageSet:
     """Lens distortion (k1, k2 of `Distortion`) from the user; rows of NaN, or None, where unknown."""
     prior_is_known: Bool[np.ndarray, "image"] | None = None
     """Whether focal length and distortion are those of a known model; None: nowhere."""
+    focal_is_exact: Bool[np.ndarray, "image"] | None = None
+    """Whether the front end takes a focal length as it is given; None: as its settings say."""
     taken_s: Float[np.ndarray, "image"] | None = None
     """When each was taken, in seconds by its camera's own clock; NaN, or None, where unknown."""
     geo: GeoPositions | None = None
@@ -110,6 +112,7 @@ class ImageSet:
             digests=tuple(self.digests[k] for k in kept),
             distortion_prior=rows(self.distortion_prior),
             prior_is_known=rows(self.prior_is_known),
+            focal_is_exact=rows(self.focal_is_exact),
             taken_s=rows(self.taken_s),
             geo=None if self.geo is None else self.geo.select(kept),
             is_unnamed=rows(self.is_unnamed),

@@ -25,7 +25,7 @@ from anchorsfm.io.weights.release import find_release
 from anchorsfm.io.workers import Budget
 from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 
 VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
@@ -50,6 +50,7 @@ class LearnedDetector:
     ) -> None:
         """Raises InputError if kornia, the device or the weights are not there; these are downloaded if need be."""
         kornia_features()
+        self._settings = name, config, networks
         release = DETECTOR_WEIGHTS[name]
         self._name: LearnedDetectorName = name
         self._device = resolve_device(networks.device)
@@ -62,6 +63,10 @@ class LearnedDetector:
         self.licence: LicenceRecord | None = release.licence
         self.is_concurrent = self._device.type == "cpu"
         self.digest = digest(name, VERSION, release.sha256, config.max_image_size, self._max_keypoints)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process: with the device and the weights that are there."""
+        return type(self), (*self._settings, SILENT)
 
     def detect(self, images: ImageSet, image: int) -> Features:
         """Raises InputError if the photograph cannot be read."""

@@ -21,7 +21,7 @@ from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.weights.release import find_release
 from anchorsfm.networks.devices import inference, inference_dtype, resolve_device
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 
 VERSION = 2
 """Raise when results change: what older versions cached is then ignored."""
@@ -51,6 +51,7 @@ class LightGlueMatcher:
     ) -> None:
         """Raises InputError if kornia, the device or the weights are not there; these are downloaded if need be."""
         kornia_features()
+        self._settings = detector, config, networks
         release = MATCHER_WEIGHTS[detector]
         self._detector: LearnedDetectorName = detector
         self._min_score = config.min_score
@@ -66,6 +67,10 @@ class LightGlueMatcher:
         self.digest = digest(
             "lightglue", VERSION, release.sha256, config.min_score, self._half_precision, self.batch_size > 1
         )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process: with the device and the weights that are there."""
+        return type(self), (*self._settings, SILENT)
 
     def prepare(self, features: Features) -> Prepared:
         """Raises InputError for descriptors of another detector."""

@@ -129,13 +129,18 @@ def estimate_focals_px(
     device = devices(images)
     scale = reference_scale(images.size_wh)
     log_focal = np.full(int(device.max()) + 1, np.nan)
+    exact = np.zeros(images.num_images, bool) if images.focal_is_exact is None else images.focal_is_exact
     for row in range(len(log_focal)):
         own = [e for (i, j), e in zip(pairs, evidence, strict=True) if device[i] == row == device[j]]
-        log_focal[row] = _device_focal(images.focal_prior_px[device == row] * scale[device == row], own, config)
+        recorded = images.focal_prior_px * scale
+        if exact[device == row].any():
+            log_focal[row] = np.log(np.median(recorded[(device == row) & exact]))
+        else:
+            log_focal[row] = _device_focal(recorded[device == row], own, config)
     known = np.isfinite(log_focal)
     if not known.all():
         log_focal = _joint_fit(log_focal, known, device[pairs], evidence, config)
-    return np.exp(log_focal)[device] / scale
+    return np.where(exact, images.focal_prior_px, np.exp(log_focal)[device] / scale)
 
 
 def _device_focal(recorded: Float[np.ndarray, "view"], own: list[FocalEvidence], config: IntrinsicsConfig) -> float:

@@ -16,14 +16,23 @@ from anchorsfm.features.joint import JointMatchStore
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore, Verified
-from anchorsfm.frontend.classical import cache, lens
+from anchorsfm.frontend.classical import lens
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
-from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px, gather_evidence
+from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.second import Helped, SecondMethod, second_store
-from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, verify_pair
+from anchorsfm.frontend.classical.tools import (
+    Job,
+    PairTool,
+    RelateJob,
+    RelatePairs,
+    VerifyJob,
+    VerifyPairs,
+    fill_pairs,
+)
+from anchorsfm.frontend.classical.two_view import PairLens, RelativePose
 from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.weights.release import joint_licence
@@ -83,7 +92,7 @@ def open_predictor(
         methods=helped.methods(index, poses, config),
         num_exact=helped.num_first if helped.second_is_coarse(config) else None,
     )
-    return ClassicalPredictor(
+    predictor = ClassicalPredictor(
         images=images,
         pairs=index,
         geometry=geometry,
@@ -94,6 +103,8 @@ def open_predictor(
         num_workers=workers,
         licence=joint_licence(licences),
     )
+    predictor.fill("dense depth of pairs", progress)
+    return predictor
 
 
 def believed(
@@ -125,7 +136,9 @@ def _digest(
     if second is not None:
         methods = (*methods, second.features.detector.digest, second.matcher.digest, config.second)
     stages = (methods, config.matching, config.intrinsics, config.two_view, config.consistency, config.dense)
+    stand_ins = matches.features.store.stand_ins
     return digest(
+        *(("stand-ins", stand_ins) if stand_ins else ()),
         "classical",
         VERSION,
         stages,
@@ -210,39 +223,27 @@ class _Run:
     ) -> list[tuple[Verified, FocalEvidence]]:
         """Verified matches of every pair, or of some rows, and what they say about focal lengths."""
         device = devices(self.images)
-        matching = self.config.matching
-        verification = VerificationStore(matches=self.matches, config=matching)
+        verification = VerificationStore(matches=self.matches, config=self.config.matching)
+        tool = VerifyPairs(store=self.store, config=self.config.matching)
+        chosen = np.arange(len(self.pairs)) if rows is None else rows
 
-        def work(pair: int) -> tuple[Verified, FocalEvidence]:
+        def job(pair: int) -> VerifyJob:
             i, j = self.pairs[pair].tolist()
+            keypoint, bent = candidates[pair], distortion.coefficient[[i, j]]
             same_device = bool(device[i] == device[j])
-            bent = distortion.coefficient[[i, j]]
-            pair_lens = _pair_lens(points[i], points[j], candidates[pair], bent)
-
-            def verify() -> Verified:
-                xy_i, xy_j = points[i].xy[candidates[pair][:, 0]], points[j].xy[candidates[pair][:, 1]]
-                return verify_pair(xy_i, xy_j, candidates[pair], matching, pair_lens)
-
-            verified = verification.verified(i, j, verify, bent)
-            key = digest("evidence", VERSION, self._match_key(pair), same_device, bent, matching)
-            stored = self.store.load("classical-evidence", key)
-            if stored is not None:
-                return verified, cache.decode_evidence(stored, verified.fundamental)
-            evidence = gather_evidence(
-                points[i].xy[verified.keypoint[:, 0]],
-                points[j].xy[verified.keypoint[:, 1]],
-                verified.fundamental,
-                same_device,
-                matching.max_epipolar_error_px * (pair_lens.stretch if pair_lens else 1.0),
-                matching.seed or 0,
+            key = verification.key(i, j, bent)
+            evidence = digest("evidence", VERSION, self._match_key(pair), same_device, bent, self.config.matching)
+            return VerifyJob(
+                key=key,
+                evidence_key=self.store.current("classical-evidence", evidence),
+                xy_i=points[i].xy[keypoint[:, 0]],
+                xy_j=points[j].xy[keypoint[:, 1]],
+                keypoint=keypoint,
+                lens=_pair_lens(points[i], points[j], keypoint, bent),
+                same_device=same_device,
             )
-            arrays = cache.encode_evidence(evidence)
-            self.store.save("classical-evidence", key, arrays)
-            return verified, cache.decode_evidence(arrays, verified.fundamental)
 
-        if rows is None:
-            return self._stage("verifying pairs", work, len(self.pairs))
-        return self._stage("verifying pairs", lambda k: work(int(rows[k])), len(rows))
+        return self._stage("verifying pairs", tool, tool.verified, job, chosen)
 
     def with_second_method(
         self,
@@ -277,30 +278,45 @@ class _Run:
         focal = focal_px * reference_scale(self.images.size_wh)
         matching, two_view = self.config.matching, self.config.two_view
 
-        def work(pair: int) -> RelativePose:
+        tool = RelatePairs(store=self.store, matching=matching, two_view=two_view)
+
+        def job(pair: int) -> RelateJob:
             i, j = self.pairs[pair].tolist()
             keypoint = verified[pair]
             xy_i, xy_j = points[i].xy[keypoint[:, 0]], points[j].xy[keypoint[:, 1]]
             focal_ij = (float(focal[i]), float(focal[j]))
             bent = distortion.coefficient[[i, j]]
-            key = digest("pose", VERSION, xy_i, xy_j, keypoint, focal_ij, bent, matching, two_view)
-            stored = self.store.load("classical-poses", key)
-            if stored is not None:
-                return cache.decode_pose(stored)
-            pose = relate(
-                xy_i, xy_j, keypoint, focal_ij, matching, two_view, _pair_lens(points[i], points[j], keypoint, bent)
+            return RelateJob(
+                key=digest("pose", VERSION, xy_i, xy_j, keypoint, focal_ij, bent, matching, two_view),
+                xy_i=xy_i,
+                xy_j=xy_j,
+                keypoint=keypoint,
+                focal_ij=focal_ij,
+                lens=_pair_lens(points[i], points[j], keypoint, bent),
             )
-            self.store.save("classical-poses", key, cache.encode_pose(pose))
-            return pose
 
-        return tuple(self._stage("estimating relative poses", work, len(self.pairs)))
+        every = np.arange(len(self.pairs))
+        return tuple(self._stage("estimating relative poses", tool, tool.pose, job, every))
 
     def _match_key(self, pair: int) -> str:
         i, j = self.pairs[pair].tolist()
         return self.matches.key(i, j)
 
-    def _stage(self, description: str, function: Callable[[int], Output], total: int) -> list[Output]:
-        return map_stage(description, function, total, self.progress, self.config.workers.resolve())
+    def _stage(
+        self,
+        description: str,
+        tool: PairTool[Job],
+        use: Callable[[Job], Output],
+        job: Callable[[int], Job],
+        pairs: Int[np.ndarray, "chosen"],
+    ) -> list[Output]:
+        """What the tool makes of pairs (rows of the pair list), in order; the executor of the store may be ahead."""
+        fill_pairs(description, tool, lambda row: job(int(pairs[row])), len(pairs), self._named(pairs), self.progress)
+        workers = self.config.workers.resolve()
+        return map_stage(description, lambda row: use(job(int(pairs[row]))), len(pairs), self.progress, workers)
+
+    def _named(self, pairs: Int[np.ndarray, "chosen"]) -> Callable[[int], str]:
+        return lambda row: " - ".join(self.images.names[image] for image in self.pairs[pairs[row]])
 
 
 def _pair_lens(

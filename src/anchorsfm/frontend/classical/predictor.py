@@ -5,28 +5,26 @@ from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int
 
-from anchorsfm.frontend.classical import cache
 from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.frontend.classical.tools import DenseJob, DepthOfPairs, fill_pairs
 from anchorsfm.frontend.classical.two_view import RelativePose
 from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.geometry.transforms import invert, transform
-from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
+from anchorsfm.scene.progress import Progress
 from anchorsfm.stereo.confidence import left_right_error_px
 from anchorsfm.stereo.config import SweepConfig
-from anchorsfm.stereo.grid import grid_grey
-from anchorsfm.stereo.pair import DensePair, DepthMap, StereoPair, dense_depth, stereo_pair
+from anchorsfm.stereo.pair import DensePair, DepthMap, StereoPair
 from anchorsfm.stereo.sweep import Epipolar, GridView, warp
 
 MAX_DENSE_MATCH_ERROR_PX = 0.5
 """Dense correspondences must come back to where they started within this."""
-GREY_IMAGES_KEPT = 256
 MIN_DEPTHS = 10
 """Fewer matches on the grids do not show which depths to search."""
 
@@ -100,10 +98,14 @@ class ClassicalPredictor:
         self._pairs = pairs
         self._geometry = geometry
         self._config = config
-        self._sweep = SweepConfig(**{field.name: getattr(config, field.name) for field in fields(SweepConfig)})
-        self._store = store
+        self._depth = DepthOfPairs(
+            store=store,
+            images=images,
+            grid=grid,
+            focal_px=geometry.focal_px,
+            sweep=SweepConfig(**{field.name: getattr(config, field.name) for field in fields(SweepConfig)}),
+        )
         self._num_workers = num_workers
-        self._greys: Recent[int, UInt8[np.ndarray, "h w"]] = Recent(GREY_IMAGES_KEPT)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -127,6 +129,19 @@ class ClassicalPredictor:
             for (i, j), pose in zip(self._pairs.tolist(), self._geometry.poses, strict=True)
         )
 
+    def fill(self, description: str, progress: Progress) -> None:
+        """Let the executor of the store compute dense depth ahead."""
+        rows = [row for row in np.flatnonzero(self._geometry.has_depth).tolist() if self._is_dense(row)]
+        names = [" - ".join(self._images.names[image] for image in self._pairs[row]) for row in rows]
+        fill_pairs(
+            description,
+            self._depth.elsewhere(),
+            lambda row: self._job(rows[row]),
+            len(rows),
+            names.__getitem__,
+            progress,
+        )
+
     def predict(self, pair: int) -> PairPrediction:
         """The prediction of one row of the pair list."""
         i, j = self._pairs[pair].tolist()
@@ -145,7 +160,7 @@ class ClassicalPredictor:
                 xy_j=self.grid.to_grid(j, keypoint_matches.xy_j[on_grid]),
                 confidence=keypoint_matches.confidence[on_grid],
             )
-        if pose.status is not PairStatus.OK or not self._geometry.has_depth[pair]:
+        if not self._is_dense(pair):
             return PairPrediction(
                 i=i,
                 j=j,
@@ -157,8 +172,9 @@ class ClassicalPredictor:
                 j_from_i=pose.j_from_i[:, :3],
                 methods=self._geometry.methods[pair],
             )
-        geometry = stereo_pair(self._view(i), self._view(j), pose.j_from_i)
-        dense = self._dense(i, j, pose, on_grid, geometry)
+        job = self._job(pair)
+        geometry = self._depth.pair(job)
+        dense = self._depth.dense(job, geometry)
         baseline = float(self._geometry.baseline[pair])
         frame_i, frame_j = _pointmaps(geometry, dense, pose.j_from_i, baseline)
         return PairPrediction(
@@ -173,10 +189,8 @@ class ClassicalPredictor:
             methods=self._geometry.methods[pair],
         )
 
-    def _view(self, image: int) -> GridView:
-        focal_xy = self.focal_px[image] * self.grid.scale[image]
-        grey = self._greys.get(image, lambda: grid_grey(self._images, self.grid, image))
-        return GridView(grey=grey, focal_xy=(float(focal_xy[0]), float(focal_xy[1])))
+    def _is_dense(self, pair: int) -> bool:
+        return self._geometry.poses[pair].status is PairStatus.OK and bool(self._geometry.has_depth[pair])
 
     def _on_grid(self, image: int, xy: Float[np.ndarray, "match 2"]) -> Bool[np.ndarray, "match"]:
         """Which keypoints the grid shows: all of them, unless it is an undistorted crop."""
@@ -185,9 +199,12 @@ class ClassicalPredictor:
         on_grid = self.grid.to_grid(image, xy)
         return np.asarray(((on_grid >= 0) & (on_grid < self.grid.size_wh[image])).all(axis=1))
 
-    def _dense(
-        self, i: int, j: int, pose: RelativePose, on_grid: Bool[np.ndarray, "match"], geometry: StereoPair
-    ) -> DensePair:
+    def _job(self, pair: int) -> DenseJob:
+        i, j = self._pairs[pair].tolist()
+        pose = self._geometry.poses[pair]
+        xy = self._geometry.xy
+        on_grid = self._on_grid(i, xy[i][pose.keypoint[:, 0]].astype(np.float64))
+        on_grid &= self._on_grid(j, xy[j][pose.keypoint[:, 1]].astype(np.float64))
         depth = pose.depth[on_grid] if on_grid.sum() >= MIN_DEPTHS else pose.depth
         key = digest(
             "dense",
@@ -198,14 +215,9 @@ class ClassicalPredictor:
             [_coefficient(self.grid, i), _coefficient(self.grid, j)],
             pose.j_from_i,
             depth,
-            self._sweep,
+            self._depth.sweep,
         )
-        stored = self._store.load("classical-dense", key)
-        if stored is not None:
-            return cache.decode_dense(stored)
-        dense = dense_depth(geometry, depth, self._sweep)
-        self._store.save("classical-dense", key, cache.encode_dense(dense))
-        return dense
+        return DenseJob(key=key, i=i, j=j, j_from_i=pose.j_from_i, depth=depth)
 
 
 def _coefficient(grid: ImageGrid, image: int) -> Float[np.ndarray, "2"]:

@@ -145,8 +145,10 @@ class SecondMethod:
         self._seen.update(self.new_images)
         concurrent = workers if second.features.detector.is_concurrent else 1
         images = second.features.images
+        description = f"finding keypoints with {self._config.second_detector}"
+        second.features.fill(np.array(self.new_images, np.int64), description, self._progress)
         found = map_stage(
-            f"finding keypoints with {self._config.second_detector}",
+            description,
             lambda k: second.features.features(self.new_images[k]).xy,
             len(self.new_images),
             self._progress,

@@ -85,7 +85,7 @@ def relate(
     `lens`: the same points, where the photographs are distorted.
     """
     if len(keypoint) < matching.min_inliers:
-        return _unrelated()
+        return unrelated()
     rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
     stretch = lens.stretch if lens else 1.0
     j_from_i, inlier = _essential_pose(
@@ -98,7 +98,7 @@ def relate(
     depth = triangulate_depths(rays_i, rays_j, j_from_i)
     keep = inlier & in_front(depth)
     if inlier.sum() < matching.min_inliers:
-        return _unrelated()
+        return unrelated()
     parallax = float(np.median(parallax_deg(rays_i[inlier], rays_j[inlier], j_from_i[:, :3])))
     max_rotation_error_px = matching.max_epipolar_error_px * stretch
     rotation = fit_rotation(xy_i[inlier], xy_j[inlier], focal_ij, j_from_i[:, :3], max_rotation_error_px)
@@ -112,7 +112,7 @@ def relate(
             parallax_deg=parallax,
         )
     if keep.sum() < matching.min_inliers:
-        return _unrelated()
+        return unrelated()
     return RelativePose(
         status=PairStatus.OK,
         keypoint=keypoint[keep],
@@ -169,7 +169,8 @@ def _fundamental(j_from_i: Float[np.ndarray, "3 4"], focal_ij: tuple[float, floa
     return np.asarray(np.array(scale_j)[:, None] * essential * np.array(scale_i))
 
 
-def _unrelated() -> RelativePose:
+def unrelated() -> RelativePose:
+    """What a pair without agreeing matches has."""
     return RelativePose(
         status=PairStatus.UNMATCHED,
         keypoint=np.zeros((0, 2), np.int32),

@@ -1,0 +1,167 @@
+"""Stages whose entries Ray's workers make ahead: who dies, fails or is interrupted costs its task and nothing else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+from anchorsfm.cluster.connection import connected
+from anchorsfm.cluster.executor import MAX_DEATHS, MAX_STORAGE_ERRORS, PER_SLOT, RayExecutor
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.store import Store
+from anchorsfm.pairing import make_pairs
+from anchorsfm.pipeline import reconstruct
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.predictions import chosen_frontend, pair_checker
+from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.executor import Executor
+from anchorsfm.scene.progress import SILENT, Advance, Progress, RecordingProgress
+from cluster_tools import Numbers
+
+TOTAL = 24
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[Executor]:
+    with connected("local", 1, [], SILENT) as found:
+        assert isinstance(found, RayExecutor)
+        found.storage_pause_s = 0.01
+        yield found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def _made(store: Store) -> list[int]:
+    found = (store.load("numbers", str(row)) for row in range(TOTAL))
+    return [-2 if arrays is None else int(arrays["number"][0]) for arrays in found]
+
+
+def test_every_row_is_made_once(executor: Executor, store: Store, log: Path) -> None:
+    tool, steps = Numbers(store=store, log=log), _Steps()
+    executor.fill("numbers", tool.work(), TOTAL, steps)
+    assert _made(store) == list(range(TOTAL))
+    assert [tool.attempts(row) for row in range(TOTAL)] == [1] * TOTAL
+    assert sum(steps.advanced) == steps.total == TOTAL
+    executor.fill("numbers", tool.work(), TOTAL, steps)
+    assert [tool.attempts(row) for row in range(TOTAL)] == [1] * TOTAL, "nothing is made again"
+
+
+def test_a_worker_that_dies_loses_only_its_task(executor: Executor, store: Store, log: Path) -> None:
+    tool, steps = Numbers(store=store, log=log, killers={7: 1}), _Steps()
+    executor.fill("numbers", tool.work(), TOTAL, steps)
+    assert _made(store) == list(range(TOTAL))
+    assert [row for row in range(TOTAL) if tool.attempts(row) > 1] == [7], "what was saved is not made again"
+    assert sum(steps.advanced) == TOTAL
+    assert any("1 tasks were lost" in line for line in steps.warnings)
+
+
+def test_a_row_that_kills_every_worker_is_set_aside(executor: Executor, store: Store, log: Path) -> None:
+    tool, steps = Numbers(store=store, log=log, killers={TOTAL - 1: 100}), _Steps()
+    executor.fill("numbers", tool.work(), TOTAL, steps)
+    assert tool.attempts(TOTAL - 1) == MAX_DEATHS
+    assert _made(store) == [*range(TOTAL - 1), -1]
+    assert sum(steps.advanced) == TOTAL
+    assert any(f"number {TOTAL - 1} is left out, because {MAX_DEATHS} workers died" in line for line in steps.warnings)
+    assert Store(store.root).load("numbers", str(TOTAL - 1)) is None, "another run tries again"
+
+
+def test_what_a_user_can_act_on_comes_back_as_it_is(executor: Executor, store: Store, log: Path) -> None:
+    tool = Numbers(store=store, log=log, unreadable=frozenset({5}))
+    with pytest.raises(InputError, match="cannot read photograph 5"):
+        executor.fill("numbers", tool.work(), TOTAL, SILENT)
+
+
+def test_a_disk_that_is_full_for_a_moment_is_tried_again(executor: Executor, store: Store, log: Path) -> None:
+    tool = Numbers(store=store, log=log, unwritable={3: MAX_STORAGE_ERRORS - 1})
+    executor.fill("numbers", tool.work(), TOTAL, SILENT)
+    assert _made(store) == list(range(TOTAL))
+    lasting = Numbers(store=Store(store.root / "other"), log=log, unwritable={3: 100})
+    with pytest.raises(StorageError, match="no space left"):
+        executor.fill("numbers", lasting.work(), TOTAL, SILENT)
+
+
+def test_a_stage_that_was_stopped_goes_on(executor: Executor, store: Store, log: Path) -> None:
+    tool = Numbers(store=store, log=log)
+    with pytest.raises(KeyboardInterrupt):
+        executor.fill("numbers", tool.work(), TOTAL, _Steps(stop_after=5))
+    executor.fill("numbers", tool.work(), TOTAL, SILENT)
+    assert _made(store) == list(range(TOTAL))
+    done_before = range(TOTAL // PER_SLOT)  # the first task
+    assert all(tool.attempts(row) == 1 for row in done_before), "only tasks that were stopped are done again"
+
+
+def test_a_run_has_the_same_bits(executor: Executor, rendered: Path, tmp_path: Path) -> None:
+    for name, ray in (("here", None), ("there", "local")):
+        config = PipelineConfig(mapper="tracks", dense=False, bundle_adjustment=False, ray=ray)
+        reconstruct(rendered / "images", tmp_path / name, config)
+    here, there = (_bits(tmp_path / name) for name in ("here", "there"))
+    assert here == there
+    kinds = {Path(name).parent.name for name in here}
+    assert kinds >= {"features", "feature-matches", "verified-matches", "classical-evidence", "classical-poses", "0"}
+
+
+def test_pair_search_and_dense_depth_have_the_same_bits(executor: Executor, rendered: Path, tmp_path: Path) -> None:
+    images = load_image_set(rendered / "images").select([0, 1, 2])
+    config = PipelineConfig(classical=ClassicalFrontend(dense=DenseConfig(size=128)), max_image_size=320)
+    frontend, pairs = chosen_frontend(config), make_pairs(3, "complete")
+    found = {}
+    for name in ("here", "there"):
+        steps = Store(tmp_path / name)
+        if name == "there":
+            steps.executor = executor
+        counts = pair_checker(config, images, frontend, steps, SILENT).checker()(pairs.index)
+        predictor = frontend.open(images, pairs, steps, SILENT)
+        kinds = {path.parent.name for path in (tmp_path / name).rglob("*.safetensors")}
+        assert ("classical-dense" in kinds) == (name == "there"), "depth is made ahead on the cluster only"
+        depths = [prediction.frame_i.own for prediction in predictor if prediction.frame_i is not None]
+        assert depths
+        found[name] = [counts, *depths], _bits(tmp_path / name)
+    for here, there in zip(found["here"][0], found["there"][0], strict=True):
+        assert np.array_equal(here, there)
+    assert found["here"][1] == found["there"][1]
+
+
+def _bits(output: Path) -> dict[str, bytes]:
+    """Models and entries of the cache, by name."""
+    found = [path for path in output.rglob("*") if path.suffix in (".bin", ".safetensors")]
+    assert found
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes() for path in found if "localisation" not in path.parts
+    }
+
+
+class _Steps(RecordingProgress):
+    """Counts steps, and stops a stage after some."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__(Progress())
+        self.advanced: list[int] = []
+        self.total: int | None = None
+        self._stop_after = stop_after
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        self.total = total
+
+        def advance(steps: int) -> None:
+            self.advanced.append(steps)
+            if self._stop_after is not None and sum(self.advanced) >= self._stop_after:
+                raise KeyboardInterrupt
+
+        yield advance

@@ -1,0 +1,140 @@
+"""More photographs for a finished model: what stays, what joins, and what is left as it was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import anchorsfm
+from anchorsfm import pipeline
+from anchorsfm.cli.main import main
+from anchorsfm.colmap.models import read_cameras, read_stored_poses
+from anchorsfm.evaluation.sources import read_truth
+from anchorsfm.features.sift import SiftDetector
+from anchorsfm.geometry.transforms import rotation_angle_deg
+from anchorsfm.results.model import read_models
+from anchorsfm.run.folder import RunFolder
+from anchorsfm.scene.errors import InputError
+from anchorsfm.stereo import pair as stereo_pair
+from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
+from snapshot import snapshot
+
+
+@pytest.fixture(scope="module")
+def first(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with five photographs (photos) and a model of all but the last one (out)."""
+    folder = tmp_path_factory.mktemp("extend")
+    shutil.copytree(rendered / "images", folder / "photos")
+    shutil.copy(rendered / "truth.json", folder)
+    files = sorted((folder / "photos").iterdir())
+    anchorsfm.reconstruct(files[:-1], folder / "out", mapper="tracks")
+    return folder
+
+
+def copied(first: Path, target: Path) -> Path:
+    shutil.copytree(first / "out", target)
+    return target
+
+
+def largest(output: Path) -> Path:
+    return max(read_models(output), key=lambda entry: len(entry.names)).folder
+
+
+def relative_rotations(output: Path) -> dict[tuple[str, str], np.ndarray]:
+    poses = {name: pose for name, (_, pose) in read_cameras(largest(output)).items() if pose is not None}
+    return {(a, b): poses[b][:, :3] @ poses[a][:, :3].T for a in poses for b in poses if a < b}
+
+
+def test_new_photographs_join_and_everything_else_stays_to_the_bit(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = copied(first, tmp_path / "out")
+    detected, depths = [], []
+    detect, dense = SiftDetector.detect, stereo_pair.dense_depth
+    monkeypatch.setattr(SiftDetector, "detect", lambda *a: detected.append(a[2]) or detect(*a))
+    monkeypatch.setattr("anchorsfm.frontend.classical.tools.dense_depth", lambda *a: depths.append(1) or dense(*a))
+    model = anchorsfm.extend(output, first / "photos")
+    names = sorted(path.name for path in (first / "photos").iterdir())
+    assert sorted(model.poses) == names and detected == [4] and 1 <= len(depths) <= 4
+
+    before, after = read_stored_poses(largest(first / "out")), read_stored_poses(largest(output))
+    assert sorted(before) == names[:4]
+    for name in before:
+        assert after[name].tobytes() == before[name].tobytes()
+    (camera,), (same,) = ({c for c, _ in read_cameras(largest(x)).values()} for x in (first / "out", output))
+    assert camera == same
+    known = read_truth(first / "truth.json")
+    truth = dict(zip(known.names, known.cam_from_world, strict=True))
+    for (a, b), rotation in relative_rotations(output).items():
+        turned = rotation @ (truth[b][:, :3] @ truth[a][:, :3].T).T
+        assert rotation_angle_deg(turned[None])[0] < 0.1
+
+    report = json.loads((output / "report.json").read_text())
+    (extension,) = report["extensions"]
+    assert extension == {
+        "command": "extend", "sources": [str(first / "photos")], "added": 1, "kept_poses": True,
+    }  # fmt: skip
+    deviations = report["models"][0]["uncertainty"]["images"]
+    assert all(0 < image["position"] < 0.1 for image in deviations)
+    assert (output / "dense" / "0.ply").stat().st_size > 1000
+    assert report["config"]["mapper"] == "tracks" and len(report["pair_list"]["i"]) == 10
+    assert anchorsfm.localise(first / "photos" / names[4], output).placed
+
+    with pytest.raises(InputError, match=r"all 5 photographs are those of .* already"):
+        anchorsfm.extend(output, first / "photos")
+
+
+def test_everything_is_adjusted_if_asked_and_the_frame_stays(first: Path, tmp_path: Path) -> None:
+    output = copied(first, tmp_path / "out")
+    main(["extend", str(output), str(first / "photos"), "--adjust-all", "--no-dense", "--quiet"])
+    before, after = read_stored_poses(largest(first / "out")), read_stored_poses(largest(output))
+    moved = [float(np.abs(after[name] - before[name]).max()) for name in before]
+    assert len(after) == 5 and max(moved) > 0 and max(moved) < 0.05
+    assert not (output / "dense").exists()
+
+
+def test_an_interrupted_extension_leaves_the_folder_as_it_was_and_continues(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = copied(first, tmp_path / "out")
+    before = snapshot(output, without=("cache", ".anchorsfm"))
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.extend(output, [first / "photos"], dense=False)
+    assert snapshot(output, without=("cache", ".anchorsfm")) == before
+    monkeypatch.setattr(SiftDetector, "detect", lambda *_: pytest.fail("a photograph was looked at again"))
+    assert len(anchorsfm.extend(output, first / "photos", dense=False).poses) == 5
+
+
+def test_without_a_cache_the_same_is_computed_anew(first: Path, tmp_path: Path) -> None:
+    output = copied(first, tmp_path / "out")
+    shutil.rmtree(output / "cache")
+    anchorsfm.extend(output, first / "photos", dense=False)
+    before, after = read_stored_poses(largest(first / "out")), read_stored_poses(largest(output))
+    assert len(after) == 5 and all(after[name].tobytes() == before[name].tobytes() for name in before)
+
+
+def test_photographs_that_fit_nowhere_form_a_model_of_their_own(first: Path, tmp_path: Path) -> None:
+    """And names become longer where the new photographs lie elsewhere."""
+    other = make_scene(SceneConfig(num_images=3, size_wh=(400, 300), arc_deg=20.0, seed=11))
+    write_photographs(other, tmp_path / "two")
+    output = copied(first, tmp_path / "out")
+    model = anchorsfm.extend(output, tmp_path / "two" / "images", dense=False)
+    assert len(model.poses) == 4 and [len(other.poses) for other in model.others] == [3]
+    assert all(name.startswith("extend") and "/out/" not in name for name in model.poses)
+    assert not model.unregistered
+
+
+def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: Path) -> None:
+    output = copied(first, tmp_path / "out")
+    with pytest.raises(InputError, match="no output folder of anchorsfm reconstruct"):
+        anchorsfm.extend(largest(output), first / "photos")
+    with pytest.raises(InputError, match="no such folder"):
+        anchorsfm.extend(tmp_path / "nothing", first / "photos")
+    report = json.loads((output / "report.json").read_text())
+    (output / "report.json").write_text(json.dumps(report | {"image_root": str(tmp_path / "gone")}))
+    with pytest.raises(InputError, match=r"is not there .*put the photographs back"):
+        anchorsfm.extend(output, first / "photos")

@@ -1,0 +1,51 @@
+"""A tool that makes small entries, and dies, fails or waits where it is told to: imported by Ray's workers too."""
+
+import os
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from anchorsfm.io.store import Store
+from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.executor import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Makes the entry of a row from its number; every attempt leaves a file."""
+
+    store: Store
+    log: Path
+    killers: dict[int, int] = field(default_factory=dict)
+    """Rows that kill their process, and how often."""
+    unreadable: frozenset[int] = frozenset()
+    unwritable: dict[int, int] = field(default_factory=dict)
+    """Rows whose entries cannot be written, and how often."""
+
+    def __call__(self, part: list[int]) -> None:
+        for row in part:
+            attempt = self.attempts(row)
+            (self.log / f"{row}-{attempt}").touch()
+            if attempt < self.killers.get(row, 0):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if row in self.unreadable:
+                raise InputError(f"cannot read photograph {row}")
+            if attempt < self.unwritable.get(row, 0):
+                raise StorageError("no space left")
+            self.store.save("numbers", str(row), {"number": np.array([row])})
+
+    def attempts(self, row: int) -> int:
+        """How often a row was begun."""
+        return len(list(self.log.glob(f"{row}-*")))
+
+    def work(self) -> "Work[list[int]]":
+        """The stage that makes these entries."""
+        return Work(
+            tool=self,
+            part=list,
+            is_done=lambda row: self.store.has("numbers", str(row)),
+            name=lambda row: f"number {row}",
+            set_aside=lambda row: self.store.stand_in("numbers", str(row), {"number": np.array([-1])}),
+        )
