@@ -11,6 +11,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 
 from anchorsfm.cluster.connection import connected
 from anchorsfm.cluster.executor import MAX_DEATHS, MAX_STORAGE_ERRORS, PER_SLOT, RayExecutor
+from anchorsfm.cluster.nodes import require_same_everywhere
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
 from anchorsfm.io.images import load_image_set
@@ -106,9 +107,21 @@ def test_a_stage_that_was_stopped_goes_on(executor: Executor, store: Store, log:
     assert all(tool.attempts(row) == 1 for row in done_before), "only tasks that were stopped are done again"
 
 
+def test_a_node_that_cannot_do_the_work_is_named(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_same_everywhere([tmp_path / "cache"])
+    assert not list((tmp_path / "cache").iterdir())
+    with pytest.raises(InputError, match=r"node .* does not see /nowhere/photographs: put"):
+        require_same_everywhere([tmp_path / "cache", Path("/nowhere/photographs")])
+    monkeypatch.setattr("anchorsfm.cluster.nodes._version", lambda: "9.9")
+    with pytest.raises(InputError, match=r"this machine 9\.9: install the same everywhere"):
+        require_same_everywhere([tmp_path / "cache"])
+
+
 def test_a_run_has_the_same_bits(executor: Executor, rendered: Path, tmp_path: Path) -> None:
     for name, ray in (("here", None), ("there", "local")):
-        config = PipelineConfig(mapper="tracks", dense=False, bundle_adjustment=False, ray=ray)
+        config = PipelineConfig(max_image_size=320, mapper="tracks", dense=False, bundle_adjustment=False, ray=ray)
         reconstruct(rendered / "images", tmp_path / name, config)
     here, there = (_bits(tmp_path / name) for name in ("here", "there"))
     assert here == there

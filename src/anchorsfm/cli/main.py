@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with process.tidy_ending():
             _run(arguments)
     except KeyboardInterrupt as error:
+        process.end_if_interrupted()  # a library may raise its own, which does not know the signal
         process.end_interrupted(getattr(error, "number", signal.SIGINT))
     except Exception:
         process.end_if_interrupted()

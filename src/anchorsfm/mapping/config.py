@@ -29,6 +29,17 @@ class RigConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GcpConfig(Settings):
+    """Ground control points: surveyed, and marked in photographs (docs/method.md, Ground control points)."""
+
+    file: Annotated[Path | None, tyro.conf.arg(aliases=["--gcp"])] = None
+    """Their marks, as OpenDroneMap's gcp_list.txt or as a .csv file. The model is brought onto them and adjusted with
+    them; recorded positions of photographs are only compared with it then."""
+    check: tuple[str, ...] = ()
+    """Names of points that the model is only compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownConfig(Settings):
     """What is known of some or all of the photographs, for instance from a calibration or a motion capture."""
 

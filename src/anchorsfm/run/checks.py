@@ -15,6 +15,7 @@ from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
 from anchorsfm.run.cluster import check_cluster
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.ground import check_gcp
 from anchorsfm.run.rigs import check_rig
 from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.errors import InputError
@@ -30,6 +31,7 @@ def check_settings(config: PipelineConfig) -> None:
     if config.ray is not None:
         check_cluster(config.ray)
     check_rig(config.rig)
+    check_gcp(config.gcp)
     if config.epsg is not None:
         check_epsg(config.epsg)
     if config.similarity is not None:
@@ -72,6 +74,7 @@ def settled(
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None or config.rig.file is not None,
         has_rig=config.rig.file is not None,
+        has_ground_points=config.gcp.file is not None,
         has_video=has_video,
         has_panoramas=images.rigs is not None and bool(images.rigs.views_of_panoramas.any()),
         reads_positions=images.geo is not None,

@@ -12,7 +12,15 @@ from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, MapperName, RigConfig, UpMode
+from anchorsfm.mapping.config import (
+    DEPTH_MAPPERS,
+    GcpConfig,
+    GpsMode,
+    KnownConfig,
+    MapperName,
+    RigConfig,
+    UpMode,
+)
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.panorama.config import PanoramaConfig
@@ -68,6 +76,8 @@ class PipelineConfig(Settings):
     epsg: Annotated[int | None, Range(1024, 32767)] = None
     """Coordinate reference system, by its EPSG number, in which camera positions are also written to georeference.json,
     such as 32632."""
+    gcp: GcpConfig = field(default_factory=GcpConfig)
+    """Ground control points."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities, as a .npy file in the order of the names, for auto and
     retrieval-A-K; otherwise they are found from the keypoints."""

@@ -1,0 +1,178 @@
+"""A run on a Ray cluster of three nodes, separate processes of this machine, beside the same run in one process.
+
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
+
+`same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
+`faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
+Its result is compared with that of a run in one process in WORK/process, made if it is not there. OPTIONS are those of
+`anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+NODES = 3
+_EVERY_S = 0.25
+
+
+class Costs:
+    """CPU seconds of this process's descendants by kind, as far as they were seen alive."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[int, float], tuple[str, float]] = {}
+        self._peak_mib: dict[str, float] = {}
+        self.look()
+        self._before = {process: seconds for process, (_, seconds) in self._seconds.items()}
+
+    def look(self) -> None:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                times, kind = process.cpu_times(), _kind(process.cmdline())
+                self._seconds[process.pid, process.create_time()] = kind, times.user + times.system
+                self._peak_mib[kind] = max(self._peak_mib.get(kind, 0), process.memory_info().rss / 2**20)
+            except psutil.Error:
+                continue
+
+    def __str__(self) -> str:
+        total: dict[str, float] = {}
+        for process, (kind, seconds) in self._seconds.items():
+            total[kind] = total.get(kind, 0) + seconds - self._before.get(process, 0)
+        parts = [f"{kind} {seconds:.1f} s (largest {self._peak_mib[kind]:.0f} MiB)" for kind, seconds in total.items()]
+        return f"CPU {sum(total.values()):.1f} s: {', '.join(sorted(parts))}"
+
+
+def _kind(words: Sequence[str]) -> str:
+    line = " ".join(words)
+    if "anchorsfm.cli" in line:
+        return "command"
+    return "workers" if line.startswith("ray::") and "Agent" not in line else "Ray's own processes"
+
+
+class Cluster:
+    """Three nodes of one processor each; the first is the head, without any."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        begin = time.monotonic()
+        memory = 80 * 2**20
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
+        )
+        self.nodes = [self._cluster.add_node(num_cpus=1, object_store_memory=memory) for _ in range(NODES)]
+        self.address = self._cluster.address
+        self.start_s = time.monotonic() - begin
+
+    def kill_node(self, number: int) -> None:
+        """Its raylet by SIGKILL, with which its workers die."""
+        (raylet,) = self.nodes[number].all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._cluster.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("same", "faults"))
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("options", nargs="*", default=["--no-dense", "--no-adjust"])
+    args = parser.parse_args()
+    here, there = args.work / "process", args.work / f"cluster-{args.what}"
+    if args.what == "same" or not here.exists():
+        _fresh(here)
+        print("one process:", _run(args.photos, here, args.options))
+    cluster = Cluster()
+    print(f"cluster of {NODES} nodes: started in {cluster.start_s:.1f} s")
+    try:
+        _fresh(there)
+        options = [*args.options, "--ray", cluster.address]
+        if args.what == "same":
+            print("cluster:", _run(args.photos, there, options))
+        else:
+            _faults(args.photos, there, options, cluster)
+    finally:
+        cluster.stop()
+    _compare(here, there)
+
+
+def _faults(photos: Path, out: Path, options: Sequence[str], cluster: Cluster) -> None:
+    def kill(process: "subprocess.Popen[str]") -> bool:
+        if _count(out, "feature-matches") >= 10 and not killed:
+            cluster.kill_node(1)
+            killed.append(f"a node after {_count(out, 'feature-matches')} pairs were matched")
+        if killed and _count(out, "classical-dense") >= 3:
+            process.kill()
+            killed.append(f"the command after {_count(out, 'classical-dense')} pairs had depth")
+            return True
+        return False
+
+    killed: list[str] = []
+    print("first:", _run(photos, out, options, kill))
+    print("killed:", "; ".join(killed))
+    before = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.safetensors")}
+    print("again:", _run(photos, out, options))
+    kept = sum(path.stat().st_mtime_ns == when for path, when in before.items())
+    print(f"entries of the first run that the second used as they were: {kept} of {len(before)}")
+
+
+def _run(
+    photos: Path, out: Path, options: Sequence[str], look: "Callable[[subprocess.Popen[str]], bool] | None" = None
+) -> str:
+    command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(photos), "-o", str(out), *options]
+    begin, costs = time.monotonic(), Costs()
+    process = subprocess.Popen(
+        [*command, "--classical.workers.num-workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while process.poll() is None:
+        costs.look()
+        if look is not None and look(process):
+            look = None
+        time.sleep(_EVERY_S)
+    said = process.communicate()[0]
+    report = out / "report.json"
+    if process.returncode == 2 or (process.returncode and look):
+        print(said)
+    for line in json.loads(report.read_text())["warnings"] if report.exists() and not process.returncode else ():
+        print("  warning:", line)
+    return f"exit code {process.returncode}, wall {time.monotonic() - begin:.0f} s, {costs}"
+
+
+def _compare(here: Path, there: Path) -> None:
+    for what, pattern in (("models", "sparse/*/*.bin"), ("entries of the cache", "cache/*/*.safetensors")):
+        found = [{path.relative_to(out): _digest(path) for path in out.glob(pattern)} for out in (here, there)]
+        size_mib = sum(path.stat().st_size for path in there.glob(pattern)) / 2**20
+        equal = sum(found[1].get(name) == digest for name, digest in found[0].items())
+        print(f"{what}: {equal} of {len(found[0])} equal, {len(found[1])} on the cluster ({size_mib:.1f} MiB)")
+
+
+def _count(out: Path, kind: str) -> int:
+    return len(list((out / "cache" / kind).glob("*.safetensors")))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fresh(out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What is set aside because it kills workers says nothing in a run, and another does not take that for the truth."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from anchorsfm.frontend.classical import ClassicalFrontend
+from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.frontend.run_settings import RunSettings
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.store import Store
+from anchorsfm.pairing import make_pairs
+from anchorsfm.scene.executor import Executor, Work
+from anchorsfm.scene.pairs import PairPrediction, PairStatus
+from anchorsfm.scene.progress import SILENT, Progress
+
+FRONTEND = ClassicalFrontend(dense=DenseConfig(size=128)).for_run(RunSettings(max_image_size=320))
+
+
+class SetsAside(Executor):
+    """Sets the first row of a stage aside."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.name = ""
+
+    def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
+        if description == self.stage:
+            self.name = work.name(0)
+            assert not work.is_done(0)
+            work.set_aside(0)
+            assert work.is_done(0)
+
+
+def _predictions(rendered: Path, store: Store) -> tuple[str, list[PairPrediction]]:
+    images = load_image_set(rendered / "images").select([0, 1, 2])
+    predictor = FRONTEND.open(images, make_pairs(3, "complete"), store, SILENT)
+    return predictor.digest, list(predictor)
+
+
+@pytest.fixture(scope="module")
+def whole(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[PairPrediction]]:
+    """What a run predicts in which nothing is set aside."""
+    return _predictions(rendered, Store(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize(
+    "stage", ["finding keypoints", "matching pairs", "verifying pairs", "estimating relative poses"]
+)
+def test_nothing_is_known_of_it(
+    stage: str, rendered: Path, tmp_path: Path, whole: tuple[str, list[PairPrediction]]
+) -> None:
+    store = Store(tmp_path)
+    store.executor = executor = SetsAside(stage)
+    digest, found = _predictions(rendered, store)
+    lost = [p.status is PairStatus.UNMATCHED for p in found]
+    names = load_image_set(rendered / "images").names
+    touched = [executor.name in (names[p.i], names[p.j], f"{names[p.i]} - {names[p.j]}") for p in found]
+    assert sum(touched) == (2 if stage == "finding keypoints" else 1)
+    assert all(p.status is PairStatus.OK for p in whole[1])
+    assert lost == touched
+    assert digest != whole[0], "what is made of the predictions is not taken for that of all"
+    again = _predictions(rendered, Store(tmp_path))
+    assert again[0] == whole[0]
+    for ours, theirs in zip(again[1], whole[1], strict=True):
+        assert ours.status is theirs.status
+        assert np.array_equal(ours.matches.xy_i, theirs.matches.xy_i)
+
+
+def test_a_pair_without_its_depth_keeps_its_pose(
+    rendered: Path, tmp_path: Path, whole: tuple[str, list[PairPrediction]]
+) -> None:
+    store = Store(tmp_path)
+    store.executor = SetsAside("dense depth of pairs")
+    _, found = _predictions(rendered, store)
+    (row,) = [row for row, p in enumerate(found) if p.frame_i is not None and not (p.frame_i.own_confidence > 1).any()]
+    assert found[row].status is PairStatus.OK
+    assert np.array_equal(found[row].j_from_i, whole[1][row].j_from_i)
+    assert whole[1][row].frame_i is not None and (whole[1][row].frame_i.own_confidence > 1).any()
