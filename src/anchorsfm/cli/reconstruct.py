@@ -37,7 +37,7 @@ class Reconstruct(Settings):
     """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, frames/ (of
     videos), views/ (of panoramas), cache/, report.html, report.json, uncertainty.json and config.yaml."""
     config: Path | None = None
-    """Start from the settings of an earlier run (its config.yaml). Options that are given here win, such as --device
+    """Start from an earlier run's settings: its config.yaml. Options that are given here win, such as --device
     on another machine."""
     preset: PresetName | None = None
     """Start from settings for a purpose; options that are given here win. fast: is this set any good? splat: input for
