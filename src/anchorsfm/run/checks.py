@@ -10,7 +10,7 @@ from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.features.config import chosen_matcher
 from anchorsfm.io.masks import check_masks
 from anchorsfm.io.reference_systems import check_epsg, named_area_without
-from anchorsfm.mapping.config import DEPTH_MAPPERS
+from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
 from anchorsfm.run.cluster import check_cluster
@@ -36,10 +36,12 @@ def check_settings(config: PipelineConfig) -> None:
         check_epsg(config.epsg)
     if config.similarity is not None:
         open_similarity(config.similarity)
-    if config.mapper not in DEPTH_MAPPERS and config.known.model is not None and config.known.use_poses:
+    if config.mapper not in POSE_MAPPERS and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
         )
+    if config.mapper == "known" and (config.known.model is None or not config.known.use_poses):
+        raise InputError("--mapper known takes all poses from --known.model: give it, without --known.no-use-poses")
 
 
 def settled(

@@ -11,12 +11,15 @@ from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.mapping.control import Controlled, with_control
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, georeference
 from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.mapping.with_poses import along_epipolar_lines
 from anchorsfm.report.control import control_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines
 from anchorsfm.results.record import UpReport
@@ -68,10 +71,11 @@ def mapper_input(
         tracks=build_tracks(matches, images.num_images),
         working_scale=scale,
         depth=depth,
+        known=known,
         coarse=predicted.coarse,
     )
     _name_still_pairs(given, progress)
-    return given
+    return along_epipolar_lines(given) if config.mapper == "known" else given
 
 
 def mapper_settings(config: PipelineConfig, num_images: int, store: Store, database: Path | None) -> MapperSettings:
@@ -136,7 +140,8 @@ def finish(
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
     judged, georeferenced, ups = [], [], []
     controlled: list[Controlled] = []
-    for result, _ in kept:
+    for number, (result, _) in enumerate(kept):
+        control: Controlled | None = None
         frame = beginning.frame_of(result)
         if frame is not None and result.held.pose.any() and beginning.keeps:
             model, place = _in_frame(result, frame, given.images, config)
@@ -147,9 +152,12 @@ def finish(
             frame = None
         if frame is not None and frame.is_metric:
             model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
+        model, up = (model, frame.up) if frame is not None else _level(model, place, control, given, config)
+        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
+            progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
         judged.append(model)
         georeferenced.append(place)
-        ups.append(None if frame is None else frame.up)
+        ups.append(up)
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
     if ground is not None:
@@ -209,6 +217,25 @@ def _with_records(
     if control is None or control.problem is not None:
         return *georeference(judged, result, images.geo, config.gps, config.adjust, focal), control
     return judged, replace(compare_in_frame(judged, images.geo), mode="control"), control
+
+
+def _level(
+    judged: JudgedModel,
+    place: Georeferenced | None,
+    control: Controlled | None,
+    given: MapperInput,
+    config: PipelineConfig,
+) -> tuple[JudgedModel, UpReport | None]:
+    """A finished model with z up, and why it is; as it is where its frame was given."""
+    is_surveyed = control is not None and control.problem is None
+    if is_surveyed or (place is not None and place.mode != "check"):
+        return judged, UpReport(source="positions", deviation_deg=None)
+    held, known = judged.result.held, {} if given.known is None else given.known.poses
+    has_poses = config.mapper in POSE_MAPPERS and any(int(k) in known for k in judged.result.model.image_index)
+    if config.up == "off" or held.sets_frame or held.pose.any() or has_poses:
+        return judged, None
+    judged, up = levelled(judged, config.up)
+    return judged, UpReport(source=up.source, deviation_deg=round(up.deviation_deg, 2))
 
 
 def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:
