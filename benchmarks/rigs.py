@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.evaluation import evaluate_poses, poses_of
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
-from anchorsfm.mapping.config import RigConfig
+from anchorsfm.mapping.config import MapperName, RigConfig
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.pipeline import RunResult, reconstruct
 from anchorsfm.run.config import PipelineConfig
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("what", choices=("rig", "blank", "panoramas"))
     parser.add_argument("work", type=Path)
     parser.add_argument("--shots", type=int, help="fewer or more (default: 40, or 20 panoramas)")
+    parser.add_argument("--mapper", default="align", help="align or tracks")
     parser.add_argument("--without", action="store_true", help="also without a rig")
     args = parser.parse_args()
     print("| set | registered | AUC@1 | relative rotation, deg | baseline | CPU s |")
@@ -47,10 +48,10 @@ def main() -> None:
     if args.what == "panoramas":
         panoramas(args.work, args.shots or 20)
     else:
-        rig(args.work, args.shots or 40, blank=args.what == "blank", without=args.without)
+        rig(args.work, args.shots or 40, blank=args.what == "blank", without=args.without, mapper=args.mapper)
 
 
-def rig(work: Path, shots: int, *, blank: bool, without: bool) -> None:
+def rig(work: Path, shots: int, *, blank: bool, without: bool, mapper: MapperName) -> None:
     """Photographs lie in a folder for each camera, with the same names."""
     middle = make_scene(SceneConfig(num_images=shots, size_wh=SIZE_WH, arc_deg=360 * shots / 40, seed=2))
     sensors = sensor_poses()
@@ -67,7 +68,7 @@ def rig(work: Path, shots: int, *, blank: bool, without: bool) -> None:
         elif not path.exists() or blank:
             Image.fromarray(render_image(scene, k)).save(path, quality=95)
     truth = truth_of(scene, names)
-    config = PipelineConfig(dense=False, rig=RigConfig(file="auto"))
+    config = PipelineConfig(dense=False, mapper=mapper, rig=RigConfig(file="auto"))
     result = reconstruct(photos, work / "out", config)
     row("rig, blank walls" if blank else "rig", result, truth, sensors)
     if without:

@@ -23,18 +23,24 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
+from anchorsfm.io.gcp import read_gcp
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.masks import with_masks
 from anchorsfm.io.owned import FolderPart, OwnedFolder
 from anchorsfm.io.ply import PointCloud, read_ply
+from anchorsfm.io.rig_config import read_rig_config
 from anchorsfm.io.store import Store
 from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex, read_index, write_index
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import read_known
 from anchorsfm.pairing.pairs_file import read_pairs
+from anchorsfm.panorama.record import PanoramaViews
+from anchorsfm.panorama.record import read_record as read_views
+from anchorsfm.panorama.record import record_text as views_record
 from anchorsfm.report.folder import make_page
 from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.earlier import read_run
 from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet
@@ -228,6 +234,8 @@ def test_pieces_of_text_and_duplicates(text_run: Path, run: Path, suffix: str) -
 def test_report_json(run: Path, tmp_path: Path) -> None:
     outcomes, accepted = Outcomes("report.json"), 0
     path, often = run / "report.json", 1 if EVERYTHING else 20
+    (run / "config.yaml").write_text(yaml.safe_dump(plain(PipelineConfig())))
+    assert read_run(run).names[:5] == tuple(NAMES)
     with restored(path) as content:
         cases = damaged_json(json.loads(content), wrongs=None if EVERYTHING else 5)
         for damage in [*cases, *damaged_bytes(content, exact_cuts=False)]:
@@ -240,6 +248,7 @@ def test_report_json(run: Path, tmp_path: Path) -> None:
             if outcomes.cases % often == 0 or "image_root" in damage.name:
                 outcomes.add(f"view, {damage.name}", lambda: read_folder(run))
                 outcomes.add(f"export, {damage.name}", lambda: exported(run, tmp_path / "export"))
+                outcomes.add(f"extend, {damage.name}", lambda: read_run(run))
     outcomes.require_none()
 
 
@@ -657,3 +666,41 @@ def test_commands_end_with_one_line(
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and path.resolve().name in line
+
+
+def test_rigs_and_ground_control_points(tmp_path: Path) -> None:
+    """Read, or refused in one line."""
+    cameras = [
+        {"image_prefix": "a/", "ref_sensor": True, "camera_model_name": "PINHOLE", "camera_params": [60, 60, 32, 24]},
+        {"image_prefix": "b/", "cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [-0.2, 0, 0]},
+    ]
+    outcomes, path = Outcomes("rig_config.json"), tmp_path / "rig_config.json"
+    content = [{"cameras": cameras}]
+    path.write_text(json.dumps(content))
+    for damage in (*damaged_json(content), *damaged_bytes(path.read_bytes(), exact_cuts=False, cuts=8, flips=8)):
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_rig_config(path), exact=damage.exact)
+    outcomes.require_none()
+    lines = [f"7.5 46.9{k} 430.5 10 20 {NAMES[0]} P{k}" for k in range(4)]
+    table = ["name,x,y,z,image,px,py,check", *(f"P{k},7.5,46.9{k},430,{NAMES[0]},10,20,0" for k in range(4))]
+    for name, rows in (("gcp_list.txt", ["WGS84", *lines]), ("gcp.csv", ["WGS84", *table])):
+        outcomes, path = Outcomes(name), tmp_path / name
+        path.write_text("\n".join(rows))
+        for damage in damaged_bytes(path.read_bytes(), exact_cuts=False, cuts=8, flips=8):
+            damage.apply(path)
+            outcomes.add(damage.name, lambda path=path: read_gcp(path), exact=damage.exact)
+        outcomes.require_none()
+
+
+def test_records_of_panoramas(tmp_path: Path) -> None:
+    """A record that is damaged is none: views are cut anew."""
+    one = PanoramaViews(
+        panorama="P.jpg", digest="d", views="level", side=64, names=tuple(f"64px/{k}/P.jpg" for k in range(6))
+    )
+    path, outcomes = tmp_path / "panoramas.json", Outcomes("panoramas.json")
+    path.write_text(views_record((one,)))
+    assert read_views(tmp_path) == (one,)
+    for damage in (*damaged_json(json.loads(path.read_text())), *damaged_bytes(path.read_bytes(), exact_cuts=False)):
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_views(tmp_path))
+    outcomes.require_none()

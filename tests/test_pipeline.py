@@ -15,9 +15,11 @@ from anchorsfm.evaluation import evaluate_poses, poses_of, read_poses
 from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.geometry.similarity import between_poses
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.pipeline import RunResult, reconstruct
+from anchorsfm.results.model import read_models
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import chosen_frontend
 from anchorsfm.scene.errors import InputError, NoReconstructionError
@@ -50,6 +52,20 @@ def test_all_images_are_registered_where_they_were(run, rendered):
     assert final.focal_error < 0.01
     in_memory = evaluate_poses(poses_of(result.models[0], result.images), read_poses(rendered / "truth.json"))
     assert np.allclose(in_memory.auc, final.auc)
+
+
+def test_the_model_is_level(run, rendered):
+    """Its z axis points up in the rendered room, where y points down, and the record says why."""
+    result, output = run
+    truth = read_poses(rendered / "truth.json")
+    way = between_poses(truth.cam_from_world, result.models[0].cam_from_world)
+    assert np.degrees(np.arccos(way.rotation[2] @ [0, -1, 0])) < 7  # the stated deviation is 3 degrees
+    (model,) = json.loads((output / "report.json").read_text())["models"]
+    assert model["up"]["source"] == "cameras" and 0 < model["up"]["deviation_deg"] < 10
+    assert model["figures"]["top_view"]["up"] == [0, 0, 1]
+    looks = result.models[0].cam_from_world[:, 2, :3].mean(axis=0)
+    assert looks[1] > 0.8 and abs(looks[0]) < 0.01
+    assert read_models(output)[0].is_level
 
 
 def test_the_alignment_alone_is_good_and_written(run, rendered):
@@ -157,7 +173,7 @@ def test_known_poses_and_intrinsics_are_kept(run, rendered, tmp_path):
     result, output = run
     known = KnownConfig(model=output / "sparse" / "0")
     fixed = reconstruct(rendered / "images", tmp_path / "out", PipelineConfig(dense=False, known=known))
-    assert fixed.models[0].cameras == result.models[0].cameras
+    assert fixed.models[0].cameras == result.models[0].cameras and fixed.report.models[0].up is None
     assert np.abs(fixed.models[0].cam_from_world - result.models[0].cam_from_world).max() < 1e-9
     assert len(fixed.models[0].points) > 0.8 * len(result.models[0].points)
 

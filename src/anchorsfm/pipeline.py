@@ -19,6 +19,7 @@ from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.earlier import extending, merging, read_run, settings_of_all
 from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.ground import with_ground_points
 from anchorsfm.run.localisation import keep_descriptors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
@@ -29,6 +30,7 @@ from anchorsfm.run.stages import MAPPING, Stage
 from anchorsfm.run.videos import with_frames
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.errors import NoReconstructionError
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -87,7 +89,8 @@ def reconstruct(
         source, record.videos = with_frames(source, config, folder, record.progress)
         source, panoramas = with_views(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress, panoramas)
-    return _begun(images, known, folder, config, frontend, record, FromPhotographs())
+        images, ground = with_ground_points(images, config.gcp, record.progress)
+    return _begun(images, known, folder, config, frontend, record, FromPhotographs(), ground)
 
 
 def extend(
@@ -186,16 +189,18 @@ def _begun(
     frontend: Frontend | None,
     record: RunRecord,
     beginning: Beginning,
+    ground: GroundPoints | None = None,
 ) -> RunResult:
     workers = config.classical.workers.resolve()
     elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
     with folder.begin(record.settings(config)), elsewhere:
-        return _reconstruct(images, known, folder, config, frontend, record, beginning)
+        return _reconstruct(images, known, ground, folder, config, frontend, record, beginning)
 
 
 def _reconstruct(
     images: ImageSet,
     known: KnownCameras,
+    ground: GroundPoints | None,
     folder: RunFolder,
     config: PipelineConfig,
     frontend: Frontend | None,
@@ -228,7 +233,7 @@ def _reconstruct(
         given, mapped = beginning.mapped(given, config, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
-        finished = finish(mapped.starts, given, predictor, config, beginning, progress)
+        finished = finish(mapped.starts, given, predictor, config, beginning, progress, ground)
         kept = beginning.stored_poses(finished.results)
         folder.write_models(finished.models, images.names, kept)
         folder.write_transforms(beginning.transform_record(finished.results))
@@ -236,6 +241,8 @@ def _reconstruct(
         keep_descriptors(finished, images, config, folder, progress)
         if places := make_places(finished, images, config):
             folder.write_places(places)
+        if ground is not None:
+            folder.write_control(finished.controlled, ground, images.names)
     with clock.stage(Stage.DENSE_CLOUD):
         maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress, kept)
     with clock.stage(Stage.REPORT):
@@ -262,7 +269,8 @@ def _require_ready(folder: RunFolder, config: PipelineConfig) -> None:
     folder.require_ready(
         dense=config.dense is not False,
         database=config.keep_database,
-        places=config.gps != "off",
+        places=config.gps != "off" or config.gcp.file is not None,
+        control=config.gcp.file is not None,
         descriptors=config.keep_descriptors,
     )
 

@@ -47,8 +47,7 @@ def test_common_neighbours_and_likeness_promise_most() -> None:
     likeness = np.full((6, 6), 0.1)
     likeness[0, 2] = likeness[2, 0] = 0.15
     rounds = _asked(Reinforcement(pairs, verified, likeness, ReinforceConfig()), pairs, lambda i, j: 600)
-    assert all(5 in pair for pair in rounds[0]), "nothing ties photograph 5 to the others"
-    assert (0, 2) in rounds[1], "alike, and both match photograph 1"
+    assert (0, 2) in rounds[0], "alike, and both match photograph 1"
     assert all(0 in pair or 5 in pair for asked in rounds for pair in asked), "the others are well tied"
 
 
@@ -90,7 +89,7 @@ def test_the_budget_counts_photographs_that_are_new_to_the_second_method() -> No
 
 def test_components_come_before_badly_tied_photographs() -> None:
     pairs = _complete(20)
-    verified = np.where((pairs < 10).all(axis=1) & (pairs[:, 1] - pairs[:, 0] == 1), 100, 0)
+    verified = np.where((pairs < 10).all(axis=1) & (pairs[:, 1] - pairs[:, 0] == 1), 100, 0)  # a chain, badly tied
     same = (pairs >= 10).all(axis=1)
     verified = np.where(same, 900, verified)
     choice = Reinforcement(pairs, verified, np.ones((20, 20)), ReinforceConfig(budget=0.5), 1.0)

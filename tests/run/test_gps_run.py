@@ -53,6 +53,8 @@ def test_the_model_is_where_it_was_taken(flight, run) -> None:
     assert np.abs(error).max() < 0.02 * SCALE
     assert any("adjusted with 5 recorded positions" in note for note in lines.notes)
     assert result.report.models[0].georeference.mode == "prior"
+    assert result.report.models[0].up.source == "positions"
+    assert result.report.models[0].figures.top_view.up == (0, 0, 1)
 
 
 def test_what_is_written_agrees(run) -> None:

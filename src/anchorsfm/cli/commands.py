@@ -16,6 +16,7 @@ from anchorsfm.cli.merge import Merge
 from anchorsfm.cli.reconstruct import Reconstruct
 from anchorsfm.cli.report import Report
 from anchorsfm.cli.transform import Transform
+from anchorsfm.cli.triangulate import Triangulate
 from anchorsfm.cli.view import View
 from anchorsfm.cli.weights import Weights
 
@@ -28,6 +29,7 @@ Command = (
     | Export
     | Index
     | Localise
+    | Triangulate
     | Transform
     | Report
     | Evaluate
@@ -44,6 +46,7 @@ COMMANDS: Mapping[str, type[Command]] = {
     "export": Export,
     "index": Index,
     "localise": Localise,
+    "triangulate": Triangulate,
     "transform": Transform,
     "report": Report,
     "evaluate": Evaluate,

@@ -24,6 +24,7 @@ SHORT_HELP = {
     ),
     "Output": (
         "--gps",
+        "--up",
         "--dense",
         "--no-dense",
         "--cloud.depth-maps",

@@ -63,12 +63,14 @@ class Held:
     camera: Bool[np.ndarray, "camera"]
     positions: PositionPriors | None = None
     """Only where no pose is held: either sets the frame. Fewer than three known positions have no effect."""
+    last_points: int = 0
+    """How many of the model's points, the last ones, stay where they are."""
 
     @property
     def sets_frame(self) -> bool:
         """Whether it determines the frame and the scale of the model."""
         known = 0 if self.positions is None else int(np.isfinite(self.positions.position).all(axis=1).sum())
-        return bool(self.pose.sum() >= 2 or known >= _MIN_PRIORS)
+        return bool(self.pose.sum() >= 2 or max(known, self.last_points) >= _MIN_PRIORS)
 
     def scaled(self, factor: float) -> "Held":
         """For a model that is larger by a factor."""
@@ -166,6 +168,8 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
         config.set_constant_rig_from_world_pose(model.images[int(image) + 1].frame_id)
     for row in np.flatnonzero(held.camera):
         config.set_constant_cam_intrinsics(int(row) + 1)
+    for number in range(held.last_points):
+        config.add_constant_point(len(reconstruction.points) - number)
     _hold_sensors(config, reconstruction, held)
     priors = _pose_priors(reconstruction, model, held.positions)
     if priors:
@@ -179,9 +183,10 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
             _ceres_options(options), prior_options, config, priors, model
         )
     else:
-        if not held.pose.any() and _baselines_are_fixed(reconstruction):  # they say the scale: one pose is enough
+        is_free = not held.pose.any() and held.last_points < _MIN_PRIORS
+        if is_free and _baselines_are_fixed(reconstruction):  # they say the scale: one pose is enough
             config.set_constant_rig_from_world_pose(model.images[int(reconstruction.image_index[0]) + 1].frame_id)
-        elif held.pose.sum() < 2:
+        elif held.pose.sum() < 2 and held.last_points < _MIN_PRIORS:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)

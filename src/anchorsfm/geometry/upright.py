@@ -3,12 +3,13 @@
 People hold cameras level: the x axes of the cameras are nearly horizontal and their y axes point down on average. With
 x_k the x axes and d the mean of the y axes, up is the unit vector u that minimises
 
-    mean (x_k . u)^2  +  w |u - (u . d/|d|) d/|d||^2
+    mean (x_k . u)^2  +  w |u - (u . d/|d|) d/|d||^2,    w = (r / t)^2 / n,
 
-which follows the x axes where they span a plane, as around an object, and the y axes where they do not, as along a
-wall. Photographs straight down from the air have y axes in all directions, or, from a drone that keeps its heading, in
-one that has nothing to do with up; there up is where the cameras come from. Such a flight is known by cameras that look
-one way at a flat ground and stand apart along their y axes as well, which people who walk along a wall do not.
+r the usual roll of a camera, t the usual tilt of all cameras of a set, n their number. This follows the x axes where
+they span a plane, as around an object, and the y axes where they do not, as along a wall. Photographs straight down
+from the air have y axes in all directions, or, from a drone that keeps its heading, in one that has nothing to do with
+up; there up is where the cameras come from. Such a flight is known by cameras that look one way at a flat ground and
+stand apart along their y axes as well, which people who walk along a wall do not.
 
 Cameras that were turned on their side for a few photographs, without a record of it, are left out: those whose x axes
 are far from level while those of most are not.
@@ -27,8 +28,6 @@ from jaxtyping import Float
 from anchorsfm.geometry.planes import Plane, fit_plane
 from anchorsfm.geometry.transforms import camera_centres
 
-_PULL_TO_MEAN = 0.1
-"""w"""
 _LEVEL = 0.3
 """Mean length of the y axes below which they say nothing about up."""
 _PARALLEL = 0.9
@@ -42,9 +41,11 @@ _RELIEF = 0.25
 """Largest thickness of a ground (see `Plane`)."""
 _ROLLED = 0.5
 """Sine of the roll beyond which a camera was not held level."""
-_ROLL_DEG, _TILT_DEG, _FLIGHT_DEG, _SURFACE_DEG = 1.0, 10.0, 1.0, 0.5
-"""Least deviations: how well people hold cameras level, how far all cameras of a set may be tilted forth, how level
+_ROLL_DEG, _TILT_DEG, _FLIGHT_DEG, _SURFACE_DEG = 2.0, 8.0, 1.0, 0.5
+"""Standard deviations: how level people hold cameras, how far all cameras of a set are tilted up or down, how level
 drones fly, and how level floors and walls are."""
+_ENOUGH = 25
+"""More cameras than this say no more: rolls of neighbours are alike."""
 _NOTHING_KNOWN_DEG = 90.0
 _ALL_ROUND = 0.05
 """Mean horizontal viewing direction below which cameras look all round."""
@@ -63,7 +64,7 @@ _FLAT = 0.04
 """Variance across a plane over that along its narrower direction below which neighbours lie in one."""
 
 
-UpSource = Literal["cameras", "flight", "plane", "manhattan", "positions", "given"]
+UpSource = Literal["cameras", "flight", "plane", "manhattan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +111,15 @@ def _up_of_axes(cam_from_world: Float[np.ndarray, "view 3 4"]) -> Upward:
     if np.linalg.norm(mean_up) < 1e-9:
         mean_up = -down[0]
     towards = mean_up / np.linalg.norm(mean_up)
-    horizontal = right.T @ right / max(len(right), 1)
-    values, vectors = np.linalg.eigh(horizontal + _PULL_TO_MEAN * (np.eye(3) - np.outer(towards, towards)))
+    horizontal, count = right.T @ right / max(len(right), 1), min(max(len(right), 1), _ENOUGH)
+    pull = (_ROLL_DEG / _TILT_DEG) ** 2 / count
+    values, vectors = np.linalg.eigh(horizontal + pull * (np.eye(3) - np.outer(towards, towards)))
     up = vectors[:, 0] * (1.0 if vectors[:, 0] @ towards >= 0 else -1.0)
     roll = float(np.linalg.norm(right @ up)) / np.sqrt(max(len(right), 1))
     roll_deg = max(float(np.degrees(np.arcsin(min(roll, 1.0)))), _ROLL_DEG)
     # in both directions across up: what rolls move, and what a common tilt of all cameras does through the pull
-    by_roll = roll_deg / np.sqrt(len(right) * values[1:]) if len(right) else np.zeros(2)
-    by_tilt = tilt_deg * _PULL_TO_MEAN / values[1:]
+    by_roll = roll_deg / np.sqrt(count * values[1:]) if len(right) else np.zeros(2)
+    by_tilt = tilt_deg * pull / values[1:]
     deviation = float(np.sqrt((by_roll**2).sum() + (by_tilt**2).sum()))
     return Upward(direction=up, source="cameras", deviation_deg=min(deviation, _NOTHING_KNOWN_DEG))
 

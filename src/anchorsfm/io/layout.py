@@ -12,6 +12,7 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
     "database.db",
 )
 GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
+GROUND_CONTROL = "ground_control.json"
 SPARSE, DENSE, ALIGNMENT, CACHE, EXPORT = "sparse", "dense", "alignment", "cache", "export"
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
@@ -82,6 +83,11 @@ class Layout:
     def cameras_kml(self) -> Path:
         """The same for globes."""
         return self.root / CAMERAS_KML
+
+    @property
+    def ground_control(self) -> Path:
+        """How the models agree with ground control points."""
+        return self.root / GROUND_CONTROL
 
     @property
     def database(self) -> Path:

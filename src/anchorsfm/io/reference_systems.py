@@ -1,4 +1,4 @@
-"""Coordinate reference systems by EPSG number, through pyproj: an extra."""
+"""Coordinate reference systems, through pyproj: an extra."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.printable import printable
 
 _WGS84 = {True: 4979, False: 4326}
 """Latitude, longitude and height above the ellipsoid; without one, heights pass through as they are."""
@@ -52,9 +53,38 @@ def projected(
     return np.stack(transformer.transform(longitude, latitude, altitude), axis=1)
 
 
-def _pyproj() -> Any:
+def check_system(text: str, where: str) -> None:
+    """Raise InputError, which says where it is named, if a system is unknown or has no horizontal coordinates."""
+    pyproj = _pyproj(f"{where}: {text}")
+    try:
+        system = pyproj.CRS.from_user_input(text)
+        pyproj.Transformer.from_crs(system, _WGS84[False])
+    except (pyproj.exceptions.CRSError, pyproj.exceptions.ProjError):
+        raise InputError(
+            f"{where}: {printable(text)[:80]!r} is no coordinate reference system; use EPSG:number (epsg.io lists "
+            "them), WGS84, WGS84 UTM 32N, or a PROJ string"
+        ) from None
+    if not (system.is_projected or system.is_geographic or system.is_geocentric):
+        raise InputError(f"{where}: {system.name} has no horizontal coordinates: choose another; epsg.io lists them")
+
+
+def geodetic(xyz: Float[np.ndarray, "place 3"], system: str) -> Float[np.ndarray, "place 3"]:
+    """Latitude, longitude in degrees and height in metres of coordinates in a system, easting or longitude first.
+
+    Heights are not changed unless the system has its own. Raises InputError like `check_system`; not finite where
+    coordinates are no place in the system.
+    """
+    pyproj = _pyproj(system)
+    own = pyproj.CRS.from_user_input(system)
+    wanted = _WGS84[own.is_geocentric or own.is_compound or len(own.axis_info) == 3]
+    transformer = pyproj.Transformer.from_crs(own, wanted, always_xy=True)
+    longitude, latitude, height = transformer.transform(*xyz.T)
+    return np.stack([latitude, longitude, height], axis=1)
+
+
+def _pyproj(what: str = "epsg") -> Any:
     try:
         import pyproj
     except ImportError as error:
-        raise InputError("epsg needs an extra package: pip install 'anchorsfm[geo]'") from error
+        raise InputError(f"{what} needs an extra package: pip install 'anchorsfm[geo]'") from error
     return pyproj

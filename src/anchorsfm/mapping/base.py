@@ -50,6 +50,8 @@ class MapperInput:
     """Original pixels per pixel of the images that keypoints were found on."""
     depth: DepthInput | None = None
     """None: nothing was predicted but matches."""
+    known: KnownCameras | None = None
+    """What is known beforehand; None: nothing was looked for."""
     coarse: CoarseKeypoints | None = None
     """Keypoints that are less exact than the others; None: all are of one kind."""
 

@@ -8,10 +8,13 @@ import tyro.conf
 
 from anchorsfm.scene.settings import NotEmpty, Range, Settings
 
-MapperName = Literal["align", "tracks", "incremental", "global"]
+MapperName = Literal["align", "tracks", "incremental", "global", "known"]
+UpMode = Literal["auto", "plane", "manhattan", "off"]
 GpsMode = Literal["auto", "off", "check", "align", "prior"]
 DEPTH_MAPPERS: tuple[MapperName, ...] = ("align",)
-"""Mappers that work on predictions of depth and take known poses; the others work on matches, and find all poses."""
+"""Mappers that work on predictions of depth; the others work on matches."""
+POSE_MAPPERS: tuple[MapperName, ...] = ("align", "known")
+"""Mappers that take known poses; the others find all poses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,23 @@ class RigConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GcpConfig(Settings):
+    """Ground control points: surveyed, and marked in photographs (docs/method.md, Ground control points)."""
+
+    file: Annotated[Path | None, tyro.conf.arg(aliases=["--gcp"])] = None
+    """Their marks, as OpenDroneMap's gcp_list.txt or as a .csv file. The model is brought onto them and adjusted with
+    them; recorded positions of photographs are only compared with it then."""
+    check: tuple[str, ...] = ()
+    """Names of points that the model is only compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class KnownConfig(Settings):
-    """A COLMAP model of some or all of the photographs, for instance from a calibration or a motion capture."""
+    """What is known of some or all of the photographs, for instance from a calibration or a motion capture."""
 
     model: Path | None = None
-    """Folder of a COLMAP model with known cameras; its images are matched by name. Cameras of other photographs are
-    found as usual."""
+    """COLMAP model with known cameras; also nerfstudio's transforms.json, or a TUM or KITTI file of poses. Images are
+    matched by name. Cameras of other photographs are found as usual."""
     use_poses: bool = True
     """Take the poses of the known model; without this only its intrinsics are used."""
     freeze_poses: bool = True

@@ -72,7 +72,7 @@ class Georeferenced:
     """What recorded positions came to for one model."""
 
     mode: str
-    """check, align or prior: what was done with them."""
+    """check, align or prior: what was done with them; control: the model is in their frame by other means."""
     residual_m: Float[np.ndarray, "view 3"]
     """Model minus record, to the east, to the north and upwards; NaN without a record."""
     agrees: Bool[np.ndarray, "view"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,6 +12,7 @@ from anchorsfm.colmap.cameras import distortion_px, focal_length_px, normalised_
 from anchorsfm.colmap.models import find_models, read_cameras
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.mapping.pose_files import Entry, read_pose_file
 from anchorsfm.scene.alignment import AlignmentResult, KnownImage
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageGrid, ImageSet
@@ -123,6 +125,15 @@ def _division_model(camera: Camera) -> Float[np.ndarray, "2"]:
     return np.linalg.lstsq(design, square[good] / along[good] - 1, rcond=None)[0]
 
 
+def _entries(path: Path, images: ImageSet) -> tuple[Path, dict[str, Entry]]:
+    """What a COLMAP model, or a file, knows about photographs, and where that is read."""
+    if path.is_dir() or not path.exists():
+        folder = find_models(path)[0]
+        return folder, dict(read_cameras(folder))
+    sizes = [(int(width), int(height)) for width, height in images.size_wh]
+    return path, read_pose_file(path, images.names, sizes)
+
+
 def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:
     """Read the known model.
 
@@ -131,21 +142,22 @@ def read_known(config: KnownConfig, images: ImageSet) -> KnownCameras:
     """
     poses: dict[int, np.ndarray] = {}
     cameras: dict[int, Camera] = {}
-    for folder in find_models(config.model)[:1] if config.model else []:
-        entries = read_cameras(folder)
+    for folder, entries in [_entries(config.model, images)] if config.model else []:
         for index, name in enumerate(images.names):
             if name not in entries:
                 continue
             camera, pose = entries[name]
             width, height = images.size_wh[index].tolist()
+            if config.use_poses and pose is not None:
+                poses[index] = pose
+            if camera is None:
+                continue
             if (camera.width, camera.height) != (width, height):
                 raise InputError(
                     f"{folder}: the camera of {name} is {camera.width}x{camera.height}, "
                     f"but the photograph is {width}x{height}"
                 )
             cameras[int(images.camera_index[index])] = camera
-            if config.use_poses and pose is not None:
-                poses[index] = pose
-        if not cameras:
+        if not cameras and not poses:
             raise InputError(f"{folder}: none of its images is among the photographs (for instance {images.names[0]})")
     return KnownCameras(config=config, poses=poses, cameras=cameras, camera_index=images.camera_index)

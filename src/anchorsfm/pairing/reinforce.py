@@ -2,8 +2,9 @@
 
 The first method has matched all pairs. A photograph is well tied if its pairs have many verified matches between them;
 others ask, round after round, for their most promising pairs: alike, with common neighbours in the graph of verified
-pairs, and with few matches so far. First of all the best pairs between the components of that graph are tried. What was
-found is learnt after each round. Photographs that are disappointed several times ask for no more.
+pairs, and with few matches so far. First of all the best pairs between the components of that graph are tried; single
+photographs are no components, but badly tied. What was found is learnt after each round. Photographs that are
+disappointed several times ask for no more.
 
 A budget bounds the whole. It counts what the second method has to do for a pair: match it, and find the keypoints of
 those of its photographs that it has not seen before. So photographs it knows are asked about first.
@@ -135,7 +136,8 @@ class Reinforcement:
         if num_components == self._num_bridged:
             return np.zeros(0, np.int64)
         self._num_bridged = num_components
-        asks = np.arange(len(component)) != np.bincount(component).argmax()
+        size = np.bincount(component, minlength=len(component))
+        asks = (np.arange(len(component)) != size.argmax()) & (size > 1)
         worth = np.where(ends[:, 0] != ends[:, 1], promise / self._costs(), -np.inf)
         return self._best(worth, ends, asks, ACROSS)
 

@@ -49,6 +49,7 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
             "check": "it was compared with",
             "align": "it was brought onto",
             "prior": "it was adjusted with",
+            "control": "it was compared with",
         }[found.mode]
         across = float(np.hypot(east, north))
         lines.append(

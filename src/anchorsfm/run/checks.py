@@ -10,11 +10,12 @@ from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.features.config import chosen_matcher
 from anchorsfm.io.masks import check_masks
 from anchorsfm.io.reference_systems import check_epsg, named_area_without
-from anchorsfm.mapping.config import DEPTH_MAPPERS
+from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
 from anchorsfm.run.cluster import check_cluster
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.ground import check_gcp
 from anchorsfm.run.rigs import check_rig
 from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.errors import InputError
@@ -30,14 +31,17 @@ def check_settings(config: PipelineConfig) -> None:
     if config.ray is not None:
         check_cluster(config.ray)
     check_rig(config.rig)
+    check_gcp(config.gcp)
     if config.epsg is not None:
         check_epsg(config.epsg)
     if config.similarity is not None:
         open_similarity(config.similarity)
-    if config.mapper not in DEPTH_MAPPERS and config.known.model is not None and config.known.use_poses:
+    if config.mapper not in POSE_MAPPERS and config.known.model is not None and config.known.use_poses:
         raise InputError(
             f"--mapper {config.mapper} finds all poses itself: add --known.no-use-poses, or use --mapper align"
         )
+    if config.mapper == "known" and (config.known.model is None or not config.known.use_poses):
+        raise InputError("--mapper known takes all poses from --known.model: give it, without --known.no-use-poses")
 
 
 def settled(
@@ -70,6 +74,7 @@ def settled(
         refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
         has_known_model=config.known.model is not None or config.rig.file is not None,
         has_rig=config.rig.file is not None,
+        has_ground_points=config.gcp.file is not None,
         has_video=has_video,
         has_panoramas=images.rigs is not None and bool(images.rigs.views_of_panoramas.any()),
         reads_positions=images.geo is not None,

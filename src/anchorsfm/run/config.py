@@ -12,7 +12,15 @@ from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
-from anchorsfm.mapping.config import DEPTH_MAPPERS, GpsMode, KnownConfig, MapperName, RigConfig
+from anchorsfm.mapping.config import (
+    DEPTH_MAPPERS,
+    GcpConfig,
+    GpsMode,
+    KnownConfig,
+    MapperName,
+    RigConfig,
+    UpMode,
+)
 from anchorsfm.observe.config import GraphConfig
 from anchorsfm.pairing import parse_prefilter, parse_scene_graph
 from anchorsfm.panorama.config import PanoramaConfig
@@ -61,9 +69,15 @@ class PipelineConfig(Settings):
     """What positions recorded in photographs (EXIF, XMP of DJI) do. check: they are compared with the model; align:
     they give it scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with
     the model, otherwise check; off: they are not looked at."""
+    up: UpMode = "auto"
+    """Where up is; models are turned so that z points there. auto: how the cameras were held, or flew; plane: the
+    largest plane of points that is about level; manhattan: the directions that most surfaces face; off: the frame
+    stays any. Models in the frame of recorded positions or given poses are not turned."""
     epsg: Annotated[int | None, Range(1024, 32767)] = None
     """Coordinate reference system, by its EPSG number, in which camera positions are also written to georeference.json,
     such as 32632."""
+    gcp: GcpConfig = field(default_factory=GcpConfig)
+    """Ground control points."""
     similarity: Path | None = None
     """Matrix (image, image) of image similarities, as a .npy file in the order of the names, for auto and
     retrieval-A-K; otherwise they are found from the keypoints."""
@@ -80,7 +94,7 @@ class PipelineConfig(Settings):
     """Global alignment of all images."""
     mapper: MapperName = "align"
     """What finds the poses. align: the global alignment; tracks: a good pair, then image after image; incremental,
-    global: COLMAP's mappers on our matches."""
+    global: COLMAP's mappers on our matches; known: nothing, all poses are those of --known.model."""
     camera_model: Annotated[str, OneOf("auto", *CAMERA_MODELS)] = "auto"
     """COLMAP camera model: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV, OPENCV_FISHEYE and others; auto: for
     each camera the simplest one that predicts observations held out of the adjustment."""

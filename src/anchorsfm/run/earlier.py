@@ -310,7 +310,7 @@ class Continued:
 
     earlier: Earlier
     images: ImageSet
-    index: tuple[Int[np.ndarray, "photograph"], ...]
+    index: tuple[Int[np.ndarray, "_"], ...]
     """Of the photographs of each run; -1: not in the set."""
 
     @cached_property

@@ -26,6 +26,7 @@ from anchorsfm.io.layout import (
     FRAMES,
     FRAMES_RECORD,
     GEOREFERENCE,
+    GROUND_CONTROL,
     LOCALISATION,
     LOCALISED,
     MASKS,
@@ -44,12 +45,15 @@ from anchorsfm.io.owned import FolderPart, OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
 from anchorsfm.io.store import Store, to_json, write_atomic
 from anchorsfm.localisation.index import ModelIndex, write_index
+from anchorsfm.mapping.control import Controlled
+from anchorsfm.report.control import describe_control
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.places import Places
 from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -67,6 +71,7 @@ PARTS = (
     MASKS,
     LOCALISATION,
     TRANSFORM,
+    GROUND_CONTROL,
     *_PLACES,
 )
 """What a run publishes, as a whole."""
@@ -113,13 +118,22 @@ class RunFolder:
         """The same of the views of panoramas, among which may be frames of videos."""
         self._used_views = frozenset(files)
 
-    def require_ready(self, *, dense: bool, database: bool, places: bool = False, descriptors: bool = False) -> None:
+    def require_ready(
+        self,
+        *,
+        dense: bool,
+        database: bool,
+        places: bool = False,
+        control: bool = False,
+        descriptors: bool = False,
+    ) -> None:
         """Look whether a result can be put here, before any work is done for it; a folder that is not there stays so.
 
         Args:
             dense: it may have dense clouds.
             database: it will have a database.
             places: it may have positions on the Earth.
+            control: it may have ground control points.
             descriptors: it may have descriptors of points.
 
         Raises:
@@ -138,6 +152,7 @@ class RunFolder:
         foreseen += [f"{DENSE}/0.ply"] if dense else []
         foreseen += [DATABASE] if database else []
         foreseen += _PLACES if places else ()
+        foreseen += [GROUND_CONTROL] if control else []
         foreseen += [f"{LOCALISATION}/0.safetensors"] if descriptors else []
         self._owned.require_free(foreseen, (*PARTS, FAILED))
 
@@ -281,6 +296,10 @@ class RunFolder:
         write_atomic(self._made.georeference, to_json(places.document))
         write_atomic(self._made.cameras_geojson, to_json(places.geojson))
         write_atomic(self._made.cameras_kml, places.kml.encode())
+
+    def write_control(self, found: Sequence[Controlled], ground: GroundPoints, names: Sequence[str]) -> None:
+        """How the models agree with ground control points."""
+        write_atomic(self._made.ground_control, to_json(describe_control(found, ground, names)))
 
     def write_report(self, report: RunReport, models: Sequence[Reconstruction], progress: Progress) -> None:
         """Everything the run says about itself: report.json, uncertainty.json, and report.html made from the first.

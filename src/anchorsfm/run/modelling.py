@@ -11,11 +11,16 @@ from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
+from anchorsfm.mapping.config import POSE_MAPPERS
+from anchorsfm.mapping.control import Controlled, with_control
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, georeference
 from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
+from anchorsfm.mapping.with_poses import along_epipolar_lines
+from anchorsfm.report.control import control_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines
 from anchorsfm.results.record import UpReport
 from anchorsfm.run.beginning import Beginning
@@ -23,6 +28,7 @@ from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.earlier import KeptFrame
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.scene.edit import with_poses
+from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -65,10 +71,11 @@ def mapper_input(
         tracks=build_tracks(matches, images.num_images),
         working_scale=scale,
         depth=depth,
+        known=known,
         coarse=predicted.coarse,
     )
     _name_still_pairs(given, progress)
-    return given
+    return along_epipolar_lines(given) if config.mapper == "known" else given
 
 
 def mapper_settings(config: PipelineConfig, num_images: int, store: Store, database: Path | None) -> MapperSettings:
@@ -95,6 +102,8 @@ class Finished:
     uncertainties: tuple[ModelUncertainty, ...] = ()
     georeferenced: tuple[Georeferenced | None, ...] = ()
     """What recorded positions came to; None where none are looked at."""
+    controlled: tuple[Controlled, ...] = ()
+    """What ground control points came to; empty where there are none."""
     up: tuple[UpReport | None, ...] = ()
     """Why z is up in each; None where the frame is any, or given."""
     evidence: tuple[PairEvidence, ...] = ()
@@ -110,8 +119,9 @@ def finish(
     config: PipelineConfig,
     beginning: Beginning,
     progress: Progress,
+    ground: GroundPoints | None = None,
 ) -> Finished:
-    """Adjust the models of the mapper; those of fewer than two views are none."""
+    """Adjust the models of the mapper; those of fewer than two views are none. `ground`: control points, if any."""
     from_grid = not predictor.detects_keypoints
     settings = ModellingSettings(
         adjust=config.adjust,
@@ -129,29 +139,38 @@ def finish(
     found = zip(adjusted.results, adjusted.evidence, strict=True)
     kept = [(result, evidence) for result, evidence in found if len(result.model.image_index) >= 2]
     judged, georeferenced, ups = [], [], []
-    for result, _ in kept:
+    controlled: list[Controlled] = []
+    for number, (result, _) in enumerate(kept):
+        control: Controlled | None = None
         frame = beginning.frame_of(result)
         if frame is not None and result.held.pose.any() and beginning.keeps:
             model, place = _in_frame(result, frame, given.images, config)
         else:
-            model, place = _with_records(result, given.images, config)
+            model, place, control = _with_records(result, given.images, config, ground)
+            controlled += [] if control is None else [control]
         if place is not None and place.mode != "check":
             frame = None
         if frame is not None and frame.is_metric:
             model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
+        model, up = (model, frame.up) if frame is not None else _level(model, place, control, given, config)
+        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
+            progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
         judged.append(model)
         georeferenced.append(place)
-        ups.append(None if frame is None else frame.up)
+        ups.append(up)
     _name_placement(judged, georeferenced, given.images, config, progress)
     _name_undetermined(judged, progress)
+    if ground is not None:
+        _name_control(controlled, ground, progress)
     for number, one in enumerate(judged):
-        for line in _rig_lines(one.result.model, given.images):
-            progress.note(f"model {number}: {line}")
+        for said in _rig_lines(one.result.model, given.images):
+            progress.note(f"model {number}: {said}")
     return Finished(
         models=tuple(colour(one.result.model, given.images, max_size=config.max_image_size) for one in judged),
         results=tuple(one.result for one in judged),
         uncertainties=tuple(one.uncertainty for one in judged),
         georeferenced=tuple(georeferenced),
+        controlled=tuple(controlled),
         up=tuple(ups),
         evidence=tuple(evidence for _, evidence in kept),
         dropped={image: reason for result in adjusted.results for image, reason in result.dropped.items()},
@@ -185,14 +204,38 @@ def _in_frame(
 
 
 def _with_records(
-    result: AdjustResult, images: ImageSet, config: PipelineConfig
-) -> tuple[JudgedModel, Georeferenced | None]:
-    """A finished model with what cameras recorded: focal lengths and positions."""
+    result: AdjustResult, images: ImageSet, config: PipelineConfig, ground: GroundPoints | None
+) -> tuple[JudgedModel, Georeferenced | None, Controlled | None]:
+    """A finished model with control points and what cameras recorded: focal lengths and positions."""
     focal = _focal_priors(result.model, images)
     judged = settle_focal_lengths(result, focal, config.adjust)
+    control = None
+    if ground is not None:
+        judged, control = with_control(judged, ground, config.adjust)
     if images.geo is None:
+        return judged, None, control
+    if control is None or control.problem is not None:
+        return *georeference(judged, result, images.geo, config.gps, config.adjust, focal), control
+    return judged, replace(compare_in_frame(judged, images.geo), mode="control"), control
+
+
+def _level(
+    judged: JudgedModel,
+    place: Georeferenced | None,
+    control: Controlled | None,
+    given: MapperInput,
+    config: PipelineConfig,
+) -> tuple[JudgedModel, UpReport | None]:
+    """A finished model with z up, and why it is; as it is where its frame was given."""
+    is_surveyed = control is not None and control.problem is None
+    if is_surveyed or (place is not None and place.mode != "check"):
+        return judged, UpReport(source="positions", deviation_deg=None)
+    held, known = judged.result.held, {} if given.known is None else given.known.poses
+    has_poses = config.mapper in POSE_MAPPERS and any(int(k) in known for k in judged.result.model.image_index)
+    if config.up == "off" or held.sets_frame or held.pose.any() or has_poses:
         return judged, None
-    return georeference(judged, result, images.geo, config.gps, config.adjust, focal)
+    judged, up = levelled(judged, config.up)
+    return judged, UpReport(source=up.source, deviation_deg=round(up.deviation_deg, 2))
 
 
 def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:
@@ -219,6 +262,13 @@ def _name_placement(
         if found is None:
             continue
         for line in placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps):
+            (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
+
+
+def _name_control(controlled: Sequence[Controlled], ground: GroundPoints, progress: Progress) -> None:
+    """Say how the models agree with ground control points."""
+    for number, found in enumerate(controlled):
+        for line in control_lines(found, ground):
             (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
 
 

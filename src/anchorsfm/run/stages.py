@@ -18,6 +18,7 @@ class Stage(StrEnum):
     MAPPER_TRACKS = "mapper tracks"
     MAPPER_INCREMENTAL = "mapper incremental"
     MAPPER_GLOBAL = "mapper global"
+    MAPPER_KNOWN = "known poses"
     ADJUSTMENT = "adjustment"
     DENSE_CLOUD = "dense cloud"
     REPORT = "report figures"
@@ -28,6 +29,7 @@ MAPPING: Mapping[MapperName, Stage] = {
     "tracks": Stage.MAPPER_TRACKS,
     "incremental": Stage.MAPPER_INCREMENTAL,
     "global": Stage.MAPPER_GLOBAL,
+    "known": Stage.MAPPER_KNOWN,
 }
 """The stage of each mapper."""
 

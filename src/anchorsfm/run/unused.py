@@ -33,6 +33,7 @@ def without_effect(
     has_video: bool,
     has_panoramas: bool,
     has_rig: bool,
+    has_ground_points: bool,
     reads_positions: bool,
     lacks_positions: bool,
     has_focal_deviation: bool,
@@ -60,6 +61,7 @@ def without_effect(
         (not has_focal_deviation, ("focal_deviation",), "no focal length is recorded or given"),
         (not dense, ("cloud.",), "no dense cloud is made"),
         (not has_video, ("video.",), "no video is given"),
+        (not has_ground_points, ("gcp.check",), "there are no ground control points"),
         (not has_rig, ("rig.refine",), "no rig is given"),
         (not has_panoramas, ("panorama.views", "panorama.size"), "there is no panorama of 360 degrees"),
     ):

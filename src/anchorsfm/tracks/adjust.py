@@ -245,7 +245,13 @@ def _with_added(result: AdjustResult, tracks: Tracks, setting: _Setting) -> Adju
 
 
 def readjust(
-    result: AdjustResult, start: Reconstruction, config: AdjustConfig, *, options: BundleOptions, held: Held
+    result: AdjustResult,
+    start: Reconstruction,
+    config: AdjustConfig,
+    *,
+    options: BundleOptions,
+    held: Held,
+    fixed: Reconstruction | None = None,
 ) -> AdjustResult:
     """A finished model adjusted once more to its optimum, under other conditions.
 
@@ -255,8 +261,15 @@ def readjust(
         config: thresholds, for points that do not move the cameras.
         options: what is minimised now.
         held: what is held now.
+        fixed: points that stay where they are, with their observations: they are no part of the result.
     """
-    model, report = adjust(start, options, held)
+    if fixed is None:
+        model, report = adjust(start, options, held)
+    else:
+        own = len(start.points)
+        both = with_more_points(start, fixed)
+        model, report = adjust(both, options, replace(held, last_points=len(fixed.points)))
+        model = select_points(model, model.tracks.obs_point < own)
     if not report.usable or any(has_absurd_params(camera) for camera in model.cameras):
         model = start
     model, lost = drop_unseen(model)

@@ -93,7 +93,7 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
             was_metric=was_metric,
             rescales_metres=found.metric,
         )
-    if layout.georeference.is_file() and (entry["georeference"] or {}).get("mode") in ("align", "prior"):
+    if layout.georeference.is_file() and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control"):
         progress.note(f"the model leaves the frame of its recorded positions: {layout.georeference} has the way back")
     files = [name for name in owned.files() if name.split("/")[0] in _SCOPE and name != TRANSFORM]
     with progress.stage("writing the new frame", 2) as advance, owned.publication() as publication:

@@ -1,0 +1,35 @@
+"""Models with z up: their own frame is arbitrary, and any rotation of it as good."""
+
+from dataclasses import replace
+
+from anchorsfm.geometry.similarity import Similarity
+from anchorsfm.geometry.upright import (
+    Upward,
+    level_rotation,
+    normals_of,
+    up_of_cameras,
+    up_of_manhattan,
+    up_of_plane,
+)
+from anchorsfm.mapping.config import UpMode
+from anchorsfm.scene.edit import moved
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.focal_prior import JudgedModel
+
+
+def find_up(model: Reconstruction, mode: UpMode) -> Upward:
+    """Up of a model; what the cameras say where its points do not show what `mode` asks for."""
+    by_cameras, found = up_of_cameras(model.cam_from_world, model.points), None
+    if mode == "plane":
+        found = up_of_plane(model.points, by_cameras.direction)
+    elif mode == "manhattan":
+        found = up_of_manhattan(normals_of(model.points), by_cameras.direction)
+    return found or by_cameras
+
+
+def levelled(judged: JudgedModel, mode: UpMode) -> tuple[JudgedModel, Upward]:
+    """A model turned about its origin so that z is up and, as far as that allows, y where the cameras look."""
+    model = judged.result.model
+    up = find_up(model, mode)
+    turn = Similarity.of(level_rotation(model.cam_from_world, up.direction))
+    return replace(judged, result=replace(judged.result, model=moved(model, 1.0, turn.pose))), up

@@ -1,0 +1,91 @@
+"""Known poses in, points out: the whole command on rendered photographs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchorsfm.cli.parsing import parse
+from anchorsfm.cli.wording import in_words
+from anchorsfm.colmap.write import write_models
+from anchorsfm.export.run import export
+from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.with_poses import along_epipolar_lines
+from anchorsfm.results.model import read_models
+from anchorsfm.run.checks import check_settings
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.edit import without_points
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene
+from anchorsfm.synthetic.scenes import cast_pixels, rays
+from anchorsfm.terminal import Terminal
+from matched_images import mapper_input
+from point_scene import make_point_scene
+
+SCENE = SceneConfig(num_images=5, size_wh=(480, 360), arc_deg=50.0, seed=3)
+
+
+@pytest.fixture(scope="module")
+def trajectory(tmp_path_factory: pytest.TempPathFactory) -> tuple[SyntheticScene, Path]:
+    """The true poses of four of the five rendered photographs, as a COLMAP model and in other files."""
+    folder, scene = tmp_path_factory.mktemp("trajectory"), make_scene(SCENE)
+    model = without_points(np.arange(4), scene.cam_from_world[:4], [scene.camera(0)], np.zeros(4, np.int64))
+    write_models(folder / "sparse", [model], scene.names)
+    export(folder, ["transforms", "tum"], folder)
+    return scene, folder
+
+
+def model_of(out: Path) -> tuple[Reconstruction, list[str]]:
+    stored = read_models(out)[0]
+    return stored.model, stored.view_names
+
+
+def test_points_lie_on_the_surfaces_and_poses_stay(
+    trajectory: tuple[SyntheticScene, Path], rendered: Path, tmp_path: Path
+) -> None:
+    """The fifth photograph has no pose: it is placed by the points."""
+    scene, folder = trajectory
+    words = [str(rendered / "images"), "--poses", str(folder / "transforms" / "transforms.json"), "--quiet"]
+    parse("triangulate", [*words, "-o", str(tmp_path / "out")]).run(Terminal())
+    model, names = model_of(tmp_path / "out")
+    assert names == list(scene.names)
+    np.testing.assert_allclose(model.cam_from_world[:4], scene.cam_from_world[:4], atol=1e-9)
+    assert np.abs(model.cam_from_world[4] - scene.cam_from_world[4]).max() < 0.01
+    assert model.cameras[0].params[0] == pytest.approx(432, abs=1e-9)
+    rows = np.flatnonzero(model.tracks.obs_image == 1)
+    centre, direction = rays(scene, 1, model.tracks.obs_xy[rows])
+    truth = centre + cast_pixels(scene, 1, model.tracks.obs_xy[rows]).distance[:, None] * direction
+    off = np.linalg.norm(model.points[model.tracks.obs_point[rows]] - truth, axis=1)
+    assert len(rows) > 500 and np.median(off) < 0.01  # of a room of nine metres
+    (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
+    assert entry["up"] is None and entry["uncertainty"]["images"][4]["position_m"] is not None
+
+
+def test_matches_off_the_known_lines_are_left_out() -> None:
+    scene = make_point_scene(num_points=200)
+    known = KnownCameras(
+        config=KnownConfig(),
+        poses=dict(enumerate(scene.model.cam_from_world)),
+        cameras={0: scene.model.cameras[0]},
+        camera_index=scene.model.camera_index,
+    )
+    count = len(scene.matches.image_i)
+    wrong = np.arange(count) % 7 == 0
+    moved = replace(scene.matches, xy_j=scene.matches.xy_j + np.where(wrong, 40.0, 0.0)[:, None] * [0, 1])
+    given = replace(mapper_input(moved, 8, scene.model.cameras[0], is_known=True), known=known)
+    kept = along_epipolar_lines(given)
+    assert (np.isin(moved.xy_j[:, 1], kept.matches.xy_j[:, 1]) == ~wrong).mean() > 0.99
+    assert len(kept.tracks.obs_point) < len(given.tracks.obs_point)
+    assert len(along_epipolar_lines(replace(given, known=None)).matches.image_i) == count
+
+
+def test_known_poses_must_be_given_to_those_who_take_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"takes all poses from --known\.model"):
+        check_settings(PipelineConfig(mapper="known"))
+    with pytest.raises(InputError) as raised:
+        parse("triangulate", ["--poses", str(tmp_path), "-o", str(tmp_path / "o")]).run(Terminal())
+    assert "name the photographs" in in_words(raised.value)
