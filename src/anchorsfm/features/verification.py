@@ -81,8 +81,7 @@ class VerificationStore(Generic[AnyMatchStore]):
 
     def key(self, i: int, j: int, bend: Float[np.ndarray, "2 2"]) -> str:
         """Identifies the verified matches of a pair; `bend`: lens distortion that the points are free of, else 0."""
-        key = digest("verified", VERSION, self.matches.key(i, j), bend, self.config)
-        return self.matches.features.store.current("verified-matches", key)
+        return digest("verified", VERSION, self.matches.key(i, j), bend, self.config)
 
     def verified(
         self, i: int, j: int, make: Callable[[], Verified], bend: Float[np.ndarray, "2 2"] | None = None

@@ -235,7 +235,7 @@ class _Run:
             evidence = digest("evidence", VERSION, self._match_key(pair), same_device, bent, self.config.matching)
             return VerifyJob(
                 key=key,
-                evidence_key=self.store.current("classical-evidence", evidence),
+                evidence_key=evidence,
                 xy_i=points[i].xy[keypoint[:, 0]],
                 xy_j=points[j].xy[keypoint[:, 1]],
                 keypoint=keypoint,
