@@ -5,8 +5,8 @@ cameras by several times what their number would suggest. So where exact keypoin
 cameras are adjusted to these alone, and what the others found is added as points that the adjusted cameras see. Tracks
 of coarse keypoints count in full where they connect what exact ones do not, and where three and more views see them.
 
-Before that, coarse observations are moved to where the photographs agree (`subpixel`). Those for which that succeeds,
-about a quarter between wide views and most of neighbouring ones, are exact from then on.
+Before that, coarse observations are moved to where the photographs agree (`subpixel`). Those for which that succeeds, a
+tenth to a third of two wide views and two thirds of three, are exact from then on.
 """
 
 from dataclasses import dataclass, replace
