@@ -40,6 +40,7 @@ from anchorsfm.panorama.record import record_text as views_record
 from anchorsfm.report.folder import make_page
 from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.earlier import read_run
 from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet
@@ -233,6 +234,8 @@ def test_pieces_of_text_and_duplicates(text_run: Path, run: Path, suffix: str) -
 def test_report_json(run: Path, tmp_path: Path) -> None:
     outcomes, accepted = Outcomes("report.json"), 0
     path, often = run / "report.json", 1 if EVERYTHING else 20
+    (run / "config.yaml").write_text(yaml.safe_dump(plain(PipelineConfig())))
+    assert read_run(run).names[:5] == tuple(NAMES)
     with restored(path) as content:
         cases = damaged_json(json.loads(content), wrongs=None if EVERYTHING else 5)
         for damage in [*cases, *damaged_bytes(content, exact_cuts=False)]:
@@ -245,6 +248,7 @@ def test_report_json(run: Path, tmp_path: Path) -> None:
             if outcomes.cases % often == 0 or "image_root" in damage.name:
                 outcomes.add(f"view, {damage.name}", lambda: read_folder(run))
                 outcomes.add(f"export, {damage.name}", lambda: exported(run, tmp_path / "export"))
+                outcomes.add(f"extend, {damage.name}", lambda: read_run(run))
     outcomes.require_none()
 
 

@@ -3,11 +3,12 @@
 import pytest
 
 from anchorsfm.cli import advice as advice_module
-from anchorsfm.cli.advice import advice
+from anchorsfm.cli.advice import advice, wider_search
 from anchorsfm.cli.commands import COMMANDS
 from anchorsfm.cli.options import names_of
 from anchorsfm.io.clock import StageTiming
 from anchorsfm.run.stages import Stage
+from anchorsfm.scene.pairs import PairSearch
 
 
 def timing(stage: str, wall_s: float) -> StageTiming:
@@ -23,6 +24,16 @@ def test_short_runs_get_none():
     assert advice([timing("dense depth", 12)]) is None
     assert advice([]) is None
     assert advice([timing("something new", 1000)]) is None
+
+
+def test_models_of_one_run_that_a_wider_search_may_join_are_offered():
+    search = PairSearch(tried=600, verified=300, rounds=3)
+    assert wider_search(1, 50, search) is None and wider_search(2, 20, None) is None
+    assert wider_search(2, 35, PairSearch(tried=595, verified=1, rounds=9)) is None
+    said = wider_search(2, 50, search)
+    assert said is not None and said.startswith("the 2 models") and "625 pairs" in said
+    options = {word.strip(",.") for word in said.split() if word.startswith("--")}
+    assert options <= names_of(COMMANDS["reconstruct"]).keys()
 
 
 @pytest.mark.parametrize("text", advice_module._SHORTENED_BY.values())

@@ -38,6 +38,19 @@ def test_an_address_where_nothing_listens() -> None:
             check_settings(PipelineConfig(ray=address))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anchorsfm.cluster.connection._ANSWER_S", 0.5)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        for asked in (address, "auto"):
+            with pytest.raises(InputError, match=f"what listens at {address} does not answer"):
+                check_settings(PipelineConfig(ray=asked))
+
+
 def test_a_cluster_of_another_machine_is_no_part_of_the_settings(tmp_path: Path) -> None:
     from anchorsfm.cli.parsing import parse
 

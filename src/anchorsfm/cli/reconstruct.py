@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from anchorsfm.align.config import Solver
-from anchorsfm.cli.advice import advice
+from anchorsfm.cli.advice import advice, wider_search
 from anchorsfm.cli.export import export_models
 from anchorsfm.export.config import ExportFormat
 from anchorsfm.io.layout import Layout
@@ -70,8 +70,11 @@ class Reconstruct(Settings):
             result = reconstruct(source, self.output, self.configured(), progress)
         for line in [*summary_lines(result.report), *self._results()]:
             console.print(line)
-        if hint := advice(result.report.stages):
-            console.print(hint)
+        report = result.report
+        used = sum(image.size_wh is not None for image in report.images)
+        for hint in (wider_search(len(report.models), used, report.pair_search), advice(report.stages)):
+            if hint:
+                console.print(hint)
         if self.export:
             export_models(console, self.output, self.export, quiet=self.quiet)
         console.print(f"next: anchorsfm view {shlex.quote(str(self.output))}")

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from anchorsfm.scene.executor import Executor
 from anchorsfm.scene.progress import Progress
 
 _REACH_S = 5.0
+_ANSWER_S = 20.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Of a local cluster: tools and parts are small, results go to the cache."""
 
@@ -60,17 +62,28 @@ def connected(address: str, num_workers: int, folders: Sequence[Path], progress:
 
 
 def require_reachable(address: str) -> None:
-    """Raise InputError if nothing listens at the address of a cluster."""
-    if address in ("auto", "local"):
-        return
+    """Raise InputError if no cluster answers at an address, within `_REACH_S` and `_ANSWER_S`."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
     host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):  # auto or local
+        return
     try:
-        with socket.create_connection((host, int(port)), timeout=_REACH_S):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S):
             pass
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InputError(
-            f"no Ray cluster can be reached at {address} ({error.strerror or error}): start one with ray start --head, "
-            "or use local"
+            f"no Ray cluster can be reached at {address} ({getattr(error, 'strerror', None) or error}): start one with "
+            "ray start --head, or use local"
+        ) from None
+    # in a process of its own: where something else listens, Ray tries for minutes and cannot be interrupted
+    health_check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        subprocess.run(health_check, capture_output=True, timeout=_ANSWER_S, check=True)
+    except (subprocess.SubprocessError, OSError):
+        raise InputError(
+            f"what listens at {address} does not answer as a Ray cluster of the version here, {ray.__version__}: give "
+            "the address that ray start --head shows, or use local"
         ) from None
 
 
@@ -111,9 +124,9 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = "on this machine" if address == "auto" else f"at {address}"
+        where = "on this machine" if address == "auto" else f"at {address} ({_first_line(error)})"
         raise InputError(
-            f"no Ray cluster can be used {where} ({_first_line(error)}): start one with ray start --head, or use local"
+            f"no Ray cluster can be used {where}: start one with ray start --head, or use local"
         ) from error
 
 

@@ -43,9 +43,10 @@ def with_rigs_of(images: ImageSet, config: RigConfig, progress: Progress) -> Rig
     if config.file == "auto":
         rigs = rigs_of_names(images.names)
         if not rigs:
-            raise InputError(
+            raise config.refused(
+                "file",
                 "no rig shows in the names of the photographs, which would be a folder for each camera and in them the "
-                "same names for what was taken at one moment: describe it in a file (rig.file)"
+                "same names for what was taken at one moment: describe it in a file",
             )
     else:
         rigs = read_rig_config(Path(config.file))
