@@ -138,13 +138,16 @@ class _Setting:
         )
 
     def triangulated(self, model: Reconstruction, max_error_px: Float[np.ndarray, "view"]) -> Reconstruction:
-        """The model's cameras with the points of the tracks."""
+        """The model's cameras with the points of the tracks.
+
+        Those of less exact keypoints in many views, refined or not, take the place of no exact ones in two.
+        """
         return triangulate_model(
             model,
             self.tracks,
             max_error_px=max_error_px,
             min_angle_deg=self.config.min_angle_deg,
-            coarse=self.coarse,
+            keep_all=self.coarse is not None,
         )
 
     def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
