@@ -23,16 +23,18 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.gcp import read_gcp
 from anchorsfm.io.images import load_image_set, load_rgb
 from anchorsfm.io.masks import with_masks
 from anchorsfm.io.owned import FolderPart, OwnedFolder
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.rig_config import read_rig_config
-from anchorsfm.io.store import Store
+from anchorsfm.io.store import Store, to_json
 from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex, read_index, write_index
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import read_known
+from anchorsfm.mapping.pose_files import read_pose_file
 from anchorsfm.pairing.pairs_file import read_pairs
 from anchorsfm.panorama.record import PanoramaViews
 from anchorsfm.panorama.record import read_record as read_views
@@ -46,6 +48,8 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.transform.find import Crop
+from anchorsfm.transform.record import TransformRecord, make_step, read_transforms
 from anchorsfm.video.config import VideoConfig
 from anchorsfm.video.frames import frame_files, make_frames
 from anchorsfm.video.record import VideoFrames, read_record
@@ -283,6 +287,37 @@ def test_descriptors_for_localisation(tmp_path: Path) -> None:
     for damage in damaged_bytes(path.read_bytes(), exact_cuts=True):
         damage.apply(path)
         outcomes.add(damage.name, lambda: read_index(path), exact=damage.exact, check=same)
+    outcomes.require_none()
+
+
+def test_records_of_transforms(tmp_path: Path) -> None:
+    step = make_step({"scale": 2.0}, ({"what": "scale"},), Similarity.of(scale=2.0), Crop(), former_up=None,
+                     former_metric=False)  # fmt: skip
+    path, record = tmp_path / "transform.json", TransformRecord().with_step(0, step)
+    path.write_text(to_json(record))
+    outcomes = Outcomes("transform.json")
+    for damage in [*damaged_bytes(path.read_bytes(), exact_cuts=False), *damaged_json(json.loads(path.read_text()))]:
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_transforms(path), exact=damage.exact)
+    outcomes.require_none()
+
+
+@pytest.mark.parametrize("name", ["transforms.json", "poses.txt"])
+def test_files_of_poses(run: Path, tmp_path: Path, name: str) -> None:
+    export(run, ("tum", "transforms"), tmp_path / "export")
+    (path,) = (tmp_path / "export").glob(f"*/{name}")
+    content, outcomes = path.read_bytes(), Outcomes(name)
+    damages = list(damaged_bytes(content, exact_cuts=False))
+    damages += list(damaged_json(json.loads(content))) if name.endswith(".json") else []
+
+    def sound(found: dict) -> str | None:
+        poses = [pose for _, pose in found.values()]
+        turned = [np.abs(pose[:, :3] @ pose[:, :3].T - np.eye(3)).max() for pose in poses]
+        return "a pose without a rotation" if max(turned, default=0) > 1e-6 else None
+
+    for damage in damages:
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_pose_file(path, NAMES, [(64, 48)] * 5), exact=damage.exact, check=sound)
     outcomes.require_none()
 
 

@@ -115,7 +115,7 @@ def test_failed_pairs_between_groups_are_kept_for_a_second_method() -> None:
 
 def test_unrelated_photographs_are_named_with_their_best_pair() -> None:
     pairs = _complete(6)
-    verified = np.where((pairs < 3).all(axis=1), 500, 10)
+    verified = np.where((pairs < 3).all(axis=1), 500, 0)
     likeness = np.full((6, 6), 0.1)
     likeness[1, 4] = likeness[4, 1] = 0.5
     likeness[4, 5] = likeness[5, 4] = 0.9
@@ -125,3 +125,12 @@ def test_unrelated_photographs_are_named_with_their_best_pair() -> None:
     alone = Reinforcement(_complete(2), np.array([0]), np.ones((2, 2)), ReinforceConfig(budget=1), 1.0)
     assert alone.unrelated() == [(0, 0)], "one of two"
     assert alone.pay(3, 3) and alone.spent == 6 and not alone.pay(3, 3) and alone.spent == 6
+
+
+def test_weakly_matched_pairs_are_looked_at_first() -> None:
+    """They overlap for sure; that two photographs are alike says less."""
+    pairs = _complete(12)
+    verified = np.where(pairs[:, 1] - pairs[:, 0] == 1, 150, 0)
+    choice = Reinforcement(pairs, verified, np.ones((12, 12)), ReinforceConfig(), 1.1)
+    first = pairs[choice.next_rows()]
+    assert len(first) and (first[:, 1] - first[:, 0] == 1).all()

@@ -68,6 +68,18 @@ def test_a_video_becomes_photographs(video: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in images.root.iterdir()} == before
 
 
+def test_the_output_may_be_named_from_the_working_folder(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert images_of_run(video, Path("out")).num_images == pytest.approx(11, abs=1)
+    folder = RunFolder(Path("out"))
+    with_frames(video, CONFIG, folder, SILENT)
+    with folder.begin(CONFIG):
+        folder.publish()
+    assert len(list(Path("out/frames/walk").iterdir())) == pytest.approx(11, abs=1)
+
+
 def test_videos_and_photographs_together(video: Path, photographs: Path, tmp_path: Path) -> None:
     other = write_video(tmp_path / "turn.mkv", panned(np.linspace(0, 200, 31)))
     images = images_of_run([video, photographs, other], tmp_path / "out")

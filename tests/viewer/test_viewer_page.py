@@ -227,6 +227,33 @@ def test_choosing_an_image_and_a_neighbour(viewer: Viewer) -> None:
     images.show_seen.value = False
 
 
+def test_two_clicks_measure_a_distance(viewer: Viewer) -> None:
+    measure, shown = viewer.panel.measure, viewer.panel.stage.models[0]
+    model = shown.viewed.model
+    eye = shown.frusta.shown_from_cam[0, :, 3] + np.array(shown.nodes["frame"].position)
+    offset = np.array(shown.nodes["frame"].position)
+
+    def click(point: int) -> None:
+        towards = shown.frame.points(model.points[point]) + offset - eye
+        measure.click(tuple(eye.tolist()), tuple(towards.tolist()))
+
+    points = model.tracks.obs_point[shown.viewed.observations(0)]
+    click(int(points[0]))
+    assert "measured" not in shown.nodes and not measure.text.content  # it is off
+    measure.on.value = True
+    measure.click(tuple(eye.tolist()), (float("nan"), 0.0, 0.0))
+    assert "come closer" in measure.text.content
+    click(int(points[0]))
+    assert "second point" in measure.text.content
+    click(int(points[-1]))
+    assert "±" in measure.text.content and "anchorsfm transform" in measure.text.content
+    assert len(shown.nodes["measured"].points) == 2 and "measured line" in shown.nodes
+    click(int(points[0]))  # the next pair begins
+    assert len(shown.nodes["measured"].points) == 1 and "measured line" not in shown.nodes
+    measure.on.value = False
+    assert "measured" not in shown.nodes and not measure.text.content
+
+
 def test_an_image_without_photograph_or_points_says_so(tmp_path: Path) -> None:
     pytest.importorskip("viser")
     model = without_points(coloured_model())
@@ -326,6 +353,11 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
         assert (saved != BACKGROUND).any(axis=2).sum() > 1000 and (saved == BACKGROUND).all(axis=2).mean() > 0.3
 
         canvas = page.evaluate("document.querySelector('canvas').getBoundingClientRect().toJSON()")
+        panel.cameras.value, panel.measure.on.value = False, True
+        page.click(pixel_of(client, first.frame.points(first.viewed.model.points[0]), canvas))
+        wait_until(lambda: panel.measure.text.content.startswith(("Now the second", "No point")))
+        panel.cameras.value, panel.measure.on.value = True, False
+        shown_pixels(page)
         page.click(pixel_of(client, np.array(first.thumbnails[4].position), canvas))
         wait_until(lambda: panel.images.selection is not None)
         assert panel.images.choice.value == "0: photo 4.jpg"

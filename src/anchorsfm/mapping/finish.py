@@ -47,8 +47,9 @@ class ModellingSettings:
     """Matches lie on the front end's grid: they are less exact than a detector's keypoints."""
     adjusts: bool = True
     """False: the cameras stay as they start; points are triangulated, and no image is added."""
-    looks_for_turns: bool = True
-    """Photographs that are stored turned are looked for; an earlier run has done so where models go on from its own."""
+    goes_on: bool = False
+    """The starts are finished models with poses that stay, and what was added to them: photographs that are stored
+    turned are not looked for again, and errors are small from the beginning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def finish_models(
     starts = with_frames(starts, given)
     largest = max(starts, key=lambda start: len(start.model.image_index), default=None)
     turns = None
-    if largest is not None and settings.adjusts and settings.looks_for_turns and given.images.rigs is None:
+    if largest is not None and settings.adjusts and not settings.goes_on and given.images.rigs is None:
         turns = find_turns(largest, given, settings.adjust)
     if turns is None:
         return _finish_models(starts, given, settings, progress)
@@ -209,6 +210,7 @@ def _adjust(
         coarse=given.coarse if complete else None,
         held=start.held,
         choose_camera_model=settings.choose_camera_model,
+        is_settled=settings.goes_on,
         progress=progress,
     )
 

@@ -1,8 +1,8 @@
 """Which pairs a second, dearer method looks at too: those that promise most where photographs hold on to too little.
 
 The first method has matched all pairs. A photograph is well tied if its pairs have many verified matches between them;
-others ask, round after round, for their most promising pairs: alike, with common neighbours in the graph of verified
-pairs, and with few matches so far. First of all the best pairs between the components of that graph are tried; single
+others ask, round after round, for their most promising pairs: with some matches, or alike and with common neighbours in
+the graph of verified pairs. First of all the best pairs between the components of that graph are tried; single
 photographs are no components, but badly tied. What was found is learnt after each round. Photographs that are
 disappointed several times ask for no more.
 
@@ -110,13 +110,19 @@ class Reinforcement:
         return allowed
 
     def _promise(self) -> Float[np.ndarray, "pair"]:
-        """Likeness times the root of the number of common neighbours, less for pairs that have many matches."""
+        """Chance that a pair overlaps, less where it has many matches already.
+
+        Weakly verified pairs do, and gain most; others may as they are alike and have common neighbours.
+        """
         strength = np.minimum(self._verified, STRONG) / STRONG
         num_images = len(self._failures)
         half = csr_array((strength, (self._pairs[:, 0], self._pairs[:, 1])), (num_images, num_images))
         graph = csr_array(half + half.T)
         common = np.asarray((graph @ graph).todense())[self._pairs[:, 0], self._pairs[:, 1]]
-        return np.asarray((LITTLE + self._similarity) * np.sqrt(DOUBT + common) / (1 + self._verified / STRONG))
+        score = (LITTLE + self._similarity) * np.sqrt(DOUBT + common)
+        is_weak = (self._verified > 0) & (self._verified < STRONG)
+        chance = np.where(is_weak, 1.0, score / (1 + score))
+        return np.asarray(chance / (1 + self._verified / STRONG))
 
     def _for_needy(self, promise: Float[np.ndarray, "pair"]) -> Int[np.ndarray, "wanted"]:
         """The best open pair of every image that is not well tied, the best of all first: those of the worst tied."""

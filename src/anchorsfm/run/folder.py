@@ -112,11 +112,11 @@ class RunFolder:
 
     def use_frames(self, files: Iterable[Path]) -> None:
         """Say which frames are photographs of this run: the others go when it has a result."""
-        self._used_frames |= frozenset(files)
+        self._used_frames |= {path.resolve() for path in files}
 
     def use_views(self, files: Iterable[Path]) -> None:
         """The same of the views of panoramas, among which may be frames of videos."""
-        self._used_views = frozenset(files)
+        self._used_views = frozenset(path.resolve() for path in files)
 
     def require_ready(
         self,
@@ -191,7 +191,7 @@ class RunFolder:
         """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
         own = self.root.resolve()
         for path in paths:
-            if path not in self._used_frames | self._used_views and path.resolve().is_relative_to(own):
+            if path.resolve() not in self._used_frames | self._used_views and path.resolve().is_relative_to(own):
                 raise InputError(
                     f"{path} lies in the output folder {self.root}, where results are not taken for photographs: "
                     "choose another --output"
@@ -203,7 +203,8 @@ class RunFolder:
         Raises StorageError if something of somebody else would be lost, or cannot be written; nothing has changed then.
         """
         assert self._publication is not None, "a result is published after `begin`"
-        kept = [path.relative_to(self.root).as_posix() for path in self._used_frames | self._used_views]
+        own = self.root.resolve()
+        kept = [path.relative_to(own).as_posix() for path in self._used_frames | self._used_views]
         kept += [f"{FRAMES}/{FRAMES_RECORD}"] if self._used_frames else []
         kept += [f"{VIEWS}/{VIEWS_RECORD}", f"{VIEWS}/{RIG_CONFIG}"] if self._used_views else []
         self._publication.publish((*PARTS, FRAMES, VIEWS, FAILED), kept=kept)

@@ -131,7 +131,7 @@ def finish(
         focal_px=config.kept_focal_px,
         from_grid=from_grid,
         adjusts=config.bundle_adjustment,
-        looks_for_turns=not beginning.keeps,
+        goes_on=beginning.keeps,
     )
     adjusted = finish_models(starts, given, settings, progress)
     for change in adjusted.changes:

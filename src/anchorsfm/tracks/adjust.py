@@ -138,13 +138,16 @@ class _Setting:
         )
 
     def triangulated(self, model: Reconstruction, max_error_px: Float[np.ndarray, "view"]) -> Reconstruction:
-        """The model's cameras with the points of the tracks."""
+        """The model's cameras with the points of the tracks.
+
+        Those of less exact keypoints in many views, refined or not, take the place of no exact ones in two.
+        """
         return triangulate_model(
             model,
             self.tracks,
             max_error_px=max_error_px,
             min_angle_deg=self.config.min_angle_deg,
-            coarse=self.coarse,
+            keep_all=self.coarse is not None,
         )
 
     def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
@@ -174,6 +177,7 @@ def adjust_model(
     coarse: CoarseKeypoints | None = None,
     held: Held | None = None,
     choose_camera_model: bool = False,
+    is_settled: bool = False,
     progress: Progress = SILENT,
 ) -> AdjustResult:
     """Triangulate and adjust.
@@ -187,6 +191,7 @@ def adjust_model(
         coarse: keypoints that are less exact: see `precision`.
         held: given poses and intrinsics, by row of `start` (default: none).
         choose_camera_model: choose the camera model of each camera; otherwise those of `start` stay.
+        is_settled: `start` is about right: the first round, with the widest threshold, is left out.
         progress: receives one stage with a step per round.
     """
     held = held or Held.nothing(start)
@@ -199,7 +204,7 @@ def adjust_model(
     setting = _Setting(config=config, tracks=tracks, start=start, working_scale=working_scale, held=held, coarse=coarse)
     lenses: tuple[LensChoice, ...] = ()
     with progress.stage("adjusting", 4) as advance:
-        model = _round(start, setting, config.first_error)
+        model = start if is_settled else _round(start, setting, config.first_error)
         advance(1)
         model = _round(model, setting, config.second_error)
         advance(1)

@@ -134,8 +134,8 @@ def _model(entry: Mapping[str, Any]) -> ModelTransform:
             asked=step["asked"],
             found=tuple(step["found"]),
             matrix=_checked_matrix(step["matrix"]),
-            crop_box=tuple(step["crop_box"]),
-            crop_radius=step["crop_radius"],
+            crop_box=tuple(map(float, step["crop_box"])),
+            crop_radius=None if step["crop_radius"] is None else float(step["crop_radius"]),
             former_up=step["former_up"],
             former_metric=step["former_metric"],
         )

@@ -33,7 +33,13 @@ from anchorsfm.scene.errors import InputError
 
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses that stand for all of this machine."""
-_NEEDED = ("ViewerCameraMessage", "GuiUpdateMessage", "SceneNodeClickMessage", "GetRenderResponseMessage")
+_NEEDED = (
+    "ViewerCameraMessage",
+    "GuiUpdateMessage",
+    "SceneNodeClickMessage",
+    "ScenePointerMessage",
+    "GetRenderResponseMessage",
+)
 """Messages of the page that the viewer acts on."""
 _LONGEST_TEXT = 4096
 _PATIENCE_S = 10.0

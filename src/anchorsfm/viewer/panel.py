@@ -10,6 +10,7 @@ from anchorsfm.viewer.clouds import CAMERA_COLOURS, POINT_COLOURS, DrawnPoints, 
 from anchorsfm.viewer.colours import Legend, legend_html
 from anchorsfm.viewer.frame import SCENE_RADIUS
 from anchorsfm.viewer.image_panel import ImagePanel
+from anchorsfm.viewer.measure_panel import MeasurePanel
 from anchorsfm.viewer.photographs import Photographs
 from anchorsfm.viewer.sources import ViewedFolder
 from anchorsfm.viewer.stage import Stage
@@ -39,6 +40,7 @@ class Panel:
         self._add_switches(gui)
         self._add_point_settings(gui)
         self._add_camera_settings(gui)
+        self.measure = MeasurePanel(server, self.stage)
         self._draw_points()
         self._draw_cameras()
         self.problems: tuple[str, ...] = ()

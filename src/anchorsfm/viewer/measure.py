@@ -1,0 +1,90 @@
+"""Distances between points of a model that are clicked: which points, how far apart, how exactly, and how to scale."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.results.model import StoredModel
+from anchorsfm.scene.printable import printable
+from anchorsfm.tracks.measure import distance_between, observation_deviation_px
+from anchorsfm.viewer.colours import format_number
+from anchorsfm.viewer.frame import ShownFrame
+
+_NEAR_DEG = 1.0
+"""Widest angle between a click's ray and a point that it means."""
+_SAME_PLACE = 0.15
+"""Points near the ray count as one surface if they are at most this share further away than the nearest of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Two points of a model and what lies between them."""
+
+    length: float
+    deviation: float
+    """Standard deviation from the noise of the observations; infinite where it is unknown."""
+    unit: str
+    command: str
+    """That sets the scale of the model by this distance, with METRES to be filled in; empty where none would."""
+
+    def markdown(self) -> str:
+        """For the panel."""
+        sigma = f" ± {format_number(self.deviation)}" if np.isfinite(self.deviation) else ""
+        text = f"**{format_number(self.length)}{sigma} {self.unit}**"
+        return f"{text}\n\nTo set the scale by it:\n\n`{self.command}`" if self.command else text
+
+
+def clicked_point(
+    viewed: StoredModel, frame: ShownFrame, origin: Float[np.ndarray, "3"], direction: Float[np.ndarray, "3"]
+) -> int | None:
+    """The point of a model that a ray through the scene means, in the frame that is shown; None if none is near it.
+
+    Of those near the ray it is the one closest to it on the foremost surface.
+    """
+    away = frame.points(viewed.model.points) - origin
+    length = np.linalg.norm(away, axis=1)
+    along = away @ (direction / max(float(np.linalg.norm(direction)), 1e-300))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        off = np.arccos(np.clip(along / length, -1, 1))
+    near = np.flatnonzero(np.isfinite(off) & (off < np.radians(_NEAR_DEG)) & (along > 0))
+    if not len(near):
+        return None
+    front = near[along[near] <= along[near].min() * (1 + _SAME_PLACE)]
+    return int(front[off[front].argmin()])
+
+
+def measure(viewed: StoredModel, first: int, second: int) -> Measured:
+    """The distance of two points of a model in its unit."""
+    found = distance_between(viewed.model, first, second, observation_deviation_px(viewed.model))
+    metric = any(pose.position_m is not None for pose in viewed.precision.values())
+    return Measured(
+        length=found.length,
+        deviation=found.deviation if np.isfinite(found.deviation) else np.inf,
+        unit="m" if metric else "units of the model",
+        command=_command(viewed, first, second) if found.length > 0 else "",
+    )
+
+
+def _command(viewed: StoredModel, first: int, second: int) -> str:
+    """The `anchorsfm transform` that makes the distance a given one; only of models that are results of a run."""
+    if viewed.run is None or not viewed.is_result:
+        return ""
+    marks = " ".join(_mark(viewed, point) for point in (first, second))
+    number = f" --model {viewed.recorded_number}" if viewed.recorded_number else ""
+    return f"anchorsfm transform {_quoted(str(viewed.run.root))}{number} --distance {marks} METRES"
+
+
+def _mark(viewed: StoredModel, point: int) -> str:
+    """A photograph and a pixel where it sees a point: the observation that agrees best."""
+    tracks = viewed.model.tracks
+    rows = np.arange(*np.searchsorted(tracks.obs_point, [point, point + 1]).tolist())
+    best = int(rows[np.nan_to_num(viewed.residual_px[rows], nan=np.inf).argmin()])
+    x, y = tracks.obs_xy[best].tolist()
+    return f"{_quoted(viewed.names[int(tracks.obs_image[best])])} {x:.1f},{y:.1f}"
+
+
+def _quoted(word: str) -> str:
+    import shlex
+
+    return shlex.quote(printable(word).replace("`", "'"))
