@@ -132,7 +132,7 @@ def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: 
     output = copied(first, tmp_path / "out")
     with pytest.raises(InputError, match="no output folder of anchorsfm reconstruct"):
         anchorsfm.extend(largest(output), first / "photos")
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="no such folder; give an output folder"):
         anchorsfm.extend(tmp_path / "nothing", first / "photos")
     report = json.loads((output / "report.json").read_text())
     (output / "report.json").write_text(json.dumps(report | {"image_root": str(tmp_path / "gone")}))

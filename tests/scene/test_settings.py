@@ -33,7 +33,7 @@ from anchorsfm.synthetic.scenes import LensConfig
 ROOTS = [PipelineConfig, ExportConfig, SceneConfig, LensConfig, FromScratchConfig, *COMMANDS.values()]
 REQUIRED = {
     "photos": (Path("a"),), "output": Path("b"), "model": Path("c"), "truth": Path("d"), "to": ("ply",),
-    "videos": (Path("e"),), "poses": Path("f"),
+    "videos": (Path("e"),), "poses": Path("f"), "first": Path("g"), "second": Path("h"),
 }  # fmt: skip
 WILD = [
     math.nan, math.inf, -math.inf, -1, -1.0, -1e-300, 0, 0.0, 0.5, 1e30, 10**400, 2**64, 10**5000, True, "", " ", "nan",

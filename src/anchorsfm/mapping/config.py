@@ -33,9 +33,9 @@ class GcpConfig(Settings):
     """Ground control points: surveyed, and marked in photographs (docs/method.md, Ground control points)."""
 
     file: Annotated[Path | None, tyro.conf.arg(aliases=["--gcp"])] = None
-    """Their marks, as OpenDroneMap's gcp_list.txt or as a .csv file. The model is brought onto them and adjusted with
-    them; recorded positions of photographs are only compared with it then."""
-    check: tuple[str, ...] = ()
+    """Marks of surveyed points, as OpenDroneMap's gcp_list.txt or as a .csv file. The model is brought onto them and
+    adjusted with them; recorded positions of photographs are only compared with it then."""
+    check: tuple[Annotated[str, NotEmpty()], ...] = ()
     """Names of points that the model is only compared with."""
 
 
