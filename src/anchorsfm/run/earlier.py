@@ -82,8 +82,8 @@ def read_run(folder: Path) -> FinishedRun:
     Raises InputError if a file of it is missing or cannot be used, or its photographs are no longer where they were.
     """
     if not folder.is_dir():
-        missing = "not a folder" if folder.exists() else "no such folder"
-        raise InputError(f"{folder}: {missing}; give an output folder of anchorsfm reconstruct")
+        problem = "not a folder" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {problem}; give an output folder of anchorsfm reconstruct")
     models = read_models(folder)
     run = StoredRun(folder)
     if not run.has_report or not all(entry.is_result for entry in models):
