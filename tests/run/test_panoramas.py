@@ -1,6 +1,5 @@
 """Panoramas among what a run is given."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,35 +15,12 @@ from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_image
 from anchorsfm.synthetic.rigs import render_panorama
 from geotags import geotag
+from stopped_run import images_of_run
 
 CONFIG = PipelineConfig(mapper="tracks", dense=False, keep_descriptors=False)
-
-
-class Stopped(Exception):
-    """A run has got as far as it should."""
-
-
-class Stopping:
-    """A front end that keeps the photographs it is given, and ends the run."""
-
-    def __init__(self) -> None:
-        self.images: ImageSet | None = None
-
-    def open(self, images: ImageSet, *_others: object) -> Iterator[None]:
-        self.images = images
-        raise Stopped
-
-
-def images_of_run(source: Path | list[Path], output: Path, config: PipelineConfig = CONFIG) -> ImageSet:
-    frontend = Stopping()
-    with pytest.raises(Stopped):
-        pipeline.reconstruct(source, output, config, frontend=frontend)
-    assert frontend.images is not None
-    return frontend.images
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +44,7 @@ def panoramas(scene: SyntheticScene, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_panoramas_become_a_rig_of_views(panoramas: Path, tmp_path: Path) -> None:
-    images = images_of_run(panoramas, tmp_path / "out")
+    images = images_of_run(panoramas, tmp_path / "out", CONFIG)
     assert images.num_images == 18 and images.num_cameras == 6 and images.root == tmp_path / "out/views/204px"
     assert images.names[:5] == ("000/P0.jpg", "000/P1.jpg", "000/P2.jpg", "060/P0.jpg", "060/P1.jpg")
     rigs = images.rigs
@@ -78,7 +54,7 @@ def test_panoramas_become_a_rig_of_views(panoramas: Path, tmp_path: Path) -> Non
     assert np.allclose(images.focal_prior_px, 102)
     assert images.geo is not None and np.allclose(images.geo.lat_lon_alt[[1, 4], 0], 46.00001)
     before = {path: path.stat().st_mtime_ns for path in images.root.rglob("*.jpg")}
-    again = images_of_run(panoramas, tmp_path / "out")
+    again = images_of_run(panoramas, tmp_path / "out", CONFIG)
     assert again.digests == images.digests
     assert {path: path.stat().st_mtime_ns for path in images.root.rglob("*.jpg")} == before
     config = tmp_path / "out" / "views" / "rig_config.json"
@@ -89,12 +65,12 @@ def test_panoramas_become_a_rig_of_views(panoramas: Path, tmp_path: Path) -> Non
 
 
 def test_views_that_were_changed_or_lost_are_cut_again(panoramas: Path, tmp_path: Path) -> None:
-    images = images_of_run(panoramas, tmp_path / "out")
+    images = images_of_run(panoramas, tmp_path / "out", CONFIG)
     (images.path(3)).unlink()
-    assert images_of_run(panoramas, tmp_path / "out").digests == images.digests
+    assert images_of_run(panoramas, tmp_path / "out", CONFIG).digests == images.digests
     (tmp_path / "out/views/panoramas.json").write_text("{}")
     with pytest.raises(Exception, match="was changed"):
-        images_of_run(panoramas, tmp_path / "out")
+        images_of_run(panoramas, tmp_path / "out", CONFIG)
 
 
 def test_other_settings_cut_other_views(panoramas: Path, tmp_path: Path) -> None:
@@ -107,7 +83,7 @@ def test_other_settings_cut_other_views(panoramas: Path, tmp_path: Path) -> None
 
 def test_panoramas_and_photographs_together(panoramas: Path, scene: SyntheticScene, tmp_path: Path) -> None:
     Image.fromarray(render_image(scene, 0)).save(tmp_path / "wide.png")
-    images = images_of_run([tmp_path / "wide.png", panoramas], tmp_path / "out")
+    images = images_of_run([tmp_path / "wide.png", panoramas], tmp_path / "out", CONFIG)
     assert images.num_images == 19 and images.num_cameras == 7 and images.rigs is not None
     assert images.rigs.sensor[0] == -1 and (images.rigs.sensor[1:] >= 0).all()
 

@@ -1,49 +1,24 @@
 """Videos among what a run is given."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from anchorsfm import pipeline
 from anchorsfm.cli.main import main
 from anchorsfm.io.images import load_image_set
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.videos import with_frames
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.synthetic import SceneConfig, make_scene, render_image, write_photographs
 from anchorsfm.video.config import VideoConfig
+from stopped_run import images_of_run
 from video_files import panned, write_video
 
 CONFIG = PipelineConfig(video=VideoConfig(step=0.2))
-
-
-class Stopped(Exception):
-    """A run has got as far as it should."""
-
-
-class Stopping:
-    """A front end that keeps the photographs it is given, and ends the run."""
-
-    def __init__(self) -> None:
-        self.images: ImageSet | None = None
-
-    def open(self, images: ImageSet, *_others: object) -> Iterator[None]:
-        self.images = images
-        raise Stopped
-
-
-def images_of_run(source: Path | list[Path], output: Path, config: PipelineConfig = CONFIG) -> ImageSet:
-    frontend = Stopping()
-    with pytest.raises(Stopped):
-        pipeline.reconstruct(source, output, config, frontend=frontend)
-    assert frontend.images is not None
-    return frontend.images
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +34,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_video_becomes_photographs(video: Path, tmp_path: Path) -> None:
-    images = images_of_run(video, tmp_path / "out")
+    images = images_of_run(video, tmp_path / "out", CONFIG)
     assert images.root == tmp_path / "out" / "frames" / "walk" and images.num_cameras == 1
     assert images.num_images == pytest.approx(11, abs=1) and list(images.names) == sorted(images.names)
     before = {path: path.stat().st_mtime_ns for path in images.root.iterdir()}
-    again = images_of_run(video, tmp_path / "out")
+    again = images_of_run(video, tmp_path / "out", CONFIG)
     assert again.digests == images.digests
     assert {path: path.stat().st_mtime_ns for path in images.root.iterdir()} == before
 
@@ -72,7 +47,7 @@ def test_the_output_may_be_named_from_the_working_folder(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert images_of_run(video, Path("out")).num_images == pytest.approx(11, abs=1)
+    assert images_of_run(video, Path("out"), CONFIG).num_images == pytest.approx(11, abs=1)
     folder = RunFolder(Path("out"))
     with_frames(video, CONFIG, folder, SILENT)
     with folder.begin(CONFIG):
@@ -82,7 +57,7 @@ def test_the_output_may_be_named_from_the_working_folder(
 
 def test_videos_and_photographs_together(video: Path, photographs: Path, tmp_path: Path) -> None:
     other = write_video(tmp_path / "turn.mkv", panned(np.linspace(0, 200, 31)))
-    images = images_of_run([video, photographs, other], tmp_path / "out")
+    images = images_of_run([video, photographs, other], tmp_path / "out", CONFIG)
     folders = [images.path(k).parent.name for k in range(images.num_images)]
     assert set(folders) == {"images", "walk", "turn"} and folders[:2] == ["images", "images"]
     cameras = {name: {int(images.camera_index[k]) for k, f in enumerate(folders) if f == name} for name in set(folders)}
@@ -175,5 +150,5 @@ def test_frames_are_not_put_among_results(video: Path, tmp_path: Path, capsys, m
 def test_frames_by_themselves(video: Path, tmp_path: Path, capsys) -> None:
     main(["frames", str(video), "--output", str(tmp_path / "frames"), "--frames", "4", "--quiet"])
     assert "walk.mp4: 4 of 61 frames in 2.0 s" in capsys.readouterr().out
-    images = images_of_run(tmp_path / "frames", tmp_path / "out")
+    images = images_of_run(tmp_path / "frames", tmp_path / "out", CONFIG)
     assert images.num_images == 4 and images.num_cameras == 1

@@ -65,6 +65,23 @@ def _require_shallow(path: Path, value: Any) -> None:
     raise InputError(f"{path} is nested too deeply to be read")
 
 
+def read_own(path: Path, kind: type, schema_version: int) -> dict[str, Any] | None:
+    """What we wrote beside files of ours that are used again; None if there is nothing, or nothing that can be used.
+
+    Args:
+        path: of the file.
+        kind: the dataclass that says what it holds; its `schema_version` among it.
+        schema_version: that of today; records of others are none.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = checked(read_json(path), kind)
+    except (InputError, ValueError):
+        return None
+    return content if content["schema_version"] == schema_version else None
+
+
 def checked(value: Any, kind: Any, where: str = "") -> Any:
     """A JSON value of a type: plain types, unions, tuples for arrays, dictionaries, and dataclasses for objects.
 

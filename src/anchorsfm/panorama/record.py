@@ -5,12 +5,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from anchorsfm.io.json_files import checked, read_json
+from anchorsfm.io.json_files import read_own
 from anchorsfm.io.layout import VIEWS_RECORD
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.store import to_json
 from anchorsfm.panorama.projection import directions
-from anchorsfm.scene.errors import InputError
 
 SCHEMA_VERSION = 1
 """Raised when other views would be cut with the same settings, or when a key changes its meaning."""
@@ -51,14 +50,8 @@ def record_text(panoramas: Sequence[PanoramaViews]) -> str:
 
 def read_record(folder: Path) -> tuple[PanoramaViews, ...]:
     """The panoramas that the record of a folder names; none if there is no record, or no usable one."""
-    path = folder / VIEWS_RECORD
-    if not path.is_file():
-        return ()
-    try:
-        content = checked(read_json(path), _Record)
-    except (InputError, ValueError):
-        return ()
-    if content["schema_version"] != SCHEMA_VERSION:
+    content = read_own(folder / VIEWS_RECORD, _Record, SCHEMA_VERSION)
+    if content is None:
         return ()
     found = [PanoramaViews.of(entry) for entry in content["panoramas"]]
     return tuple(

@@ -5,11 +5,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from anchorsfm.io.json_files import checked, read_json
+from anchorsfm.io.json_files import read_own
 from anchorsfm.io.layout import FRAMES_RECORD
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.store import to_json
-from anchorsfm.scene.errors import InputError
 from anchorsfm.video.config import VideoConfig
 
 SCHEMA_VERSION = 1
@@ -91,14 +90,8 @@ def record_text(videos: Sequence[VideoFrames]) -> str:
 
 def read_record(folder: Path) -> tuple[VideoFrames, ...]:
     """The videos that the record of a folder names; none if there is no record, or no usable one."""
-    path = folder / FRAMES_RECORD
-    if not path.is_file():
-        return ()
-    try:
-        content = checked(read_json(path), _Record)
-    except (InputError, ValueError):
-        return ()
-    if content["schema_version"] != SCHEMA_VERSION:
+    content = read_own(folder / FRAMES_RECORD, _Record, SCHEMA_VERSION)
+    if content is None:
         return ()
     videos = [VideoFrames.of(entry) for entry in content["videos"]]
     return tuple(
