@@ -237,7 +237,7 @@ def test_pieces_of_text_and_duplicates(text_run: Path, run: Path, suffix: str) -
 
 def test_report_json(run: Path, tmp_path: Path) -> None:
     outcomes, accepted = Outcomes("report.json"), 0
-    path, often = run / "report.json", 1 if EVERYTHING else 20
+    path, often = run / "report.json", 1 if EVERYTHING else 40
     (run / "config.yaml").write_text(yaml.safe_dump(plain(PipelineConfig())))
     assert read_run(run).names[:5] == tuple(NAMES)
     with restored(path) as content:

@@ -54,7 +54,6 @@ def test_evaluate_prints_a_table_and_json(finished, rendered):
     [
         ("features", 2),
         ("verified-matches", 3),
-        ("classical-dense", 1),
         ("classical-dense", 7),
         ("alignment", 1),
     ],
