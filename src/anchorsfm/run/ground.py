@@ -152,12 +152,5 @@ def _geodetic(
 
 def _frame(lat_lon_alt: Float[np.ndarray, "point 3"], num_images: int) -> GeoPositions:
     """A frame about the points, where no photograph has a recorded position."""
-    nothing = np.full((num_images, 3), np.nan)
     latitude, longitude, altitude = np.median(lat_lon_alt, axis=0).tolist()
-    return GeoPositions(
-        lat_lon_alt=nothing,
-        enu_m=nothing,
-        sigma_m=nothing,
-        origin=(latitude, longitude, altitude),
-        is_ellipsoidal=False,
-    )
+    return GeoPositions.unrecorded(num_images, (latitude, longitude, altitude))
