@@ -17,6 +17,7 @@ from anchorsfm.features.sift import SiftDetector
 from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.results.model import read_models
+from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.errors import InputError
 from anchorsfm.stereo import pair as stereo_pair
@@ -178,6 +179,9 @@ def test_the_frame_of_a_model_its_unit_and_its_place_on_the_earth_stay(
         assert now["matrix"] == was["matrix"] and was["steps"][0]["crop_radius"] == 300
         assert now["steps"] == [was["steps"][0] | {"crop_radius": None}], "points are made anew"
         assert after["report"]["points"] > before["report"]["points"]
+        (output / "transform.json").write_text("[]")
+        with pytest.raises(InputError, match=r"transform\.json is damaged"):
+            read_run(output)
 
 
 def test_photographs_that_fit_nowhere_form_a_model_of_their_own(first: Path, tmp_path: Path) -> None:

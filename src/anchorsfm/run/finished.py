@@ -108,7 +108,7 @@ def read_run(folder: Path) -> FinishedRun:
         names=names,
         models=tuple(models),
         pairs=np.array([listed["i"], listed["j"]], np.int64).reshape(2, -1).T,
-        is_metric=tuple(_is_metric(entry["uncertainty"]["images"]) for entry in report["models"]),
+        is_metric=tuple(entry.is_metric for entry in models),
         up=tuple(None if entry["up"] is None else UpReport(**entry["up"]) for entry in report["models"]),
         earth=_earth(run.layout),
         transforms=_transforms(run.layout),
@@ -129,17 +129,6 @@ def _transforms(layout: Layout) -> dict[str, Any] | None:
         return {**document, "models": models}
     except (TypeError, KeyError, ValueError):
         raise InputError(f"{layout.transform} is damaged: run the same anchorsfm reconstruct again") from None
-
-
-def _is_metric(deviations: list[dict[str, Any]]) -> bool:
-    """Whether deviations are in metres; of a model that was scaled since, those in metres are others."""
-    known = [image for image in deviations if image["position"] is not None]
-    in_metres = [image["position_m"] is not None for image in known]
-    return any(in_metres) and all(
-        np.isclose(image["position"], image["position_m"], rtol=1e-2)
-        for image, is_known in zip(known, in_metres, strict=True)
-        if is_known
-    )
 
 
 def _earth(layout: Layout) -> EarthFrame | None:
