@@ -11,7 +11,9 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.convert import place_rigs, to_pycolmap
 from anchorsfm.colmap.models import read_model, read_reconstruction
+from anchorsfm.colmap.move import move_model
 from anchorsfm.colmap.write import write_models
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
 from anchorsfm.scene.edit import (
     moved,
@@ -90,6 +92,23 @@ def test_views_without_observations_get_their_pose_from_the_rig() -> None:
     adjusted, _ = adjust(blind, OPTIONS)
     shown = relative(adjusted)
     assert np.abs(shown - shown[0]).max() < 1e-9
+
+
+def test_the_sensors_of_a_moved_model_are_as_far_apart_as_its_points(tmp_path: Path) -> None:
+    model = rig_model(rig_truth(frames=4), noise_px=0.3, pose_noise=0.0)
+    write_models(tmp_path / "sparse", [model], [f"{k}.jpg" for k in range(12)])
+    turn = Rotation.from_euler("xyz", [10, 40, -70], degrees=True).as_matrix()
+    way = Similarity.of(turn, np.array([1.0, 2.0, 3.0]), 2.5)
+    kept = move_model(tmp_path / "sparse" / "0", tmp_path / "moved", way, lambda xyz: xyz[:, 0] > 0)
+    before, (after, _) = read_reconstruction(tmp_path / "sparse" / "0")[0], read_reconstruction(tmp_path / "moved")
+    assert before.rigs is not None and after.rigs is not None
+    assert np.abs(before.rigs.sensor_from_rig[1:, :, 3]).max() > 0.1
+    expected = before.rigs.scaled(2.5).sensor_from_rig
+    np.testing.assert_allclose(after.rigs.sensor_from_rig, expected, atol=1e-12)
+    np.testing.assert_allclose(after.cam_from_world, way.poses(before.cam_from_world), atol=1e-9)
+    np.testing.assert_allclose(after.points, way.points(before.points)[kept], atol=1e-9)
+    stored = pycolmap.Reconstruction(str(tmp_path / "moved"))
+    assert stored.num_rigs() == 1 and stored.num_frames() == 4 and 0 < kept.sum() < len(kept)
 
 
 def test_models_of_rigs_are_written_and_read(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> ExportScene:
     return write_export_scene(tmp_path_factory.mktemp("poses"), NAMES, (BARREL,))
 
 
+IDENTITY = np.eye(4).tolist()
 SIZES = [(240, 180)] * 3
 
 
@@ -91,6 +92,14 @@ def test_lines_go_by_the_order_of_names(tmp_path: Path) -> None:
     found = read_pose_file(path, ["c.png", "a.png", "b.png"], [(8, 8)] * 3)
     assert [camera_centres(found[name][1])[0] for name in ("a.png", "b.png", "c.png")] == pytest.approx([0, 1, 2])
     np.testing.assert_allclose(found["a.png"][1][:, :3], turn.T, atol=1e-6)
+    (tmp_path / "names.txt").write_text("b\n\nother.png\n photos/a.png\n")
+    found = read_pose_file(path, ["c.png", "a.png", "b.png"], [(8, 8)] * 3)
+    assert {name: camera_centres(pose)[0] for name, (_, pose) in found.items()} == pytest.approx(
+        {"b.png": 0, "a.png": 2}
+    )
+    (tmp_path / "names.txt").write_text("l/b.png\nr/b.png\na.png\n")
+    with pytest.raises(InputError, match=r"names\.txt: r/b\.png and an earlier line both mean b\.png"):
+        read_pose_file(path, ["c.png", "a.png", "b.png"], [(8, 8)] * 3)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +114,11 @@ def test_lines_go_by_the_order_of_names(tmp_path: Path) -> None:
             "t.json",
             '{"frames": [{"file_path": "a.png", "transform_matrix": [[2,0,0,0],[0,2,0,0],[0,0,2,0],[0,0,0,1]]}]}',
             "no rotation",
+        ),
+        (
+            "t.json",
+            json.dumps({"frames": [{"file_path": f"{side}/a.png", "transform_matrix": IDENTITY} for side in "lr"]}),
+            r"frames\[1\]: r/a.png and an earlier one both mean a.png",
         ),
         ("t.txt", "", "has no poses"),
         ("t.txt", "1 2 3", "3 words"),

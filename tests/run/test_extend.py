@@ -15,10 +15,13 @@ from anchorsfm.evaluation.sources import read_truth
 from anchorsfm.features.sift import SiftDetector
 from anchorsfm.geometry.transforms import rotation_angle_deg
 from anchorsfm.results.model import read_models
+from anchorsfm.run.earlier import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.errors import InputError
 from anchorsfm.stereo import pair as stereo_pair
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
+from anchorsfm.transform.config import TransformConfig
+from anchorsfm.transform.run import transform
 from snapshot import snapshot
 
 
@@ -126,6 +129,26 @@ def test_photographs_that_fit_nowhere_form_a_model_of_their_own(first: Path, tmp
     assert len(model.poses) == 4 and [len(other.poses) for other in model.others] == [3]
     assert all(name.startswith("extend") and "/out/" not in name for name in model.poses)
     assert not model.unregistered
+
+
+def test_a_moved_model_is_not_in_the_frame_of_positions(first: Path, tmp_path: Path) -> None:
+    def georeferenced(output: Path) -> bool:
+        """Once its report says that the run had recorded positions."""
+        report = json.loads((output / "report.json").read_text())
+        report["models"][0]["georeference"] = {"mode": "align", "problem": None, "rms_m": None, "residuals": []}
+        (output / "report.json").write_text(json.dumps(report))
+        return read_run(output).in_geo_frame[0]
+
+    assert georeferenced(copied(first, tmp_path / "kept"))
+    output = copied(first, tmp_path / "cropped")
+    transform(output, TransformConfig(crop_radius=1e6))
+    assert georeferenced(output)
+    output = copied(first, tmp_path / "moved")
+    transform(output, TransformConfig(origin=("0", "0", "1")))
+    assert not georeferenced(output)
+    (output / "transform.json").write_text("[]")
+    with pytest.raises(InputError, match=r"transform\.json is damaged"):
+        read_run(output)
 
 
 def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: Path) -> None:

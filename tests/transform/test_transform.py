@@ -30,6 +30,7 @@ from anchorsfm.transform.picks import pick
 from anchorsfm.transform.run import transform
 from export_scene import true_model
 from finished_run import write_finished_run
+from said import Said
 from snapshot import snapshot
 
 FORMATS = ("colmap-binary", "colmap-text", "undistorted", "transforms", "ply", "glb", "tum", "kitti")
@@ -245,6 +246,64 @@ def test_a_killed_transform_leaves_the_former_result(out: Path, monkeypatch: pyt
     assert np.abs(sparse[0].points - sparse[1].points).max() > 0.1
     transform(out, TransformConfig())
     np.testing.assert_allclose(read_models(out / "export/undistorted")[0].model.points, sparse[0].points, atol=1e-9)
+
+
+def test_exports_catch_up_with_all_they_have_missed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export(out, ["undistorted", "transforms"])
+    with monkeypatch.context() as patched:
+        patched.setattr("anchorsfm.transform.run.follow", lambda *_: [])
+        transform(out, TransformConfig(crop_box=(-2, -2, -2, 2, 2, 0.5), scale=2.0))
+        transform(out, TransformConfig(origin=("0", "0", "-1")))
+    done = transform(out, TransformConfig(crop_radius=2.0))
+    assert len(done.exports) == 2
+    points = model_of(out).model.points
+    np.testing.assert_allclose(read_models(out / "export/undistorted")[0].model.points, points, atol=1e-9)
+    assert len(read_ply(out / "export/transforms/sparse_pc.ply").xyz) == len(points)
+    assert not transform(out, TransformConfig()).exports  # there is nothing left to do
+
+
+def test_what_lies_in_the_frame_of_positions_keeps_the_way_back(out: Path) -> None:
+    """A model in metres on the Earth: files of places stay, the unit is the metre as long as nobody scales it."""
+    report = report_of(out)
+    (entry,) = report["models"]
+    entry["georeference"] = {"mode": "align", "problem": None, "rms_m": [0.1, 0.1, 0.1], "residuals": []}
+    for image in entry["uncertainty"]["images"]:
+        image["position_m"] = image["position"]
+    files = {
+        "report.json": report,
+        "uncertainty.json": [entry["uncertainty"]],
+        "georeference.json": {"models": [{"number": 0, "mode": "align", "images": []}]},
+        "ground_control.json": {"models": []},
+    }
+    with OwnedFolder(out).publication() as publication:
+        for name, content in files.items():
+            (publication.path / name).write_text(json.dumps(content))
+        publication.publish(list(files))
+    places, control = model_of(out).model.points, (out / "ground_control.json").read_bytes()
+    said = Said()
+    transform(out, TransformConfig(north=("0001.jpg", "30"), origin=("0002.jpg",)), said)
+    assert any("frame of its recorded positions" in line for line in said.lines)
+    assert any("stays in the frame of the survey" in line for line in said.lines)
+    assert model_of(out).is_metric
+    transform(out, TransformConfig(scale=3.0))
+    assert not model_of(out).is_metric
+    (moved_entry,) = json.loads((out / "georeference.json").read_text())["models"]
+    back = np.array(moved_entry["enu_from_model"])
+    np.testing.assert_allclose(model_of(out).model.points @ back[:3, :3].T + back[:3, 3], places, atol=1e-9)
+    assert (out / "ground_control.json").read_bytes() == control
+    said = Said()
+    transform(out, TransformConfig(reset=True), said)
+    assert not said.lines
+    now = report_of(out)["models"][0]["uncertainty"]["images"]
+    for image, was in zip(now, entry["uncertainty"]["images"], strict=True):
+        assert image["position_m"] == image["position"] == pytest.approx(was["position"], rel=2e-3)
+
+
+def test_north_of_a_model_that_is_not_level_is_doubted(finished: Path) -> None:
+    stored = model_of(finished)
+    asked = {"north": ("0002.jpg", "40")}
+    assert any("not known to be up" in note for note in find(stored, TransformConfig(**asked)).notes)  # type: ignore
+    assert not any("not known" in note for note in find(stored, TransformConfig(up="plane", **asked)).notes)  # type: ignore
 
 
 def test_what_was_changed_by_hand_is_not_replaced(out: Path) -> None:

@@ -66,6 +66,14 @@ def test_what_the_residuals_say_of_the_noise(viewed: StoredModel) -> None:
     assert np.isfinite(point_covariances(viewed.model, np.arange(5), 0.1)).all()
 
 
+@pytest.mark.parametrize(("noise_px", "deviation"), [(0.0, 0.0), (np.nan, np.inf)])
+def test_without_noise_or_knowledge_of_it_there_is_a_length(
+    viewed: StoredModel, noise_px: float, deviation: float
+) -> None:
+    found = distance_between(viewed.model, 0, 1, noise_px)
+    assert found.length > 0 and found.deviation == deviation
+
+
 def test_a_click_means_the_foremost_point_near_its_ray(viewed: StoredModel) -> None:
     frame = shown_frame(viewed.model.cam_from_world, viewed.model.points)
     eye = camera_centres(viewed.model.cam_from_world)[0]

@@ -17,7 +17,7 @@ def move_model(
     source: Path,
     target: Path,
     similarity: Similarity,
-    keeps: Callable[[Float[np.ndarray, "point 3"]], Bool[np.ndarray, "point"]] | None = None,
+    keeps: Callable[[Float[np.ndarray, "point 3"]], Bool[np.ndarray, "point"]],
 ) -> Bool[np.ndarray, "point"]:
     """Write the model in `source`, moved, into the new folder `target`.
 
@@ -25,7 +25,7 @@ def move_model(
         source: with a binary or text model, as which it is written again.
         target: its parents are made.
         similarity: from the old frame to the new one.
-        keeps: which points stay, by their places in the new frame; None: all.
+        keeps: which points stay, by their places in the new frame.
 
     Returns:
         Which points stayed, in the order of their identifiers.
@@ -39,7 +39,7 @@ def move_model(
     stored.transform(pycolmap.Sim3d(similarity.scale, rotation, similarity.shift))
     identifiers = sorted(stored.points3D)
     kept = np.ones(len(identifiers), bool)
-    if keeps is not None and identifiers:
+    if identifiers:
         kept = keeps(np.array([stored.points3D[point].xyz for point in identifiers]))
         for point in np.array(identifiers)[~kept].tolist():
             stored.delete_point3D(point)

@@ -108,6 +108,8 @@ def _read_transforms(path: Path, names: Sequence[str], sizes_wh: Sequence[tuple[
             raise InputError(f"{where}.transform_matrix has not the shape 4x4")
         world_from_cam = matrix[:3].copy()
         world_from_cam[:, 1:3] *= -1
+        if name in found:
+            raise InputError(f"{where}: {printable(frame['file_path'])} and an earlier one both mean {printable(name)}")
         camera = _camera({**content, **frame}, size_of[name], where)
         found[name] = (camera, invert(_rigid(world_from_cam, f"{where}.transform_matrix")))
     return found
@@ -162,7 +164,6 @@ def _camera(values: Mapping[str, Any], size_wh: tuple[int, int], where: str) -> 
 def _read_lines(path: Path, names: Sequence[str]) -> dict[str, Entry]:
     rows = _rows(path)
     if rows.shape[1] == _TUM:
-        rotation = np.zeros((len(rows), 3, 3))
         length = np.linalg.norm(rows[:, 4:], axis=1)
         if (np.abs(length - 1) > _NOT_ROTATED).any():
             raise InputError(f"{path}: the quaternion of pose {int(np.argmax(np.abs(length - 1)))} is not of length 1")
@@ -216,8 +217,15 @@ def _listed(path: Path, listed: Path, count: int, names: Sequence[str]) -> dict[
     if len(lines) != count:
         raise InputError(f"{listed} has {len(lines)} names for the {count} poses of {path}")
     known = _Names.of(names)
-    found = [(known.find(line), row) for row, line in enumerate(lines)]
-    return {name: row for name, row in found if name is not None}
+    found: dict[str, int] = {}
+    for row, line in enumerate(lines):
+        name = known.find(line)
+        if name is None:
+            continue
+        if name in found:
+            raise InputError(f"{listed}: {printable(line)} and an earlier line both mean {printable(name)}")
+        found[name] = row
+    return found
 
 
 def _by_time(stamps: Float[np.ndarray, "pose"], names: Sequence[str]) -> dict[str, int]:

@@ -85,6 +85,11 @@ class StoredModel:
             return {}
         return entries[self.recorded_number] if self.recorded_number < len(entries) else {}
 
+    @cached_property
+    def is_metric(self) -> bool:
+        """Whether the run says how far its poses may be off in metres: they are its unit."""
+        return any(pose.position_m is not None for pose in self.precision.values())
+
     @property
     def cloud_file(self) -> Path | None:
         """The file of its dense cloud; None if there is none."""

@@ -102,6 +102,7 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} has {len(models)} models, its report names {len(report['models'])}: run the same "
                          "anchorsfm reconstruct again")  # fmt: skip
     config, listed = read_config(run.layout.config), report["pair_list"]
+    is_moved = _transformed(run.layout)
     if config.rig.file is not None or run.layout.views.is_dir():
         raise InputError(
             f"{folder} has models of rigs or panoramas, which no run can go on from: run anchorsfm reconstruct on all "
@@ -115,17 +116,26 @@ def read_run(folder: Path) -> FinishedRun:
         models=tuple(models),
         pairs=np.array([listed["i"], listed["j"]], np.int64).reshape(2, -1).T,
         in_geo_frame=tuple(
-            entry["georeference"] is not None and entry["georeference"]["mode"] != "check" for entry in report["models"]
+            entry["georeference"] is not None and entry["georeference"]["mode"] != "check" and not is_moved.get(number)
+            for number, entry in enumerate(report["models"])
         ),
-        is_metric=tuple(
-            any(image["position_m"] is not None for image in entry["uncertainty"]["images"])
-            for entry in report["models"]
-        ),
+        is_metric=tuple(entry.is_metric for entry in models),
         up=tuple(None if entry["up"] is None else UpReport(**entry["up"]) for entry in report["models"]),
         origin=_origin(run.layout),
         videos=tuple(VideoFrames.of(entry) for entry in report["videos"]),
         extensions=tuple(Extension.of(entry) for entry in report["extensions"]),
     )
+
+
+def _transformed(layout: Layout) -> dict[int, bool]:
+    """Of the models that transform.json speaks of, by number, whether they are in another frame than the run made."""
+    if not layout.transform.is_file():
+        return {}
+    try:
+        entries = read_json(layout.transform)["models"]
+        return {int(entry["number"]): bool((np.array(entry["matrix"]) != np.eye(4)).any()) for entry in entries}
+    except (TypeError, KeyError, ValueError):
+        raise InputError(f"{layout.transform} is damaged: run the same anchorsfm reconstruct again") from None
 
 
 def _origin(layout: Layout) -> tuple[float, float, float] | None:
@@ -390,10 +400,10 @@ class Continued:
 
     def transform_record(self, results: Sequence[AdjustResult]) -> str | None:
         """transform.json, where the models that it speaks of are still what it says and have their numbers."""
-        path = Layout(self.earlier.runs[0].folder).transform
-        if not self.keeps or not path.is_file():
+        layout = Layout(self.earlier.runs[0].folder)
+        numbers = _transformed(layout)
+        if not self.keeps or not numbers:
             return None
-        numbers = [entry["number"] for entry in read_json(path)["models"]]
         of_number = {entry.number: entry.model.image_index for entry in self.models}
         for number in numbers:
             if number >= len(results) or number not in of_number:
@@ -401,7 +411,7 @@ class Continued:
             model, kept = results[number].model, results[number].held.pose
             if not np.isin(of_number[number], model.image_index[kept]).all():
                 return None
-        return path.read_text(encoding="utf-8")
+        return layout.transform.read_text(encoding="utf-8")
 
     def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
         """Poses of finished models that stay, by image, with the bits they have on the disk."""

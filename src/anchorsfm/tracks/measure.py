@@ -17,7 +17,8 @@ class Distance:
 
     length: float
     deviation: float
-    """Standard deviation that the noise of the observations makes; infinite where nothing holds the points."""
+    """Standard deviation that the noise of the observations makes; infinite where nothing holds the points, or nothing
+    is known of the noise."""
 
 
 def observation_deviation_px(model: Reconstruction) -> float:
@@ -42,11 +43,11 @@ def point_covariances(
             pose = model.cam_from_world[view]
             x, y, z = pose[:, :3] @ model.points[point] + pose[:, 3]
             camera = model.cameras[model.camera_index[view]]
-            pixel = float(normalised_per_pixel(camera, xy[None])[0]) * deviation_px
+            pixel = float(normalised_per_pixel(camera, xy[None])[0])
             to_plane = np.array([[1 / z, 0, -x / z**2], [0, 1 / z, -y / z**2]]) @ pose[:, :3] / pixel
             information += to_plane.T @ to_plane
-        if np.linalg.cond(information) < 1e12:
-            result[row] = np.linalg.inv(information)
+        if np.isfinite(information).all() and np.linalg.cond(information) < 1e12:
+            result[row] = deviation_px**2 * np.linalg.inv(information)
     return result
 
 

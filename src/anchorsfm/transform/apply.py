@@ -53,6 +53,11 @@ class Change:
     def scale(self) -> float:
         return self.similarity.scale
 
+    @property
+    def moves(self) -> bool:
+        """Whether the frame is another afterwards."""
+        return bool((self.similarity.matrix != np.eye(4)).any())
+
 
 def write_changed(source: Layout, made: Layout, files: Sequence[str], number: int, change: Change) -> None:
     """Write all of the output folder `source` into `made`, with one model changed.
@@ -72,7 +77,7 @@ def write_changed(source: Layout, made: Layout, files: Sequence[str], number: in
         StorageError: a file cannot be written.
     """
     before = read_stored_model(source.model(number), number=number, run=StoredRun(source.root))
-    kept = move_model(source.model(number), made.model(number), change.similarity, _keeps(change.crop))
+    kept = move_model(source.model(number), made.model(number), change.similarity, change.crop.keeps)
     after = read_stored_model(made.model(number), number=number)
     if source.cloud(number).is_file():
         _write_cloud(made.cloud(number), read_ply(source.cloud(number)), change)
@@ -92,10 +97,6 @@ def write_changed(source: Layout, made: Layout, files: Sequence[str], number: in
     report = StoredRun(source.root).report
     write_atomic(made.report, report_json(_moved_report(report, number, after, change)))
     _link_others(source, made, files)
-
-
-def _keeps(crop: Crop) -> Any:
-    return None if crop.is_everything else crop.keeps
 
 
 def _link_others(source: Layout, made: Layout, files: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ class TransformConfig(Settings):
     """IMAGE_A IMAGE_B METRES: the two photographs were taken this far from each other. Several can follow each
     other."""
     scale: Annotated[float | None, Range(1e-9, 1e9)] = None
-    """Multiply all lengths by this."""
+    """Multiply all lengths by this; the unit is no metre then, unless this is 1."""
     origin: tuple[_Word, ...] = ()
     """IMAGE: the place of the photograph becomes the origin; IMAGE x,y: what is seen at that pixel; X Y Z: this place,
     in the frame that the other options make."""

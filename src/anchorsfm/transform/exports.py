@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from jaxtyping import Bool
 
 from anchorsfm.colmap.models import is_model
 from anchorsfm.colmap.move import move_model
@@ -21,7 +22,7 @@ from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.results.model import StoredModel, read_models, read_stored_model
 from anchorsfm.scene.errors import AnchorSfMError, InputError
 from anchorsfm.scene.progress import Progress
-from anchorsfm.transform.find import Crop
+from anchorsfm.transform.record import ModelTransform
 
 _WITH_PICTURES = ("undistorted", "transforms")
 """Exports that are changed as they are: pictures and settings stay."""
@@ -29,15 +30,14 @@ _SAME_FRAME = 1e-9
 _SAME_MODEL = 1e-5
 
 
-def follow(root: Path, number: int, crop: Crop, progress: Progress) -> list[Path]:
+def follow(root: Path, past: ModelTransform, progress: Progress) -> list[Path]:
     """Bring the exports of a model in `root`/export into its frame; those that cannot follow are named in a warning.
 
-    What is in its frame already stays as it is, so that this can be done again after an interruption.
+    It does not matter how many changes they have missed, so that this can be done again after an interruption.
 
     Args:
         root: an output folder.
-        number: of the model.
-        crop: what of the model stays, in its frame.
+        past: all changes of the model, also those that exports have followed already.
         progress: receives warnings.
 
     Returns:
@@ -48,10 +48,10 @@ def follow(root: Path, number: int, crop: Crop, progress: Progress) -> list[Path
     changed = []
     for kind, folder, of_number in _exports(Layout(root).exports):
         entry = largest if of_number is None else next((m for m in models if m.recorded_number == of_number), None)
-        if entry is None or entry.recorded_number != number:
+        if entry is None or entry.recorded_number != past.number:
             continue
         try:
-            if _bring(entry, kind, folder, crop, progress):
+            if _bring(entry, kind, folder, past, progress):
                 changed.append(folder)
         except AnchorSfMError as error:
             progress.warn(f"{folder} is still in the former frame, export it again: {error}")
@@ -69,27 +69,23 @@ def _exports(root: Path) -> Iterator[tuple[ExportFormat, Path, int | None]]:
                     yield kind, part, int(part.name)
 
 
-def _bring(entry: StoredModel, kind: ExportFormat, folder: Path, crop: Crop, progress: Progress) -> bool:
+def _bring(entry: StoredModel, kind: ExportFormat, folder: Path, past: ModelTransform, progress: Progress) -> bool:
     """Whether an export had to be changed."""
     owned = OwnedFolder(folder)
     owned.complete()
-    if kind in _WITH_PICTURES:
-        way = _way(entry, kind, folder)
-        if _is_nothing(way) and crop.is_everything:
-            return False
     with owned.publication() as publication:
-        if kind == "undistorted":
-            move_model(folder / "sparse" / "0", publication.path / "sparse" / "0", way, _keeps(crop))
-        elif kind == "transforms":
-            _move_transforms(folder, publication.path, way, crop)
+        if kind in _WITH_PICTURES:
+            way = _way(entry, kind, folder)
+            if kind == "undistorted":
+                kept = move_model(folder / "sparse" / "0", publication.path / "sparse" / "0", way, past.keeps)
+            else:
+                kept = _move_transforms(folder, publication.path, way, past)
+            if _is_nothing(way) and kept.all():
+                return False
         else:
             write_export(entry, kind, folder, publication.path, ExportConfig(), progress)
         publication.publish([""], kept=owned.files())
     return True
-
-
-def _keeps(crop: Crop) -> Any:
-    return None if crop.is_everything else crop.keeps
 
 
 def _way(entry: StoredModel, kind: ExportFormat, folder: Path) -> Similarity:
@@ -130,17 +126,19 @@ def _matrices(content: dict[str, Any], folder: Path) -> np.ndarray:
         raise InputError(f"{folder / 'transforms.json'} is damaged: {error}") from error
 
 
-def _move_transforms(folder: Path, target: Path, way: Similarity, crop: Crop) -> None:
+def _move_transforms(folder: Path, target: Path, way: Similarity, past: ModelTransform) -> Bool[np.ndarray, "point"]:
+    """Which points of its cloud stayed."""
     content = _read_transforms(folder)
     poses = way.poses(colmap_from_opengl_axes(_matrices(content, folder)))
     for frame, matrix in zip(content["frames"], opengl_from_colmap_axes(poses), strict=True):
         frame["transform_matrix"] = matrix
-    name = content.get("ply_file_path")
+    name, kept = content.get("ply_file_path"), np.ones(0, bool)
     if isinstance(name, str):
         require_inside([name], folder / "transforms.json")
         cloud = read_ply(folder / name)
         xyz = way.points(cloud.xyz)
-        kept = crop.keeps(xyz)
+        kept = past.keeps(xyz)
         rgb = np.full((len(xyz), 3), 128, np.uint8) if cloud.rgb is None else cloud.rgb
         write_ply(target / name, xyz[kept], rgb[kept])
     write_atomic(target / "transforms.json", to_json(content))
+    return kept

@@ -107,6 +107,8 @@ class _Search:
 
     def turn_north(self, name: str, degrees: str) -> None:
         heading = np.radians(_number("north", degrees))
+        if self.up is None and not self.stored.is_level:
+            self.notes.append("north turns about z, which is not known to be up in this model: give --up too")
         pose = self._poses()[view_named(self.stored, name)]
         ahead = pose[2, :2] if np.linalg.norm(pose[2, :2]) > _STEEP else -pose[1, :2]
         if np.linalg.norm(ahead) < 1e-6:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.json_files import checked, read_json
@@ -58,6 +59,14 @@ class ModelTransform:
     @property
     def is_cropped(self) -> bool:
         return any(not step.crop.is_everything for step in self.steps)
+
+    def keeps(self, xyz: Float[np.ndarray, "point 3"]) -> Bool[np.ndarray, "point"]:
+        """Which places of the frame that the model has now no crop has removed."""
+        kept = np.ones(len(xyz), bool)
+        for step in reversed(self.steps):
+            kept &= step.crop.keeps(xyz)
+            xyz = step.similarity.inverse.points(xyz)
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The whole of a transform: what is asked is found, an output folder is written anew as a whole, exports follow."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,14 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
     """
     stored, owned = _opened(output, config.model)
     layout, record = Layout(output), read_transforms(Layout(output).transform)
-    past = record.of(config.model)
     if not config.asks_for_something and not config.reset:
-        crop = past.steps[-1].crop if past.steps else Crop()
-        exports = follow(output, config.model, crop, progress)
+        exports = follow(output, record.of(config.model), progress)
         return Transformed(similarity=Similarity.of(), notes=("nothing to change was given",), exports=tuple(exports))
     report = StoredRun(output).report["models"]
     if config.model >= len(report):
         raise InputError(f"{layout.report} knows no model {config.model}")
     entry = report[config.model]
-    was_metric = any(image["position_m"] is not None for image in entry["uncertainty"]["images"])
+    was_metric = stored.is_metric
     if config.reset:
         found, after, change = _reset(record, config.model, output, was_metric)
     else:
@@ -89,12 +88,12 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
             similarity=found.similarity,
             crop=found.crop,
             up=_up_after(found, entry["up"]),
-            metric=was_metric or found.metric,
+            metric=found.metric or (was_metric and config.scale in (None, 1)),
             was_metric=was_metric,
             rescales_metres=found.metric,
         )
-    if layout.georeference.is_file() and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control"):
-        progress.note(f"the model leaves the frame of its recorded positions: {layout.georeference} has the way back")
+    if not config.reset and change.moves:
+        _say_what_stays(layout, entry, progress)
     files = [name for name in owned.files() if name.split("/")[0] in _SCOPE and name != TRANSFORM]
     with progress.stage("writing the new frame", 2) as advance, owned.publication() as publication:
         write_changed(layout, Layout(publication.path), files, config.model, change)
@@ -105,8 +104,18 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
         try_page(output, publication.path, None, progress)
         publication.publish(_SCOPE)
         advance(1)
-    exports = follow(output, config.model, change.crop, progress)
+    exports = follow(output, after.of(config.model), progress)
     return Transformed(similarity=change.similarity, notes=found.notes, exports=tuple(exports))
+
+
+def _say_what_stays(layout: Layout, entry: Mapping[str, Any], progress: Progress) -> None:
+    """Name the files that go on speaking of the frame that the model leaves."""
+    if layout.georeference.is_file() and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control"):
+        progress.note(f"the model is not in the frame of its recorded positions any more: {layout.georeference} has "
+                      "the way back")  # fmt: skip
+    if layout.ground_control.is_file():
+        progress.note(f"{layout.ground_control} stays in the frame of the survey, from which {layout.transform} has "
+                      "the way")  # fmt: skip
 
 
 def _opened(output: Path, number: int) -> tuple[StoredModel, OwnedFolder]:

@@ -57,11 +57,10 @@ def clicked_point(
 def measure(viewed: StoredModel, first: int, second: int) -> Measured:
     """The distance of two points of a model in its unit."""
     found = distance_between(viewed.model, first, second, observation_deviation_px(viewed.model))
-    metric = any(pose.position_m is not None for pose in viewed.precision.values())
     return Measured(
         length=found.length,
-        deviation=found.deviation if np.isfinite(found.deviation) else np.inf,
-        unit="m" if metric else "units of the model",
+        deviation=found.deviation,
+        unit="m" if viewed.is_metric else "units of the model",
         command=_command(viewed, first, second) if found.length > 0 else "",
     )
 
