@@ -222,6 +222,7 @@ def _reconstruct(
     beginning: Beginning,
 ) -> RunResult:
     clock, progress = record.clock, record.progress
+    record.forecast.know_sizes(images.size_wh)
     config = settled(config, images, record.changed, progress, has_video=bool(record.videos))
     recorded, config = config, beginning.settings(config)
     with clock.stage(Stage.FEATURES):

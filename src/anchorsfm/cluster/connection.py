@@ -53,7 +53,7 @@ def connected(address: str, num_workers: int, folders: Sequence[Path], progress:
             if temporary is None:
                 require_same_everywhere(folders)
             nodes = [node for node in ray.nodes() if node["Alive"]]
-            progress.note(f"Ray: {int(ray.cluster_resources().get('CPU', 0))} processors on {len(nodes)} machines")
+            progress.note(f"Ray: {int(ray.cluster_resources().get('CPU', 0))} processors on {len(nodes)} nodes")
             yield RayExecutor()
     finally:
         ray.shutdown()

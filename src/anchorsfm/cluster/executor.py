@@ -21,7 +21,7 @@ from anchorsfm.scene.executor import Executor, Work
 from anchorsfm.scene.progress import Progress
 
 MAX_DEATHS = 3
-"""Of workers, with a row in their task, until it is set aside, if it was alone in the last one."""
+"""Of workers that had nothing but this row to do, until it is set aside."""
 MAX_STORAGE_ERRORS = 3
 """Of the tasks of a stage, in a row, until the stage fails: a disk may be full for a moment."""
 PER_SLOT = 2
@@ -75,7 +75,7 @@ class _Stage:
     """Tasks that were lost."""
     running: dict[Any, list[int]] = field(default_factory=dict)
     deaths: "Counter[int]" = field(default_factory=Counter)
-    """By row: workers that died with it."""
+    """By row: workers that died with it alone."""
     num_lost: int = 0
     aside: list[int] = field(default_factory=list)
     done_on: "Counter[str]" = field(default_factory=Counter)
@@ -83,7 +83,7 @@ class _Stage:
 
     def run(self, progress: Progress, storage_pause_s: float) -> Iterator[int]:
         """Yields how many rows are done, whenever some are."""
-        tool = ray.put(self.work.tool)
+        tool = ray.put(ray.cloudpickle.dumps(self.work.tool))
         amount: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if self.resource == "GPU" else {"num_cpus": 1}
         # lost tasks are sent anew here, in smaller parts: Ray would repeat them as they are
         task = ray.remote(worker.work).options(max_retries=0, **amount)
@@ -128,7 +128,7 @@ class _Stage:
         for row in self.aside:
             progress.warn(
                 f"{description}: {self.work.name(row)} is left out, because {self.deaths[row]} workers died of it; "
-                "look for the reason in the logs of Ray"
+                "run again without ray to see the reason"
             )
         if len(self.done_on) > 1:
             shares = ", ".join(f"{count} by {node}" for node, count in sorted(self.done_on.items()))
@@ -161,9 +161,10 @@ class _Stage:
         settled."""
         self.num_lost += 1
         left = [row for row in rows if not self.work.is_done(row)]
-        self.deaths.update(left)
         settled = len(rows) - len(left)
-        if len(left) == 1 and self.deaths[left[0]] >= MAX_DEATHS:
+        if len(rows) == 1:  # in company it may have been another's fault
+            self.deaths.update(left)
+        if left and self.deaths[left[0]] >= MAX_DEATHS:
             self.aside.append(left[0])
             return settled + 1
         middle = (len(left) + 1) // 2

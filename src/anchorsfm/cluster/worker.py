@@ -1,5 +1,6 @@
 """What runs in Ray's workers: the tool of a stage, kept in the process, with one part of its rows after the other."""
 
+import pickle
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +36,16 @@ def work(tool: list[Any], part: Any) -> Done:
     """Make the entries of some rows. `tool`: reference to it, in a list, so that Ray does not load it every time."""
     node = socket.gethostname()
     try:
-        _tool(tool[0])(part)
+        kept = _tool(tool[0])
+    except (AnchorSfMError, ImportError) as error:  # no weights, no GPU, no package: not on this machine
+        return Done(node=node, input_error=f"{node}: {error}")
+    try:
+        kept(part)
     except StorageError as error:
-        return Done(node=node, storage_error=str(error), warnings=_warnings())
+        return Done(node=node, storage_error=str(error), warnings=_warnings(kept))
     except AnchorSfMError as error:
-        return Done(node=node, input_error=str(error), warnings=_warnings())
-    return Done(node=node, warnings=_warnings())
+        return Done(node=node, input_error=str(error), warnings=_warnings(kept))
+    return Done(node=node, warnings=_warnings(kept))
 
 
 def _tool(reference: Any) -> Tool[Any]:
@@ -49,15 +54,14 @@ def _tool(reference: Any) -> Tool[Any]:
     key = reference.hex()
     if key not in _kept:
         _kept.clear()
-        tool: Tool[Any] = ray.get(reference)
+        tool: Tool[Any] = pickle.loads(ray.get(reference))  # in bytes: Ray would wrap what this raises
         tool.store.progress = RecordingProgress(SILENT)
         _kept[key] = tool
     return _kept[key]
 
 
-def _warnings() -> tuple[str, ...]:
+def _warnings(tool: Tool[Any]) -> tuple[str, ...]:
     """What the store said since the last part."""
-    (tool,) = _kept.values()
     said = tuple(tool.store.progress.warnings)
     tool.store.progress.warnings.clear()
     return said

@@ -87,12 +87,13 @@ class Store:
         self._stand_ins: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process elsewhere that sees the same folder: it computes what it is asked for itself."""
-        return {"root": self.root and self.root.absolute(), "stand_ins": self._stand_ins}
+        """For a process elsewhere that sees the same folders: it computes what it is asked for itself."""
+        others = tuple(root.absolute() for root in self.others)
+        return {"root": self.root and self.root.absolute(), "others": others, "stand_ins": self._stand_ins}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["root"])  # type: ignore[misc]
-        self._stand_ins = state["stand_ins"]
+        self.others, self._stand_ins = state["others"], state["stand_ins"]
 
     def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
         """Let the executor make entries ahead: see `Executor.fill`. Without a folder there is nowhere to put them."""
@@ -137,7 +138,7 @@ class Store:
     def _taken_over(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
         for root in self.others:
             try:
-                found = _read_entry(root / kind / f"{key}.safetensors", kind, key)
+                found = _read_entry(_path(root, kind, key), kind, key)
             except (_DamagedError, OSError):  # not there, or not usable: it is left as it is
                 continue
             self.save(kind, key, found)
@@ -145,8 +146,11 @@ class Store:
         return None
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether there is an entry; `load` may still find it damaged."""
-        return (kind, key) in self._stand_ins or (self.root is not None and self._path(kind, key).exists())
+        """Whether there is an entry, here or in another store; `load` may still find it damaged."""
+        if (kind, key) in self._stand_ins:
+            return True
+        roots = () if self.root is None else (self.root, *self.others)
+        return any(_path(root, kind, key).exists() for root in roots)
 
     def remove(self, kind: str, key: str) -> None:
         """Drop an entry if there is one."""
@@ -213,7 +217,11 @@ class Store:
 
     def _path(self, kind: str, key: str) -> Path:
         assert self.root is not None
-        return self.root / kind / f"{key}.safetensors"
+        return _path(self.root, kind, key)
+
+
+def _path(root: Path, kind: str, key: str) -> Path:
+    return root / kind / f"{key}.safetensors"
 
 
 def _stand_in_key(key: str) -> str:

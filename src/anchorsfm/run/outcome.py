@@ -78,7 +78,8 @@ class RunRecord:
         self.changed = changed_settings(config, PipelineConfig())
         """Names of the settings that are not the default."""
         self.clock = StageClock(lowers_memory(config))
-        self.progress = RecordingProgress(Forecast(config, progress))
+        self.forecast = Forecast(config, progress)
+        self.progress = RecordingProgress(self.forecast)
         self.videos: tuple[VideoFrames, ...] = ()
         """Of the frames among the photographs."""
         self.extensions: tuple[Extension, ...] = ()
