@@ -84,6 +84,7 @@ def test_what_the_file_gives_is_taken(photographs: Path, tmp_path: Path) -> None
             "not those of a camera for pictures of 64x48",
         ),
         ({"l": {}, "": {}}, "image_prefix is empty"),
+        ({"left/0.png": {}, "right/": {}}, "no two cameras have a photograph"),
         ({"s": {}, "right/": {}}, "no two cameras have a photograph"),
     ],
 )

@@ -79,7 +79,10 @@ def describe_places(
     entries: list[dict[str, Any]] = []
     for number, (model, found) in enumerate(zip(models, georeferenced, strict=True)):
         if found is not None and found.mode != "check":
-            entries.append({"number": number, "mode": found.mode, "images": _images(model, found, geo, names, epsg)})
+            images = _images(model, found, geo, names, epsg)
+            way = None if found.enu_from_model is None else found.enu_from_model.matrix
+            entry = {"number": number, "mode": found.mode, "images": images}
+            entries.append(entry if way is None else entry | {"enu_from_model": way})
     latitude, longitude, altitude = geo.origin
     document = {
         "frame": "metres, x east, y north, z up, tangent to the WGS 84 ellipsoid at the origin",
@@ -100,6 +103,8 @@ def _images(
     model: Reconstruction, found: Georeferenced, geo: GeoPositions, names: Sequence[str], epsg: int | None
 ) -> list[dict[str, Any]]:
     centres = camera_centres(model.cam_from_world)
+    if found.enu_from_model is not None:
+        centres = found.enu_from_model.points(centres)
     places = geodetic_from_enu(centres, geo.origin)
     xyz = None if epsg is None else projected(places, epsg, is_ellipsoidal=geo.is_ellipsoidal)
     outlier = found.outliers

@@ -93,7 +93,8 @@ def _placed(images: ImageSet, rigs: Sequence[RigDescription], source: str) -> li
             continue
         sensor = max(mine, key=lambda row: len(prefixes[row][0]))
         prefix, rig = prefixes[sensor]
-        places.append(_Place(rig, sensor, PurePosixPath(name[len(prefix) :]).with_suffix("").as_posix()))
+        suffix = PurePosixPath(name).suffix
+        places.append(_Place(rig, sensor, name[len(prefix) :].removesuffix(suffix)))
     seen = {place.sensor for place in places if place is not None}
     for sensor, (prefix, _) in enumerate(prefixes):
         if sensor not in seen:

@@ -34,6 +34,16 @@ class GeoPositions:
     is_ellipsoidal: bool
     """Whether altitudes are above the ellipsoid; above sea level otherwise."""
 
+    @staticmethod
+    def unrecorded(
+        num_images: int, origin: tuple[float, float, float], *, is_ellipsoidal: bool = False
+    ) -> "GeoPositions":
+        """A frame in which no photograph has a recorded position."""
+        nothing = np.full((num_images, 3), np.nan)
+        return GeoPositions(
+            lat_lon_alt=nothing, enu_m=nothing, sigma_m=nothing, origin=origin, is_ellipsoidal=is_ellipsoidal
+        )
+
     def select(self, images: Int[np.ndarray, "kept"] | list[int]) -> "GeoPositions":
         """Those of some of the photographs, in the same frame."""
         return GeoPositions(
