@@ -2,16 +2,19 @@
 
     OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py store
 
 `same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
 `faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
 Its result is compared with that of a run in one process in WORK/process, made if it is not there. OPTIONS are those of
 `anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+`store`: two processes at once write and read 1,000 entries at an S3 server of this machine (moto).
 """
 
 import argparse
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +27,7 @@ from pathlib import Path
 import psutil
 
 NODES = 3
+ENTRIES = 1000
 _EVERY_S = 0.25
 
 
@@ -89,11 +93,16 @@ class Cluster:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("same", "faults"))
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("work", type=Path)
+    parser.add_argument("what", choices=("same", "faults", "store"))
+    parser.add_argument("photos", type=Path, nargs="?")
+    parser.add_argument("work", type=Path, nargs="?")
     parser.add_argument("options", nargs="*", default=["--no-dense", "--no-adjust"])
     args = parser.parse_args()
+    if args.what == "store":
+        _at_once()
+        return
+    if args.work is None:
+        parser.error("PHOTOS and WORK are needed")
     here, there = args.work / "process", args.work / f"cluster-{args.what}"
     if args.what == "same" or not here.exists():
         _fresh(here)
@@ -130,6 +139,57 @@ def _faults(photos: Path, out: Path, options: Sequence[str], cluster: Cluster) -
     print("again:", _run(photos, out, options))
     kept = sum(path.stat().st_mtime_ns == when for path, when in before.items())
     print(f"entries of the first run that the second used as they were: {kept} of {len(before)}")
+
+
+def _at_once() -> None:
+    """Every process makes all entries, in an order of its own, and reads others meanwhile."""
+    import fsspec
+    import numpy as np
+    from moto.server import ThreadedMotoServer
+
+    from anchorsfm.io.remote import RemoteFolder
+    from anchorsfm.io.store import Store
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ.update(keys, AWS_ENDPOINT_URL=f"http://{host}:{port}")
+    fsspec.filesystem("s3").mkdir("cache")
+    begin = time.monotonic()
+    processes = [subprocess.Popen([sys.executable, "-c", _WRITER, str(own), str(ENTRIES)]) for own in range(2)]
+    codes = [process.wait() for process in processes]
+    store = Store(None)
+    store.remote = RemoteFolder("s3://cache/runs")
+    names = store.remote.names("numbers")
+    found = [store.load("numbers", str(number)) for number in range(ENTRIES)]
+    whole = sum(
+        arrays is not None and np.array_equal(arrays["number"], np.full(50, number))
+        for number, arrays in enumerate(found)
+    )
+    print(f"exit codes {codes} (1: a torn entry was read), {time.monotonic() - begin:.0f} s")
+    print(f"{whole} of {ENTRIES} entries whole, {len(names)} objects")
+    server.stop()
+
+
+_WRITER = """
+import sys
+import numpy as np
+from anchorsfm.io.remote import RemoteFolder
+from anchorsfm.io.store import Store
+from anchorsfm.scene.progress import SILENT, RecordingProgress
+
+own, count = int(sys.argv[1]), int(sys.argv[2])
+store = Store(None, RecordingProgress(SILENT))
+store.remote = RemoteFolder("s3://cache/runs")
+for number in np.random.default_rng(own).permutation(count).tolist():
+    store.save("numbers", str(number), {"number": np.full(50, number)})
+    other = (number * 7 + own) % count
+    found = store.load("numbers", str(other))
+    if store.progress.warnings or found is not None and not np.array_equal(found["number"], np.full(50, other)):
+        sys.exit(1)
+"""
 
 
 def _run(

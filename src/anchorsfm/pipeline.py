@@ -8,6 +8,7 @@ from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.frontend.base import Frontend
 from anchorsfm.frontend.masked import masked
 from anchorsfm.io.layout import GROUND_CONTROL, Layout
+from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.mapping.colmap import save_database
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import alignment_model
@@ -206,6 +207,7 @@ def _begun(
     ground: GroundPoints | None = None,
 ) -> RunResult:
     workers = config.classical.workers.resolve()
+    folder.store.remote = RemoteFolder(config.cache_url) if config.cache_url is not None else None
     elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
     with folder.begin(record.settings(config)), elsewhere:
         return _reconstruct(images, known, ground, folder, config, frontend, record, beginning)

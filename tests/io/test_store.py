@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anchorsfm.io.layout import TEMPORARY_PREFIX
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import TEMPORARY_PREFIX, Store, digest, remove_leftovers, to_json, write_atomic
+from anchorsfm.io.store import Store, digest, remove_leftovers, to_json, write_atomic
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
 

@@ -40,7 +40,7 @@ class FeatureStore:
     _recent: Recent[int, Features] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        all_of_them = self.store.root is None  # nothing else keeps them
+        all_of_them = not self.store.keeps  # nothing else keeps them
         object.__setattr__(self, "_recent", Recent(self.images.num_images if all_of_them else _KEPT))
 
     def key(self, image: int) -> str:

@@ -119,7 +119,7 @@ class Mast3rPredictor:
         self._batch_size = self._group_size
         self._batch_of_group: dict[int, int] = {}  # by its first row, where a group is more than one pair
         keys = [digest(tokens_digest, file, plan) for file, plan in zip(images.digests, plans, strict=True)]
-        self.tokens = TokenCache(self._encode, keys, store, token_bytes, device)
+        self.tokens = TokenCache(self._encode, keys, store.local, token_bytes, device)
 
     def __len__(self) -> int:
         return len(self._pairs)
