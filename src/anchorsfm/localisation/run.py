@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.features.base import Features
 from anchorsfm.features.methods import make_detector
 from anchorsfm.io.images import load_image_set
@@ -139,7 +140,12 @@ def localise(
     """
     source = [source] if isinstance(source, Path) and not source.is_dir() else source  # one photograph is enough
     images = load_image_set(
-        source, camera_mode="per-image", focal_px=config.focal_px, reads_positions=False, progress=progress
+        source,
+        camera_mode="per-image",
+        focal_px=config.focal_px,
+        reads_positions=False,
+        sensor_widths=sensor_width_mm,
+        progress=progress,
     )
     detector = make_detector(model.index.settings.features)
     finder = PointFinder(index=model.index, max_candidates=config.max_candidates)

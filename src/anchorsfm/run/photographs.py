@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
 from anchorsfm.io.masks import with_masks
 from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
@@ -47,6 +48,7 @@ def load_photographs(
         masks=config.masks,
         reads_positions=config.gps != "off",
         root=root,
+        sensor_widths=sensor_width_mm,
         progress=progress,
     )
     folder.require_outside(images.path(k) for k in range(images.num_images))
