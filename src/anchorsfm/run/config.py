@@ -64,6 +64,9 @@ class PipelineConfig(Settings):
     of the photograph's aspect will do; photographs without a mask count as a whole."""
     mask: Path | None = None
     """Mask for all photographs, for what is at one place in all of them: a bonnet, the legs of a drone."""
+    sky_masks: bool = False
+    """Ignore sky, found by its smoothness, for photographs of the outdoors whose sky is up: a pale wall or a ceiling
+    along the upper border may be taken for it. OUT/masks shows what was ignored."""
     alpha_masks: bool = True
     """Ignore transparent pixels of photographs that have any."""
     gps: GpsMode = "auto"
