@@ -123,7 +123,11 @@ class Store:
     def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
         """Let the executor make entries ahead: see `Executor.fill`. Without a place there is nowhere to put them."""
         if self.keeps:
-            self.executor.fill(description, work, total, progress)
+            try:
+                self.executor.fill(description, work, total, progress)
+            finally:
+                with self._lock:
+                    self._listed.clear()
 
     def stand_in(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Let arrays stand in for an entry that cannot be made, in this run only: they are not written.
@@ -208,10 +212,12 @@ class Store:
             return name in names
 
     def remove(self, kind: str, key: str) -> None:
-        """Drop an entry from the folder if there is one."""
+        """Drop an entry if there is one. Raises StorageError if the URL cannot be used."""
         if self.root is not None:
             with suppress(OSError):  # a folder in its place: `save` sets it aside
                 self._path(kind, key).unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.remove(f"{kind}/{key}.safetensors")
 
     def save(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write an entry atomically.
