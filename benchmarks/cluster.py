@@ -7,8 +7,8 @@
 
 `same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
 `faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
-Its result is compared with that of a run in one process in WORK/process-1, made if it is not there. OPTIONS are those of
-`anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+Its result is compared with that of a run in one process in WORK/process-1, made if it is not there. OPTIONS are those
+of `anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
 `speed`: two threads of one process against two nodes of one processor each, on a machine with nothing else to do.
 `store`: two processes at once write and read 1,000 entries at an S3 server of this machine (moto).
 """
