@@ -209,8 +209,14 @@ def _run(
     report = out / "report.json"
     if process.returncode == 2 or (process.returncode and look):
         print(said)
-    for line in json.loads(report.read_text())["warnings"] if report.exists() and not process.returncode else ():
+    found = json.loads(report.read_text()) if report.exists() and not process.returncode else {}
+    for line in found.get("warnings", ()):
         print("  warning:", line)
+    for share in found.get("cluster", ()):
+        each = ", ".join(
+            f"{share[f'bytes_{what}'] / share['rows'] / 1000:.1f} {what}" for what in ("sent", "read", "written")
+        )
+        print(f"  {share['stage']}: {share['rows']} rows on {share['node']}; kB a row: {each}")
     return f"exit code {process.returncode}, wall {time.monotonic() - begin:.0f} s, {costs}"
 
 
