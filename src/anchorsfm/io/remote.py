@@ -8,7 +8,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -45,8 +45,10 @@ def parse_url(text: str) -> str:
 class RemoteFolder:
     """Files by name below a URL. May be used from several threads, and sent to other processes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pauses_s: Sequence[float] | None = None) -> None:
+        """`pauses_s`: before an operation that failed is tried again; None: `PAUSES_S`."""
         self.url = url
+        self._pauses_s = PAUSES_S if pauses_s is None else pauses_s
         self._lock = threading.Lock()
         self._connection: _Connection | None = None
 
@@ -110,9 +112,9 @@ class RemoteFolder:
 
         Raises FileNotFoundError as it is.
         """
-        for attempt in range(len(PAUSES_S) + 1):
+        for attempt in range(len(self._pauses_s) + 1):
             if attempt:
-                time.sleep(PAUSES_S[attempt - 1])
+                time.sleep(self._pauses_s[attempt - 1])
             try:
                 return _within(ANSWER_S, lambda: self._connected().run(name, operation))
             except FileNotFoundError:
@@ -120,7 +122,7 @@ class RemoteFolder:
             except Exception as error:  # each file system has its own
                 with self._lock:
                     self._connection = None  # it may be what failed
-                if isinstance(error, _FINAL) or attempt == len(PAUSES_S):
+                if isinstance(error, _FINAL) or attempt == len(self._pauses_s):
                     raise self._failure(what, name, error, attempt + 1) from error
         raise AssertionError
 
