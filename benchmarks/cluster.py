@@ -2,12 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py speed PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py store
 
 `same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
 `faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
-Its result is compared with that of a run in one process in WORK/process, made if it is not there. OPTIONS are those of
-`anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+Its result is compared with that of a run in one process in WORK/process-1, made if it is not there. OPTIONS are those
+of `anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+`speed`: two threads of one process against two nodes of one processor each, on a machine with nothing else to do.
 `store`: two processes at once write and read 1,000 entries at an S3 server of this machine (moto).
 """
 
@@ -65,9 +67,9 @@ def _kind(words: Sequence[str]) -> str:
 
 
 class Cluster:
-    """Three nodes of one processor each; the first is the head, without any."""
+    """Nodes of one processor each, beside a head without any."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_nodes: int) -> None:
         from ray.cluster_utils import Cluster
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -78,7 +80,7 @@ class Cluster:
             initialize_head=True,
             head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
         )
-        self.nodes = [self._cluster.add_node(num_cpus=1, object_store_memory=memory) for _ in range(NODES)]
+        self.nodes = [self._cluster.add_node(num_cpus=1, object_store_memory=memory) for _ in range(num_nodes)]
         self.address = self._cluster.address
         self.start_s = time.monotonic() - begin
 
@@ -93,7 +95,7 @@ class Cluster:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("same", "faults", "store"))
+    parser.add_argument("what", choices=("same", "faults", "speed", "store"))
     parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("work", type=Path, nargs="?")
     parser.add_argument("options", nargs="*", default=["--no-dense", "--no-adjust"])
@@ -103,16 +105,17 @@ def main() -> None:
         return
     if args.work is None:
         parser.error("PHOTOS and WORK are needed")
-    here, there = args.work / "process", args.work / f"cluster-{args.what}"
-    if args.what == "same" or not here.exists():
+    num_nodes, threads = (2, 2) if args.what == "speed" else (NODES, 1)
+    here, there = args.work / f"process-{threads}", args.work / f"cluster-{args.what}"
+    if args.what != "faults" or not here.exists():
         _fresh(here)
-        print("one process:", _run(args.photos, here, args.options))
-    cluster = Cluster()
-    print(f"cluster of {NODES} nodes: started in {cluster.start_s:.1f} s")
+        print("one process:", _run(args.photos, here, args.options, threads=threads))
+    cluster = Cluster(num_nodes)
+    print(f"cluster of {num_nodes} nodes: started in {cluster.start_s:.1f} s")
     try:
         _fresh(there)
         options = [*args.options, "--ray", cluster.address]
-        if args.what == "same":
+        if args.what != "faults":
             print("cluster:", _run(args.photos, there, options))
         else:
             _faults(args.photos, there, options, cluster)
@@ -193,12 +196,19 @@ for number in np.random.default_rng(own).permutation(count).tolist():
 
 
 def _run(
-    photos: Path, out: Path, options: Sequence[str], look: "Callable[[subprocess.Popen[str]], bool] | None" = None
+    photos: Path,
+    out: Path,
+    options: Sequence[str],
+    look: "Callable[[subprocess.Popen[str]], bool] | None" = None,
+    threads: int = 1,
 ) -> str:
     command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(photos), "-o", str(out), *options]
     begin, costs = time.monotonic(), Costs()
     process = subprocess.Popen(
-        [*command, "--classical.workers.num-workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--classical.workers.num-workers", str(threads)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     while process.poll() is None:
         costs.look()
@@ -209,8 +219,16 @@ def _run(
     report = out / "report.json"
     if process.returncode == 2 or (process.returncode and look):
         print(said)
-    for line in json.loads(report.read_text())["warnings"] if report.exists() and not process.returncode else ():
+    found = json.loads(report.read_text()) if report.exists() and not process.returncode else {}
+    for line in found.get("warnings", ()):
         print("  warning:", line)
+    for stage in found.get("stages", ()):
+        print(f"  {stage['stage']}: {stage['wall_s']:.1f} s")
+    for share in found.get("cluster", ()):
+        each = ", ".join(
+            f"{share[f'bytes_{what}'] / share['rows'] / 1000:.1f} {what}" for what in ("sent", "read", "written")
+        )
+        print(f"  {share['stage']}: {share['rows']} rows on {share['node']}; kB a row: {each}")
     return f"exit code {process.returncode}, wall {time.monotonic() - begin:.0f} s, {costs}"
 
 

@@ -242,7 +242,7 @@ def _reconstruct(
             save_database(given, folder.database, seed=config.seed)
     outcome = Outcome.of(images, selected, predicted, predictor)
     if not given.tracks.num_points or not predicted.has_component:
-        folder.write_report(record.report(outcome, recorded), (), progress)
+        folder.write_report(record.report(outcome, recorded, folder.store.executor.shares), (), progress)
         raise _unrelated(outcome, folder.publish_failure())
     with clock.stage(MAPPING[config.mapper]):
         database = folder.database if config.keep_database else None
@@ -264,7 +264,7 @@ def _reconstruct(
         maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress, kept)
     with clock.stage(Stage.REPORT):
         outcome = outcome.with_models(mapped, finished, predicted, config.align, depth)
-        report = record.report(outcome, recorded)
+        report = record.report(outcome, recorded, folder.store.executor.shares)
     report = record.timed(report)
     folder.write_report(report, finished.models, progress)
     if not finished.models:

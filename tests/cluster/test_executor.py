@@ -1,5 +1,6 @@
 """Stages whose entries Ray's workers make ahead: who dies, fails or is interrupted costs its task and nothing else."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,9 +60,12 @@ def _made(store: Store) -> list[int]:
 def test_every_row_is_made_once(executor: Executor, store: Store, log: Path) -> None:
     tool, steps = Numbers(store=store, log=log), _Steps()
     executor.fill("numbers", tool.work(), TOTAL, steps)
-    assert _made(store) == list(range(TOTAL))
+    assert store.root is not None and _made(store) == list(range(TOTAL))
     assert [tool.attempts(row) for row in range(TOTAL)] == [1] * TOTAL
     assert sum(steps.advanced) == steps.total == TOTAL
+    (share,) = executor.shares[-1:]
+    assert (share.stage, share.node, share.rows) == ("numbers", socket.gethostname(), TOTAL)
+    assert share.bytes_sent and share.bytes_written == sum(path.stat().st_size for path in store.root.rglob("*.*"))
     executor.fill("numbers", tool.work(), TOTAL, steps)
     assert [tool.attempts(row) for row in range(TOTAL)] == [1] * TOTAL, "nothing is made again"
 
@@ -145,7 +149,9 @@ def test_a_run_has_the_same_bits(
     config = PipelineConfig(max_image_size=320, mapper="tracks", dense=False, bundle_adjustment=False)
     shared = replace(config, cache_url=f"file://{tmp_path}/url")
     reconstruct(photographs, tmp_path / "here", config)
-    reconstruct(photographs, tmp_path / "there", replace(shared, ray="local"))
+    report = reconstruct(photographs, tmp_path / "there", replace(shared, ray="local")).report
+    shares = {share.stage: (share.rows, share.bytes_read > 0) for share in report.cluster}
+    assert shares["finding keypoints"] == (3, False) and shares["matching pairs"] == (3, True)
     here, there = (_bits(tmp_path / name) for name in ("here", "there"))
     assert here == there
     kinds = {Path(name).parent.name for name in here}

@@ -14,7 +14,8 @@ import ray
 
 from anchorsfm.cluster import executor as module
 from anchorsfm.cluster.executor import MAX_DEATHS, RayExecutor, _Stage
-from anchorsfm.cluster.worker import Done, work
+from anchorsfm.cluster.rows import Rows
+from anchorsfm.cluster.worker import work
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, NetworkConfig
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, FindFeatures, MatchPairs, MatchStore
@@ -38,6 +39,7 @@ class Reference:
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "get", lambda reference: reference.content)
+    monkeypatch.setattr("anchorsfm.cluster.worker._node_id", lambda: "")
 
 
 def _matches(images: Path, store: Store, weights: Path) -> MatchStore:
@@ -58,10 +60,16 @@ def test_networks_run_in_a_worker_of_another_folder(
     expected = here.matches(0, 1)
     sent = [Reference(FindFeatures(features=there.features)), Reference(MatchPairs(matches=there))]
     monkeypatch.chdir(tmp_path.parent)
-    assert work([sent[0]], [0, 1]) == Done(node=socket.gethostname())
-    work([sent[1]], np.array([[0, 1]]))
+    assert work([sent[0]], pickle.dumps([0, 1])).warnings == ()
+    done = work([sent[1]], pickle.dumps(np.array([[0, 1]])))
     monkeypatch.chdir(tmp_path)
     assert there.features.store.has("features", there.features.key(1))
+    store = there.features.store.root
+    assert store is not None and done.node == socket.gethostname()
+    sizes = {path.parent.name: 0 for path in store.rglob("*.safetensors")}
+    for path in store.rglob("*.safetensors"):
+        sizes[path.parent.name] += path.stat().st_size
+    assert (done.bytes_read, done.bytes_written) == (sizes["features"], sizes["feature-matches"])
     stored = there.features.store.load("feature-matches", there.key(0, 1))
     assert stored is not None and np.array_equal(stored["keypoint"], expected.keypoint) and len(expected.keypoint)
 
@@ -82,7 +90,7 @@ def test_a_machine_without_the_weights_is_named(rendered: Path, learned_weights:
     weights.symlink_to(learned_weights.absolute())
     sent = Reference(FindFeatures(features=_matches(rendered / "images", Store(tmp_path), weights).features))
     weights.unlink()
-    done = work([sent], [0])
+    done = work([sent], pickle.dumps([0]))
     with pytest.raises(InputError, match=rf"^{done.node}: there is no .* in {weights}"):
         done.require_success()
 
@@ -91,25 +99,24 @@ def test_a_damaged_entry_that_a_worker_meets_is_told_once(tmp_path: Path) -> Non
     tool = Numbers(store=Store(tmp_path / "cache"), log=tmp_path)
     (tmp_path / "cache" / "numbers" / "1.safetensors").mkdir(parents=True)
     sent = Reference(tool)
-    assert len(work([sent], [1]).warnings) == 1
-    assert work([sent], [1]).warnings == ()
+    assert len(work([sent], pickle.dumps([1])).warnings) == 1
+    assert work([sent], pickle.dumps([1])).warnings == ()
 
 
-def test_only_deaths_of_a_row_by_itself_are_its_own(tmp_path: Path) -> None:
+def test_only_deaths_of_a_row_by_itself_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines may go at any time: what was in a task with a killer is not suspected for that."""
-    stage = _Stage(
-        work=Numbers(store=Store(tmp_path / "cache"), log=tmp_path).work(), rows=module.deque(), resource="CPU"
-    )
+    monkeypatch.setattr(_Stage, "_slots", lambda stage: {"node": 1})
+    stage = _Stage(Numbers(store=Store(tmp_path / "cache"), log=tmp_path).work(), [], "CPU")
     stage._lost([0, 1, 2, 3])
-    stage._lost(stage.again.popleft())
-    assert list(stage.again) == [[2, 3], [0], [1]]
-    assert [stage._lost([0]) for _ in range(MAX_DEATHS)] == [0] * (MAX_DEATHS - 1) + [1]
+    stage._lost(stage.rows.again.popleft())
+    assert list(stage.rows.again) == [[2, 3], [0], [1]]
+    assert [stage._lost([0]) for _ in range(MAX_DEATHS)] == [[]] * (MAX_DEATHS - 1) + [[0]]
     assert stage.aside == [0]
-    assert stage._lost([1]) == 0 and stage.aside == [0]
+    assert stage._lost([1]) == [] and stage.aside == [0]
 
 
 def test_a_cluster_without_processors_or_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"memory": 1.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": "a", "Alive": True, "Resources": {"memory": 1.0}}])
     monkeypatch.setattr(module, "_NO_PROCESSOR_S", 0.0)
     monkeypatch.setattr(module, "_WAIT_S", 0.0)
     monkeypatch.setattr(ray, "put", lambda value: value)
@@ -118,3 +125,19 @@ def test_a_cluster_without_processors_or_gpus(tmp_path: Path, monkeypatch: pytes
         RayExecutor().fill("numbers", tool.work(), 3, SILENT)
     with pytest.raises(InputError, match="no node of the Ray cluster has a GPU: choose device cpu"):
         RayExecutor().fill("numbers", module.Work(**{**vars(tool.work()), "needs_gpu": True}), 3, SILENT)
+
+
+def test_neighbouring_rows_go_to_the_same_node() -> None:
+    rows = Rows(range(30), {"a": 2, "b": 1})
+    assert rows.take("a", 8) == list(range(8)) and rows.take("b", 4) == [20, 21, 22, 23]
+    assert rows.take("b", 100) == [*range(24, 30)]
+    assert rows.take("b", 3) == [14, 15, 16], "its own are done: the second half of another's"
+    assert rows.take("new", 2) == [11, 12], "a node that came later"
+    rows.again.append([5])
+    assert rows.take("a", 4) == [5] and len(rows) == 30 - 8 - 4 - 6 - 3 - 2
+    rest = [rows.take(node, 2) for node in ("a", "b", "new") * 6]
+    assert (
+        sorted(row for part in rest for row in part) == [8, 9, 10, 13, 17, 18, 19]
+        and not len(rows)
+        and rows.take("a", 1) == []
+    )

@@ -25,7 +25,7 @@ HAS_S3 = all(importlib.util.find_spec(name) for name in ("s3fs", "moto", "flask"
 
 
 class FaultyFileSystem(MemoryFileSystem):
-    """Memory that fails as it is told to."""
+    """Memory that fails as it is told to, when half is written."""
 
     protocol = "faulty"
     cachable = False
@@ -43,6 +43,8 @@ class FaultyFileSystem(MemoryFileSystem):
             self.faults.pop(0)()
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if self.faults:
+            super().pipe_file(path, value[: len(value) // 2], mode, **kwargs)
         self._fail()
         super().pipe_file(path, value, mode, **kwargs)
 

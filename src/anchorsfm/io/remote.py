@@ -8,9 +8,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,22 +42,13 @@ def parse_url(text: str) -> str:
     return text.rstrip("/")
 
 
-@dataclass
-class Traffic:
-    """What was moved."""
-
-    num_read: int = 0
-    bytes_read: int = 0
-    num_written: int = 0
-    bytes_written: int = 0
-
-
 class RemoteFolder:
     """Files by name below a URL. May be used from several threads, and sent to other processes."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pauses_s: Sequence[float] | None = None) -> None:
+        """`pauses_s`: before an operation that failed is tried again; None: `PAUSES_S`."""
         self.url = url
-        self.traffic = Traffic()
+        self._pauses_s = PAUSES_S if pauses_s is None else pauses_s
         self._lock = threading.Lock()
         self._connection: _Connection | None = None
 
@@ -68,13 +58,9 @@ class RemoteFolder:
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if it is not there. Raises StorageError."""
         try:
-            data: bytes = self._tried("read", name, lambda files, path: files.cat_file(path))
+            return self._tried("read", name, _get)
         except FileNotFoundError:
             return None
-        with self._lock:
-            self.traffic.num_read += 1
-            self.traffic.bytes_read += len(data)
-        return data
 
     def write(self, name: str, data: bytes) -> None:
         """Make a file or replace it, as a whole. Raises StorageError."""
@@ -82,9 +68,6 @@ class RemoteFolder:
             self._tried("write", name, lambda files, path: _put(files, path, data))
         except FileNotFoundError as error:  # no such bucket
             raise self._failure("write", name, error, 1) from error
-        with self._lock:
-            self.traffic.num_written += 1
-            self.traffic.bytes_written += len(data)
 
     def names(self, folder: str) -> set[str]:
         """The files in a folder, without its name; none if it is not there. Raises StorageError."""
@@ -129,9 +112,9 @@ class RemoteFolder:
 
         Raises FileNotFoundError as it is.
         """
-        for attempt in range(len(PAUSES_S) + 1):
+        for attempt in range(len(self._pauses_s) + 1):
             if attempt:
-                time.sleep(PAUSES_S[attempt - 1])
+                time.sleep(self._pauses_s[attempt - 1])
             try:
                 return _within(ANSWER_S, lambda: self._connected().run(name, operation))
             except FileNotFoundError:
@@ -139,7 +122,7 @@ class RemoteFolder:
             except Exception as error:  # each file system has its own
                 with self._lock:
                     self._connection = None  # it may be what failed
-                if isinstance(error, _FINAL) or attempt == len(PAUSES_S):
+                if isinstance(error, _FINAL) or attempt == len(self._pauses_s):
                     raise self._failure(what, name, error, attempt + 1) from error
         raise AssertionError
 
@@ -195,6 +178,11 @@ def _put(files: Any, path: str, data: bytes) -> None:
         with suppress(Exception):
             files.rm_file(temporary)
         raise
+
+
+def _get(files: Any, path: str) -> bytes:
+    data: bytes = files.cat_file(path)
+    return data
 
 
 def _list(files: Any, path: str) -> list[str]:

@@ -75,6 +75,14 @@ def _feed(state: "hashlib._Hash", value: object) -> None:
         raise TypeError(f"cannot digest a {type(value).__name__}")
 
 
+@dataclasses.dataclass
+class Traffic:
+    """Bytes of entries, wherever these are."""
+
+    read: int = 0
+    written: int = 0
+
+
 class Store:
     """Arrays by kind and key under one folder, at a URL, or both. With neither it stores nothing and finds nothing."""
 
@@ -88,6 +96,8 @@ class Store:
         """Who makes entries ahead of the stages that look for them."""
         self.remote: RemoteFolder | None = None
         """Where entries are kept for other machines too."""
+        self.traffic = Traffic()
+        """What was read and written since it was made."""
         self._lock = threading.Lock()
         self._listed: dict[str, tuple[float, set[str]]] = {}
         """By kind: when the names at the URL were looked at, and those names."""
@@ -116,6 +126,8 @@ class Store:
     @property
     def local(self) -> "Store":
         """The folder without the URL, for what a run notes for itself."""
+        if self.remote is None:
+            return self
         store = Store(self.root, self.progress)
         store.others = self.others
         return store
@@ -159,10 +171,12 @@ class Store:
             return self._fetched(kind, key)
         path = self._path(kind, key)
         try:
-            return _read_entry(path, kind, key)
+            found = _read_entry(path, kind, key)
+            self._count(read=path.stat().st_size)
+            return found
         except FileNotFoundError:
-            found = self._taken_over(kind, key)
-            return self._fetched(kind, key) if found is None else found
+            taken = self._taken_over(kind, key)
+            return self._fetched(kind, key) if taken is None else taken
         except (_DamagedError, OSError) as error:
             self._set_aside(path, str(error) if isinstance(error, _DamagedError) else error.strerror or str(error))
             return self._fetched(kind, key)
@@ -182,6 +196,7 @@ class Store:
         data = None if self.remote is None else self.remote.read(f"{kind}/{key}.safetensors")
         if self.remote is None or data is None:
             return None
+        self._count(read=len(data))
         try:
             found = _decoded(data, kind, key)
         except _DamagedError as error:
@@ -237,6 +252,12 @@ class Store:
             write_atomic(path, data)
         if self.remote is not None:
             self.remote.write(f"{kind}/{key}.safetensors", data)
+        self._count(written=len(data))
+
+    def _count(self, read: int = 0, written: int = 0) -> None:
+        with self._lock:
+            self.traffic.read += read
+            self.traffic.written += written
 
     def size_bytes(self) -> int:
         """What all entries take on the disk, damaged ones included."""

@@ -1,14 +1,16 @@
 """Where models and their cameras are on the Earth: in words, and georeference.json, cameras.geojson and cameras.kml."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+from jaxtyping import Float
 
 from anchorsfm.geometry.geodesy import geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.geometry.view_angles import tilt_and_heading_deg
 from anchorsfm.io.reference_systems import projected
 from anchorsfm.mapping.georeference import Georeferenced
 from anchorsfm.scene.positions import GeoPositions
@@ -18,6 +20,8 @@ from anchorsfm.scene.reconstruction import Reconstruction
 _DEGREES, _METRES = 9, 4
 """Decimals: a tenth of a millimetre."""
 _MAX_NAMED = 5
+_BAD_TILT_DEG = 5.0
+"""No gimbal is so far off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,28 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
         more = "" if len(wrong) <= _MAX_NAMED else f" and {len(wrong) - _MAX_NAMED} more"
         lines.append(Line(f"recorded positions that contradict it have no say: {named}{more}", is_warning=True))
     return lines
+
+
+def view_lines(model: Reconstruction, found: Georeferenced, view_deg: Float[np.ndarray, "image 3"]) -> Iterator[Line]:
+    """How directions that cameras of a model look into differ from recorded ones, if it is in a frame with north."""
+    if found.mode == "check":
+        return
+    rotation = model.cam_from_world[:, :, :3]
+    if found.enu_from_model is not None:
+        rotation = rotation @ found.enu_from_model.rotation.T
+    tilt, heading = tilt_and_heading_deg(rotation, view_deg[model.image_index])
+    said = [
+        f"{np.median(off[np.isfinite(off)]):.1f} degrees in {what}"
+        for what, off in (("tilt", tilt), ("heading", heading))
+        if np.isfinite(off).any()
+    ]
+    if said:
+        is_bad = bool(np.median(tilt[np.isfinite(tilt)]) > _BAD_TILT_DEG) if np.isfinite(tilt).any() else False
+        yield Line(
+            f"cameras of {int(np.isfinite(heading).sum())} photographs recorded where they looked: "
+            f"{' and '.join(said)} from the model (median){', one of them is wrong' if is_bad else ''}",
+            is_warning=is_bad,
+        )
 
 
 def describe_places(

@@ -33,7 +33,7 @@ def check_settings(config: PipelineConfig) -> None:
     if config.ray is not None:
         check_cluster(config.ray)
     if config.cache_url is not None:
-        RemoteFolder(config.cache_url).require_usable()
+        RemoteFolder(config.cache_url, pauses_s=()).require_usable()
     check_rig(config.rig)
     check_gcp(config.gcp)
     if config.epsg is not None:

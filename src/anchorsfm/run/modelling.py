@@ -21,7 +21,7 @@ from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.mapping.with_poses import along_epipolar_lines
 from anchorsfm.report.control import control_lines
-from anchorsfm.report.places import Places, describe_places, placement_lines
+from anchorsfm.report.places import Places, describe_places, placement_lines, view_lines
 from anchorsfm.results.record import UpReport
 from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
@@ -266,7 +266,10 @@ def _name_placement(
     for number, (one, found) in enumerate(zip(judged, georeferenced, strict=True)):
         if found is None:
             continue
-        for line in placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps):
+        lines = placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps)
+        if images.geo is not None and images.geo.view_deg is not None:
+            lines += view_lines(one.result.model, found, images.geo.view_deg)
+        for line in lines:
             (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
 
 
