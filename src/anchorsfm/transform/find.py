@@ -216,10 +216,11 @@ def _up_of_records(stored: StoredModel, by_cameras: Upward) -> Upward:
     model, root = stored.model, stored.image_root
     down = np.full((len(model.image_index), 3), np.nan)
     read = 0
-    for row, name in enumerate(stored.view_names if root is not None else ()):
+    files = [] if root is None else [root / name for name in stored.view_names]
+    for row, file in enumerate(files):
         camera = model.cameras[model.camera_index[row]]
         try:
-            header = read_header(root / name)
+            header = read_header(file)
         except InputError:
             continue
         read += 1
