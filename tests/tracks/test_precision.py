@@ -1,6 +1,7 @@
 """Less exact keypoints become points of a model, but do not move cameras that exact ones hold."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -8,11 +9,12 @@ from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.adjust import adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.coarse import CoarseKeypoints
-from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.coarse import ENOUGH, ENOUGH_REFINED, CoarseKeypoints
+from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.points import triangulate_model
-from anchorsfm.tracks.precision import ENOUGH, split_tracks
+from anchorsfm.tracks.precision import refine_coarse, split_tracks
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
+from matched_images import mapper_input
 from point_scene import all_matches, make_lens_scene, perturb
 
 
@@ -76,6 +78,8 @@ def test_coarse_tracks_count_where_exact_ones_do_not_hold_views_together() -> No
     coarse = CoarseKeypoints(xy={k: np.concatenate([p.xy_i for p in parts[2:]]) for k in range(3)})
     split = split_tracks(tracks, coarse)
     assert split.adjusting.num_points == ENOUGH + 10 + 50, "those between 1 and 2 hold them together"
+    more_exact = split_tracks(tracks, replace(coarse, enough=10))
+    assert more_exact.adjusting.num_points == ENOUGH + 10, "ten hold them together if they are so exact"
     assert split.added.num_points == 50 and set(split.added.obs_image.tolist()) == {0, 1}
     nothing = split_tracks(tracks, CoarseKeypoints(xy={}))
     assert nothing.adjusting.num_points == tracks.num_points and nothing.added.num_points == 0
@@ -102,3 +106,20 @@ def test_coarse_points_of_many_views_do_not_displace_exact_ones_of_two() -> None
     told = triangulate_model(truth, tracks, coarse=coarse, **limits)
     assert np.bincount(alike.tracks.obs_point).min() == 3, "every view has enough of these"
     assert (np.bincount(told.tracks.obs_point) == 2).sum() > 1000
+
+
+def test_few_refined_tracks_hold_views_together(monkeypatch) -> None:
+    """Where everything was coarse, what is exact now is refined; beside SIFT's as they are, it is not."""
+    truth, matches, coarse = _scene(3, 0.0)
+
+    def refined(tracks: Tracks, *_: object, **__: object) -> object:
+        kept = tracks.obs_point < 40
+        return SimpleNamespace(tracks=select_observations(tracks, kept)[0], kept=kept)
+
+    monkeypatch.setattr("anchorsfm.tracks.precision.refine_observations", refined)
+    images = mapper_input(matches, 3, truth.cameras[0], is_known=False).images
+    everything = CoarseKeypoints.of(truth.tracks.obs_image, truth.tracks.obs_xy)
+    for doubtful, enough in ((everything, ENOUGH_REFINED), (coarse, ENOUGH)):
+        config, px = SubpixelConfig(), np.full(3, 0.5)
+        tracks, left = refine_coarse(truth.tracks, doubtful, images, config, uncertainty_px=px, model=truth)
+        assert left.enough == enough and tracks.num_points == truth.tracks.num_points
