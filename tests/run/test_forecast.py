@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from anchorsfm.run.config import PipelineConfig
@@ -42,6 +43,27 @@ def test_a_plan_that_fits_tells_the_time_whatever_the_machine(config: PipelineCo
     ratios = run(config, 80, Machine(slowness))
     assert len(ratios) > 10
     assert min(ratios) > 0.7 and max(ratios) < 1.4
+
+
+def test_small_photographs_are_not_taken_for_a_fast_machine():
+    """Their keypoints cost less, their dense depth does not."""
+    machine, config = Machine(1.0), PipelineConfig()
+    forecast = Forecast(config, machine, machine.clock)
+    with forecast.stage("reading photographs", 80) as advance:
+        advance(80)
+    forecast.know_sizes(np.tile([[480, 640]], (80, 1)))
+    steps = plan(config, 80, 640.0 * 480)
+    assert steps["finding keypoints"].all_s < 0.5 * plan(config, 80)["finding keypoints"].all_s
+    for name in list(steps)[1:4]:
+        total = int(steps[name].units)
+        with forecast.stage(name, total) as advance:
+            for _ in range(total):
+                machine.now += steps[name].unit_s
+                advance(1)
+    left = sum(step.all_s for step in list(steps.values())[4:])
+    assert forecast.left_s == pytest.approx(left, rel=0.05)
+    forecast.know_sizes(np.tile([[4000, 3000]], (80, 1)))
+    assert forecast.left_s > left
 
 
 def test_what_the_cache_gives_says_nothing_about_the_machine():

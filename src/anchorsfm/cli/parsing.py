@@ -31,9 +31,9 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
     kind = COMMANDS[name]
     _require_known(name, arguments)
     if kind is Reconstruct and (given := _value_of("--config", arguments)):
-        # the machine of the record may have devices that this one lacks
+        # the machine of the record may have devices, and reach places, that this one cannot
         decided = DEVICE_SETTINGS if _value_of("--device", arguments) else ()
-        kind = starting_from(read_config(Path(given), without=(*decided, "ray")))
+        kind = starting_from(read_config(Path(given), without=(*decided, "ray", "cache_url")))
     elif kind is Reconstruct and (word := _value_of("--preset", arguments)):
         preset = PRESETS[cast(PresetName, word)]
         kind = starting_from(preset.settings, preset.export)

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Int
+
 from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.progress import Advance, PassedOn, Progress
@@ -41,10 +44,15 @@ class Step:
         return self.units * self.unit_s
 
 
-def plan(config: PipelineConfig, num_images: int) -> dict[str, Step]:
-    """The steps of a run by their names in the progress, in order."""
+def plan(config: PipelineConfig, num_images: int, pixels: float | None = None) -> dict[str, Step]:
+    """The steps of a run by their names in the progress, in order.
+
+    `pixels`: of an average photograph, in the size in which features are looked for. None: those of the largest one
+    that may be, three by four.
+    """
     count, complete = float(num_images), num_images * (num_images - 1) / 2
-    area, workers = (config.max_image_size / 1024) ** 2, config.classical.workers.resolve()
+    largest = 0.75 * config.max_image_size**2
+    area, workers = (largest if pixels is None else pixels) / (0.75 * 1024**2), config.classical.workers.resolve()
     dense_area = (config.classical.dense.size / 512) ** 2
     makes_cloud = num_images <= MAX_IMAGES_BY_DEFAULT if config.dense is None else config.dense
     aligns = config.mapper == "align"
@@ -92,6 +100,13 @@ class Forecast(PassedOn):
         """Seconds until the end."""
         slowness = self._took_s / self._planned_s if self._planned_s > 0 else 1.0
         return sum(self._left_s.values()) * slowness
+
+    def know_sizes(self, size_wh: Int[np.ndarray, "image 2"]) -> None:
+        """Plan with the sizes of the photographs: those that are small cost less in some steps."""
+        scale = np.minimum(self._config.max_image_size / size_wh.max(axis=1), 1)
+        steps = plan(self._config, len(size_wh), float((size_wh.prod(axis=1) * scale**2).mean()))
+        self._left_s = {name: steps[name].all_s for name in self._left_s}
+        self._plan = steps
 
     @contextmanager
     def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -68,6 +68,10 @@ class ImageSet:
     """Which of them were taken together by cameras that are fixed to each other; None: nothing is known of that."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that may run in another folder."""
+        return {**self.__dict__, "root": self.root.absolute()}
 
     @property
     def num_images(self) -> int:
