@@ -72,14 +72,14 @@ def test_coarse_tracks_count_where_exact_ones_do_not_hold_views_together() -> No
             image_i=np.full(number, i), image_j=np.full(number, j), xy_i=xy, xy_j=xy, confidence=np.full(number, 9.0)
         )
 
-    parts = [pairs(0, 1, ENOUGH, 0), pairs(1, 2, 10, 1000), pairs(0, 1, 50, 2000), pairs(1, 2, 50, 3000)]
+    parts = [pairs(0, 1, ENOUGH, 0), pairs(1, 2, ENOUGH_REFINED, 1000), pairs(0, 1, 50, 2000), pairs(1, 2, 50, 3000)]
     joined = KeypointMatches(**{name: np.concatenate([vars(p)[name] for p in parts]) for name in vars(parts[0])})
     tracks = build_tracks(joined, 3)
     coarse = CoarseKeypoints(xy={k: np.concatenate([p.xy_i for p in parts[2:]]) for k in range(3)})
     split = split_tracks(tracks, coarse)
-    assert split.adjusting.num_points == ENOUGH + 10 + 50, "those between 1 and 2 hold them together"
-    more_exact = split_tracks(tracks, replace(coarse, enough=10))
-    assert more_exact.adjusting.num_points == ENOUGH + 10, "ten hold them together if they are so exact"
+    assert split.adjusting.num_points == ENOUGH + ENOUGH_REFINED + 50, "those between 1 and 2 hold them together"
+    more_exact = split_tracks(tracks, replace(coarse, others_are_refined=True))
+    assert more_exact.adjusting.num_points == ENOUGH + ENOUGH_REFINED, "fewer hold them together if they are so exact"
     assert split.added.num_points == 50 and set(split.added.obs_image.tolist()) == {0, 1}
     nothing = split_tracks(tracks, CoarseKeypoints(xy={}))
     assert nothing.adjusting.num_points == tracks.num_points and nothing.added.num_points == 0
@@ -119,7 +119,27 @@ def test_few_refined_tracks_hold_views_together(monkeypatch) -> None:
     monkeypatch.setattr("anchorsfm.tracks.precision.refine_observations", refined)
     images = mapper_input(matches, 3, truth.cameras[0], is_known=False).images
     everything = CoarseKeypoints.of(truth.tracks.obs_image, truth.tracks.obs_xy)
-    for doubtful, enough in ((everything, ENOUGH_REFINED), (coarse, ENOUGH)):
+    for doubtful, is_refined in ((everything, True), (coarse, False)):
         config, px = SubpixelConfig(), np.full(3, 0.5)
         tracks, left = refine_coarse(truth.tracks, doubtful, images, config, uncertainty_px=px, model=truth)
-        assert left.enough == enough and tracks.num_points == truth.tracks.num_points
+        assert left.others_are_refined == is_refined and tracks.num_points == truth.tracks.num_points
+
+
+def test_refined_observations_choose_a_lens_where_as_many_others_do_not() -> None:
+    camera = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, 0.0))
+    truth = make_lens_scene((camera,), 3, 80, extent=2.5, noise_px=0.05, seed=4)
+    assert 100 < len(truth.tracks.obs_point) < 300
+    chosen = [
+        adjust_model(
+            perturb(truth, degrees=0.2, distance=0.02, focal=1.02),
+            truth.tracks,
+            AdjustConfig(),
+            working_scale=np.ones(3),
+            coarse=coarse,
+            choose_camera_model=True,
+        )
+        .model.cameras[0]
+        .model
+        for coarse in (None, CoarseKeypoints(xy={}), CoarseKeypoints(xy={}, others_are_refined=True))
+    ]
+    assert chosen == ["SIMPLE_RADIAL", "SIMPLE_RADIAL", "SIMPLE_PINHOLE"]

@@ -28,7 +28,7 @@ from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.lens import LensChoice, choose_lenses
+from anchorsfm.tracks.lens import MIN_OBSERVATIONS, MIN_REFINED_OBSERVATIONS, LensChoice, choose_lenses
 from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.precision import split_tracks
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
@@ -211,7 +211,14 @@ def adjust_model(
         if choose_camera_model and len(model.points):
             options = setting.options(model, LOOSE)
             centre = setting.may_move_centre(model)
-            chosen = choose_lenses(model, options, setting.held_in(model), free_centre=centre)
+            refined = coarse is not None and coarse.others_are_refined
+            chosen = choose_lenses(
+                model,
+                options,
+                setting.held_in(model),
+                free_centre=centre,
+                min_observations=MIN_REFINED_OBSERVATIONS if refined else MIN_OBSERVATIONS,
+            )
             model, lenses = chosen.model, chosen.choices
         model = _round(model, setting, None)
         settled = _settle(model, setting)

@@ -19,8 +19,13 @@ class CoarseKeypoints:
 
     xy: Mapping[int, Float[np.ndarray, "_ 2"]]
     """By index of the image, original pixels."""
-    enough: int = ENOUGH
-    """Tracks of the others that hold two views together without these."""
+    others_are_refined: bool = False
+    """Whether all others of the set are refined in the photographs."""
+
+    @property
+    def enough(self) -> int:
+        """Tracks of the others that hold two views together without these."""
+        return ENOUGH_REFINED if self.others_are_refined else ENOUGH
 
     @staticmethod
     def of(image: Int[np.ndarray, "point"], xy: Float[np.ndarray, "point 2"]) -> "CoarseKeypoints":

@@ -23,7 +23,7 @@ from anchorsfm.scene.edit import joined_tracks, select_observations
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
-from anchorsfm.tracks.coarse import ENOUGH_REFINED, CoarseKeypoints
+from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.subpixel import refine_observations
 
@@ -99,8 +99,7 @@ def refine_coarse(
     left, _ = select_observations(doubtful, ~is_refined[doubtful.obs_point])
     stays = coarse.among(left.obs_image, left.obs_xy)
     still_coarse = CoarseKeypoints.of(left.obs_image[stays], left.obs_xy[stays])
-    if not exact.num_points:
-        still_coarse = replace(still_coarse, enough=ENOUGH_REFINED)
+    still_coarse = replace(still_coarse, others_are_refined=not exact.num_points)
     return joined_tracks(exact, refined.tracks, left), still_coarse
 
 
