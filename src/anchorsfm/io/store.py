@@ -126,6 +126,8 @@ class Store:
     @property
     def local(self) -> "Store":
         """The folder without the URL, for what a run notes for itself."""
+        if self.remote is None:
+            return self
         store = Store(self.root, self.progress)
         store.others = self.others
         return store

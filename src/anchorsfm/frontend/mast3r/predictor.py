@@ -5,10 +5,12 @@ the pair list and the batch size, and a group is always run whole, even if only 
 that needs more memory than there is runs in smaller parts, then and whenever it is run again.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -154,7 +156,15 @@ class Mast3rPredictor:
         self._batch_of_group: dict[int, int] = {}  # by its first row, where a group is more than one pair
         keys = [digest(tokens_digest, file, plan) for file, plan in zip(images.digests, plans, strict=True)]
         tokens = store if is_elsewhere or store.executor is not IN_PROCESS else store.local
-        self.tokens = TokenCache(self._encode, keys, tokens, token_bytes, device, is_shared=is_elsewhere)
+        weak = WeakMethod(self._encode)
+
+        def encoded(image: int) -> EncodedImages:
+            encode = weak()
+            assert encode is not None
+            return encode(image)
+
+        # without a cycle of references, so that what is on disk goes as soon as nobody uses the predictor
+        self.tokens = TokenCache(encoded, keys, tokens, token_bytes, device, is_shared=is_elsewhere)
 
     def __reduce__(self) -> tuple[object, ...]:
         """For a worker: with the kind of device, the precision and the groups of this process."""
@@ -174,20 +184,22 @@ class Mast3rPredictor:
         window_rows = _GROUPS_PER_WINDOW * self._group_size
         ahead_rows = window_rows * max(PAIRS_AHEAD // window_rows, 1)
         for _, near in groupby(rows, lambda row: row // ahead_rows):
-            windows = [(window, tuple(members)) for window, members in groupby(near, lambda row: row // window_rows)]
+            asked = tuple(near)
             groups: dict[int, tuple[int, ...]] = {}
-            for window, _asked in windows:
+            for window in dict.fromkeys(row // window_rows for row in asked):
                 groups |= self._groups(range(window * window_rows, min((window + 1) * window_rows, len(self))))
-            needed = list(dict.fromkeys(groups[row] for _, asked in windows for row in asked))
-            self._make_ahead(needed)
-            for _, asked in windows:
-                waiting: dict[int, PairPrediction] = {}
+            self._make_ahead(list(dict.fromkeys(groups[row] for row in asked)))
+            waiting: dict[int, PairPrediction] = {}
+            left = Counter(groups[row] for row in asked)
+            try:
                 for row in asked:
                     if row not in waiting:
                         waiting |= self._stored_group(groups[row], asked) or self.predict_group(groups[row], asked)
+                    left[groups[row]] -= 1
                     yield waiting.pop(row)
-            for group in needed:
-                self.store.remove(KIND, self.group_key(group))
+            finally:  # whoever asks need not ask beyond the last one
+                for group in (group for group, count in left.items() if not count):
+                    self.store.remove(KIND, self.group_key(group))
 
     def group_key(self, group: tuple[int, ...]) -> str:
         """Identifies the predictions of a group."""
