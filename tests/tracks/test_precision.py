@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
@@ -143,3 +144,19 @@ def test_refined_observations_choose_a_lens_where_as_many_others_do_not() -> Non
         for coarse in (None, CoarseKeypoints(xy={}), CoarseKeypoints(xy={}, others_are_refined=True))
     ]
     assert chosen == ["SIMPLE_RADIAL", "SIMPLE_RADIAL", "SIMPLE_PINHOLE"]
+
+
+def test_points_of_two_views_that_cameras_do_not_need_are_added_afterwards() -> None:
+    """As SIFT alone leaves them out: they cost an adjustment much and tell it little."""
+    camera = Camera(model="SIMPLE_PINHOLE", width=1600, height=1200, params=(1500.0, 800.0, 600.0))
+    truth = make_lens_scene((camera,), 3, 1000, extent=2.0, noise_px=0.2, seed=4)
+    tracks, _ = select_observations(truth.tracks, (truth.tracks.obs_point % 3 > 0) | (truth.tracks.obs_image < 2))
+    length = np.bincount(tracks.obs_point)
+    some = (tracks.obs_point % 50 == 0) & (length == 3)[tracks.obs_point]
+    coarse = CoarseKeypoints.of(tracks.obs_image[some], tracks.obs_xy[some])
+    result = adjust_model(truth, tracks, AdjustConfig(), working_scale=np.ones(3), coarse=coarse)
+    assert np.bincount(result.at_optimum.tracks.obs_point).min() == 3
+    assert result.added_points == pytest.approx((length == 2).sum(), rel=0.05)
+    refined = replace(coarse, others_are_refined=True)
+    result = adjust_model(truth, tracks, AdjustConfig(), working_scale=np.ones(3), coarse=refined)
+    assert np.bincount(result.at_optimum.tracks.obs_point).min() == 2 and not result.added_points
