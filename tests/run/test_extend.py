@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 import anchorsfm
 from anchorsfm import pipeline
@@ -23,15 +24,20 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.stereo import pair as stereo_pair
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from geotags import geotagged
+from maker_notes import acceleration_of, apple_note, with_note
 from snapshot import snapshot
 
 
 @pytest.fixture(scope="module")
 def first(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with five photographs (photos) and a model of all but the last one (out)."""
+    """Folder with five photographs (photos) of a phone and a model of all but the last one (out)."""
     folder = tmp_path_factory.mktemp("extend")
-    shutil.copytree(rendered / "images", folder / "photos")
     shutil.copy(rendered / "truth.json", folder)
+    truth = read_truth(folder / "truth.json")
+    (folder / "photos").mkdir()
+    for name, pose in zip(truth.names, truth.cam_from_world, strict=True):
+        note = apple_note(acceleration_of(pose[:, :3] @ DOWN))
+        (folder / "photos" / name).write_bytes(with_note(rendered / "images" / name, note))
     files = sorted((folder / "photos").iterdir())
     anchorsfm.reconstruct(files[:-1], folder / "out", mapper="tracks")
     return folder
@@ -42,6 +48,8 @@ def copied(first: Path, target: Path) -> Path:
     return target
 
 
+DOWN = Rotation.from_euler("x", 15, degrees=True).as_matrix() @ np.array([0, 1.0, 0])
+"""In the rendered scene, whose ground slopes."""
 PLACE = ("latitude_deg", "longitude_deg", "altitude_m")
 
 
@@ -87,7 +95,10 @@ def test_new_photographs_join_and_everything_else_stays_to_the_bit(
         turned = rotation @ (truth[b][:, :3] @ truth[a][:, :3].T).T
         assert rotation_angle_deg(turned[None])[0] < 0.1
 
+    for name, (_, pose) in read_cameras(largest(output)).items():
+        assert np.degrees(np.arccos(-pose[:, 2] @ truth[name][:, :3] @ DOWN)) < 0.5, "z is up"
     report = json.loads((output / "report.json").read_text())
+    assert report["models"][0]["up"]["source"] == "gravity"
     (extension,) = report["extensions"]
     assert extension == {
         "command": "extend", "sources": [str(first / "photos")], "added": 1, "kept_poses": True,
@@ -135,10 +146,10 @@ def test_without_a_cache_the_same_is_computed_anew(first: Path, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def flight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """Folder with seven photographs with positions (photos) and a model of all but the last one (out); the positions,
+    """Folder with six photographs with positions (photos) and a model of all but the last one (out); the positions,
     degrees and metres."""
     folder = tmp_path_factory.mktemp("flight")
-    write_photographs(make_scene(SceneConfig(num_images=7, size_wh=(400, 300), arc_deg=90.0, seed=3)), folder)
+    write_photographs(make_scene(SceneConfig(num_images=6, size_wh=(360, 270), arc_deg=75.0, seed=3)), folder)
     truth = read_truth(folder / "truth.json")
     east_north_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # the scene has y down
     places = geodetic_from_enu(100 * camera_centres(truth.cam_from_world) @ east_north_up.T, (46.84, -91.99, 200.0))
@@ -169,7 +180,7 @@ def test_the_frame_of_a_model_its_unit_and_its_place_on_the_earth_stay(
     assert all(read_stored_poses(largest(output))[name].tobytes() == pose.tobytes() for name, pose in poses.items())
     found = np.array([[image[key] for key in PLACE] for image in entry["images"]])
     found_m, places_m = (enu_from_geodetic(rows, places[0].tolist()) for rows in (found, places))
-    assert len(found) == 7 and np.abs(found_m - places_m).max() < 2
+    assert len(found) == 6 and np.abs(found_m - places_m).max() < 2
     assert max(np.linalg.norm(image["residual_m"]) for image in entry["images"]) < 2
     deviations = after["report"]["uncertainty"]["images"]
     assert all(image["position_m"] == (None if is_moved else image["position"]) for image in deviations)
@@ -201,6 +212,11 @@ def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: 
         anchorsfm.extend(largest(output), first / "photos")
     with pytest.raises(InputError, match="no such folder; give an output folder"):
         anchorsfm.extend(tmp_path / "nothing", first / "photos")
+    settings = (output / "config.yaml").read_text()
+    elsewhere = settings.replace("ray: null", "ray: 10.0.0.5:6379").replace("cache_url: null", "cache_url: s3://gone/x")
+    assert "10.0.0.5" in elsewhere and "s3://gone" in elsewhere
+    (output / "config.yaml").write_text(elsewhere)
+    assert read_run(output).config == read_run(first / "out").config, "the cluster of a run need not be there any more"
     report = json.loads((output / "report.json").read_text())
     (output / "report.json").write_text(json.dumps(report | {"image_root": str(tmp_path / "gone")}))
     with pytest.raises(InputError, match=r"is not there .*put the photographs back"):

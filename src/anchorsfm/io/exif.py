@@ -25,6 +25,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from anchorsfm.io.gravity import apple_acceleration, down_in_picture
+
 _FILM_DIAGONAL_MM = math.hypot(36, 24)
 _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _AGREEMENT = 0.15
@@ -46,6 +48,7 @@ _VIEWS_SOFTWARE = "AnchorSfM views"
 _GPS_IFD = 0x8825
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
 _TAKEN, _TAKEN_FRACTION = 36867, 37521
+_MAKER_NOTE, _LENS = 37500, 42036
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
 
 _ONE_SENSOR_MM = 10.0
@@ -88,6 +91,11 @@ class Exif:
     taken_s: float = math.nan
     """When the picture was taken, in seconds by the camera's own clock: good for an order only."""
 
+    held: int = 1
+    """How the camera was held: the orientation, also of pictures that were turned upright when they were opened."""
+    lens: str = ""
+    acceleration_g: tuple[float, float, float] | None = None
+    """What the accelerometer of a phone recorded (`gravity`)."""
     video: str = ""
     """Of a frame of a video: which one; each has a camera of its own."""
 
@@ -119,6 +127,9 @@ def read_exif(image: Image.Image) -> Exif:
         captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
         pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
         taken_s=_seconds(_text(_tag(details, _TAKEN)), _text(_tag(details, _TAKEN_FRACTION))),
+        held=_integer(image.info.get("original_orientation"), orientation),
+        lens=_text(_tag(details, _LENS)),
+        acceleration_g=apple_acceleration(_tag(details, _MAKER_NOTE)),
         video=_text(_tag(tags, _DOCUMENT)) if _text(_tag(tags, _SOFTWARE)) == _FRAMES_SOFTWARE else "",
     )
 
@@ -157,6 +168,11 @@ def view_exif(path: Path, panorama: str) -> Image.Exif:
         exif = Image.Exif()
         exif[_SOFTWARE], exif[_DOCUMENT] = _VIEWS_SOFTWARE, panorama
     return exif
+
+
+def exif_down(exif: Exif, size_wh: tuple[int, int]) -> tuple[float, float, float] | None:
+    """Down in the camera of a picture of the given (upright) size; None where nothing says it."""
+    return down_in_picture(exif.acceleration_g, exif.held, size_wh, exif.lens)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from anchorsfm.geometry.geodesy import geo_positions
-from anchorsfm.io.exif import Exif, exif_focal, read_exif
+from anchorsfm.io.exif import Exif, exif_down, exif_focal, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.mask_files import without_masks
@@ -142,9 +142,17 @@ def load_image_set(
         digests=tuple(photo.digest for photo in photos),
         taken_s=np.array([photo.exif.taken_s for photo in photos]),
         geo=geo_positions([photo.gps.fix for photo in photos]) if reads_positions else None,
+        down=_down(photos),
         is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
         skipped=tuple(skipped),
     )
+
+
+def _down(photos: Sequence[_Photo]) -> Float[np.ndarray, "image 3"] | None:
+    found = [exif_down(photo.exif, photo.size_wh) for photo in photos]
+    if all(down is None for down in found):
+        return None
+    return np.array([(np.nan,) * 3 if down is None else down for down in found])
 
 
 def load_rgb(
@@ -229,6 +237,8 @@ class PhotoHeader:
     """Pillow's name for the kind of pixels, such as RGB."""
     icc_profile: bytes | None
     """Colour space of the pixels."""
+    down: tuple[float, float, float] | None
+    """As in `ImageSet.down`."""
 
     @property
     def is_plain(self) -> bool:
@@ -249,13 +259,15 @@ def read_header(path: Path) -> PhotoHeader:
             if image.format == "TIFF":  # turned by Pillow itself, which then knows the turned size
                 image.load()
                 width, height = image.size
-            turns = read_exif(image).orientation >= 5
+            exif = read_exif(image)
+            size_wh = (height, width) if exif.orientation >= 5 else (width, height)
             return PhotoHeader(
                 digest=_digest(data),
-                size_wh=(height, width) if turns else (width, height),
+                size_wh=size_wh,
                 is_upright=tagged == 1,
                 mode=image.mode,
                 icc_profile=image.info.get("icc_profile"),
+                down=exif_down(exif, size_wh),
             )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error

@@ -37,8 +37,8 @@ class UpReport:
     """Why the z axis of a model points up."""
 
     source: str
-    """cameras: as they were held; flight: as they flew; plane, manhattan: the points; positions: the records,
-    or control points."""
+    """gravity: as phones recorded it; cameras: as they were held; flight: as they flew; plane, manhattan: the points;
+    positions: the records, or control points."""
     deviation_deg: float | None
     """How far it may be off, roughly; None: not estimated."""
 

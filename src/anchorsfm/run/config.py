@@ -74,7 +74,8 @@ class PipelineConfig(Settings):
     they give it scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with
     the model, otherwise check; off: they are not looked at."""
     up: UpMode = "auto"
-    """Where up is; models are turned so that z points there. auto: how the cameras were held, or flew; plane: the
+    """Where up is; models are turned so that z points there. auto: what phones recorded (iPhones do), or else how
+    the cameras were held, or flew; plane: the
     largest plane of points that is about level; manhattan: the directions that most surfaces face; off: the frame
     stays any. Models in the frame of recorded positions or given poses are not turned."""
     epsg: Annotated[int | None, Range(1024, 32767)] = None

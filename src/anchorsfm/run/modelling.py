@@ -153,7 +153,11 @@ def finish(
         if frame is not None and frame.is_metric:
             model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
         model, up = (model, frame.up) if frame is not None else _level(model, place, control, given, config)
-        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
+        if (
+            config.up in ("plane", "manhattan")
+            and up is not None
+            and up.source not in ("plane", "manhattan", "positions")
+        ):
             progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
         judged.append(model)
         georeferenced.append(place)
@@ -235,7 +239,7 @@ def _level(
     has_poses = config.mapper in POSE_MAPPERS and any(int(k) in known for k in judged.result.model.image_index)
     if config.up == "off" or held.sets_frame or held.pose.any() or has_poses:
         return judged, None
-    judged, up = levelled(judged, config.up)
+    judged, up = levelled(judged, config.up, given.images.down)
     return judged, UpReport(source=up.source, deviation_deg=round(up.deviation_deg, 2))
 
 

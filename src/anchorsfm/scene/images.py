@@ -57,6 +57,9 @@ class ImageSet:
     """When each was taken, in seconds by its camera's own clock; NaN, or None, where unknown."""
     geo: GeoPositions | None = None
     """Where each was taken; None: nowhere recorded."""
+    down: Float[np.ndarray, "image 3"] | None = None
+    """Unit vectors down in the frames of the cameras, as the accelerometers of phones recorded them; NaN, or None,
+    where unknown."""
     is_unnamed: Bool[np.ndarray, "image"] | None = None
     """Whether which images share a camera was decided by their sizes alone, as nothing names it; None: nowhere."""
     quarter_turns: Int[np.ndarray, "image"] | None = None
@@ -119,6 +122,7 @@ class ImageSet:
             focal_is_exact=rows(self.focal_is_exact),
             taken_s=rows(self.taken_s),
             geo=None if self.geo is None else self.geo.select(kept),
+            down=rows(self.down),
             is_unnamed=rows(self.is_unnamed),
             quarter_turns=rows(self.quarter_turns),
             masks=None if self.masks is None else tuple(self.masks[k] for k in kept),
