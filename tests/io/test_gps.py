@@ -150,13 +150,13 @@ GIMBAL = " ".join(
 @pytest.mark.parametrize(
     ("tags", "attributes", "expected"),
     [
-        ({}, GIMBAL, (-12.5, -90.0, 0.0)),
-        ({16: "T", 17: 271.5}, "", (271.5, math.nan, math.nan)),
-        ({16: "M", 17: 271.5}, "", (math.nan,) * 3),
-        ({17: 271.5}, "", (math.nan,) * 3),
-        ({16: "T", 17: 400.0}, "", (math.nan,) * 3),
-        ({16: "T", 17: 10.0}, GIMBAL.replace("-90.0", "down"), (10.0, math.nan, math.nan)),
-        ({}, GIMBAL.replace("-90.0", "-900"), (math.nan,) * 3),
+        ({}, GIMBAL, (-12.5, -90.0)),
+        ({16: "T", 17: 271.5}, "", (271.5, math.nan)),
+        ({16: "M", 17: 271.5}, "", (math.nan,) * 2),
+        ({17: 271.5}, "", (math.nan,) * 2),
+        ({16: "T", 17: 400.0}, "", (math.nan,) * 2),
+        ({16: "T", 17: 10.0}, GIMBAL.replace("-90.0", "down"), (10.0, math.nan)),
+        ({}, GIMBAL.replace("-90.0", "-900"), (math.nan,) * 2),
     ],
 )
 def test_where_a_camera_looked(tags: dict, attributes: str, expected: tuple) -> None:

@@ -217,6 +217,11 @@ def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: 
         anchorsfm.extend(largest(output), first / "photos")
     with pytest.raises(InputError, match="no such folder; give an output folder"):
         anchorsfm.extend(tmp_path / "nothing", first / "photos")
+    settings = (output / "config.yaml").read_text()
+    elsewhere = settings.replace("ray: null", "ray: 10.0.0.5:6379").replace("cache_url: null", "cache_url: s3://gone/x")
+    assert "10.0.0.5" in elsewhere and "s3://gone" in elsewhere
+    (output / "config.yaml").write_text(elsewhere)
+    assert read_run(output).config == read_run(first / "out").config, "the cluster of a run need not be there any more"
     report = json.loads((output / "report.json").read_text())
     (output / "report.json").write_text(json.dumps(report | {"image_root": str(tmp_path / "gone")}))
     with pytest.raises(InputError, match=r"is not there .*put the photographs back"):

@@ -1,44 +1,37 @@
-"""Where cameras look by three angles, as drones and compasses record them, and how poses differ from that.
+"""Where cameras look by two angles, as drones and compasses record them, and how poses differ from that.
 
-Yaw is clockwise from north, pitch upwards from level, roll clockwise as the camera sees; degrees. World axes are x
-east, y north, z up.
+Yaw is clockwise from north, pitch upwards from level; degrees. World axes are x east, y north, z up. Roll is left out:
+whether it is about the stored or the upright picture, nobody says.
 """
 
 import numpy as np
 from jaxtyping import Float
 
 _LEVEL = 0.5
-"""Horizontal part of a direction from which on it has a heading."""
+"""Horizontal part of a direction from which on it has a heading; else the top of the picture has."""
 
 
-def cam_from_enu_rotation(yaw_pitch_roll_deg: Float[np.ndarray, "view 3"]) -> Float[np.ndarray, "view 3 3"]:
-    """Rotations of cameras that look by these angles."""
-    yaw, pitch, roll = np.radians(yaw_pitch_roll_deg).T
-    zero = np.zeros_like(yaw)
+def cam_from_enu_rotation(yaw_pitch_deg: Float[np.ndarray, "view 2"]) -> Float[np.ndarray, "view 3 3"]:
+    """Rotations of cameras that look by these angles and do not roll."""
+    yaw, pitch = np.radians(yaw_pitch_deg).T
     forward = np.stack([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), np.sin(pitch)], axis=1)
-    right = np.stack([np.cos(yaw), -np.sin(yaw), zero], axis=1)
-    down = np.cross(forward, right)
-    sine, cosine = np.sin(roll)[:, None], np.cos(roll)[:, None]
-    return np.stack([cosine * right + sine * down, cosine * down - sine * right, forward], axis=1)
+    right = np.stack([np.cos(yaw), -np.sin(yaw), np.zeros_like(yaw)], axis=1)
+    return np.stack([right, np.cross(forward, right), forward], axis=1)
 
 
-def tilt_and_heading_deg(
-    rotation: Float[np.ndarray, "view 3 3"], yaw_pitch_roll_deg: Float[np.ndarray, "view 3"]
+def pitch_and_heading_deg(
+    rotation: Float[np.ndarray, "view 3 3"], yaw_pitch_deg: Float[np.ndarray, "view 2"]
 ) -> tuple[Float[np.ndarray, "view"], Float[np.ndarray, "view"]]:
-    """By how many degrees the vertical and the heading of cameras (cam_from_enu) are off recorded angles.
+    """By how many degrees pitch and heading of cameras (cam_from_enu) are off recorded ones.
 
-    Both are positive, NaN where nothing is recorded. Of a yaw alone only the heading is compared, of cameras that look
-    roughly level.
+    Both are positive, NaN where nothing is recorded. The heading of cameras that look steeply up or down is that of the
+    top of their pictures, and needs a recorded pitch.
     """
-    tilt, heading = np.full((2, len(rotation)), np.nan)
-    whole = np.isfinite(yaw_pitch_roll_deg).all(axis=1)
-    recorded = cam_from_enu_rotation(yaw_pitch_roll_deg[whole])
-    up = (rotation[whole, :, 2] * recorded[:, :, 2]).sum(axis=1)
-    tilt[whole] = np.degrees(np.arccos(np.clip(up, -1, 1)))
-    turn = np.swapaxes(recorded, 1, 2) @ rotation[whole]  # about the vertical, if the tilts are equal
-    heading[whole] = np.degrees(np.arctan2(turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1]))
-    alone = ~whole & np.isfinite(yaw_pitch_roll_deg[:, 0])
-    alone &= np.linalg.norm(rotation[:, 2, :2], axis=1) > _LEVEL
-    looks = np.degrees(np.arctan2(rotation[alone, 2, 0], rotation[alone, 2, 1]))
-    heading[alone] = (looks - yaw_pitch_roll_deg[alone, 0] + 180) % 360 - 180
-    return tilt, np.abs(heading)
+    forward = rotation[:, 2]
+    pitch = np.abs(np.degrees(np.arcsin(np.clip(forward[:, 2], -1, 1))) - yaw_pitch_deg[:, 1])
+    looks = np.degrees(np.arctan2(forward[:, 0], forward[:, 1]))
+    heading = (looks - yaw_pitch_deg[:, 0] + 180) % 360 - 180
+    steep = np.linalg.norm(forward[:, :2], axis=1) <= _LEVEL
+    turn = np.swapaxes(cam_from_enu_rotation(yaw_pitch_deg[steep]), 1, 2) @ rotation[steep]  # about the vertical
+    heading[steep] = np.degrees(np.arctan2(turn[:, 1, 0] - turn[:, 0, 1], turn[:, 0, 0] + turn[:, 1, 1]))
+    return pitch, np.abs(heading)

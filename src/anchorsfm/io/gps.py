@@ -105,13 +105,13 @@ def _sigma(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, f
     return min(max(east, low), high), min(max(north, low), high), min(max(up, low), high)
 
 
-def _view(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, float, float]:
-    """Yaw, pitch and roll of DJI's gimbal, or the yaw that EXIF gives; of a magnetic one nobody knows what it means."""
-    yaw, pitch, roll = (_number(dji.get(f"Gimbal{angle}Degree")) for angle in ("Yaw", "Pitch", "Roll"))
-    if all(abs(angle) <= most for angle, most in ((yaw, 360), (pitch, 180), (roll, 360))):
-        return yaw, pitch, roll
+def _view(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, float]:
+    """Yaw and pitch of DJI's gimbal, or the yaw that EXIF gives; of a magnetic one nobody knows what it means."""
+    yaw, pitch = (_number(dji.get(f"Gimbal{angle}Degree")) for angle in ("Yaw", "Pitch"))
+    if abs(yaw) <= 360 and abs(pitch) <= 90:
+        return yaw, pitch
     yaw = _number(tags.get(_DIRECTION)) if _letter(tags.get(_DIRECTION_REF)) == "T" else math.nan
-    return yaw if 0 <= yaw <= 360 else math.nan, math.nan, math.nan
+    return yaw if 0 <= yaw <= 360 else math.nan, math.nan
 
 
 def _degrees(value: object, reference: str, negative: str) -> float:

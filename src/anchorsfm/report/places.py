@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from anchorsfm.geometry.geodesy import geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.geometry.view_angles import tilt_and_heading_deg
+from anchorsfm.geometry.view_angles import pitch_and_heading_deg
 from anchorsfm.io.reference_systems import projected
 from anchorsfm.mapping.georeference import Georeferenced
 from anchorsfm.scene.positions import GeoPositions
@@ -20,7 +20,7 @@ from anchorsfm.scene.reconstruction import Reconstruction
 _DEGREES, _METRES = 9, 4
 """Decimals: a tenth of a millimetre."""
 _MAX_NAMED = 5
-_BAD_TILT_DEG = 5.0
+_BAD_PITCH_DEG = 5.0
 """No gimbal is so far off."""
 
 
@@ -69,21 +69,21 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
     return lines
 
 
-def view_lines(model: Reconstruction, found: Georeferenced, view_deg: Float[np.ndarray, "image 3"]) -> Iterator[Line]:
+def view_lines(model: Reconstruction, found: Georeferenced, view_deg: Float[np.ndarray, "image 2"]) -> Iterator[Line]:
     """How directions that cameras of a model look into differ from recorded ones, if it is in a frame with north."""
     if found.mode == "check":
         return
     rotation = model.cam_from_world[:, :, :3]
     if found.enu_from_model is not None:
         rotation = rotation @ found.enu_from_model.rotation.T
-    tilt, heading = tilt_and_heading_deg(rotation, view_deg[model.image_index])
+    pitch, heading = pitch_and_heading_deg(rotation, view_deg[model.image_index])
     said = [
         f"{np.median(off[np.isfinite(off)]):.1f} degrees in {what}"
-        for what, off in (("tilt", tilt), ("heading", heading))
+        for what, off in (("pitch", pitch), ("heading", heading))
         if np.isfinite(off).any()
     ]
     if said:
-        is_bad = bool(np.median(tilt[np.isfinite(tilt)]) > _BAD_TILT_DEG) if np.isfinite(tilt).any() else False
+        is_bad = bool(np.median(pitch[np.isfinite(pitch)]) > _BAD_PITCH_DEG) if np.isfinite(pitch).any() else False
         yield Line(
             f"cameras of {int(np.isfinite(heading).sum())} photographs recorded where they looked: "
             f"{' and '.join(said)} from the model (median){', one of them is wrong' if is_bad else ''}",

@@ -22,6 +22,7 @@ from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
+from anchorsfm.tracks.config import FEW_VIEWS
 
 
 def check_settings(config: PipelineConfig) -> None:
@@ -75,7 +76,8 @@ def settled(
         has_second_method=config.classical.has_second_method,
         mapper=config.mapper,
         dense=dense,
-        refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
+        refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical")
+        or (config.refine_keypoints == "auto" and images.num_images <= FEW_VIEWS),
         has_known_model=config.known.model is not None or config.rig.file is not None,
         has_rig=config.rig.file is not None,
         has_ground_points=config.gcp.file is not None,

@@ -107,7 +107,7 @@ class PipelineConfig(Settings):
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
     """Refine observations in the photographs at full size. auto: those of networks (matches on a grid, learned
-    keypoints), not those of SIFT."""
+    keypoints), and those of SIFT in models of up to 4 views."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)

@@ -14,7 +14,7 @@ from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.results.record import Extension, UpReport
 from anchorsfm.results.run import StoredRun
 from anchorsfm.run.config import PipelineConfig
-from anchorsfm.run.settings import read_config
+from anchorsfm.run.settings import SURROUNDINGS, read_config
 from anchorsfm.scene.errors import InputError
 from anchorsfm.video.record import VideoFrames
 
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> FinishedRun:
     if len(report["models"]) != len(models):
         raise InputError(f"{folder} has {len(models)} models, its report names {len(report['models'])}: run the same "
                          "anchorsfm reconstruct again")  # fmt: skip
-    config, listed = read_config(run.layout.config), report["pair_list"]
+    config, listed = read_config(run.layout.config, without=SURROUNDINGS), report["pair_list"]
     if config.rig.file is not None or run.layout.views.is_dir():
         raise InputError(
             f"{folder} has models of rigs or panoramas, which no run can go on from: run anchorsfm reconstruct on all "

@@ -18,8 +18,8 @@ class GeoFix:
     """Standard deviations to the east, to the north and upwards."""
     is_ellipsoidal: bool = False
     """Whether the altitude is above the WGS 84 ellipsoid; above sea level otherwise."""
-    view_deg: tuple[float, float, float] = (math.nan, math.nan, math.nan)
-    """Where the camera looked: yaw clockwise from north, pitch upwards, roll."""
+    view_deg: tuple[float, float] = (math.nan, math.nan)
+    """Where the camera looked: yaw clockwise from north, and pitch upwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class GeoPositions:
     """Latitude, longitude and altitude of the local frame's origin."""
     is_ellipsoidal: bool
     """Whether altitudes are above the ellipsoid; above sea level otherwise."""
-    view_deg: Float[np.ndarray, "image 3"] | None = None
-    """Where cameras looked, as they recorded it: yaw, pitch and roll, see `GeoFix`; NaN, or None, where unknown."""
+    view_deg: Float[np.ndarray, "image 2"] | None = None
+    """Where cameras looked, as they recorded it: yaw and pitch, see `GeoFix`; NaN, or None, where unknown."""
 
     @staticmethod
     def unrecorded(
