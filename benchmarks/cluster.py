@@ -2,16 +2,21 @@
 
     OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py speed PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py store
 
 `same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
 `faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
-Its result is compared with that of a run in one process in WORK/process, made if it is not there. OPTIONS are those of
-`anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+Its result is compared with that of a run in one process in WORK/process-1, made if it is not there. OPTIONS are those
+of `anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+`speed`: two threads of one process against two nodes of one processor each, on a machine with nothing else to do.
+`store`: two processes at once write and read 1,000 entries at an S3 server of this machine (moto).
 """
 
 import argparse
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +29,7 @@ from pathlib import Path
 import psutil
 
 NODES = 3
+ENTRIES = 1000
 _EVERY_S = 0.25
 
 
@@ -61,9 +67,9 @@ def _kind(words: Sequence[str]) -> str:
 
 
 class Cluster:
-    """Three nodes of one processor each; the first is the head, without any."""
+    """Nodes of one processor each, beside a head without any."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_nodes: int) -> None:
         from ray.cluster_utils import Cluster
 
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -74,7 +80,7 @@ class Cluster:
             initialize_head=True,
             head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
         )
-        self.nodes = [self._cluster.add_node(num_cpus=1, object_store_memory=memory) for _ in range(NODES)]
+        self.nodes = [self._cluster.add_node(num_cpus=1, object_store_memory=memory) for _ in range(num_nodes)]
         self.address = self._cluster.address
         self.start_s = time.monotonic() - begin
 
@@ -89,21 +95,27 @@ class Cluster:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("same", "faults"))
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("work", type=Path)
+    parser.add_argument("what", choices=("same", "faults", "speed", "store"))
+    parser.add_argument("photos", type=Path, nargs="?")
+    parser.add_argument("work", type=Path, nargs="?")
     parser.add_argument("options", nargs="*", default=["--no-dense", "--no-adjust"])
     args = parser.parse_args()
-    here, there = args.work / "process", args.work / f"cluster-{args.what}"
-    if args.what == "same" or not here.exists():
+    if args.what == "store":
+        _at_once()
+        return
+    if args.work is None:
+        parser.error("PHOTOS and WORK are needed")
+    num_nodes, threads = (2, 2) if args.what == "speed" else (NODES, 1)
+    here, there = args.work / f"process-{threads}", args.work / f"cluster-{args.what}"
+    if args.what != "faults" or not here.exists():
         _fresh(here)
-        print("one process:", _run(args.photos, here, args.options))
-    cluster = Cluster()
-    print(f"cluster of {NODES} nodes: started in {cluster.start_s:.1f} s")
+        print("one process:", _run(args.photos, here, args.options, threads=threads))
+    cluster = Cluster(num_nodes)
+    print(f"cluster of {num_nodes} nodes: started in {cluster.start_s:.1f} s")
     try:
         _fresh(there)
         options = [*args.options, "--ray", cluster.address]
-        if args.what == "same":
+        if args.what != "faults":
             print("cluster:", _run(args.photos, there, options))
         else:
             _faults(args.photos, there, options, cluster)
@@ -132,13 +144,71 @@ def _faults(photos: Path, out: Path, options: Sequence[str], cluster: Cluster) -
     print(f"entries of the first run that the second used as they were: {kept} of {len(before)}")
 
 
+def _at_once() -> None:
+    """Every process makes all entries, in an order of its own, and reads others meanwhile."""
+    import fsspec
+    import numpy as np
+    from moto.server import ThreadedMotoServer
+
+    from anchorsfm.io.remote import RemoteFolder
+    from anchorsfm.io.store import Store
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ.update(keys, AWS_ENDPOINT_URL=f"http://{host}:{port}")
+    fsspec.filesystem("s3").mkdir("cache")
+    begin = time.monotonic()
+    processes = [subprocess.Popen([sys.executable, "-c", _WRITER, str(own), str(ENTRIES)]) for own in range(2)]
+    codes = [process.wait() for process in processes]
+    store = Store(None)
+    store.remote = RemoteFolder("s3://cache/runs")
+    names = store.remote.names("numbers")
+    found = [store.load("numbers", str(number)) for number in range(ENTRIES)]
+    whole = sum(
+        arrays is not None and np.array_equal(arrays["number"], np.full(50, number))
+        for number, arrays in enumerate(found)
+    )
+    print(f"exit codes {codes} (1: a torn entry was read), {time.monotonic() - begin:.0f} s")
+    print(f"{whole} of {ENTRIES} entries whole, {len(names)} objects")
+    server.stop()
+
+
+_WRITER = """
+import sys
+import numpy as np
+from anchorsfm.io.remote import RemoteFolder
+from anchorsfm.io.store import Store
+from anchorsfm.scene.progress import SILENT, RecordingProgress
+
+own, count = int(sys.argv[1]), int(sys.argv[2])
+store = Store(None, RecordingProgress(SILENT))
+store.remote = RemoteFolder("s3://cache/runs")
+for number in np.random.default_rng(own).permutation(count).tolist():
+    store.save("numbers", str(number), {"number": np.full(50, number)})
+    other = (number * 7 + own) % count
+    found = store.load("numbers", str(other))
+    if store.progress.warnings or found is not None and not np.array_equal(found["number"], np.full(50, other)):
+        sys.exit(1)
+"""
+
+
 def _run(
-    photos: Path, out: Path, options: Sequence[str], look: "Callable[[subprocess.Popen[str]], bool] | None" = None
+    photos: Path,
+    out: Path,
+    options: Sequence[str],
+    look: "Callable[[subprocess.Popen[str]], bool] | None" = None,
+    threads: int = 1,
 ) -> str:
     command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(photos), "-o", str(out), *options]
     begin, costs = time.monotonic(), Costs()
     process = subprocess.Popen(
-        [*command, "--classical.workers.num-workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--classical.workers.num-workers", str(threads)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     while process.poll() is None:
         costs.look()
@@ -149,8 +219,16 @@ def _run(
     report = out / "report.json"
     if process.returncode == 2 or (process.returncode and look):
         print(said)
-    for line in json.loads(report.read_text())["warnings"] if report.exists() and not process.returncode else ():
+    found = json.loads(report.read_text()) if report.exists() and not process.returncode else {}
+    for line in found.get("warnings", ()):
         print("  warning:", line)
+    for stage in found.get("stages", ()):
+        print(f"  {stage['stage']}: {stage['wall_s']:.1f} s")
+    for share in found.get("cluster", ()):
+        each = ", ".join(
+            f"{share[f'bytes_{what}'] / share['rows'] / 1000:.1f} {what}" for what in ("sent", "read", "written")
+        )
+        print(f"  {share['stage']}: {share['rows']} rows on {share['node']}; kB a row: {each}")
     return f"exit code {process.returncode}, wall {time.monotonic() - begin:.0f} s, {costs}"
 
 

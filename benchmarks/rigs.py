@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.evaluation import evaluate_poses, poses_of
-from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
+from anchorsfm.geometry.transforms import camera_centres, compose, fit_similarity, invert, rotation_angle_deg
 from anchorsfm.mapping.config import MapperName, RigConfig
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.pipeline import RunResult, reconstruct
@@ -99,8 +99,7 @@ def row(name: str, result: RunResult, truth: PoseSet, sensors: np.ndarray | None
     if sensors is not None and model.rigs is not None:
         where = [truth.names.index(result.images.names[k]) for k in model.image_index]
         scale, _ = fit_similarity(camera_centres(model.cam_from_world), camera_centres(truth.cam_from_world)[where])
-        reference = compose_all(sensors)
-        ours = compose_all(model.rigs.sensor_from_rig)
+        reference, ours = (compose(poses, invert(poses[:1])) for poses in (sensors, model.rigs.sensor_from_rig))
         angle = rotation_angle_deg(ours[:, :, :3] @ np.swapaxes(reference[:, :, :3], 1, 2))
         off = np.linalg.norm(scale * camera_centres(ours) - camera_centres(reference), axis=1)
         rotation = f"{angle.max():.4f}"
@@ -111,14 +110,6 @@ def row(name: str, result: RunResult, truth: PoseSet, sensors: np.ndarray | None
         f"| {cpu:.0f} |",
         flush=True,
     )
-
-
-def compose_all(sensors: np.ndarray) -> np.ndarray:
-    """Poses in the frame of the first sensor."""
-    first = np.eye(4)
-    first[:3] = sensors[0]
-    full = np.concatenate([sensors, np.tile([[[0.0, 0, 0, 1]]], (len(sensors), 1, 1))], axis=1)
-    return (full @ np.linalg.inv(first))[:, :3]
 
 
 def panoramas(work: Path, shots: int) -> None:

@@ -42,7 +42,7 @@ from anchorsfm.panorama.record import record_text as views_record
 from anchorsfm.report.folder import make_page
 from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
-from anchorsfm.run.earlier import read_run
+from anchorsfm.run.finished import read_run
 from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet

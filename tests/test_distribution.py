@@ -21,7 +21,7 @@ FILES = ("CHANGELOG.md", "DEVELOPMENT.md", "Dockerfile", "LICENSE", "MANIFEST.in
 FILES += ("mkdocs.yml", "pyproject.toml", ".dockerignore")
 FOLDERS = (".ci", ".github", "benchmarks", "docs", "src", "tests")
 NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*_cache")
-EXTRAS = {"dev", "fast", "geo", "video", "heic", "learned", "mast3r", "ray", "viewer"}
+EXTRAS = {"dev", "fast", "geo", "video", "heic", "learned", "mast3r", "ray", "remote", "viewer"}
 
 
 @pytest.fixture(scope="module")

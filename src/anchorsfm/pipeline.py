@@ -7,7 +7,8 @@ from pathlib import Path
 from anchorsfm.dense.maps import DepthMaps
 from anchorsfm.frontend.base import Frontend
 from anchorsfm.frontend.masked import masked
-from anchorsfm.io.layout import Layout
+from anchorsfm.io.layout import GROUND_CONTROL, Layout
+from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.mapping.colmap import save_database
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.start_cameras import alignment_model
@@ -17,7 +18,8 @@ from anchorsfm.run.checks import check_settings, settled
 from anchorsfm.run.cluster import computing_on
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
-from anchorsfm.run.earlier import extending, merging, read_run, settings_of_all
+from anchorsfm.run.earlier import Earlier, extending, merging, settings_of_all
+from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.ground import with_ground_points
 from anchorsfm.run.localisation import keep_descriptors
@@ -129,15 +131,8 @@ def extend(
         earlier = extending(run, [sources] if isinstance(sources, Path) else sources, keeps=not adjust_all)
         folder.use_frames(earlier.frames)
         record.goes_on_from(earlier, videos)
-        images, known = load_photographs(
-            list(earlier.photographs),
-            config,
-            folder,
-            record.progress,
-            root=earlier.root,
-            num_settled=earlier.num_settled,
-        )
-    return _begun(images, known, folder, config, None, record, earlier.among(images))
+        images, known, ground = _photographs_of(earlier, config, folder, record.progress)
+    return _begun(images, known, folder, config, None, record, earlier.among(images), ground)
 
 
 def merge(
@@ -170,15 +165,35 @@ def merge(
     folder = RunFolder(output, record.progress, read_also=[run.folder for run in runs])
     _require_ready(folder, config)
     with record.clock.stage(Stage.IMAGES):
-        images, known = load_photographs(
-            list(earlier.photographs),
-            config,
-            folder,
-            record.progress,
-            root=earlier.root,
-            num_settled=earlier.num_settled,
-        )
-    return _begun(images, known, folder, config, None, record, earlier.among(images))
+        images, known, ground = _photographs_of(earlier, config, folder, record.progress)
+    return _begun(images, known, folder, config, None, record, earlier.among(images), ground)
+
+
+def _photographs_of(
+    earlier: Earlier, config: PipelineConfig, folder: RunFolder, progress: Progress
+) -> tuple[ImageSet, KnownCameras, GroundPoints | None]:
+    """The photographs of a run that goes on from earlier ones, and control points unless the models stay."""
+    for run in earlier.runs:
+        if run.is_cropped:
+            progress.note(f"{run.folder}: points are made anew, also those that a crop removed")
+    images, known = load_photographs(
+        list(earlier.photographs),
+        config,
+        folder,
+        progress,
+        root=earlier.root,
+        num_settled=earlier.num_settled,
+    )
+    images = earlier.in_frame(images)
+    if earlier.keeps:
+        if config.gcp.file is not None:
+            progress.warn(
+                f"the models stay where ground control points brought them: {config.gcp.file} is not looked at again, "
+                f"and {GROUND_CONTROL} goes"
+            )
+        return images, known, None
+    images, ground = with_ground_points(images, config.gcp, progress)
+    return images, known, ground
 
 
 def _begun(
@@ -192,6 +207,7 @@ def _begun(
     ground: GroundPoints | None = None,
 ) -> RunResult:
     workers = config.classical.workers.resolve()
+    folder.store.remote = RemoteFolder(config.cache_url) if config.cache_url is not None else None
     elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
     with folder.begin(record.settings(config)), elsewhere:
         return _reconstruct(images, known, ground, folder, config, frontend, record, beginning)
@@ -226,7 +242,7 @@ def _reconstruct(
             save_database(given, folder.database, seed=config.seed)
     outcome = Outcome.of(images, selected, predicted, predictor)
     if not given.tracks.num_points or not predicted.has_component:
-        folder.write_report(record.report(outcome, recorded), (), progress)
+        folder.write_report(record.report(outcome, recorded, folder.store.executor.shares), (), progress)
         raise _unrelated(outcome, folder.publish_failure())
     with clock.stage(MAPPING[config.mapper]):
         database = folder.database if config.keep_database else None
@@ -248,7 +264,7 @@ def _reconstruct(
         maps, depth = make_dense(finished, mapped, predicted, predictor, images, config, folder, progress, kept)
     with clock.stage(Stage.REPORT):
         outcome = outcome.with_models(mapped, finished, predicted, config.align, depth)
-        report = record.report(outcome, recorded)
+        report = record.report(outcome, recorded, folder.store.executor.shares)
     report = record.timed(report)
     folder.write_report(report, finished.models, progress)
     if not finished.models:

@@ -55,7 +55,7 @@ def test_a_cluster_of_another_machine_is_no_part_of_the_settings(tmp_path: Path)
     from anchorsfm.cli.parsing import parse
 
     path = tmp_path / "config.yaml"
-    path.write_text("{seed: 3, ray: '10.0.0.5:6379'}")
+    path.write_text("{seed: 3, ray: '10.0.0.5:6379', cache_url: 's3://a/b'}")
     command = parse("reconstruct", ["x", "-o", "y", "--config", str(path)])
     settings = command.configured()  # type: ignore[attr-defined]
-    assert (settings.seed, settings.ray) == (3, None)
+    assert (settings.seed, settings.ray, settings.cache_url) == (3, None, None)

@@ -1,7 +1,9 @@
 """Stages whose entries Ray's workers make ahead: who dies, fails or is interrupted costs its task and nothing else."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from anchorsfm.cluster.executor import MAX_DEATHS, MAX_STORAGE_ERRORS, PER_SLOT,
 from anchorsfm.cluster.nodes import require_same_everywhere
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig
+from anchorsfm.io import remote
 from anchorsfm.io.images import load_image_set
+from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
 from anchorsfm.pipeline import reconstruct
@@ -30,7 +34,7 @@ TOTAL = 24
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:
-    with connected("local", 1, [], SILENT) as found:
+    with connected("local", 1, Store(None), Path(), SILENT) as found:
         assert isinstance(found, RayExecutor)
         found.storage_pause_s = 0.01
         yield found
@@ -56,11 +60,23 @@ def _made(store: Store) -> list[int]:
 def test_every_row_is_made_once(executor: Executor, store: Store, log: Path) -> None:
     tool, steps = Numbers(store=store, log=log), _Steps()
     executor.fill("numbers", tool.work(), TOTAL, steps)
-    assert _made(store) == list(range(TOTAL))
+    assert store.root is not None and _made(store) == list(range(TOTAL))
     assert [tool.attempts(row) for row in range(TOTAL)] == [1] * TOTAL
     assert sum(steps.advanced) == steps.total == TOTAL
+    (share,) = executor.shares[-1:]
+    assert (share.stage, share.node, share.rows) == ("numbers", socket.gethostname(), TOTAL)
+    assert share.bytes_sent and share.bytes_written == sum(path.stat().st_size for path in store.root.rglob("*.*"))
     executor.fill("numbers", tool.work(), TOTAL, steps)
     assert [tool.attempts(row) for row in range(TOTAL)] == [1] * TOTAL, "nothing is made again"
+
+
+def test_workers_need_no_folder_where_there_is_a_url(executor: Executor, store: Store, log: Path) -> None:
+    store.remote = RemoteFolder(f"file://{log.parent}/url")
+    tool = Numbers(store=store, log=log, killers={7: 1})
+    executor.fill("numbers", tool.work(), TOTAL, SILENT)
+    assert store.root is not None and not store.root.exists()
+    assert _made(store) == list(range(TOTAL))
+    assert len(list(store.root.rglob("*.safetensors"))) == TOTAL, "what was read is here from then on"
 
 
 def test_a_worker_that_dies_loses_only_its_task(executor: Executor, store: Store, log: Path) -> None:
@@ -110,23 +126,42 @@ def test_a_stage_that_was_stopped_goes_on(executor: Executor, store: Store, log:
 def test_a_node_that_cannot_do_the_work_is_named(
     executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require_same_everywhere([tmp_path / "cache"])
+    store = Store(tmp_path / "cache")
+    require_same_everywhere(store, tmp_path)
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(InputError, match=r"node .* does not see /nowhere/photographs: put"):
-        require_same_everywhere([tmp_path / "cache", Path("/nowhere/photographs")])
+        require_same_everywhere(store, Path("/nowhere/photographs"))
+    store.remote = RemoteFolder(f"file://{tmp_path}/url")
+    require_same_everywhere(store, tmp_path)
+    store.remote = RemoteFolder("memory://only-here")
+    with pytest.raises(InputError, match=r"node .* does not find in memory://only-here what is there"):
+        require_same_everywhere(store, tmp_path)
+    store.remote = None
     monkeypatch.setattr("anchorsfm.cluster.nodes._version", lambda: "9.9")
     with pytest.raises(InputError, match=r"this machine 9\.9: install the same everywhere"):
-        require_same_everywhere([tmp_path / "cache"])
+        require_same_everywhere(store, tmp_path)
 
 
-def test_a_run_has_the_same_bits(executor: Executor, rendered: Path, tmp_path: Path) -> None:
-    for name, ray in (("here", None), ("there", "local")):
-        config = PipelineConfig(max_image_size=320, mapper="tracks", dense=False, bundle_adjustment=False, ray=ray)
-        reconstruct(rendered / "images", tmp_path / name, config)
+def test_a_run_has_the_same_bits(
+    executor: Executor, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs = [rendered / "images" / name for name in load_image_set(rendered / "images").names[:3]]
+    config = PipelineConfig(max_image_size=320, mapper="tracks", dense=False, bundle_adjustment=False)
+    shared = replace(config, cache_url=f"file://{tmp_path}/url")
+    reconstruct(photographs, tmp_path / "here", config)
+    report = reconstruct(photographs, tmp_path / "there", replace(shared, ray="local")).report
+    shares = {share.stage: (share.rows, share.bytes_read > 0) for share in report.cluster}
+    assert shares["finding keypoints"] == (3, False) and shares["matching pairs"] == (3, True)
     here, there = (_bits(tmp_path / name) for name in ("here", "there"))
     assert here == there
     kinds = {Path(name).parent.name for name in here}
     assert kinds >= {"features", "feature-matches", "verified-matches", "classical-evidence", "classical-poses", "0"}
+    written = []
+    put = remote._put
+    monkeypatch.setattr(remote, "_put", lambda files, path, data: written.append(path) or put(files, path, data))
+    reconstruct(photographs, tmp_path / "again", shared)
+    assert _bits(tmp_path / "again") == here
+    assert ["seen-" in path for path in written] == [True], "all is there, beside a look whether one may write"
 
 
 def test_pair_search_and_dense_depth_have_the_same_bits(executor: Executor, rendered: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
-from anchorsfm.colmap.convert import to_pycolmap
+from anchorsfm.colmap.convert import place_rigs, to_pycolmap
 from anchorsfm.colmap.models import read_model, read_reconstruction
 from anchorsfm.colmap.move import move_model
 from anchorsfm.colmap.write import write_models
@@ -67,6 +67,20 @@ def test_fixed_baselines_say_the_scale() -> None:
     adjusted, _ = adjust(fixed, replace(OPTIONS, max_iterations=100, function_tolerance=1e-9))
     ours, theirs = (np.linalg.norm(np.ptp(camera_centres(m.cam_from_world), axis=0)) for m in (adjusted, truth))
     assert ours / theirs == pytest.approx(1, abs=0.01)
+
+
+def test_fixed_sensors_stay_to_each_other_where_the_reference_is_missing() -> None:
+    truth = rig_truth(frames=4)
+    assert truth.rigs is not None
+    order = [0, 2, 1]  # a free sensor before the fixed one that is left
+    rigs = replace(
+        truth.rigs,
+        sensor=np.argsort(order)[truth.rigs.sensor],
+        sensor_from_rig=truth.rigs.sensor_from_rig[order],
+        is_fixed=np.array([True, False, True]),
+    )
+    placed = place_rigs(select_views(replace(truth, rigs=rigs), truth.image_index % 3 > 0))
+    assert placed is not None and placed.reference == {1: 2, 2: 2}
 
 
 def test_views_without_observations_get_their_pose_from_the_rig() -> None:

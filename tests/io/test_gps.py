@@ -139,3 +139,26 @@ def test_a_set_has_one_frame_and_one_warning(tmp_path) -> None:
     assert np.linalg.norm(geo.enu_m[0] - geo.enu_m[1]) == pytest.approx(np.hypot(15.26, 10), abs=0.1)
     assert geo.enu_m[4] - geo.enu_m[0] == pytest.approx([0, 11.1, 5.0], abs=0.1) and geo.sigma_m[4, 2] == 30
     assert len(lines.warnings) == 1 and "3.jpg" in lines.warnings[0] and "latitude 91.5" in lines.warnings[0]
+
+
+GIMBAL = " ".join(
+    f'drone-dji:Gimbal{name}Degree="{value}"'
+    for name, value in (("Yaw", "-12.5"), ("Pitch", "-90.0"), ("Roll", "+0.0"))
+)
+
+
+@pytest.mark.parametrize(
+    ("tags", "attributes", "expected"),
+    [
+        ({}, GIMBAL, (-12.5, -90.0)),
+        ({16: "T", 17: 271.5}, "", (271.5, math.nan)),
+        ({16: "M", 17: 271.5}, "", (math.nan,) * 2),
+        ({17: 271.5}, "", (math.nan,) * 2),
+        ({16: "T", 17: 400.0}, "", (math.nan,) * 2),
+        ({16: "T", 17: 10.0}, GIMBAL.replace("-90.0", "down"), (10.0, math.nan)),
+        ({}, GIMBAL.replace("-90.0", "-900"), (math.nan,) * 2),
+    ],
+)
+def test_where_a_camera_looked(tags: dict, attributes: str, expected: tuple) -> None:
+    fix = record(PLACE | tags, DJI.format(attributes=attributes, elements="")).fix
+    assert fix.view_deg == pytest.approx(expected, nan_ok=True)

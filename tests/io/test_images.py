@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -130,8 +131,18 @@ def test_focal_from_known_sensor(tmp_path: Path) -> None:
     )
     nikon = Exif(make="NIKON CORPORATION", model="NIKON D3200", focal_mm=40.0, focal_35mm=60.0)
     assert exif_focal_px(nikon, (1504, 1000)) == pytest.approx(40 / 23.2 * 1504)  # agrees with 60 mm within 4 %
+    assert exif_focal_px(nikon, (1504, 1000), 99.0) == exif_focal_px(nikon, (1504, 1000))  # what is listed holds
     zoomed = Exif(make="DJI", model="FC300S", focal_mm=3.61, focal_35mm=40.0)
     assert exif_focal_px(zoomed, (400, 300)) == pytest.approx(40 * 500 / math.hypot(36, 24))
+
+
+def test_focal_from_a_table_of_cameras() -> None:
+    large = Exif(make="Maker", model="Large", focal_mm=40.0, focal_35mm=60.0)
+    assert exif_focal_px(large, (1500, 1000), 23.2) == pytest.approx(40 / 23.2 * 1500)
+    phone = replace(large, focal_mm=4.0, focal_35mm=26.0)  # rougher than what the phone says, but better than nothing
+    assert exif_focal_px(phone, (1500, 1000), 5.76) == exif_focal_px(phone, (1500, 1000))
+    silent = replace(phone, focal_35mm=math.nan)
+    assert exif_focal_px(silent, (1500, 1000), 5.76) == pytest.approx(4 / 5.76 * 1500)
 
 
 @pytest.mark.parametrize("tags", [{}, {FOCAL_35: 0}, {FOCAL: 5.0}, {FOCAL_35: 60000}, {FOCAL: 50.0, PLANE_X: 0.001}])

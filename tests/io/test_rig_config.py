@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anchorsfm.io.rig_config import read_rig_config, rigs_of_names
+from anchorsfm.io.rig_config import read_rig_config, rigs_of_names, rigs_of_times
 from anchorsfm.scene.errors import InputError
 
 GOOD = [
@@ -101,7 +101,40 @@ def test_folders_with_the_same_names_are_a_rig() -> None:
         ["a/1.jpg", "b/1.jpg", "a/2.jpg", "b/2.jpg"],
         [f"a/{k}.jpg" for k in range(9)] + [f"b/{k}.jpg" for k in range(5, 14)],
         [f"{k}.jpg" for k in range(9)],
+        [f"IMG_{k}.jpg" for k in range(9)] + [f"DSC_{k}.jpg" for k in range(5, 14)],
+        [f"cam{k}.jpg" for k in range(9)] + [f"cam{k}_edited.jpg" for k in range(9)],
     ],
 )
 def test_few_common_names_are_none(names: list[str]) -> None:
     assert not rigs_of_names(names)
+
+
+def test_beginnings_of_names_in_one_folder_are_a_rig() -> None:
+    names = [f"day/{camera}{k:03d}.jpg" for camera in ("cam0_", "cam1_", "left") for k in range(5)]
+    (rig,) = rigs_of_names([*names, "day/notes.jpg", "12.jpg"])
+    assert [camera.image_prefix for camera in rig.cameras] == ["day/cam0_", "day/cam1_", "day/left"]
+
+
+NAMES = [f"{camera}/{100 * ord(camera) + k}.jpg" for camera in "ab" for k in range(6)]
+
+
+def test_folders_with_the_same_times_are_a_rig() -> None:
+    """One second apart at shots every five; one has no time, one was taken by one camera alone."""
+    taken = np.array([0.0, 5, 10, 15, 20, 25, 1, 6, 11, 16, np.nan, 33])
+    (rig,), moment = rigs_of_times(NAMES, taken)
+    assert [camera.image_prefix for camera in rig.cameras] == ["a/", "b/"]
+    assert {name: of for name, of in moment.items() if name != of} == dict(zip(NAMES[6:10], NAMES[:4], strict=True))
+    assert set(moment) == set(NAMES) - {NAMES[10]}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        [100.0, 105, 110, 115, 120, 125],  # another clock
+        [2.0, 7, 12, 17, 22, 27],  # between the others
+        [0.0, 0, 5, 10, 15, 20],  # two at once
+        [np.nan] * 6,
+    ],
+)
+def test_other_times_are_none(second: list[float]) -> None:
+    assert rigs_of_times(NAMES, np.array([0.0, 5, 10, 15, 20, 25, *second])) == ((), {})

@@ -2,13 +2,16 @@
 
 import errno
 import os
+import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from anchorsfm.io.layout import TEMPORARY_PREFIX
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import TEMPORARY_PREFIX, Store, digest, remove_leftovers, to_json, write_atomic
+from anchorsfm.io.store import Store, digest, remove_leftovers, to_json, write_atomic
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.graph import FallbackTargets
 
@@ -126,3 +129,18 @@ def test_ply_with_normals_has_the_names_that_programs_look_for(tmp_path):
 
 def test_json_of_nested_values():
     assert '"image": []' in to_json({"x": FallbackTargets.empty(), "n": np.float32(1.5)})
+
+
+def test_entries_of_another_store_count_as_there_in_other_processes_too(tmp_path, monkeypatch):
+    """So nobody makes them anew for a run that goes on from another."""
+    monkeypatch.chdir(tmp_path)
+    Store(Path("other")).save("kind", "key", {"a": np.arange(3)})
+    store = Store(Path("here"))
+    assert not store.has("kind", "key")
+    store.others = (Path("other"),)
+    elsewhere = pickle.loads(pickle.dumps(store))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert elsewhere.has("kind", "key") and not elsewhere.has("kind", "other")
+    assert np.array_equal(elsewhere.load("kind", "key")["a"], np.arange(3))
+    assert (tmp_path / "here" / "kind" / "key.safetensors").exists()

@@ -21,6 +21,7 @@ from anchorsfm.features.config import FeatureConfig
 from anchorsfm.features.methods import make_detector
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
 from anchorsfm.localisation import run as localisation
+from anchorsfm.localisation.model_errors import ModelErrors
 from anchorsfm.localisation.preparation import prepare
 from anchorsfm.localisation.run import read_localisable
 from anchorsfm.results.model import read_models
@@ -105,6 +106,25 @@ def test_deviations_cover_the_error_of_repeated_noise(scene: Path) -> None:
         apart = np.linalg.norm(camera_centres(a.cam_from_world) - camera_centres(b.cam_from_world))
         ratios.append(apart / np.hypot(a.position_deviation, b.position_deviation))
     assert 0.3 < np.sqrt(np.mean(np.square(ratios))) < 2.5
+
+
+def test_deviations_contain_what_the_cameras_that_see_the_same_points_may_be_off(scene: Path) -> None:
+    image = anchorsfm.localise(photograph(scene), scene / "out").images[0]
+    stored = read_localisable(scene / "out").stored
+    model, said = stored.model, [stored.precision[name] for name in stored.view_names]
+    shown = np.isin(model.tracks.obs_point, image.point)
+    count = [int((shown & (model.tracks.obs_image == k)).sum()) for k in model.image_index]
+    of_model = np.sqrt(np.average([pose.position**2 for pose in said], weights=count))
+    assert image.has_model_errors and of_model < image.position_deviation < 3 * of_model
+    turned = np.sqrt(np.average([pose.rotation_deg**2 for pose in said], weights=count))
+    assert turned < image.rotation_deviation_deg < 3 * turned
+
+    errors = ModelErrors.of(stored)
+    known = replace(errors, position=np.array([np.nan, 3.0, 4.0, np.nan]), rotation_deg=np.array([1.0, 3.0, 4.0, 9.0]))
+    point = model.tracks.obs_point
+    pair = np.intersect1d(point[errors.view == 1], point[errors.view == 2])[:7]
+    assert known.deviations(pair) == pytest.approx((np.sqrt(12.5), np.sqrt(12.5)))
+    assert replace(known, position=np.full(4, np.nan)).deviations(pair) is None
 
 
 @pytest.mark.parametrize("size_wh", [(384, 288), (480, 360)])

@@ -17,10 +17,10 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.coarse import CoarseKeypoints
-from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
+from anchorsfm.tracks.config import FEW_VIEWS, AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 from matched_images import mapper_input
-from point_scene import PointScene, make_lens_scene, make_point_scene, perturb
+from point_scene import PointScene, all_matches, make_lens_scene, make_point_scene, perturb
 
 NUM = 8
 SCALE = np.ones(NUM)
@@ -231,3 +231,23 @@ def test_coarse_observations_are_refined_before_cameras_are_adjusted(scene, monk
     assert asked == [whole.tracks.num_points]
     moved_xy = set(map(tuple, (whole.tracks.obs_xy + 0.25).tolist()))
     assert sum(tuple(xy) in moved_xy for xy in result.model.tracks.obs_xy.tolist()) > 1000
+
+
+@pytest.mark.parametrize(("num_views", "all_refined"), [(3, True), (FEW_VIEWS, True), (FEW_VIEWS + 1, False)])
+def test_all_observations_of_few_views_are_refined(monkeypatch, num_views, all_refined):
+    asked = []
+
+    def refined(tracks, coarse, *rest, **more):
+        asked.append(bool(coarse.among(tracks.obs_image, tracks.obs_xy).all()))
+        return tracks, CoarseKeypoints(xy={})
+
+    monkeypatch.setattr("anchorsfm.mapping.finish.refine_coarse", refined)
+    camera = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, 800.0, 600.0, -0.05))
+    scene = make_lens_scene((camera,), num_views, 400, noise_px=0.2, roll_deg=30.0)
+    start = [Start(model=perturb(scene, degrees=0.2, distance=0.02, focal=1.02), held=Held.nothing(scene))]
+    for settings, wanted in (
+        (SETTINGS, []),
+        (replace(SETTINGS, coarse_subpixel=SubpixelConfig()), [True] * all_refined),
+    ):
+        finish_models(start, mapper_input(all_matches(scene), num_views, camera, is_known=False), settings)
+        assert asked == wanted

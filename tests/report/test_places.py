@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from anchorsfm.geometry.geodesy import geodetic_from_enu
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.mapping.georeference import Georeferenced
-from anchorsfm.report.places import describe_places
+from anchorsfm.report.places import describe_places, view_lines
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.modelling import Finished, make_places
 from anchorsfm.scene.positions import GeoPositions
@@ -84,3 +86,24 @@ def test_files_of_places_are_made_if_any_model_has_some(found: tuple, expected: 
     places = make_places(Finished(models=MODELS, georeferenced=found), images, PipelineConfig())
     numbers = None if places is None else [entry["number"] for entry in places.document["models"]]
     assert numbers == expected
+
+
+def test_recorded_directions_are_compared_in_a_frame_with_north() -> None:
+    model = MODELS[0]
+    turn = Similarity.of(Rotation.from_euler("xz", [-90, 40], degrees=True).as_matrix(), np.ones(3), 2.0)
+    view_deg = np.full((6, 2), np.nan)
+    for view in range(2):
+        forward = model.cam_from_world[view, 2, :3] @ turn.rotation.T
+        pitch = np.degrees(np.arcsin(forward[2]))
+        view_deg[view] = np.degrees(np.arctan2(forward[0], forward[1])) + 4, pitch
+    found = replace(judged("align"), enu_from_model=turn)
+    (line,) = view_lines(model, found, view_deg)
+    assert line.text == (
+        "cameras of 2 photographs recorded where they looked: 0.0 degrees in pitch and 4.0 degrees in heading from the "
+        "model (median)"
+    )
+    assert not line.is_warning
+    (line,) = view_lines(model, found, view_deg + np.array([0, 20]))
+    assert line.is_warning and line.text.endswith("one of them is wrong")
+    assert not list(view_lines(model, judged("check"), view_deg))
+    assert not list(view_lines(model, found, np.full((6, 2), np.nan)))

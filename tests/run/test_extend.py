@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.spatial.transform import Rotation
 
 import anchorsfm
 from anchorsfm import pipeline
@@ -13,24 +15,29 @@ from anchorsfm.cli.main import main
 from anchorsfm.colmap.models import read_cameras, read_stored_poses
 from anchorsfm.evaluation.sources import read_truth
 from anchorsfm.features.sift import SiftDetector
-from anchorsfm.geometry.transforms import rotation_angle_deg
+from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
+from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.results.model import read_models
-from anchorsfm.run.earlier import read_run
+from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.errors import InputError
 from anchorsfm.stereo import pair as stereo_pair
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
-from anchorsfm.transform.config import TransformConfig
-from anchorsfm.transform.run import transform
+from geotags import geotagged
+from maker_notes import acceleration_of, apple_note, with_note
 from snapshot import snapshot
 
 
 @pytest.fixture(scope="module")
 def first(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with five photographs (photos) and a model of all but the last one (out)."""
+    """Folder with five photographs (photos) of a phone and a model of all but the last one (out)."""
     folder = tmp_path_factory.mktemp("extend")
-    shutil.copytree(rendered / "images", folder / "photos")
     shutil.copy(rendered / "truth.json", folder)
+    truth = read_truth(folder / "truth.json")
+    (folder / "photos").mkdir()
+    for name, pose in zip(truth.names, truth.cam_from_world, strict=True):
+        note = apple_note(acceleration_of(pose[:, :3] @ DOWN))
+        (folder / "photos" / name).write_bytes(with_note(rendered / "images" / name, note))
     files = sorted((folder / "photos").iterdir())
     anchorsfm.reconstruct(files[:-1], folder / "out", mapper="tracks")
     return folder
@@ -39,6 +46,20 @@ def first(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(first: Path, target: Path) -> Path:
     shutil.copytree(first / "out", target)
     return target
+
+
+DOWN = Rotation.from_euler("x", 15, degrees=True).as_matrix() @ np.array([0, 1.0, 0])
+"""In the rendered scene, whose ground slopes."""
+PLACE = ("latitude_deg", "longitude_deg", "altitude_m")
+
+
+def read_model_files(output: Path) -> dict[str, dict]:
+    """What is said of model 0, and transform.json if it is there."""
+    found = {
+        name: json.loads((output / f"{name}.json").read_text())["models"][0] for name in ("report", "georeference")
+    }
+    path = output / "transform.json"
+    return found | ({"transform": json.loads(path.read_text())} if path.exists() else {})
 
 
 def largest(output: Path) -> Path:
@@ -74,7 +95,10 @@ def test_new_photographs_join_and_everything_else_stays_to_the_bit(
         turned = rotation @ (truth[b][:, :3] @ truth[a][:, :3].T).T
         assert rotation_angle_deg(turned[None])[0] < 0.1
 
+    for name, (_, pose) in read_cameras(largest(output)).items():
+        assert np.degrees(np.arccos(-pose[:, 2] @ truth[name][:, :3] @ DOWN)) < 0.5, "z is up"
     report = json.loads((output / "report.json").read_text())
+    assert report["models"][0]["up"]["source"] == "gravity"
     (extension,) = report["extensions"]
     assert extension == {
         "command": "extend", "sources": [str(first / "photos")], "added": 1, "kept_poses": True,
@@ -120,6 +144,57 @@ def test_without_a_cache_the_same_is_computed_anew(first: Path, tmp_path: Path) 
     assert len(after) == 5 and all(after[name].tobytes() == before[name].tobytes() for name in before)
 
 
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """Folder with six photographs with positions (photos) and a model of all but the last one (out); the positions,
+    degrees and metres."""
+    folder = tmp_path_factory.mktemp("flight")
+    write_photographs(make_scene(SceneConfig(num_images=6, size_wh=(360, 270), arc_deg=75.0, seed=3)), folder)
+    truth = read_truth(folder / "truth.json")
+    east_north_up = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # the scene has y down
+    places = geodetic_from_enu(100 * camera_centres(truth.cam_from_world) @ east_north_up.T, (46.84, -91.99, 200.0))
+    (folder / "photos").mkdir()
+    for name, place in zip(truth.names, places.tolist(), strict=True):
+        geotagged(np.array(Image.open(folder / "images" / name)), folder / "photos" / f"{name[:-4]}.jpg", tuple(place))
+    files = sorted((folder / "photos").iterdir())
+    anchorsfm.reconstruct(files[:-1], folder / "out", mapper="tracks", dense=False, keep_descriptors=False)
+    return folder, places
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["the frame of the positions", "a later frame"])
+def test_the_frame_of_a_model_its_unit_and_its_place_on_the_earth_stay(
+    flight: tuple[Path, np.ndarray], tmp_path: Path, is_moved: bool
+) -> None:
+    folder, places = flight
+    output = copied(folder, tmp_path / "out")
+    if is_moved:
+        words = ["--scale", "2", "--up", "cameras", "--origin", "5", "5", "5", "--crop-radius", "300"]
+        main(["transform", str(output), *words])
+    before = read_model_files(output)
+    poses = read_stored_poses(largest(output))
+    main(["extend", str(output), str(folder / "photos"), "--no-dense", "--quiet"])
+    after = read_model_files(output)
+    assert after["report"]["up"] == before["report"]["up"]
+    entry = after["georeference"]
+    assert entry.get("enu_from_model") == before["georeference"].get("enu_from_model")
+    assert all(read_stored_poses(largest(output))[name].tobytes() == pose.tobytes() for name, pose in poses.items())
+    found = np.array([[image[key] for key in PLACE] for image in entry["images"]])
+    found_m, places_m = (enu_from_geodetic(rows, places[0].tolist()) for rows in (found, places))
+    assert len(found) == 6 and np.abs(found_m - places_m).max() < 2
+    assert max(np.linalg.norm(image["residual_m"]) for image in entry["images"]) < 2
+    deviations = after["report"]["uncertainty"]["images"]
+    assert all(image["position_m"] == (None if is_moved else image["position"]) for image in deviations)
+    assert (output / "transform.json").exists() == is_moved
+    if is_moved:
+        (was,), (now,) = before["transform"]["models"], after["transform"]["models"]
+        assert now["matrix"] == was["matrix"] and was["steps"][0]["crop_radius"] == 300
+        assert now["steps"] == [was["steps"][0] | {"crop_radius": None}], "points are made anew"
+        assert after["report"]["points"] > before["report"]["points"]
+        (output / "transform.json").write_text("[]")
+        with pytest.raises(InputError, match=r"transform\.json is damaged"):
+            read_run(output)
+
+
 def test_photographs_that_fit_nowhere_form_a_model_of_their_own(first: Path, tmp_path: Path) -> None:
     """And names become longer where the new photographs lie elsewhere."""
     other = make_scene(SceneConfig(num_images=3, size_wh=(400, 300), arc_deg=20.0, seed=11))
@@ -131,32 +206,17 @@ def test_photographs_that_fit_nowhere_form_a_model_of_their_own(first: Path, tmp
     assert not model.unregistered
 
 
-def test_a_moved_model_is_not_in_the_frame_of_positions(first: Path, tmp_path: Path) -> None:
-    def georeferenced(output: Path) -> bool:
-        """Once its report says that the run had recorded positions."""
-        report = json.loads((output / "report.json").read_text())
-        report["models"][0]["georeference"] = {"mode": "align", "problem": None, "rms_m": None, "residuals": []}
-        (output / "report.json").write_text(json.dumps(report))
-        return read_run(output).in_geo_frame[0]
-
-    assert georeferenced(copied(first, tmp_path / "kept"))
-    output = copied(first, tmp_path / "cropped")
-    transform(output, TransformConfig(crop_radius=1e6))
-    assert georeferenced(output)
-    output = copied(first, tmp_path / "moved")
-    transform(output, TransformConfig(origin=("0", "0", "1")))
-    assert not georeferenced(output)
-    (output / "transform.json").write_text("[]")
-    with pytest.raises(InputError, match=r"transform\.json is damaged"):
-        read_run(output)
-
-
 def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: Path) -> None:
     output = copied(first, tmp_path / "out")
     with pytest.raises(InputError, match="no output folder of anchorsfm reconstruct"):
         anchorsfm.extend(largest(output), first / "photos")
     with pytest.raises(InputError, match="no such folder; give an output folder"):
         anchorsfm.extend(tmp_path / "nothing", first / "photos")
+    settings = (output / "config.yaml").read_text()
+    elsewhere = settings.replace("ray: null", "ray: 10.0.0.5:6379").replace("cache_url: null", "cache_url: s3://gone/x")
+    assert "10.0.0.5" in elsewhere and "s3://gone" in elsewhere
+    (output / "config.yaml").write_text(elsewhere)
+    assert read_run(output).config == read_run(first / "out").config, "the cluster of a run need not be there any more"
     report = json.loads((output / "report.json").read_text())
     (output / "report.json").write_text(json.dumps(report | {"image_root": str(tmp_path / "gone")}))
     with pytest.raises(InputError, match=r"is not there .*put the photographs back"):

@@ -1,6 +1,7 @@
 """A whole run on photographs with recorded positions."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -30,8 +31,11 @@ def flight(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """The photographs with positions, and these in metres."""
     truth, folder = read_poses(rendered / "truth.json"), tmp_path_factory.mktemp("flight")
     enu_m = SCALE * camera_centres(truth.cam_from_world) @ ENU_FROM_WORLD.T
-    for name, place in zip(truth.names, geodetic_from_enu(enu_m, ORIGIN).tolist(), strict=True):
-        geotagged(np.array(Image.open(rendered / "images" / name)), folder / name, tuple(place))
+    ahead = truth.cam_from_world[:, 2, :3] @ ENU_FROM_WORLD.T
+    yaw = np.degrees(np.arctan2(ahead[:, 0], ahead[:, 1])) + 3
+    for name, place, direction in zip(truth.names, geodetic_from_enu(enu_m, ORIGIN).tolist(), yaw, strict=True):
+        photo = np.array(Image.open(rendered / "images" / name))
+        geotagged(photo, folder / name, tuple(place), yaw_deg=direction)
     return folder, enu_m
 
 
@@ -52,6 +56,8 @@ def test_the_model_is_where_it_was_taken(flight, run) -> None:
     error = camera_centres(model.cam_from_world) - expected[model.image_index]
     assert np.abs(error).max() < 0.02 * SCALE
     assert any("adjusted with 5 recorded positions" in note for note in lines.notes)
+    (directions,) = (note for note in lines.notes if "recorded where they looked" in note)
+    assert abs(float(re.search(r"([0-9.]+) degrees in heading", directions)[1]) - 3) < 0.3
     assert result.report.models[0].georeference.mode == "prior"
     assert result.report.models[0].up.source == "positions"
     assert result.report.models[0].figures.top_view.up == (0, 0, 1)

@@ -1,10 +1,12 @@
 """Ground control points of a run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from anchorsfm import pipeline
 from anchorsfm.geometry.geodesy import geodetic_from_enu
@@ -18,6 +20,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.synthetic.scenes import cast_pixels, project, rays
+from said import Said
 
 ORIGIN = (46.9, 7.5, 430.0)
 PLACES = np.array([[0.0, 0, 0], [10, 0, 1], [0, 12, 2], [8, 9, -1]])
@@ -151,3 +154,14 @@ def test_a_run_is_in_the_frame_of_the_points(tmp_path: Path) -> None:
     assert entry["problem"] is None and roles.count("check") == 3 and roles.count("control") == 6
     off = [np.linalg.norm(point["residual_m"]) for point in entry["points"] if point["role"] == "check"]
     assert max(off) < 0.03
+
+    picture = np.asarray(Image.open(tmp_path / "images" / scene.names[0]))
+    Image.fromarray(picture[::-1]).save(tmp_path / "new.png")
+    shutil.copytree(tmp_path / "out", tmp_path / "all")
+    said = Said()
+    pipeline.extend(tmp_path / "out", [tmp_path / "new.png"], said)
+    assert [line for line in said.warnings if line.startswith("the models stay where ground control points brought")]
+    assert not (tmp_path / "out" / "ground_control.json").exists()
+    pipeline.extend(tmp_path / "all", [tmp_path / "new.png"], adjust_all=True)
+    (again,) = json.loads((tmp_path / "all" / "ground_control.json").read_text())["models"]
+    assert again["problem"] is None and [point["role"] for point in again["points"]] == roles

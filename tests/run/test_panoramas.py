@@ -1,5 +1,6 @@
 """Panoramas among what a run is given."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotat
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.run.config import PipelineConfig
-from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_image
 from anchorsfm.synthetic.rigs import render_panorama
 from geotags import geotag
@@ -65,18 +66,33 @@ def test_panoramas_become_a_rig_of_views(panoramas: Path, tmp_path: Path) -> Non
 
 
 def test_views_that_were_changed_or_lost_are_cut_again(panoramas: Path, tmp_path: Path) -> None:
-    images = images_of_run(panoramas, tmp_path / "out", CONFIG)
+    one = [panoramas / "P0.jpg"]
+    images = images_of_run(one, tmp_path / "out", CONFIG)
     (images.path(3)).unlink()
-    assert images_of_run(panoramas, tmp_path / "out", CONFIG).digests == images.digests
+    assert images_of_run(one, tmp_path / "out", CONFIG).digests == images.digests
     (tmp_path / "out/views/panoramas.json").write_text("{}")
-    with pytest.raises(Exception, match="was changed"):
-        images_of_run(panoramas, tmp_path / "out", CONFIG)
+    with pytest.raises(StorageError, match="was changed"):
+        images_of_run(one, tmp_path / "out", CONFIG)
+
+
+def test_another_picture_of_the_same_name_gets_its_own_views(panoramas: Path, tmp_path: Path) -> None:
+    """After a run without it, too, that was interrupted and left the views of the first one."""
+    one, two = (panoramas / f"P{k}.jpg" for k in range(2))
+    source = tmp_path / "photos"
+    source.mkdir()
+    shutil.copy(one, source / "P.jpg")
+    small = replace(CONFIG, panorama=PanoramaConfig(size=64))
+    before = images_of_run(source, tmp_path / "out", small)
+    images_of_run([two], tmp_path / "out", small)
+    Image.fromarray(np.asarray(Image.open(two))[::-1]).save(source / "P.jpg")
+    after = images_of_run(source, tmp_path / "out", small)
+    assert after.num_images == 6 and not set(after.digests) & set(before.digests)
 
 
 def test_other_settings_cut_other_views(panoramas: Path, tmp_path: Path) -> None:
     sphere = replace(CONFIG, panorama=PanoramaConfig(views="sphere", size=64))
-    images = images_of_run(panoramas, tmp_path / "out", sphere)
-    assert images.num_images == 42 and (images.size_wh == 64).all()
+    images = images_of_run([panoramas / "P0.jpg"], tmp_path / "out", sphere)
+    assert images.num_images == 14 and (images.size_wh == 64).all()
     off = images_of_run(panoramas, tmp_path / "out", replace(CONFIG, panorama=PanoramaConfig(use="off")))
     assert off.num_images == 3 and off.rigs is None
 

@@ -57,6 +57,22 @@ def test_photographs_get_sensors_and_frames(photographs: Path, tmp_path: Path) -
         assert rigs.is_fixed.tolist() == [True, False] and rigs.is_known.tolist() == [True, False] and not cameras
 
 
+def test_cameras_are_told_by_beginnings_of_names_and_by_times(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "begin").mkdir()
+    for camera in ("left", "right"):
+        (tmp_path / "times" / camera).mkdir(parents=True)
+        for k in range(4):
+            picture = Image.open(photographs / camera / f"{k}.png")
+            picture.save(tmp_path / "begin" / f"{camera}_{k}.png")
+            exif = Image.Exif()
+            exif.get_ifd(0x8769)[36867] = f"2026:05:01 10:00:{10 * k + (camera == 'right'):02d}"
+            picture.save(tmp_path / "times" / camera / f"{camera}{100 * len(camera) + k}.jpg", exif=exif)
+    for folder in ("begin", "times"):
+        images, _ = load(tmp_path / folder, tmp_path / "out", RigConfig(file="auto"))
+        assert images.rigs is not None and images.rigs.sensor.tolist() == [0] * 4 + [1] * 4
+        assert images.rigs.frame.tolist() == [0, 1, 2, 3] * 2
+
+
 def test_what_the_file_gives_is_taken(photographs: Path, tmp_path: Path) -> None:
     given = {"cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [-0.2, 0, 0]}
     lens = {"camera_model_name": "SIMPLE_RADIAL", "camera_params": [60, 32, 24, 0.1]}
@@ -84,6 +100,7 @@ def test_what_the_file_gives_is_taken(photographs: Path, tmp_path: Path) -> None
             "not those of a camera for pictures of 64x48",
         ),
         ({"l": {}, "": {}}, "image_prefix is empty"),
+        ({"left/0.png": {}, "right/": {}}, "no two cameras have a photograph"),
         ({"s": {}, "right/": {}}, "no two cameras have a photograph"),
     ],
 )
@@ -110,7 +127,7 @@ def test_a_camera_takes_pictures_of_one_size(photographs: Path, tmp_path: Path) 
 
 
 def test_without_a_rig_in_the_names_there_is_one_line(photographs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no rig shows in the names"):
+    with pytest.raises(InputError, match="no rig shows in the photographs"):
         load(photographs / "left", tmp_path / "out", RigConfig(file="auto"))
 
 

@@ -15,17 +15,20 @@ def geotagged(
     lat_lon_alt: tuple[float, float, float] | None,
     *,
     focal_px: float | None = None,
+    yaw_deg: float | None = None,
     quality: int = 95,
 ) -> None:
-    """Write a JPEG with a position (degrees, metres; an altitude of NaN is left out), and a focal length.
+    """Write a JPEG with a position (degrees, metres; an altitude of NaN is left out), a focal length and a direction.
 
-    That is written as 10 mm on a sensor with as many pixels a millimetre as it takes.
+    A focal length is written as 10 mm on a sensor with as many pixels a millimetre as it takes.
     """
     exif = geotag(lat_lon_alt)
     if focal_px is not None:
         exif[271], exif[272] = "Nobody", "Rendered"
         height, width = pixels.shape[:2]
         exif.get_ifd(_EXIF).update({37386: 10.0, 41486: focal_px / 10, 41488: 4, 40962: width, 40963: height})
+    if yaw_deg is not None:
+        exif.get_ifd(_GPS).update({16: "T", 17: yaw_deg % 360})
     Image.fromarray(pixels).save(path, exif=exif, quality=quality)
 
 

@@ -30,9 +30,11 @@ from anchorsfm.transform.picks import pick
 from anchorsfm.transform.run import transform
 from export_scene import true_model
 from finished_run import write_finished_run
+from maker_notes import acceleration_of, apple_note, photograph
 from said import Said
 from snapshot import snapshot
 
+NOTHING = np.zeros((0, 3))
 FORMATS = ("colmap-binary", "colmap-text", "undistorted", "transforms", "ply", "glb", "tum", "kitti")
 
 
@@ -224,6 +226,31 @@ def test_up_is_where_the_plane_of_the_floor_says(out: Path) -> None:
         assert np.ptp(points[floor, 2]) < 1e-3
         assert points[floor, 2].mean() < points[~floor, 2].mean() - 0.5
     assert model_of(out).is_level and angle_deg(model_of(out).up, np.array([0, 0, 1.0])) == 0
+
+
+def test_up_is_where_the_photographs_say_that_gravity_was(out: Path) -> None:
+    """Of those that are there and were not turned since."""
+    report, model = report_of(out), model_of(out)
+    (out.parent / "photos").mkdir()
+    (out / "report.json").write_text(json.dumps(report | {"image_root": str(out.parent / "photos")}))
+    with pytest.raises(InputError, match="--up gravity: of 0 photographs that could be read 0 record gravity"):
+        find(model_of(out), TransformConfig(up="gravity"))
+    up = (
+        Rotation.from_euler("x", 10, degrees=True).as_matrix()
+        @ up_of_cameras(model.model.cam_from_world, NOTHING).direction
+    )
+    down = -model.model.cam_from_world[:, :, :3] @ up
+    for view, name in enumerate(model.view_names[:5]):
+        camera = model.model.cameras[model.model.camera_index[view]]
+        size_wh = (camera.width, camera.height) if view else (camera.width + 8, camera.height)
+        note = apple_note(acceleration_of(down[view] if view else np.array([0, 0, 1.0])))
+        photograph(out.parent / "photos" / name, size_wh, note)
+    found = find(model_of(out), TransformConfig(up="gravity"))
+    assert found.up.source == "gravity" and angle_deg(found.up.direction, up) < 0.01
+    for name in model.view_names[2:4]:
+        (out.parent / "photos" / name).unlink()
+    with pytest.raises(InputError, match="of 3 photographs that could be read 2 record gravity, as iPhones do; take"):
+        find(model_of(out), TransformConfig(up="gravity"))
 
 
 def test_a_killed_transform_leaves_the_former_result(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,9 @@ from anchorsfm.viewer.photographs import Photograph, Photographs
 from anchorsfm.viewer.pictures import draw_matches, draw_observations
 from anchorsfm.viewer.selection import facts_markdown, image_facts, pair_markdown, shared_points
 from anchorsfm.viewer.server import Viewer, find_free_port
+from anchorsfm.viewer.shown import show_model
 from anchorsfm.viewer.sources import read_folder
+from anchorsfm.viewer.spheres import ball, spheres_of
 from point_scene import project_pinhole
 from viewer_scene import coloured_model, moved, names_of, without_points, write_output
 
@@ -196,6 +198,31 @@ def test_pictures_of_wide_lenses_stay_of_a_size(model: str) -> None:
     camera = Camera(model=model, width=1000, height=800, params=(*focal, 500.0, 400.0, *distortion))
     width, height = half_picture(camera)
     assert 0 < height <= width <= 1.5 + 1e-9
+
+
+@pytest.mark.parametrize("position", [0.003, 2e-6, 30.0])
+def test_spheres_of_deviations_can_be_seen_and_their_factor_is_round(tmp_path: Path, position: float) -> None:
+    output = write_output(tmp_path / "out", [coloured_model()], photographs=False)
+    (entry,) = json.loads((output / "uncertainty.json").read_text())
+    for image in entry["images"]:
+        image["position"] = position
+    entry["images"][2]["position"] = None
+    (output / "uncertainty.json").write_text(json.dumps([entry]))
+    (viewed,) = read_folder(output).models
+    shown = show_model(None, viewed)
+    found = spheres_of(viewed, shown.frame, shown.frusta)
+    assert found.view.tolist() == [0, 1, 3, 4, 5]
+    np.testing.assert_allclose(found.centre, shown.frusta.shown_from_cam[found.view, :, 3])
+    np.testing.assert_allclose(found.radius, found.factor * position * shown.frame.scale)
+    leading = found.factor / 10 ** np.floor(np.log10(found.factor) + 1e-9)
+    assert found.factor >= 1 and leading == pytest.approx(np.round(leading)) and round(leading) in (1, 2, 5)
+    share = found.radius[0] / shown.frusta.depth
+    assert 0.19 < share <= 0.5 or (found.factor == 1 and share > 0.5)
+    nothing = replace(viewed, run=None)
+    assert spheres_of(nothing, shown.frame, shown.frusta) is None
+    corner, face = ball()
+    np.testing.assert_allclose(np.linalg.norm(corner, axis=1), 1)
+    assert len(np.unique(np.sort(face[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)) == 1.5 * len(face)
 
 
 def test_chosen_pictures_are_spread_over_the_images() -> None:

@@ -168,6 +168,19 @@ def test_controls_change_what_is_drawn(viewer: Viewer) -> None:
     panel.points.value = True
 
 
+def test_spheres_show_how_far_positions_may_be_off(viewer: Viewer) -> None:
+    panel, shown = viewer.panel, viewer.panel.stage.models[0]
+    assert panel.spheres.visible and "spheres" not in shown.nodes
+    panel.spheres.value = True
+    node, said = shown.nodes["spheres"], panel.count.content
+    (factor,) = re.findall(r"spheres: (\S+) times the standard deviation", said)
+    np.testing.assert_allclose(node.batched_positions, shown.frusta.shown_from_cam[:, :, 3], rtol=1e-5)
+    np.testing.assert_allclose(node.batched_scales, float(factor) * shown.frame.scale * 0.003, rtol=1e-5)
+    assert node.visible
+    panel.spheres.value = False
+    assert not node.visible and "spheres" not in panel.count.content
+
+
 def test_the_dense_cloud_is_shown_from_the_start(viewer: Viewer) -> None:
     panel, first = viewer.panel, viewer.panel.stage.models[0]
     assert panel.dense.value

@@ -10,6 +10,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from anchorsfm.api import arguments
+from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.io.images import load_image_set
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -35,14 +36,15 @@ def open_images(
         return value
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (str, Path)) for item in value):
         files = [arguments.path(f"{argument}[{k}]", item) for k, item in enumerate(value)]
-        return load_image_set(files, focal_px=focal, progress=progress)
+        return load_image_set(files, focal_px=focal, sensor_widths=sensor_width_mm, progress=progress)
     if isinstance(value, (list, tuple)) or hasattr(value, "shape"):
         value = list(value)
         if not value:
             raise InputError(f"{argument} is empty: expected images")
         folder = _write([rgb_array(f"{argument}[{k}]", item) for k, item in enumerate(value)])
         return load_image_set(folder, focal_px=focal, progress=progress)
-    return load_image_set(arguments.path(argument, value), focal_px=focal, progress=progress)
+    source = arguments.path(argument, value)
+    return load_image_set(source, focal_px=focal, sensor_widths=sensor_width_mm, progress=progress)
 
 
 def described_images(

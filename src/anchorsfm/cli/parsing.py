@@ -15,7 +15,7 @@ from anchorsfm.cli.commands import COMMANDS, Command, all_commands
 from anchorsfm.cli.options import Option, names_of, nearest, options_of
 from anchorsfm.cli.reconstruct import DEVICE_SETTINGS, Reconstruct, starting_from
 from anchorsfm.run.presets import PRESETS, PresetName
-from anchorsfm.run.settings import read_config
+from anchorsfm.run.settings import SURROUNDINGS, read_config
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.settings import OneOf, closest, shown
 
@@ -31,9 +31,9 @@ def parse(name: str, arguments: Sequence[str]) -> Command:
     kind = COMMANDS[name]
     _require_known(name, arguments)
     if kind is Reconstruct and (given := _value_of("--config", arguments)):
-        # the machine of the record may have devices that this one lacks
+        # the machine of the record may have devices, and reach clusters and stores, that this one cannot
         decided = DEVICE_SETTINGS if _value_of("--device", arguments) else ()
-        kind = starting_from(read_config(Path(given), without=(*decided, "ray")))
+        kind = starting_from(read_config(Path(given), without=(*decided, *SURROUNDINGS)))
     elif kind is Reconstruct and (word := _value_of("--preset", arguments)):
         preset = PRESETS[cast(PresetName, word)]
         kind = starting_from(preset.settings, preset.export)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import ray.exceptions
 
 from anchorsfm.cluster.executor import RayExecutor
 from anchorsfm.cluster.nodes import require_same_everywhere
+from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.executor import Executor
 from anchorsfm.scene.progress import Progress
@@ -30,19 +31,22 @@ _OBJECT_STORE_BYTES = 128 * 2**20
 
 
 @contextmanager
-def connected(address: str, num_workers: int, folders: Sequence[Path], progress: Progress) -> Iterator[Executor]:
+def connected(
+    address: str, num_workers: int, store: Store, photographs: Path, progress: Progress
+) -> Iterator[Executor]:
     """An executor that computes on a cluster.
 
     Args:
         address: local; auto: the cluster that this machine belongs to; or HOST:PORT.
         num_workers: processes of a local cluster.
-        folders: what every node must see, under the same path: the cache, the photographs.
+        store: its folder must be seen by every node under the same path, or its URL if it has one.
+        photographs: their folder, which must be seen too.
         progress: is told how large the cluster is.
 
     Raises InputError if it cannot be reached, or a node of it cannot do the work.
     """
     if ray.is_initialized():  # by whoever called us
-        require_same_everywhere(folders)
+        require_same_everywhere(store, photographs)
         yield RayExecutor()
         return
     temporary = Path(tempfile.mkdtemp(prefix="anchorsfm-ray-", dir=_short_folder())) if address == "local" else None
@@ -51,9 +55,9 @@ def connected(address: str, num_workers: int, folders: Sequence[Path], progress:
             _start(temporary, num_workers) if temporary else _join(address)
         with _without_remarks():
             if temporary is None:
-                require_same_everywhere(folders)
+                require_same_everywhere(store, photographs)
             nodes = [node for node in ray.nodes() if node["Alive"]]
-            progress.note(f"Ray: {int(ray.cluster_resources().get('CPU', 0))} processors on {len(nodes)} machines")
+            progress.note(f"Ray: {int(ray.cluster_resources().get('CPU', 0))} processors on {len(nodes)} nodes")
             yield RayExecutor()
     finally:
         ray.shutdown()

@@ -1,27 +1,32 @@
 """Rows of a stage as Ray tasks: bounded in flight, done again where a worker died, set aside where it dies every time.
 
+Rows that are near each other share photographs, so every node gets a run of them of its own, and takes from the end of
+another's when that is done.
 A task is a run of neighbouring rows. What it makes is in the store row by row, so of a task that is lost with its
 worker only the rows that are not there yet are done again, in two halves: so a row that kills its worker is soon alone
 in a task, and the others are done.
 """
 
+import pickle
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from anchorsfm.cluster import worker
+from anchorsfm.cluster.rows import Rows
 from anchorsfm.scene.errors import InputError, StorageError
-from anchorsfm.scene.executor import Executor, Work
+from anchorsfm.scene.executor import Executor, NodeShare, Work
 from anchorsfm.scene.progress import Progress
 
 MAX_DEATHS = 3
-"""Of workers, with a row in their task, until it is set aside, if it was alone in the last one."""
+"""Of workers that had nothing but this row to do, until it is set aside."""
 MAX_STORAGE_ERRORS = 3
 """Of the tasks of a stage, in a row, until the stage fails: a disk may be full for a moment."""
 PER_SLOT = 2
@@ -46,6 +51,17 @@ class RayExecutor(Executor):
 
     storage_pause_s: float = 2.0
     """Before rows are tried again whose entries could not be written."""
+    _shares: dict[tuple[str, str], NodeShare] = field(default_factory=dict)
+    """By stage and node."""
+    _hosts: dict[str, str] = field(default_factory=dict)
+    """Names of machines by node."""
+
+    @property
+    def shares(self) -> tuple[NodeShare, ...]:
+        """See `Executor.shares`; of several nodes on one machine the names have their numbers."""
+        count = Counter(self._hosts.values())
+        names = {node: f"{host} {node[:6]}" if count[host] > 1 else host for node, host in self._hosts.items()}
+        return tuple(replace(share, node=names[share.node]) for share in self._shares.values())
 
     def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
         """See `Executor.fill`. Raises StorageError if the cluster has lost all its processors."""
@@ -54,63 +70,79 @@ class RayExecutor(Executor):
             return
         with progress.stage(description, total) as advance:
             advance(total - len(rows))
-            stage = _Stage(work=work, rows=deque(rows), resource="GPU" if work.needs_gpu else "CPU")
+            stage = _Stage(work=work, rows=rows, resource="GPU" if work.needs_gpu else "CPU")
             try:
-                for count in stage.run(progress, self.storage_pause_s):
-                    advance(count)
+                for task, done in stage.run(progress, self.storage_pause_s):
+                    advance(len(task.rows))
+                    if done is not None:
+                        self._count(description, task, done)
             finally:
                 stage.cancel()
         stage.report(description, progress)
 
+    def _count(self, description: str, task: "_Task", done: worker.Done) -> None:
+        self._hosts[done.node_id] = done.node
+        nothing = NodeShare(stage=description, node=done.node_id, rows=0, bytes_sent=0, bytes_read=0, bytes_written=0)
+        before = self._shares.get((description, done.node_id), nothing)
+        self._shares[description, done.node_id] = replace(
+            before,
+            rows=before.rows + len(task.rows),
+            bytes_sent=before.bytes_sent + task.num_bytes,
+            bytes_read=before.bytes_read + done.bytes_read,
+            bytes_written=before.bytes_written + done.bytes_written,
+        )
 
-@dataclass
+
+@dataclass(frozen=True)
+class _Task:
+    """Some rows on their way."""
+
+    rows: list[int]
+    node: str
+    """Where it was sent."""
+    num_bytes: int = 0
+
+
 class _Stage:
     """A stage while it goes on."""
 
-    work: Work[Any]
-    rows: "deque[int]"
-    """Not sent yet."""
-    resource: str
-    again: "deque[list[int]]" = field(default_factory=deque)
-    """Tasks that were lost."""
-    running: dict[Any, list[int]] = field(default_factory=dict)
-    deaths: "Counter[int]" = field(default_factory=Counter)
-    """By row: workers that died with it."""
-    num_lost: int = 0
-    aside: list[int] = field(default_factory=list)
-    done_on: "Counter[str]" = field(default_factory=Counter)
-    """Rows by machine."""
+    def __init__(self, work: Work[Any], rows: Sequence[int], resource: str) -> None:
+        self.work = work
+        self.resource = resource
+        self.rows = Rows(rows, self._slots())
+        self._task = ray.remote(worker.work)
+        self.running: dict[Any, _Task] = {}
+        self.deaths: Counter[int] = Counter()
+        """By row: workers that died with it alone."""
+        self.num_lost = 0
+        self.aside: list[int] = []
 
-    def run(self, progress: Progress, storage_pause_s: float) -> Iterator[int]:
-        """Yields how many rows are done, whenever some are."""
-        tool = ray.put(self.work.tool)
-        amount: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if self.resource == "GPU" else {"num_cpus": 1}
-        # lost tasks are sent anew here, in smaller parts: Ray would repeat them as they are
-        task = ray.remote(worker.work).options(max_retries=0, **amount)
+    def run(self, progress: Progress, storage_pause_s: float) -> Iterator[tuple[_Task, worker.Done | None]]:
+        """Yields rows that are settled whenever some are: by a worker, or by the loss of one."""
+        tool = ray.put(ray.cloudpickle.dumps(self.work.tool))
         storage_errors = 0
-        while self.rows or self.again or self.running:
-            self._send(task, tool)
+        while len(self.rows) or self.running:
+            self._send(tool)
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=_WAIT_S)
             for reference in ready:
-                rows = self.running.pop(reference)
+                task = self.running.pop(reference)
                 try:
                     done: worker.Done = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from None
                 except _LOST:
-                    yield self._lost(rows)
+                    yield replace(task, rows=self._lost(task.rows)), None
                     continue
                 for line in done.warnings:
                     progress.warn(line)
                 if done.storage_error is not None and storage_errors < MAX_STORAGE_ERRORS - 1:
                     storage_errors += 1
-                    self.again.append(rows)
+                    self.rows.again.append(task.rows)
                     time.sleep(storage_pause_s)
                     continue
                 done.require_success()
                 storage_errors = 0
-                self.done_on[done.node] += len(rows)
-                yield len(rows)
+                yield task, done
         for row in self.aside:
             self.work.set_aside(row)
 
@@ -128,27 +160,33 @@ class _Stage:
         for row in self.aside:
             progress.warn(
                 f"{description}: {self.work.name(row)} is left out, because {self.deaths[row]} workers died of it; "
-                "look for the reason in the logs of Ray"
+                "run again without ray to see the reason"
             )
-        if len(self.done_on) > 1:
-            shares = ", ".join(f"{count} by {node}" for node, count in sorted(self.done_on.items()))
-            progress.note(f"{description}: {shares}")
 
-    def _send(self, task: Any, tool: Any) -> None:
+    def _send(self, tool: Any) -> None:
+        amount: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if self.resource == "GPU" else {"num_cpus": 1}
         slots = self._slots()
-        while (self.rows or self.again) and len(self.running) < PER_SLOT * slots:
-            rows = self.again.popleft() if self.again else self._next(slots)
-            self.running[task.remote([tool], self.work.part(rows))] = rows
+        total = sum(slots.values())
+        sent = Counter(task.node for task in self.running.values())
+        # a task for every slot, then another
+        for _ in range(PER_SLOT * max(slots.values())):
+            for node, count in slots.items():
+                # large tasks first, which share most; small ones at the end, so that all workers end together
+                limit = min(max(len(self.rows) // (PER_SLOT * total), 1), MAX_ROWS)
+                if sent[node] < PER_SLOT * count and (rows := self.rows.take(node, limit)):
+                    part = pickle.dumps(self.work.part(rows))
+                    there = NodeAffinitySchedulingStrategy(node, soft=True)
+                    # lost tasks are sent anew here, in smaller parts: Ray would repeat them as they are
+                    reference = self._task.options(scheduling_strategy=there, max_retries=0, **amount).remote(
+                        [tool], part
+                    )
+                    self.running[reference] = _Task(rows, node, len(part))
+                    sent[node] += 1
 
-    def _next(self, slots: int) -> list[int]:
-        """Large tasks first, which share most; small ones at the end, so that all workers end together."""
-        count = min(max(len(self.rows) // (PER_SLOT * slots), 1), MAX_ROWS)
-        return [self.rows.popleft() for _ in range(count)]
-
-    def _slots(self) -> int:
-        """Processors (or GPUs) of all nodes that are alive, which may change."""
+    def _slots(self) -> dict[str, int]:
+        """Processors (or GPUs) of each node that is alive, which may change."""
         since = time.monotonic()
-        while (slots := int(ray.cluster_resources().get(self.resource, 0))) < 1:
+        while not (slots := {node["NodeID"]: count for node in ray.nodes() if (count := self._amount(node)) >= 1}):
             if self.resource == "GPU":
                 raise InputError("no node of the Ray cluster has a GPU: choose device cpu, or add a node that has one")
             if time.monotonic() - since > _NO_PROCESSOR_S:
@@ -156,16 +194,20 @@ class _Stage:
             time.sleep(_WAIT_S)
         return slots
 
-    def _lost(self, rows: Sequence[int]) -> int:
-        """Rows of a task that its worker took with it: done already, to be tried again, or set aside. How many are
+    def _amount(self, node: dict[str, Any]) -> int:
+        return int(node["Resources"].get(self.resource, 0)) if node["Alive"] else 0
+
+    def _lost(self, rows: Sequence[int]) -> list[int]:
+        """Rows of a task that its worker took with it: done already, to be tried again, or set aside. Those that are
         settled."""
         self.num_lost += 1
         left = [row for row in rows if not self.work.is_done(row)]
-        self.deaths.update(left)
-        settled = len(rows) - len(left)
-        if len(left) == 1 and self.deaths[left[0]] >= MAX_DEATHS:
+        settled = [row for row in rows if row not in left]
+        if len(rows) == 1:  # in company it may have been another's fault
+            self.deaths.update(left)
+        if left and self.deaths[left[0]] >= MAX_DEATHS:
             self.aside.append(left[0])
-            return settled + 1
+            return [*settled, left[0]]
         middle = (len(left) + 1) // 2
-        self.again.extend(part for part in (left[:middle], left[middle:]) if part)
+        self.rows.again.extend(part for part in (left[:middle], left[middle:]) if part)
         return settled

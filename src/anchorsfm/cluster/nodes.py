@@ -1,9 +1,9 @@
-"""What every node of a cluster must have: this version, and the folders of the run under the same paths."""
+"""What every node of a cluster must have: this version, the photographs, and the store of the run."""
 
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,8 +13,10 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
-from anchorsfm.scene.errors import InputError
+from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.remote import RemoteFolder
+from anchorsfm.io.store import Store, storage_error
+from anchorsfm.scene.errors import AnchorSfMError, InputError
 
 _ANSWER_S = 60.0
 
@@ -25,14 +27,41 @@ class Look:
 
     host: str
     version: str
-    missing: tuple[str, ...]
-    """Paths that it does not see."""
+    problem: str | None
+    """What it cannot use, and the way out."""
 
 
-def look(paths: Sequence[str]) -> Look:
+def look(photographs: str, probe: "Probe") -> Look:
     """In a worker: what is there."""
-    missing = tuple(path for path in paths if not os.path.exists(path))  # noqa: PTH110 - names that may be no paths
-    return Look(host=socket.gethostname(), version=_version(), missing=missing)
+    problem = probe.problem()
+    if problem is None and not os.path.exists(photographs):  # noqa: PTH110 - a name that may be no path
+        problem = unseen(photographs)
+    return Look(host=socket.gethostname(), version=_version(), problem=problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Something in the store that was not there before."""
+
+    place: Path | RemoteFolder
+    name: str
+
+    def problem(self) -> str | None:
+        """Of this machine, if it does not see it."""
+        if isinstance(self.place, Path):
+            return None if (self.place / self.name).exists() else unseen(self.place)
+        try:
+            self.place.require_package()
+            return (
+                None if self.place.read(self.name) is not None else f"does not find in {self.place.url} what is there"
+            )
+        except AnchorSfMError as error:
+            return f"says: {error}"
+
+
+def unseen(folder: Path | str) -> str:
+    """The problem of a node that does not see a folder."""
+    return f"does not see {folder}: put photographs and output into folders that all machines share"
 
 
 def _version() -> str:
@@ -40,22 +69,19 @@ def _version() -> str:
     return str(import_module("anchorsfm").__version__)
 
 
-def require_same_everywhere(folders: Sequence[Path]) -> None:
-    """Raise InputError, naming the node, if one lacks the package in this version or does not see a folder.
-
-    The first folder is one that this process may write to: nodes must see what it writes there.
-    """
+def require_same_everywhere(store: Store, photographs: Path) -> None:
+    """Raise InputError, naming the node, if one lacks the package in this version, or does not see the photographs or
+    what this process writes to the store."""
     version = _version()
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     if not nodes:
         raise InputError("the Ray cluster has no processors: start nodes with ray start --address")
-    with _probe(folders[0]) as probe:
-        paths = [str(probe), *(str(folder.absolute()) for folder in folders)]
+    with _probe(store) as probe:
         asked = {}
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task = ray.remote(look).options(scheduling_strategy=there, max_retries=0, num_cpus=0)
-            asked[node["NodeManagerAddress"]] = task.remote(paths)
+            asked[node["NodeManagerAddress"]] = task.remote(str(photographs.absolute()), probe)
         for address, reference in asked.items():
             try:
                 found: Look = ray.get(reference, timeout=_ANSWER_S)
@@ -69,25 +95,31 @@ def require_same_everywhere(folders: Sequence[Path]) -> None:
                     f"node {address} ({found.host}) of the Ray cluster has anchorsfm {found.version}, this machine "
                     f"{version}: install the same everywhere"
                 )
-            if found.missing:
-                path = folders[0] if found.missing[0] == str(probe) else found.missing[0]
-                raise InputError(
-                    f"node {address} ({found.host}) of the Ray cluster does not see {path}: put photographs and output "
-                    "into folders that all machines share"
-                )
+            if found.problem is not None:
+                raise InputError(f"node {address} ({found.host}) of the Ray cluster {found.problem}")
 
 
 @contextmanager
-def _probe(folder: Path) -> Iterator[Path]:
-    """A file that was not there before."""
-    path = folder.absolute() / f"{TEMPORARY_PREFIX}seen-{secrets.token_hex(8)}"
+def _probe(store: Store) -> Iterator[Probe]:
+    """There is something in the store that was not there before."""
+    name = f"{TEMPORARY_PREFIX}seen-{secrets.token_hex(8)}"
+    if store.remote is not None:
+        store.remote.write(name, b"seen")
+        try:
+            yield Probe(place=store.remote, name=name)
+        finally:
+            store.remote.remove(name)
+        return
+    assert store.root is not None
+    folder = store.root.absolute()
+    path = folder / name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
         raise storage_error(path, error) from error
     try:
-        yield path
+        yield Probe(place=folder, name=name)
     finally:
         with suppress(OSError):
             path.unlink()

@@ -184,7 +184,7 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
         )
     else:
         is_free = not held.pose.any() and held.last_points < _MIN_PRIORS
-        if is_free and _baselines_are_fixed(reconstruction):  # they say the scale: one pose is enough
+        if is_free and baselines_are_fixed(reconstruction):  # they say the scale: one pose is enough
             config.set_constant_rig_from_world_pose(model.images[int(reconstruction.image_index[0]) + 1].frame_id)
         elif held.pose.sum() < 2 and held.last_points < _MIN_PRIORS:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
@@ -192,8 +192,8 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
     return BundleProblem(model=model, adjuster=adjuster, options=options)
 
 
-def _baselines_are_fixed(reconstruction: Reconstruction) -> bool:
-    """Whether some frame has views from different places that the rig holds."""
+def baselines_are_fixed(reconstruction: Reconstruction) -> bool:
+    """Whether some frame has views from different places that the rig holds: they say how large the model is."""
     rigs, placed = reconstruction.rigs, place_rigs(reconstruction)
     if rigs is None or placed is None:
         return False

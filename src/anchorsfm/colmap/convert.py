@@ -2,8 +2,8 @@
 
 Identifiers: camera_id = row of `cameras` + 1, image_id = index in the ImageSet + 1, point3D_id = row of `points` + 1.
 Only observations that belong to a point become COLMAP 2D points, ordered by point within each image. Views of no rig
-are frames by themselves, with the identifier of their image; a rig has that of its first camera in the model, which is
-its reference sensor there, a frame that of its first image.
+are frames by themselves, with the identifier of their image; a rig has that of the camera that is its reference in the
+model, the first one there, a frame that of its first image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -122,8 +122,9 @@ def place_rigs(reconstruction: Reconstruction) -> PlacedRigs | None:
     if shared & set(camera_of_sensor.values()) or len(camera_of_sensor) < (pairs[:, 0] >= 0).sum():
         raise ValueError("every sensor of a rig needs a camera for itself")
     reference: dict[int, int] = {}
+    first = sorted(camera_of_sensor, key=lambda s: (not rigs.is_fixed[s], s))  # what is fixed stays so to each other
     for s in sorted(camera_of_sensor):
-        reference[s] = next(t for t in sorted(camera_of_sensor) if rigs.rig[t] == rigs.rig[s])
+        reference[s] = next(t for t in first if rigs.rig[t] == rigs.rig[s])
     frames: dict[int, list[int]] = {}
     for view in np.flatnonzero(frame >= 0).tolist():
         frames.setdefault(int(frame[view]), []).append(view)

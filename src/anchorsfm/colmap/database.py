@@ -24,7 +24,8 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.convert import to_pycolmap_camera
 from anchorsfm.colmap.quiet import silent
 from anchorsfm.geometry.rows import distinct_rows
-from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
+from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.store import storage_error
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Camera
 

@@ -26,7 +26,8 @@ from jaxtyping import Bool, Float
 from anchorsfm.colmap.cameras import FOCAL_RANGE
 from anchorsfm.colmap.convert import from_mapper
 from anchorsfm.colmap.quiet import silent
-from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
+from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.store import storage_error
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pycolmap
 
-from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
+from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.store import storage_error
 from anchorsfm.scene.errors import InputError, StorageError
 
 MIN_DEPTH, MAX_DEPTH = 6, 11

@@ -10,7 +10,8 @@ import pycolmap
 from jaxtyping import Float
 
 from anchorsfm.colmap.convert import to_pycolmap
-from anchorsfm.io.store import TEMPORARY_PREFIX, storage_error
+from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.store import storage_error
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction

@@ -84,7 +84,7 @@ class DepthMaps:
         """
         self.depths, self.model, self.scene, self.images, self.grid = depths, model, scene, images, grid
         self.config = config
-        self._store = store
+        self._store, self._notes = store, store.local
         self._settled = frozenset(settled)
         rows = np.flatnonzero(np.isin(model.image_index, depths.image_index))
         part = select_views(model, rows)
@@ -94,7 +94,7 @@ class DepthMaps:
         self.origin = np.median(model.points, axis=0) if len(model.points) else np.zeros(3)
         """A place in the middle of the model."""
         self._photos: Recent[int, Photo] = Recent(VIEWS_KEPT)
-        kept = VIEWS_KEPT if store.root is not None else len(part.image_index)
+        kept = VIEWS_KEPT if store.keeps else len(part.image_index)
         self._matched: Recent[int, Polished] = Recent(kept)
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class DepthMaps:
     def _match(self, view: int) -> Polished:
         """From the store, or matched now; rounded either way, so that both have the same bits."""
         last = digest("last dense depth", MATCHING_VERSION, self._camera_digest(view, pose_bits=np.float32))
-        if self._pinholes[view].image in self._settled and (found := self._store.load("dense-depth-of-view", last)):
+        if self._pinholes[view].image in self._settled and (found := self._notes.load("dense-depth-of-view", last)):
             arrays = self._store.load("dense-depth", bytes(found["key"]).decode())
             if arrays is not None:
                 return _decode(arrays)
@@ -171,7 +171,7 @@ class DepthMaps:
             else:
                 arrays = _encode(polish(self._photo(view), [self._photo(k) for k in others], inverse, weight))
             self._store.save("dense-depth", key, arrays)
-        self._store.save("dense-depth-of-view", last, {"key": np.frombuffer(key.encode(), np.uint8)})
+        self._notes.save("dense-depth-of-view", last, {"key": np.frombuffer(key.encode(), np.uint8)})
         return _decode(arrays)
 
     def _key(self, view: int, others: list[int], start: DenseView) -> str:

@@ -40,7 +40,7 @@ class FeatureStore:
     _recent: Recent[int, Features] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        all_of_them = self.store.root is None  # nothing else keeps them
+        all_of_them = not self.store.keeps  # nothing else keeps them
         object.__setattr__(self, "_recent", Recent(self.images.num_images if all_of_them else _KEPT))
 
     def key(self, image: int) -> str:
@@ -66,7 +66,7 @@ class FeatureStore:
     def fill(self, rows: Int[np.ndarray, "row"], description: str, progress: Progress) -> None:
         """Let the executor of the store find the keypoints of some photographs ahead."""
         work = Work(
-            tool=FindFeatures(features=self.elsewhere()),
+            tool=FindFeatures(features=self),
             part=lambda chosen: rows[chosen].tolist(),
             is_done=lambda row: self.store.has("features", self.key(int(rows[row]))),
             name=lambda row: self.images.names[rows[row]],
@@ -74,10 +74,6 @@ class FeatureStore:
             needs_gpu=not self.detector.is_concurrent,
         )
         self.store.fill(description, work, len(rows), progress)
-
-    def elsewhere(self) -> "FeatureStore":
-        """The same for a process that may run in another folder."""
-        return replace(self, images=replace(self.images, root=self.images.root.absolute()))
 
     def _set_aside(self, image: int) -> None:
         """Let a photograph have no keypoints in this run, with descriptors of the kind that others have."""
@@ -145,7 +141,7 @@ class MatchStore:
     def match_all(self, pairs: Int[np.ndarray, "pair 2"], progress: Progress, num_workers: int) -> list[FeatureMatches]:
         """Matches of every pair, in order. Pairs of the same photographs are matched one soon after the other."""
         order = neighbouring(pairs, self.features.images.num_images)
-        self.fill(MatchPairs(matches=self.elsewhere()), pairs[order], progress, self._is_matched)
+        self.fill(MatchPairs(matches=self), pairs[order], progress, self._is_matched)
         if isinstance(self.matcher, BatchMatcher) and self.matcher.batch_size > 1:
             found = self._match_batches(self.matcher, pairs[order], progress)
         else:
@@ -209,10 +205,6 @@ class MatchStore:
             needs_gpu=not self.matcher.is_concurrent,
         )
         self.features.store.fill("matching pairs", work, len(pairs), progress)
-
-    def elsewhere(self) -> "MatchStore":
-        """The same for a process that may run in another folder."""
-        return replace(self, features=self.features.elsewhere())
 
     def _is_matched(self, i: int, j: int) -> bool:
         return self.features.store.has("feature-matches", self.key(i, j))

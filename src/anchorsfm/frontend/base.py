@@ -25,8 +25,6 @@ class PairPredictor(Protocol):
 
     grid: ImageGrid
     """The grid the predictions live on."""
-    digest: str
-    """Identifies everything the predictions depend on: later stages are cached under it."""
     detects_keypoints: bool
     """True: matches for tracks are `keypoint_matches`, which every matched pair has: verified, and the same physical
     point has the same coordinates in all pairs. False: no prediction has them; matches on the grid are made into
@@ -34,6 +32,11 @@ class PairPredictor(Protocol):
     keeps_predictions: bool
     """True: a prediction that was made once is read from the cache. False: predictions are too large to keep, and the
     scene graph keeps its running sums instead, so that a run that was stopped need not ask for them again."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies everything the predictions depend on: later stages are cached under it."""
+        ...
 
     @property
     def focal_px(self) -> Float[np.ndarray, "image"] | None:

@@ -82,6 +82,7 @@ def geo_positions(fixes: Sequence[GeoFix | None]) -> GeoPositions | None:
         sigma_m=sigma,
         origin=origin,
         is_ellipsoidal=all(fix.is_ellipsoidal for fix in known),
+        view_deg=np.array([(np.nan, np.nan) if fix is None else fix.view_deg for fix in fixes]),
     )
 
 

@@ -14,6 +14,9 @@ stand apart along their y axes as well, which people who walk along a wall do no
 Cameras that were turned on their side for a few photographs, without a record of it, are left out: those whose x axes
 are far from level while those of most are not.
 
+Phones record which way was down in each photograph. Where most of at least three records agree in the world, their
+mean is better than all of that: it needs no cameras that are held level.
+
 Two other ways look at the points: the largest plane of them that the cameras see more or less level (a ground, a
 floor), and the three directions at right angles that most surfaces of buildings face (Coughlan and Yuille, ICCV 1999:
 the Manhattan world).
@@ -64,7 +67,14 @@ _FLAT = 0.04
 """Variance across a plane over that along its narrower direction below which neighbours lie in one."""
 
 
-UpSource = Literal["cameras", "flight", "plane", "manhattan"]
+_RECORDS, _ALIKE_DEG, _RECORD_DEG = 3, 8.0, 0.5
+"""Fewest accelerations that say where down is, how far those that agree are apart at most, and the deviation that all
+of a phone's have in common."""
+_BELIEVED_DEG = 45.0
+"""Most that they may be off what the cameras say: beyond, their axes were taken for others."""
+
+
+UpSource = Literal["gravity", "cameras", "flight", "plane", "manhattan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +132,32 @@ def _up_of_axes(cam_from_world: Float[np.ndarray, "view 3 4"]) -> Upward:
     by_tilt = tilt_deg * pull / values[1:]
     deviation = float(np.sqrt((by_roll**2).sum() + (by_tilt**2).sum()))
     return Upward(direction=up, source="cameras", deviation_deg=min(deviation, _NOTHING_KNOWN_DEG))
+
+
+def up_of_gravity(
+    cam_from_world: Float[np.ndarray, "view 3 4"], down: Float[np.ndarray, "view 3"], towards: Float[np.ndarray, "3"]
+) -> Upward | None:
+    """The mean of what accelerometers recorded, without those that contradict the most; None if fewer than half of at
+    least three agree, or their mean is far from `towards`, about up.
+
+    `down`: unit vectors in the frames of the cameras; NaN where nothing was recorded.
+    """
+    known = np.isfinite(down).all(axis=1)
+    up = -np.einsum("nji,nj->ni", cam_from_world[known, :, :3], down[known])
+    if len(up) < _RECORDS:
+        return None
+    limit = np.cos(np.radians(_ALIKE_DEG))
+    agree = (up @ up.T > limit)[int((up @ up.T > limit).sum(axis=1).argmax())]
+    for _ in range(_REFITS):
+        mean = up[agree].mean(axis=0)
+        mean /= np.linalg.norm(mean)
+        agree = up @ mean > limit
+    count = int(agree.sum())
+    if count < _RECORDS or 2 * count <= len(up) or mean @ towards < np.cos(np.radians(_BELIEVED_DEG)):
+        return None
+    spread_deg = float(np.degrees(np.sqrt(2 * np.maximum(1 - up[agree] @ mean, 0).mean())))
+    deviation = float(np.hypot(_RECORD_DEG, spread_deg / np.sqrt(min(count, _ENOUGH))))
+    return Upward(direction=mean, source="gravity", deviation_deg=deviation)
 
 
 def _ground_of_flight(

@@ -8,11 +8,13 @@ counts captured pixels.
    f35 * width / 36. Makers state the value of the whole sensor. Pictures wider than 3:2 (16:9 stills) come as a
    rule from a 4:3 sensor cropped in height, whose diagonal is 5/4 of the width; then f_px = f35 * width / 34.61.
 2. `FocalLength` in mm and `FocalPlaneXResolution` in captured pixels per unit of length.
-3. `FocalLength` in mm and the sensor width of a known camera.
+3. `FocalLength` in mm and the sensor width of a known camera: of a table of others, or, for cameras that such tables
+   lack, of a list here.
 
 The first is rounded to whole millimetres and by some makers to a whole "crop factor" (a Nikon at 40 mm says 60, its
 sensor says 62), so where the third agrees with it roughly, the third is taken; where they disagree the picture was
-cropped or zoomed digitally, which only the first knows.
+cropped or zoomed digitally, which only the first knows. Small sensors of foreign tables have no such say: phones have
+several, and what is known of them is rougher than the first.
 """
 
 import math
@@ -22,6 +24,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
+
+from anchorsfm.io.gravity import apple_acceleration, down_in_picture
 
 _FILM_DIAGONAL_MM = math.hypot(36, 24)
 _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
@@ -44,37 +48,30 @@ _VIEWS_SOFTWARE = "AnchorSfM views"
 _GPS_IFD = 0x8825
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
 _TAKEN, _TAKEN_FRACTION = 36867, 37521
+_MAKER_NOTE, _LENS = 37500, 42036
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
 
+_ONE_SENSOR_MM = 10.0
+"""Cameras with larger sensors have one."""
 _SENSOR_WIDTH_MM = {
     # DJI drones and action cameras, by the model of the camera module
-    "FC220": 6.17, "FC300C": 6.17, "FC300S": 6.17, "FC300X": 6.17, "FC330": 6.17, "FC200": 6.17,
-    "FC7203": 6.17, "FC7303": 6.17, "FC3170": 6.4, "FC350": 6.17, "FC550": 17.3, "FC6310": 13.2,
-    "FC6310S": 13.2, "FC6510": 13.2, "FC6520": 17.3, "FC6540": 23.5, "FC3411": 13.2, "FC3582": 9.7,
-    "L1D-20C": 13.2, "L2D-20C": 17.3,
+    "FC220": 6.17, "FC300C": 6.17, "FC300S": 6.17, "FC300X": 6.17, "FC330": 6.17, "FC200": 6.17, "FC7203": 6.17,
+    "FC7303": 6.17, "FC3170": 6.4, "FC350": 6.17, "FC550": 17.3, "FC6510": 13.2, "FC6520": 17.3, "FC3411": 13.2,
+    "FC3582": 9.7, "L1D-20C": 13.2,
     # Nikon
-    "NIKON D40": 23.7, "NIKON D60": 23.6, "NIKON D70": 23.7, "NIKON D80": 23.6, "NIKON D90": 23.6,
-    "NIKON D200": 23.6, "NIKON D300": 23.6, "NIKON D3000": 23.6, "NIKON D3100": 23.1, "NIKON D3200": 23.2,
-    "NIKON D3300": 23.5, "NIKON D3400": 23.5, "NIKON D3500": 23.5, "NIKON D5000": 23.6, "NIKON D5100": 23.6,
-    "NIKON D5200": 23.5, "NIKON D5300": 23.5, "NIKON D5500": 23.5, "NIKON D5600": 23.5, "NIKON D7000": 23.6,
-    "NIKON D7100": 23.5, "NIKON D7200": 23.5, "NIKON D7500": 23.5, "NIKON D500": 23.5, "NIKON D600": 35.9,
-    "NIKON D610": 35.9, "NIKON D700": 36.0, "NIKON D750": 35.9, "NIKON D780": 35.9, "NIKON D800": 35.9,
-    "NIKON D800E": 35.9, "NIKON D810": 35.9, "NIKON D850": 35.9, "NIKON Z 50": 23.5, "NIKON Z 5": 35.9,
-    "NIKON Z 6": 35.9, "NIKON Z 6_2": 35.9, "NIKON Z 7": 35.9, "NIKON Z 7_2": 35.9,
+    "NIKON D40": 23.7, "NIKON D60": 23.6, "NIKON D300": 23.6, "NIKON D3000": 23.6, "NIKON D3100": 23.1,
+    "NIKON D3200": 23.2, "NIKON D3300": 23.5, "NIKON D3400": 23.5, "NIKON D3500": 23.5, "NIKON D5000": 23.6,
+    "NIKON D5100": 23.6, "NIKON D5200": 23.5, "NIKON D5300": 23.5, "NIKON D5500": 23.5, "NIKON D5600": 23.5,
+    "NIKON D7000": 23.6, "NIKON D7500": 23.5, "NIKON D500": 23.5, "NIKON D600": 35.9, "NIKON D610": 35.9,
+    "NIKON D700": 36.0, "NIKON D800": 35.9, "NIKON D800E": 35.9, "NIKON Z 50": 23.5,
     # Canon
-    "CANON EOS 5D": 35.8, "CANON EOS 5D MARK II": 36.0, "CANON EOS 5D MARK III": 36.0, "CANON EOS 5D MARK IV": 36.0,
-    "CANON EOS 5DS R": 36.0, "CANON EOS 6D": 35.8, "CANON EOS 6D MARK II": 35.9, "CANON EOS R": 36.0,
-    "CANON EOS R5": 36.0, "CANON EOS R6": 35.9, "CANON EOS RP": 35.9, "CANON EOS 7D": 22.3,
-    "CANON EOS 7D MARK II": 22.4, "CANON EOS 40D": 22.2, "CANON EOS 50D": 22.3, "CANON EOS 60D": 22.3,
-    "CANON EOS 70D": 22.5, "CANON EOS 80D": 22.5, "CANON EOS 90D": 22.3, "CANON EOS 350D DIGITAL": 22.2,
-    "CANON EOS 400D DIGITAL": 22.2, "CANON EOS 450D": 22.2, "CANON EOS 500D": 22.3, "CANON EOS 550D": 22.3,
-    "CANON EOS 600D": 22.3, "CANON EOS 650D": 22.3, "CANON EOS 700D": 22.3, "CANON EOS 750D": 22.3,
-    "CANON EOS 1100D": 22.2, "CANON EOS M50": 22.3,
+    "CANON EOS 5D": 35.8, "CANON EOS R": 36.0, "CANON EOS R5": 36.0, "CANON EOS 550D": 22.3, "CANON EOS 600D": 22.3,
+    "CANON EOS 650D": 22.3, "CANON EOS 700D": 22.3, "CANON EOS 750D": 22.3, "CANON EOS 1100D": 22.2,
+    "CANON EOS M50": 22.3,
     # Sony
-    "ILCE-5000": 23.2, "ILCE-5100": 23.5, "ILCE-6000": 23.5, "ILCE-6100": 23.5, "ILCE-6300": 23.5, "ILCE-6400": 23.5,
-    "ILCE-6500": 23.5, "ILCE-6600": 23.5, "ILCE-7": 35.8, "ILCE-7M2": 35.8, "ILCE-7M3": 35.6, "ILCE-7M4": 35.9,
-    "ILCE-7R": 35.9, "ILCE-7RM2": 35.9, "ILCE-7RM3": 35.9, "ILCE-7RM4": 35.7, "ILCE-7S": 35.6, "ILCE-9": 35.6,
-    "NEX-5": 23.4, "NEX-6": 23.5, "NEX-7": 23.5,
+    "ILCE-5000": 23.2, "ILCE-6000": 23.5, "ILCE-6100": 23.5, "ILCE-6300": 23.5, "ILCE-6400": 23.5, "ILCE-6500": 23.5,
+    "ILCE-6600": 23.5, "ILCE-7M2": 35.8, "ILCE-7M3": 35.6, "ILCE-7M4": 35.9, "ILCE-7R": 35.9, "ILCE-7RM2": 35.9,
+    "ILCE-7RM3": 35.9, "ILCE-7RM4": 35.7, "ILCE-9": 35.6, "NEX-5": 23.4,
 }  # fmt: skip
 
 
@@ -94,6 +91,11 @@ class Exif:
     taken_s: float = math.nan
     """When the picture was taken, in seconds by the camera's own clock: good for an order only."""
 
+    held: int = 1
+    """How the camera was held: the orientation, also of pictures that were turned upright when they were opened."""
+    lens: str = ""
+    acceleration_g: tuple[float, float, float] | None = None
+    """What the accelerometer of a phone recorded (`gravity`)."""
     video: str = ""
     """Of a frame of a video: which one; each has a camera of its own."""
 
@@ -125,6 +127,9 @@ def read_exif(image: Image.Image) -> Exif:
         captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
         pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
         taken_s=_seconds(_text(_tag(details, _TAKEN)), _text(_tag(details, _TAKEN_FRACTION))),
+        held=_integer(image.info.get("original_orientation"), orientation),
+        lens=_text(_tag(details, _LENS)),
+        acceleration_g=apple_acceleration(_tag(details, _MAKER_NOTE)),
         video=_text(_tag(tags, _DOCUMENT)) if _text(_tag(tags, _SOFTWARE)) == _FRAMES_SOFTWARE else "",
     )
 
@@ -165,6 +170,11 @@ def view_exif(path: Path, panorama: str) -> Image.Exif:
     return exif
 
 
+def exif_down(exif: Exif, size_wh: tuple[int, int]) -> tuple[float, float, float] | None:
+    """Down in the camera of a picture of the given (upright) size; None where nothing says it."""
+    return down_in_picture(exif.acceleration_g, exif.held, size_wh, exif.lens)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordedFocal:
     """A focal length as a file records it."""
@@ -174,15 +184,19 @@ class RecordedFocal:
     """Standard deviation as a share of it."""
 
 
-def exif_focal_px(exif: Exif, size_wh: tuple[int, int]) -> float:
-    """Focal length in pixels of a picture of the given (current) size, NaN if unknown or absurd."""
-    return exif_focal(exif, size_wh).focal_px
+def exif_focal_px(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.nan) -> float:
+    """Focal length in pixels of a picture of the given (current) size, NaN if unknown or absurd.
+
+    `table_mm`: width of the sensor as a table of cameras has it.
+    """
+    return exif_focal(exif, size_wh, table_mm).focal_px
 
 
-def exif_focal(exif: Exif, size_wh: tuple[int, int]) -> RecordedFocal:
+def exif_focal(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.nan) -> RecordedFocal:
     """`exif_focal_px` and how far it may be off: makers round, and lenses differ from their names."""
-    longer = max(size_wh)
-    equivalent, known = _focal_from_35mm(exif, size_wh), _focal_from_sensor_width(exif, longer)
+    longer, own_mm = max(size_wh), _own_width_mm(exif)
+    width_mm = own_mm if math.isfinite(own_mm) else table_mm
+    equivalent, known = _focal_from_35mm(exif, size_wh), exif.focal_mm * longer / width_mm
     rounding = _ROUNDING_MM / exif.focal_35mm
     guessed = _GUESSED if _is_wider_than_film(size_wh) else 0.0
     best_first = [
@@ -190,7 +204,8 @@ def exif_focal(exif: Exif, size_wh: tuple[int, int]) -> RecordedFocal:
         RecordedFocal(focal_px=_focal_from_resolution(exif, longer), deviation=_OF_LENS),
         RecordedFocal(focal_px=known, deviation=math.hypot(_OF_LENS, _OF_SENSOR)),
     ]
-    if abs(known / equivalent - 1) < _AGREEMENT:
+    is_sure = math.isfinite(own_mm) or table_mm > _ONE_SENSOR_MM
+    if is_sure and abs(known / equivalent - 1) < _AGREEMENT:
         best_first.insert(0, best_first[2])
     shortest, longest = _PLAUSIBLE_FOCAL_RANGE
     return next((found for found in best_first if shortest <= found.focal_px / longer <= longest), RecordedFocal())
@@ -211,10 +226,9 @@ def _focal_from_resolution(exif: Exif, longer: int) -> float:
     return exif.focal_mm * exif.pixels_per_mm * longer / captured
 
 
-def _focal_from_sensor_width(exif: Exif, longer: int) -> float:
+def _own_width_mm(exif: Exif) -> float:
     model = exif.model.upper()
-    width_mm = _SENSOR_WIDTH_MM.get(model, _SENSOR_WIDTH_MM.get(f"{exif.make.upper()} {model}", math.nan))
-    return exif.focal_mm * longer / width_mm
+    return _SENSOR_WIDTH_MM.get(model, _SENSOR_WIDTH_MM.get(f"{exif.make.upper()} {model}", math.nan))
 
 
 def _tag(block: Mapping[int, object], tag: int) -> object:

@@ -1,4 +1,4 @@
-"""Where a photograph was taken: its EXIF block, and what DJI's cameras add as XMP.
+"""Where a photograph was taken, and where its camera looked: its EXIF block, and what DJI's cameras add as XMP.
 
 Standard deviations are what the file claims (`GPSHPositioningError`, the real-time kinematic figures of DJI) or, where
 it claims nothing, usual ones of a receiver without corrections. DJI's relative altitude comes from a barometer: its
@@ -27,7 +27,7 @@ _ALTITUDE_RANGE_M = (-1000.0, 100_000.0)
 
 _GPS_IFD = 0x8825
 _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
-_STATUS, _HORIZONTAL_ERROR = 9, 31
+_STATUS, _DIRECTION_REF, _DIRECTION, _HORIZONTAL_ERROR = 9, 16, 17, 31
 _LATITUDES, _LONGITUDES = ("N", "S"), ("E", "W")
 _DJI = "http://www.dji.com/drone-dji/1.0/"
 
@@ -70,6 +70,7 @@ def read_gps(image: Image.Image) -> GpsRecord:
             altitude_m=altitude,
             sigma_m=_sigma(tags, dji),
             is_ellipsoidal=is_ellipsoidal,
+            view_deg=_view(tags, dji),
         ),
         problem=problem,
     )
@@ -102,6 +103,15 @@ def _sigma(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, f
         )
     low, high = _SIGMA_RANGE_M
     return min(max(east, low), high), min(max(north, low), high), min(max(up, low), high)
+
+
+def _view(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, float]:
+    """Yaw and pitch of DJI's gimbal, or the yaw that EXIF gives; of a magnetic one nobody knows what it means."""
+    yaw, pitch = (_number(dji.get(f"Gimbal{angle}Degree")) for angle in ("Yaw", "Pitch"))
+    if abs(yaw) <= 360 and abs(pitch) <= 90:
+        return yaw, pitch
+    yaw = _number(tags.get(_DIRECTION)) if _letter(tags.get(_DIRECTION_REF)) == "T" else math.nan
+    return yaw if 0 <= yaw <= 360 else math.nan, math.nan
 
 
 def _degrees(value: object, reference: str, negative: str) -> float:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, UnidentifiedImageError, features
 
 from anchorsfm.geometry.geodesy import geo_positions
-from anchorsfm.io.exif import Exif, exif_focal, read_exif
+from anchorsfm.io.exif import Exif, exif_down, exif_focal, read_exif
 from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.mask_files import without_masks
@@ -86,6 +86,15 @@ class _Photo:
     digest: str
 
 
+SensorWidths = Callable[[str, str], float]
+"""Width of a sensor in millimetres by make and model of the camera; NaN if it is not known."""
+
+
+def no_widths(make: str, model: str) -> float:
+    """A table without cameras."""
+    return math.nan
+
+
 def load_image_set(
     source: Path | Sequence[Path],
     *,
@@ -94,6 +103,7 @@ def load_image_set(
     masks: Path | None = None,
     reads_positions: bool = True,
     root: Path | None = None,
+    sensor_widths: SensorWidths = no_widths,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """Find and verify photographs.
@@ -102,7 +112,8 @@ def load_image_set(
     per line relative to itself, or several of those and image files (kept in the given order). `focal_px` is the focal
     length of all images in original pixels, overriding EXIF. Files below `masks` that are the mask of another image are
     none. Without `reads_positions` nothing is known of where they were taken. Names are relative to `root` if all files
-    lie below it, else to the folder that they have in common. Unreadable files are skipped with a warning.
+    lie below it, else to the folder that they have in common. `sensor_widths` is a table of cameras, for focal lengths
+    in millimetres. Unreadable files are skipped with a warning.
 
     Raises InputError if there is nothing to work on or an option does not fit the images.
     """
@@ -120,7 +131,7 @@ def load_image_set(
     if reads_positions:
         _name_problems(photos, progress)
     camera_index = _group_cameras(photos, camera_mode)
-    focal_prior_px, focal_deviation = _focal_priors(photos, camera_index, focal_px)
+    focal_prior_px, focal_deviation = _focal_priors(photos, camera_index, focal_px, sensor_widths)
     return ImageSet(
         root=root,
         names=tuple(photo.name for photo in photos),
@@ -131,9 +142,17 @@ def load_image_set(
         digests=tuple(photo.digest for photo in photos),
         taken_s=np.array([photo.exif.taken_s for photo in photos]),
         geo=geo_positions([photo.gps.fix for photo in photos]) if reads_positions else None,
+        down=_down(photos),
         is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
         skipped=tuple(skipped),
     )
+
+
+def _down(photos: Sequence[_Photo]) -> Float[np.ndarray, "image 3"] | None:
+    found = [exif_down(photo.exif, photo.size_wh) for photo in photos]
+    if all(down is None for down in found):
+        return None
+    return np.array([(np.nan,) * 3 if down is None else down for down in found])
 
 
 def load_rgb(
@@ -218,6 +237,8 @@ class PhotoHeader:
     """Pillow's name for the kind of pixels, such as RGB."""
     icc_profile: bytes | None
     """Colour space of the pixels."""
+    down: tuple[float, float, float] | None
+    """As in `ImageSet.down`."""
 
     @property
     def is_plain(self) -> bool:
@@ -238,13 +259,15 @@ def read_header(path: Path) -> PhotoHeader:
             if image.format == "TIFF":  # turned by Pillow itself, which then knows the turned size
                 image.load()
                 width, height = image.size
-            turns = read_exif(image).orientation >= 5
+            exif = read_exif(image)
+            size_wh = (height, width) if exif.orientation >= 5 else (width, height)
             return PhotoHeader(
                 digest=_digest(data),
-                size_wh=(height, width) if turns else (width, height),
+                size_wh=size_wh,
                 is_upright=tagged == 1,
                 mode=image.mode,
                 icc_profile=image.info.get("icc_profile"),
+                down=exif_down(exif, size_wh),
             )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error
@@ -559,13 +582,18 @@ def _check_one_size(photos: list[_Photo]) -> None:
 
 
 def _focal_priors(
-    photos: list[_Photo], camera_index: np.ndarray, given_px: float | None
+    photos: list[_Photo], camera_index: np.ndarray, given_px: float | None, sensor_widths: SensorWidths
 ) -> tuple[np.ndarray, np.ndarray]:
     """Focal length per image, the given one or else the median of what EXIF says about the images of its camera; and
     the deviation of recorded ones, as a share."""
     if given_px is not None:
         return np.full(len(photos), float(given_px)), np.full(len(photos), np.nan)
-    recorded = [exif_focal(photo.exif, photo.size_wh) for photo in photos]
+    recorded = [
+        exif_focal(photo.exif, photo.size_wh, sensor_widths(photo.exif.make, photo.exif.model))
+        if photo.exif.model and math.isfinite(photo.exif.focal_mm)
+        else exif_focal(photo.exif, photo.size_wh)
+        for photo in photos
+    ]
     priors, deviations = np.array([r.focal_px for r in recorded]), np.array([r.deviation for r in recorded])
     for camera in range(camera_index.max() + 1):
         mine = camera_index == camera

@@ -14,6 +14,8 @@ REPORT, PAGE, UNCERTAINTY, CONFIG, DATABASE = (
 GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML = "georeference.json", "cameras.geojson", "cameras.kml"
 GROUND_CONTROL = "ground_control.json"
 SPARSE, DENSE, ALIGNMENT, CACHE, EXPORT = "sparse", "dense", "alignment", "cache", "export"
+TEMPORARY_PREFIX = ".anchorsfm-"
+"""Of files and folders that are being written; what a killed run left of them is removed by the next one."""
 FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
 VIEWS, VIEWS_RECORD, RIG_CONFIG = "views", "panoramas.json", "rig_config.json"

@@ -36,6 +36,7 @@ def with_masks(
     *,
     alpha: bool,
     given: Mapping[int, Bool[np.ndarray, "h w"] | None] | None = None,
+    found: Mapping[int, Bool[np.ndarray, "h w"]] | None = None,
     progress: Progress = SILENT,
 ) -> ImageSet:
     """The photographs with their masks; those of which nothing is left are skipped, and named.
@@ -46,6 +47,7 @@ def with_masks(
         single: a mask for all of them.
         alpha: transparent pixels are ignored.
         given: masks of some photographs, None for a whole one; no others are looked for.
+        found: masks of some photographs, beside all others.
         progress: gets a note of what was found, and warnings.
 
     Raises:
@@ -53,7 +55,7 @@ def with_masks(
             masks leave nothing of all of them.
     """
     check_masks(folder, single)
-    given = given or {}
+    given, found = given or {}, found or {}
     files = [
         None if folder is None or k in given else mask_file(folder, name, images.path(k))
         for k, name in enumerate(images.names)
@@ -66,8 +68,7 @@ def with_masks(
     masks: list[ImageMask | None] = []
     transparent, empty = 0, {}
     for image, file in enumerate(files):
-        own = given.get(image)
-        layers = [] if own is None else [own]
+        layers = [own for own in (given.get(image), found.get(image)) if own is not None]
         for path, use in ((single, common), (file, None if file is None else read_mask(file))):
             if use is not None and image not in given:
                 require_aspect(path, use, images.size_wh[image], images.names[image])

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anchorsfm.io.layout import FRAMES_RECORD, Layout
+from anchorsfm.io.layout import FRAMES_RECORD, TEMPORARY_PREFIX, Layout
 from anchorsfm.io.locks import FileLock
 from anchorsfm.io.names import is_inside
-from anchorsfm.io.store import TEMPORARY_PREFIX, remove_leftovers, storage_error, to_json, write_atomic
+from anchorsfm.io.store import remove_leftovers, storage_error, to_json, write_atomic
 from anchorsfm.scene.errors import AnchorSfMError, InputError, StorageError
 
 MARKER = ".anchorsfm"

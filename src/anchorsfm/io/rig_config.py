@@ -1,4 +1,4 @@
-"""Rigs from a file in COLMAP's format (rig_config.json), and rigs that the names of photographs show.
+"""Rigs from a file in COLMAP's format (rig_config.json), and rigs that names and times of photographs show.
 
     [{"cameras": [
         {"image_prefix": "rig1/left/", "ref_sensor": true},
@@ -9,11 +9,12 @@ A photograph is by the camera whose prefix its name begins with; what is left of
 of cameras of one rig with the same rest were taken together. Poses and intrinsics may be left out.
 """
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -24,9 +25,13 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
 
 _SHARED = 0.8
-"""Of the photographs of a folder: names that another one must have too for both to be cameras of one rig."""
+"""Of the photographs of a camera: those that must have one of the same moment for both to be cameras of one rig."""
 _FEWEST = 3
-"""Photographs of a camera that names tell anything by."""
+"""Photographs of a camera that names or times tell anything by."""
+_NUMBERED = re.compile(r"(.*?)([0-9]*)", re.DOTALL)
+"""A beginning, and a number at the end."""
+_SAME_TIME_S = 1.0
+"""EXIF often has whole seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,26 +113,104 @@ def _described(entry: dict[str, Any], where: str) -> RigDescription:
 
 
 def rigs_of_names(names: Sequence[str]) -> tuple[RigDescription, ...]:
-    """Folders in one folder that hold photographs of the same names are cameras of one rig; none if there are no such.
+    """Rigs that names show; none if there are no such.
+
+    Cameras of one rig are folders in one folder that hold photographs of the same names. Without such folders they are
+    beginnings of names in one folder, before numbers at the end that are the same: left_001.jpg, right_001.jpg.
 
     `names` are those of the photographs, relative to their common folder.
     """
     stems: dict[PurePosixPath, set[str]] = {}
+    numbers: dict[PurePosixPath, dict[str, set[str]]] = {}
     for name in names:
         path = PurePosixPath(name)
         stems.setdefault(path.parent, set()).add(path.stem)
-    rigs = []
-    for above in sorted({folder.parent for folder in stems if folder != folder.parent}):
-        folders = sorted(f for f in stems if f.parent == above and f != above and len(stems[f]) >= _FEWEST)
-        while folders:
-            first, *others = folders
-            mine = [first, *(other for other in others if _are_of_one_rig(stems[first], stems[other]))]
-            folders = [folder for folder in others if folder not in mine]
+        start, number = _NUMBERED.fullmatch(path.stem).groups()  # type: ignore[union-attr]  # matches everything
+        if start and number:
+            prefix = name[: len(name) - len(path.name)] + start
+            numbers.setdefault(path.parent, {}).setdefault(prefix, set()).add(number)
+    of_folders = [{f"{f}/": stems[f] for f in folders} for folders in _siblings(stems)]
+    for cameras in (of_folders, [numbers[folder] for folder in sorted(numbers)]):
+        rigs = [
+            _rig_of(mine) for moments in cameras for mine in _of_one_rig(moments, _have_the_same_names) if len(mine) > 1
+        ]
+        if rigs:
+            return tuple(rigs)
+    return ()
+
+
+def rigs_of_times(
+    names: Sequence[str], taken_s: Float[np.ndarray, "image"]
+) -> tuple[tuple[RigDescription, ...], dict[str, str]]:
+    """Rigs that times show: folders in one folder are cameras of one rig if most of their photographs were taken at the
+    same times. Cameras whose clocks differ show nothing.
+
+    Times are the same where they differ by no more than a second, and than a quarter of the shortest time between two
+    photographs of a camera. NaN: unknown.
+
+    Returns the rigs, and of their photographs by name the moment they were taken at.
+    """
+    times: dict[PurePosixPath, dict[str, float]] = {}
+    for name, time in zip(names, taken_s.tolist(), strict=True):
+        if np.isfinite(time):
+            times.setdefault(PurePosixPath(name).parent, {})[name] = time
+    rigs: list[RigDescription] = []
+    moment: dict[str, str] = {}
+    for folders in _siblings(times):
+        for mine in _of_one_rig({f"{f}/": times[f] for f in folders}, _have_the_same_times):
             if len(mine) > 1:
-                cameras = tuple(RigCamera(image_prefix=f"{f}/", ref_sensor=f == first) for f in mine)
-                rigs.append(RigDescription(cameras=cameras))
-    return tuple(rigs)
+                rigs.append(_rig_of(mine))
+                first = next(iter(mine.values()))
+                for shots in mine.values():
+                    moment |= {name: name for name in shots} | _together(first, shots)
+    return tuple(rigs), moment
 
 
-def _are_of_one_rig(first: set[str], second: set[str]) -> bool:
-    return len(first & second) >= max(_SHARED * min(len(first), len(second)), _FEWEST)
+Moments = TypeVar("Moments", bound=Sized)
+"""What is known of when the photographs of a camera were taken."""
+
+
+def _siblings(folders: Collection[PurePosixPath]) -> list[list[PurePosixPath]]:
+    """The folders in each folder that has any."""
+    above = sorted({folder.parent for folder in folders if folder != folder.parent})
+    return [sorted(f for f in folders if f.parent == parent and f != parent) for parent in above]
+
+
+def _of_one_rig(
+    moments: Mapping[str, Moments], are_of_one_rig: Callable[[Moments, Moments], bool]
+) -> Iterator[dict[str, Moments]]:
+    """Cameras, by their prefixes, that fit the first of them."""
+    left = [prefix for prefix in sorted(moments) if len(moments[prefix]) >= _FEWEST]
+    while left:
+        first, *others = left
+        mine = [first, *(other for other in others if are_of_one_rig(moments[first], moments[other]))]
+        left = [prefix for prefix in others if prefix not in mine]
+        yield {prefix: moments[prefix] for prefix in mine}
+
+
+def _rig_of(prefixes: Iterable[str]) -> RigDescription:
+    cameras = [RigCamera(image_prefix=prefix, ref_sensor=not row) for row, prefix in enumerate(prefixes)]
+    return RigDescription(cameras=tuple(cameras))
+
+
+def _have_the_same_names(first: set[str], second: set[str]) -> bool:
+    return _are_most(len(first & second), first, second)
+
+
+def _have_the_same_times(first: dict[str, float], second: dict[str, float]) -> bool:
+    return _are_most(len(_together(first, second)), first, second)
+
+
+def _are_most(common: int, first: Sized, second: Sized) -> bool:
+    return common >= max(_SHARED * min(len(first), len(second)), _FEWEST)
+
+
+def _together(first: dict[str, float], second: dict[str, float]) -> dict[str, str]:
+    """Photographs of the second camera, and those of the first that were taken at the same time."""
+    shortest = min(float(np.diff(sorted(shots.values())).min()) for shots in (first, second))
+    names, times = list(first), np.array(list(first.values()))
+    nearest = {name: int(np.argmin(np.abs(times - time))) for name, time in second.items()}
+    within = min(_SAME_TIME_S, shortest / 4)
+    return {
+        name: names[row] for name, row in nearest.items() if shortest > 0 and abs(times[row] - second[name]) <= within
+    }

@@ -7,6 +7,9 @@ half-written is never seen, because entries are renamed into place when complete
 An entry is believed only if it says, as metadata, the digest of its kind, its key and its arrays. Whatever else lies in
 its place (flipped bits, a copy of another entry, something rewritten by another program, a folder) is set aside, named
 in a warning, and counts as missing. So readers of an entry need not check its arrays: they are those that were saved.
+
+Entries may also be at a URL (`Store.remote`), where other machines read and write them: what is saved goes there too,
+and what is found there comes into the folder.
 """
 
 import dataclasses
@@ -19,6 +22,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -27,15 +31,14 @@ from typing import Any
 
 import numpy as np
 
+from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.executor import IN_PROCESS, Executor, Work
 from anchorsfm.scene.progress import SILENT, Progress
 
 SCHEMA_VERSION = 3
 """Raise when the meaning of stored arrays changes: old entries are then ignored."""
-
-TEMPORARY_PREFIX = ".anchorsfm-"
-"""Of files and folders that are being written; what a killed run left of them is removed by the next one."""
 
 
 def digest(*parts: object) -> str:
@@ -72,8 +75,16 @@ def _feed(state: "hashlib._Hash", value: object) -> None:
         raise TypeError(f"cannot digest a {type(value).__name__}")
 
 
+@dataclasses.dataclass
+class Traffic:
+    """Bytes of entries, wherever these are."""
+
+    read: int = 0
+    written: int = 0
+
+
 class Store:
-    """Arrays by kind and key under one folder. `root=None` stores nothing and finds nothing."""
+    """Arrays by kind and key under one folder, at a URL, or both. With neither it stores nothing and finds nothing."""
 
     def __init__(self, root: Path | None, progress: Progress = SILENT) -> None:
         """`progress` is warned of every damaged entry."""
@@ -83,21 +94,52 @@ class Store:
         """Roots of other stores in which entries are looked for that are not here; those that are found come here."""
         self.executor: Executor = IN_PROCESS
         """Who makes entries ahead of the stages that look for them."""
+        self.remote: RemoteFolder | None = None
+        """Where entries are kept for other machines too."""
+        self.traffic = Traffic()
+        """What was read and written since it was made."""
         self._lock = threading.Lock()
+        self._listed: dict[str, tuple[float, set[str]]] = {}
+        """By kind: when the names at the URL were looked at, and those names."""
         self._stand_ins: dict[tuple[str, str], dict[str, np.ndarray]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process elsewhere that sees the same folder: it computes what it is asked for itself."""
-        return {"root": self.root and self.root.absolute(), "stand_ins": self._stand_ins}
+        """For a process elsewhere, which sees the same folders, or with a URL only that: it computes what it is asked
+        for itself."""
+        root, others = (None, ()) if self.remote is not None else (self.root, self.others)
+        return {
+            "root": root and root.absolute(),
+            "others": tuple(other.absolute() for other in others),
+            "remote": self.remote,
+            "stand_ins": self._stand_ins,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["root"])  # type: ignore[misc]
-        self._stand_ins = state["stand_ins"]
+        self.others, self.remote, self._stand_ins = state["others"], state["remote"], state["stand_ins"]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is saved can be loaded again."""
+        return self.root is not None or self.remote is not None
+
+    @property
+    def local(self) -> "Store":
+        """The folder without the URL, for what a run notes for itself."""
+        if self.remote is None:
+            return self
+        store = Store(self.root, self.progress)
+        store.others = self.others
+        return store
 
     def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
-        """Let the executor make entries ahead: see `Executor.fill`. Without a folder there is nowhere to put them."""
-        if self.root is not None:
-            self.executor.fill(description, work, total, progress)
+        """Let the executor make entries ahead: see `Executor.fill`. Without a place there is nowhere to put them."""
+        if self.keeps:
+            try:
+                self.executor.fill(description, work, total, progress)
+            finally:
+                with self._lock:
+                    self._listed.clear()
 
     def stand_in(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Let arrays stand in for an entry that cannot be made, in this run only: they are not written.
@@ -120,63 +162,111 @@ class Store:
         """The arrays as they were saved, or None if there is no undamaged entry.
 
         A damaged one is set aside first. May be called from several threads.
+
+        Raises StorageError if the URL cannot be read.
         """
         if (kind, key) in self._stand_ins:
             return dict(self._stand_ins[kind, key])
         if self.root is None:
-            return None
+            return self._fetched(kind, key)
         path = self._path(kind, key)
         try:
-            return _read_entry(path, kind, key)
+            found = _read_entry(path, kind, key)
+            self._count(read=path.stat().st_size)
+            return found
         except FileNotFoundError:
-            return self._taken_over(kind, key)
+            taken = self._taken_over(kind, key)
+            return self._fetched(kind, key) if taken is None else taken
         except (_DamagedError, OSError) as error:
             self._set_aside(path, str(error) if isinstance(error, _DamagedError) else error.strerror or str(error))
-            return None
+            return self._fetched(kind, key)
 
     def _taken_over(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
         for root in self.others:
             try:
-                found = _read_entry(root / kind / f"{key}.safetensors", kind, key)
+                found = _read_entry(_path(root, kind, key), kind, key)
             except (_DamagedError, OSError):  # not there, or not usable: it is left as it is
                 continue
             self.save(kind, key, found)
             return found
         return None
 
+    def _fetched(self, kind: str, key: str) -> dict[str, np.ndarray] | None:
+        """An entry at the URL, which comes into the folder."""
+        data = None if self.remote is None else self.remote.read(f"{kind}/{key}.safetensors")
+        if self.remote is None or data is None:
+            return None
+        self._count(read=len(data))
+        try:
+            found = _decoded(data, kind, key)
+        except _DamagedError as error:
+            self.progress.warn(f"{self.remote.url}/{kind}/{key}.safetensors is damaged ({error}): it is made anew")
+            return None
+        if self.root is not None:
+            write_atomic(self._path(kind, key), data)
+        return found
+
     def has(self, kind: str, key: str) -> bool:
-        """Whether there is an entry; `load` may still find it damaged."""
-        return (kind, key) in self._stand_ins or (self.root is not None and self._path(kind, key).exists())
+        """Whether there is an entry, here, in another store or at the URL; `load` may still find it damaged.
+
+        What others have put at the URL in the last seconds may not be seen. Raises StorageError if it cannot be read.
+        """
+        if (kind, key) in self._stand_ins:
+            return True
+        roots = () if self.root is None else (self.root, *self.others)
+        if any(_path(root, kind, key).exists() for root in roots):
+            return True
+        return self.remote is not None and self._is_listed(self.remote, kind, f"{key}.safetensors")
+
+    def _is_listed(self, remote: RemoteFolder, kind: str, name: str) -> bool:
+        with self._lock:
+            since, names = self._listed.get(kind, (-_LISTED_S, set[str]()))
+            if name not in names and time.monotonic() - since >= _LISTED_S:
+                names = remote.names(kind)
+                self._listed[kind] = time.monotonic(), names
+            return name in names
 
     def remove(self, kind: str, key: str) -> None:
-        """Drop an entry if there is one."""
+        """Drop an entry if there is one. Raises StorageError if the URL cannot be used."""
         if self.root is not None:
             with suppress(OSError):  # a folder in its place: `save` sets it aside
                 self._path(kind, key).unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.remove(f"{kind}/{key}.safetensors")
 
     def save(self, kind: str, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write an entry atomically.
 
-        Raises StorageError if the disk is full or the folder cannot be written.
+        Raises StorageError if the disk is full, or folder or URL cannot be written.
         """
-        if self.root is None:
+        if not self.keeps:
             return
         from safetensors.numpy import save
 
-        path = self._path(kind, key)
-        if path.is_dir():
-            self._set_aside(path, "a folder in its place")
         contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        write_atomic(path, save(contiguous, metadata={_SEAL: _seal(kind, key, contiguous)}))
+        data = save(contiguous, metadata={_SEAL: _seal(kind, key, contiguous)})
+        if self.root is not None:
+            path = self._path(kind, key)
+            if path.is_dir():
+                self._set_aside(path, "a folder in its place")
+            write_atomic(path, data)
+        if self.remote is not None:
+            self.remote.write(f"{kind}/{key}.safetensors", data)
+        self._count(written=len(data))
+
+    def _count(self, read: int = 0, written: int = 0) -> None:
+        with self._lock:
+            self.traffic.read += read
+            self.traffic.written += written
 
     def size_bytes(self) -> int:
         """What all entries take on the disk, damaged ones included."""
         return sum(path.stat().st_size for path in self._files())
 
     def discard(self) -> None:
-        """Remove all entries, and the folder unless something of somebody else is in it.
+        """Remove all entries of the folder, and itself unless something of somebody else is in it.
 
-        From then on nothing is stored or found. What cannot be removed stays.
+        The URL is not touched. From then on nothing is stored or found. What cannot be removed stays.
         """
         for path in list(self._files()):
             with suppress(OSError):
@@ -185,7 +275,7 @@ class Store:
             for folder in (*(path for path in self.root.glob("*") if path.is_dir()), self.root):
                 with suppress(OSError):  # not empty
                     folder.rmdir()
-        self.root = None
+        self.root = self.remote = None
 
     def _files(self) -> Iterator[Path]:
         if self.root is not None:
@@ -213,7 +303,11 @@ class Store:
 
     def _path(self, kind: str, key: str) -> Path:
         assert self.root is not None
-        return self.root / kind / f"{key}.safetensors"
+        return _path(self.root, kind, key)
+
+
+def _path(root: Path, kind: str, key: str) -> Path:
+    return root / kind / f"{key}.safetensors"
 
 
 def _stand_in_key(key: str) -> str:
@@ -222,6 +316,8 @@ def _stand_in_key(key: str) -> str:
 
 _SEAL = "anchorsfm"
 """Name of the metadata that holds the digest of an entry."""
+_LISTED_S = 10.0
+"""For which a list of the names at a URL is believed when it lacks one."""
 _MAX_SET_ASIDE = 32
 """Damaged files that are kept; folders are not counted and never removed."""
 
@@ -243,6 +339,25 @@ def _read_entry(path: Path, kind: str, key: str) -> dict[str, np.ndarray]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _DamagedError("not a complete safetensors file") from error
+    return _verified(arrays, seal, kind, key)
+
+
+def _decoded(data: bytes, kind: str, key: str) -> dict[str, np.ndarray]:
+    """The arrays of an entry in memory; raises _DamagedError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = {name: np.require(array, requirements="W") for name, array in load(data).items()}
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        seal = header.get("__metadata__", {}).get(_SEAL)
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _DamagedError("not a complete safetensors file") from error
+    return _verified(arrays, seal, kind, key)
+
+
+def _verified(arrays: dict[str, np.ndarray], seal: str | None, kind: str, key: str) -> dict[str, np.ndarray]:
+    """The arrays of an entry that says that they are; raises _DamagedError."""
     if seal is None:
         raise _DamagedError("not written by this program")
     if seal != _seal(kind, key, arrays):

@@ -86,6 +86,7 @@ def _entry(image: LocalisedImage) -> dict[str, Any]:
         "centre": camera_centres(pose).tolist(),
         "position_deviation": image.position_deviation,
         "rotation_deviation_deg": image.rotation_deviation_deg,
+        "has_model_errors": image.has_model_errors,
         "camera": image.camera,
         "focal_source": image.focal_source,
         "focal_deviation_px": image.focal_deviation_px,

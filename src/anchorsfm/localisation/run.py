@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.features.base import Features
 from anchorsfm.features.methods import make_detector
 from anchorsfm.io.images import load_image_set
@@ -15,6 +17,7 @@ from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.localisation.candidates import PointFinder
 from anchorsfm.localisation.config import LocaliseConfig
 from anchorsfm.localisation.index import ModelIndex, read_index
+from anchorsfm.localisation.model_errors import ModelErrors
 from anchorsfm.localisation.pose import PlacedView, camera_guesses, place
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.scene.errors import InputError
@@ -44,9 +47,12 @@ class LocalisedImage:
     error_px: float | None = None
     """Median reprojection error of those that agree, original pixels."""
     position_deviation: float | None = None
-    """Standard deviation in units of the model: root of the summed variances of the coordinates."""
+    """Standard deviation in units of the model: root of the summed variances of the coordinates; errors of the model
+    included, where `has_model_errors` is set."""
     rotation_deviation_deg: float | None = None
     """The same of the rotation vector."""
+    has_model_errors: bool = False
+    """Whether the model says how far its own cameras may be off, and the deviations include it."""
     focal_deviation_px: float | None = None
     """0: the focal length was kept."""
     point: Int[np.ndarray, "inlier"] | None = None
@@ -85,6 +91,11 @@ class LocalisableModel:
 
     stored: StoredModel
     index: ModelIndex
+
+    @cached_property
+    def errors(self) -> ModelErrors:
+        """Of the model itself."""
+        return ModelErrors.of(self.stored)
 
 
 def index_path(stored: StoredModel) -> Path:
@@ -129,7 +140,12 @@ def localise(
     """
     source = [source] if isinstance(source, Path) and not source.is_dir() else source  # one photograph is enough
     images = load_image_set(
-        source, camera_mode="per-image", focal_px=config.focal_px, reads_positions=False, progress=progress
+        source,
+        camera_mode="per-image",
+        focal_px=config.focal_px,
+        reads_positions=False,
+        sensor_widths=sensor_width_mm,
+        progress=progress,
     )
     detector = make_detector(model.index.settings.features)
     finder = PointFinder(index=model.index, max_candidates=config.max_candidates)
@@ -169,7 +185,7 @@ def _localise(
     view = place(xy, model.stored.model.points[found.point], guesses, min_inliers=config.min_inliers)
     if not isinstance(view, PlacedView):
         return LocalisedImage(name=images.names[image], reason=view, num_matches=len(xy))
-    return _placed(images.names[image], view, found.point[view.inlier], xy[view.inlier], view.inlier)
+    return _placed(images.names[image], view, found.point[view.inlier], xy[view.inlier], view.inlier, model.errors)
 
 
 def _placed(
@@ -178,8 +194,11 @@ def _placed(
     point: Int[np.ndarray, "inlier"],
     xy: Float[np.ndarray, "inlier 2"],
     inlier: Bool[np.ndarray, "match"],
+    errors: ModelErrors,
 ) -> LocalisedImage:
     order = np.argsort(point, kind="stable")
+    of_model = errors.deviations(point)
+    position, rotation_deg = of_model or (0.0, 0.0)
     return LocalisedImage(
         name=name,
         cam_from_world=view.cam_from_world,
@@ -188,8 +207,9 @@ def _placed(
         num_inliers=len(point),
         num_matches=len(inlier),
         error_px=view.error_px,
-        position_deviation=view.position_deviation,
-        rotation_deviation_deg=view.rotation_deviation_deg,
+        position_deviation=float(np.hypot(view.position_deviation, position)),
+        rotation_deviation_deg=float(np.hypot(view.rotation_deviation_deg, rotation_deg)),
+        has_model_errors=of_model is not None,
         focal_deviation_px=view.focal_deviation_px,
         point=point[order],
         xy_px=xy[order],

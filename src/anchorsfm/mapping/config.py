@@ -23,7 +23,8 @@ class RigConfig(Settings):
 
     file: Annotated[str | None, NotEmpty(), tyro.conf.arg(aliases=["--rig"])] = None
     """Description of the rigs, in COLMAP's format (rig_config.json), or auto: folders that hold photographs of the same
-    names are cameras of one rig. Poses of cameras in the rig are found unless the file gives them."""
+    names, names in one folder that differ in their beginnings (left_001.jpg, right_001.jpg), or folders whose
+    photographs were taken at the same times. Poses of cameras in the rig are found unless the file gives them."""
     refine: bool = True
     """Adjust poses of cameras in the rig that the file gives; otherwise they are kept. The model has their scale."""
 

@@ -18,7 +18,8 @@ from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_start
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.config import AdjustConfig, SubpixelConfig
+from anchorsfm.tracks.coarse import CoarseKeypoints
+from anchorsfm.tracks.config import FEW_VIEWS, AdjustConfig, SubpixelConfig
 from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.resect import register_missing
@@ -38,7 +39,7 @@ class ModellingSettings:
     subpixel: SubpixelConfig | None
     """Refinement of the observations; None: they stay as they are."""
     coarse_subpixel: SubpixelConfig | None = None
-    """The same of those of less exact keypoints among others, where not all are refined."""
+    """The same where not all are refined: of less exact keypoints among others, and of all in models of few views."""
     choose_camera_model: bool
     """Choose the camera model of each camera; otherwise those of the start stay."""
     focal_px: float | None = None
@@ -170,12 +171,15 @@ def _with_refined_coarse(
 
     Matches of such keypoints complete no tracks then: they do not know where these were moved.
     """
-    if given.coarse is None or settings.coarse_subpixel is None:
+    if settings.coarse_subpixel is None or not _refines_some(start.model, given, settings):
         return given
     mine, _ = select_observations(given.tracks, np.isin(given.tracks.obs_image, start.model.image_index))
+    doubtful = given.coarse
+    if doubtful is None or _is_small(start.model):
+        doubtful = CoarseKeypoints.of(mine.obs_image, mine.obs_xy)
     tracks, coarse = refine_coarse(
         mine,
-        given.coarse,
+        doubtful,
         given.images,
         settings.coarse_subpixel,
         uncertainty_px=KEYPOINT_UNCERTAINTY * given.working_scale,
@@ -183,8 +187,17 @@ def _with_refined_coarse(
         progress=progress,
     )
     matches = given.matches
-    either = given.coarse.among(matches.image_i, matches.xy_i) | given.coarse.among(matches.image_j, matches.xy_j)
+    either = doubtful.among(matches.image_i, matches.xy_i) | doubtful.among(matches.image_j, matches.xy_j)
     return replace(given, tracks=tracks, coarse=coarse, matches=matches.select(~either))
+
+
+def _refines_some(model: Reconstruction, given: MapperInput, settings: ModellingSettings) -> bool:
+    """Whether observations of some keypoints of a model are refined, where not all are."""
+    return settings.coarse_subpixel is not None and (given.coarse is not None or _is_small(model))
+
+
+def _is_small(model: Reconstruction) -> bool:
+    return len(model.image_index) <= FEW_VIEWS
 
 
 def _adjust(
@@ -266,8 +279,8 @@ def _grown(
     if len(model.image_index) < 2 or not len(missing):
         return result
     long_side_px = given.images.size_wh.max(axis=1).astype(np.float64)
-    refines_coarse = given.coarse is not None and settings.coarse_subpixel is not None
-    if settings.subpixel is not None or refines_coarse:  # images that were left out have no refined observations
+    if settings.subpixel is not None or _refines_some(model, given, settings):
+        # images that were left out have no refined observations
         model = triangulate_model(
             model,
             given.tracks,

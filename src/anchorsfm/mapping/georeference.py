@@ -18,6 +18,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.bundle import PositionPriors
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres, fit_similarities, fit_similarity
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
@@ -79,6 +80,8 @@ class Georeferenced:
     """Views whose records are no outliers."""
     sigma_m: Float[np.ndarray, "view 3"]
     """Standard deviations of the records."""
+    enu_from_model: Similarity | None = None
+    """The way to the frame of the records from another one that the model was brought into since; None: it is in it."""
     problem: str | None = None
     """Why the model is not in the frame of the records or, if it is because that was asked for, should not be."""
 
@@ -190,16 +193,20 @@ def georeference(
     )
 
 
-def compare_in_frame(judged: JudgedModel, geo: GeoPositions) -> Georeferenced:
-    """Recorded positions beside a model that is in their frame and stays as it is."""
+def compare_in_frame(judged: JudgedModel, geo: GeoPositions, enu_from_model: Similarity | None = None) -> Georeferenced:
+    """Recorded positions beside a model that stays as it is: in their frame, or `enu_from_model` leads to it."""
     centres = camera_centres(judged.result.model.cam_from_world)
+    if enu_from_model is not None:
+        centres = enu_from_model.points(centres)
     images = judged.result.model.image_index
     position, sigma = geo.enu_m[images], geo.sigma_m[images]
     placed = place(centres, position, sigma)
     agrees = np.zeros(len(images), bool)
     if not isinstance(placed, str):
         agrees, sigma = placed.agrees, placed.sigma_m
-    return Georeferenced(mode="align", residual_m=centres - position, agrees=agrees, sigma_m=sigma)
+    return Georeferenced(
+        mode="align", residual_m=centres - position, agrees=agrees, sigma_m=sigma, enu_from_model=enu_from_model
+    )
 
 
 def _one_of_each_frame(

@@ -62,7 +62,7 @@ class _Checkpoint:
     def __init__(
         self, predictor: PairPredictor, pairs: PairList, config: GraphConfig, store: Store, left_out: LeftOut
     ) -> None:
-        self.predictor, self.pairs, self.config, self.store = predictor, pairs, config, store
+        self.predictor, self.pairs, self.config, self.store = predictor, pairs, config, store.local
         self.left_out = left_out
         self._included = {image: self._num_stored(image) for image in np.unique(pairs.index).tolist()}
         """How many pairs the stored sums of every image contain."""

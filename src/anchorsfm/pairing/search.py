@@ -1,7 +1,7 @@
 """The pairs of a large set, found by looking at photographs: similarity, orders, positions, expansion in rounds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -61,7 +61,7 @@ class PairChecker:
         points = self.features.each(lambda features: features.xy, "finding keypoints", self.progress, self.num_workers)
 
         def check(pairs: Int[np.ndarray, "pair 2"]) -> Int[np.ndarray, "pair"]:
-            tool = CheckPairs(verification=replace(self.verification, matches=matches.elsewhere()))
+            tool = CheckPairs(verification=self.verification)
             matches.fill(tool, pairs[neighbouring(pairs, len(points))], self.progress, self._is_checked)
             candidates = matches.match_all(pairs, self.progress, self.num_workers)
 

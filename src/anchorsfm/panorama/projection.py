@@ -82,10 +82,10 @@ def cut(
         panorama = np.asarray(cv2.resize(panorama, (wide, max(wide // 2, 1)), interpolation=method), np.uint8)
         height, width = panorama.shape[:2]
     around = np.concatenate([panorama[:, -_MARGIN:], panorama, panorama[:, :_MARGIN]], axis=1)
+    xy = (pixel_centres((side, side)).reshape(-1, 2) - side / 2) / focal_px(side)
+    in_view = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
     for view in views:
-        xy = (pixel_centres((side, side)).reshape(-1, 2) - side / 2) / focal_px(side)
-        rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1) @ view.view_from_rig[:, :3]
-        place = pixels_of(rays, (width, height)).reshape(side, side, 2)
+        place = pixels_of(in_view @ view.view_from_rig[:, :3], (width, height)).reshape(side, side, 2)
         yield np.asarray(
             cv2.remap(
                 around,

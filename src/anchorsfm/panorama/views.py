@@ -51,30 +51,29 @@ def make_views(
     written = folder.owned.files()
     whole = set(written) - set(folder.owned.changed([folder.inner]))
     there = read_record(folder.root) if folder.name(VIEWS_RECORD) in whole else ()
-    made: list[PanoramaViews] = []
-    sources: list[Panorama] = []
+    made: dict[Path, PanoramaViews] = {}
+    missing: list[tuple[Panorama, PanoramaViews, set[str]]] = []
     for panorama, key in _with_digests(panoramas, progress):
         side = config.size or natural_side_px(panorama.size_wh[0])
         known = [v for v in there if (v.digest, v.views, v.side) == (key, config.views, side)]
-        made.append(known[0] if known else _described(panorama, key, config.views, side, [*there, *made]))
-        sources.append(panorama)
-    missing = [
-        (panorama, views)
-        for panorama, views in zip(sources, made, strict=True)
-        if not {folder.name(name) for name in views.names} <= whole
-    ]
-    if not missing and tuple(made) == there:
-        return {source.path: views for source, views in zip(sources, made, strict=True)}
+        views = known[0] if known else _described(panorama, key, config.views, side, [*there, *made.values()])
+        # files that the record does not name may be of another picture of the same name
+        wanted = {name for name in views.names if not known or folder.name(name) not in whole}
+        if wanted:
+            missing.append((panorama, views, wanted))
+        made[panorama.path] = views
+    if not missing and tuple(made.values()) == there:
+        return made
     with folder.owned.publication() as publication:
         place = publication.path / folder.inner
         with progress.stage("cutting panoramas", len(missing)) as advance:
-            for panorama, views in missing:
-                _write(panorama, views, place, {name for name in views.names if folder.name(name) not in whole})
+            for panorama, views, wanted in missing:
+                _write(panorama, views, place, wanted)
                 advance(1)
-        write_atomic(place / VIEWS_RECORD, record_text(made))
-        write_atomic(place / RIG_CONFIG, to_json(rig_config(made)))
+        write_atomic(place / VIEWS_RECORD, record_text(list(made.values())))
+        write_atomic(place / RIG_CONFIG, to_json(rig_config(list(made.values()))))
         publication.publish([folder.inner], kept=written)
-    return {source.path: views for source, views in zip(sources, made, strict=True)}
+    return made
 
 
 def view_masks(mask: Bool[np.ndarray, "h w"], kind: str) -> list[Bool[np.ndarray, "side side"]]:

@@ -12,6 +12,8 @@ from anchorsfm.scene.ground import GroundPoints
 _METRES, _PIXELS = 4, 2
 """Decimals."""
 _MAX_NAMED = 5
+_BAD_PX = 20.0
+"""No careful mark is so far off, and no usable model."""
 
 
 def control_lines(found: Controlled, ground: GroundPoints) -> Iterator[Line]:
@@ -25,9 +27,12 @@ def control_lines(found: Controlled, ground: GroundPoints) -> Iterator[Line]:
             continue
         across, up = found.rms_m(seen)
         error = found.residual_px[seen[ground.point] & np.isfinite(found.residual_px)]
+        rms_px = float(np.sqrt((error**2).mean()))
+        is_bad = rms_px > _BAD_PX
         yield Line(
             f"{int(seen.sum())} {what} points: {across:.3g} m horizontally, {up:.3g} m vertically, "
-            f"{np.sqrt((error**2).mean()):.2g} px (RMS)"
+            f"{rms_px:.2g} px (RMS){': they do not fit the photographs' if is_bad else ''}",
+            is_warning=is_bad,
         )
     wrong = np.flatnonzero(~ground.is_check & ~found.is_used & np.isfinite(found.residual_m).all(axis=1))
     if len(wrong):

@@ -1,14 +1,16 @@
 """Where models and their cameras are on the Earth: in words, and georeference.json, cameras.geojson and cameras.kml."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+from jaxtyping import Float
 
 from anchorsfm.geometry.geodesy import geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.geometry.view_angles import pitch_and_heading_deg
 from anchorsfm.io.reference_systems import projected
 from anchorsfm.mapping.georeference import Georeferenced
 from anchorsfm.scene.positions import GeoPositions
@@ -18,6 +20,8 @@ from anchorsfm.scene.reconstruction import Reconstruction
 _DEGREES, _METRES = 9, 4
 """Decimals: a tenth of a millimetre."""
 _MAX_NAMED = 5
+_BAD_PITCH_DEG = 5.0
+"""No gimbal is so far off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,28 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
     return lines
 
 
+def view_lines(model: Reconstruction, found: Georeferenced, view_deg: Float[np.ndarray, "image 2"]) -> Iterator[Line]:
+    """How directions that cameras of a model look into differ from recorded ones, if it is in a frame with north."""
+    if found.mode == "check":
+        return
+    rotation = model.cam_from_world[:, :, :3]
+    if found.enu_from_model is not None:
+        rotation = rotation @ found.enu_from_model.rotation.T
+    pitch, heading = pitch_and_heading_deg(rotation, view_deg[model.image_index])
+    said = [
+        f"{np.median(off[np.isfinite(off)]):.1f} degrees in {what}"
+        for what, off in (("pitch", pitch), ("heading", heading))
+        if np.isfinite(off).any()
+    ]
+    if said:
+        is_bad = bool(np.median(pitch[np.isfinite(pitch)]) > _BAD_PITCH_DEG) if np.isfinite(pitch).any() else False
+        yield Line(
+            f"cameras of {int(np.isfinite(heading).sum())} photographs recorded where they looked: "
+            f"{' and '.join(said)} from the model (median){', one of them is wrong' if is_bad else ''}",
+            is_warning=is_bad,
+        )
+
+
 def describe_places(
     models: Sequence[Reconstruction],
     georeferenced: Sequence[Georeferenced | None],
@@ -79,7 +105,10 @@ def describe_places(
     entries: list[dict[str, Any]] = []
     for number, (model, found) in enumerate(zip(models, georeferenced, strict=True)):
         if found is not None and found.mode != "check":
-            entries.append({"number": number, "mode": found.mode, "images": _images(model, found, geo, names, epsg)})
+            images = _images(model, found, geo, names, epsg)
+            way = None if found.enu_from_model is None else found.enu_from_model.matrix
+            entry = {"number": number, "mode": found.mode, "images": images}
+            entries.append(entry if way is None else entry | {"enu_from_model": way})
     latitude, longitude, altitude = geo.origin
     document = {
         "frame": "metres, x east, y north, z up, tangent to the WGS 84 ellipsoid at the origin",
@@ -100,6 +129,8 @@ def _images(
     model: Reconstruction, found: Georeferenced, geo: GeoPositions, names: Sequence[str], epsg: int | None
 ) -> list[dict[str, Any]]:
     centres = camera_centres(model.cam_from_world)
+    if found.enu_from_model is not None:
+        centres = found.enu_from_model.points(centres)
     places = geodetic_from_enu(centres, geo.origin)
     xyz = None if epsg is None else projected(places, epsg, is_ellipsoidal=geo.is_ellipsoidal)
     outlier = found.outliers

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from anchorsfm.io.clock import StageTiming
+from anchorsfm.scene.executor import NodeShare
 from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.video.record import VideoFrames
@@ -36,8 +37,8 @@ class UpReport:
     """Why the z axis of a model points up."""
 
     source: str
-    """cameras: as they were held; flight: as they flew; plane, manhattan: the points; positions: the records,
-    or control points."""
+    """gravity: as phones recorded it; cameras: as they were held; flight: as they flew; plane, manhattan: the points;
+    positions: the records, or control points."""
     deviation_deg: float | None
     """How far it may be off, roughly; None: not estimated."""
 
@@ -356,6 +357,8 @@ class RunReport:
     depth: DepthFigures | None
     """None: no depth maps were made."""
     stages: tuple[StageTiming, ...]
+    cluster: tuple[NodeShare, ...] = ()
+    """What each machine of a cluster made of the stages."""
     warnings: tuple[str, ...]
     weights: dict[str, str] | None
     """Trained weights that were used, their terms, and how the user accepted them."""

@@ -10,6 +10,7 @@ from anchorsfm.dense.config import MAX_IMAGES_BY_DEFAULT
 from anchorsfm.features.config import chosen_matcher
 from anchorsfm.io.masks import check_masks
 from anchorsfm.io.reference_systems import check_epsg, named_area_without
+from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.mapping.config import POSE_MAPPERS
 from anchorsfm.pairing import check_scene_graph
 from anchorsfm.pairing.similarity import open_similarity
@@ -21,15 +22,19 @@ from anchorsfm.run.unused import without_effect
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
+from anchorsfm.tracks.config import FEW_VIEWS
 
 
 def check_settings(config: PipelineConfig) -> None:
-    """Raise InputError for what depends on files, libraries, or settings of several parts."""
+    """Raise InputError for what depends on files, libraries, or settings of several parts, and StorageError if the
+    cache's URL cannot be used."""
     check_mesh_method(config.cloud.mesh)
     check_scene_graph(config.scene_graph)
     check_masks(config.masks, config.mask)
     if config.ray is not None:
         check_cluster(config.ray)
+    if config.cache_url is not None:
+        RemoteFolder(config.cache_url, pauses_s=()).require_usable()
     check_rig(config.rig)
     check_gcp(config.gcp)
     if config.epsg is not None:
@@ -71,7 +76,8 @@ def settled(
         has_second_method=config.classical.has_second_method,
         mapper=config.mapper,
         dense=dense,
-        refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical"),
+        refines_keypoints=config.refines_keypoints(from_grid=config.frontend != "classical")
+        or (config.refine_keypoints == "auto" and images.num_images <= FEW_VIEWS),
         has_known_model=config.known.model is not None or config.rig.file is not None,
         has_rig=config.rig.file is not None,
         has_ground_points=config.gcp.file is not None,

@@ -43,12 +43,12 @@ def computing_on(
 
     Raises InputError if the cluster cannot be used, or a node does not see the store or the photographs.
     """
-    if address is None or store.root is None:
+    if address is None or not store.keeps:
         yield
         return
     from anchorsfm.cluster.connection import connected
 
-    with connected(address, num_workers, [store.root, photographs], progress) as store.executor:
+    with connected(address, num_workers, store, photographs, progress) as store.executor:
         try:
             yield
         finally:

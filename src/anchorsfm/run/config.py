@@ -12,6 +12,7 @@ from anchorsfm.features.config import is_learned
 from anchorsfm.frontend import FrontendName
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.mast3r.frontend import Mast3rFrontend
+from anchorsfm.io.remote import parse_url
 from anchorsfm.mapping.config import (
     DEPTH_MAPPERS,
     GcpConfig,
@@ -63,6 +64,9 @@ class PipelineConfig(Settings):
     of the photograph's aspect will do; photographs without a mask count as a whole."""
     mask: Path | None = None
     """Mask for all photographs, for what is at one place in all of them: a bonnet, the legs of a drone."""
+    sky_masks: bool = False
+    """Ignore sky, found by its smoothness, for photographs of the outdoors whose sky is up: a pale wall or a ceiling
+    along the upper border may be taken for it. OUT/masks shows what was ignored."""
     alpha_masks: bool = True
     """Ignore transparent pixels of photographs that have any."""
     gps: GpsMode = "auto"
@@ -70,7 +74,8 @@ class PipelineConfig(Settings):
     they give it scale, north and height; prior: they also constrain the adjustment; auto: prior where they agree with
     the model, otherwise check; off: they are not looked at."""
     up: UpMode = "auto"
-    """Where up is; models are turned so that z points there. auto: how the cameras were held, or flew; plane: the
+    """Where up is; models are turned so that z points there. auto: what phones recorded (iPhones do), or else how
+    the cameras were held, or flew; plane: the
     largest plane of points that is about level; manhattan: the directions that most surfaces face; off: the frame
     stays any. Models in the frame of recorded positions or given poses are not turned."""
     epsg: Annotated[int | None, Range(1024, 32767)] = None
@@ -102,7 +107,7 @@ class PipelineConfig(Settings):
     """Which matches become keypoints of tracks."""
     refine_keypoints: Literal["auto", "on", "off"] = "auto"
     """Refine observations in the photographs at full size. auto: those of networks (matches on a grid, learned
-    keypoints), not those of SIFT."""
+    keypoints), and those of SIFT in models of up to 4 views."""
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     """Refinement of observations in the photographs, see --refine-keypoints."""
     adjust: AdjustConfig = field(default_factory=AdjustConfig)
@@ -125,8 +130,11 @@ class PipelineConfig(Settings):
     """The dense cloud, and what is written beside it."""
     ray: Annotated[str | None, Parsed(parse_cluster)] = None
     """Compute features, matches, poses of pairs and dense depth on many machines by Ray: auto (the cluster that this
-    machine belongs to), HOST:PORT, or local (processes of this machine). All of them must see the photographs and OUT
-    under the same paths. The result has the same bits."""
+    machine belongs to), HOST:PORT, or local (processes of this machine). All of them must see the photographs, and OUT
+    unless there is a --cache-url, under the same paths. The result has the same bits."""
+    cache_url: Annotated[str | None, Parsed(parse_url)] = None
+    """Keep what is in OUT/cache at a URL too, such as s3://bucket/folder, where other runs and machines find it: with
+    --ray they then need not see OUT."""
     seed: Seed = 0
     """Seed of all random sampling. Equal seeds and equal input give equal output, bit for bit, on one machine."""
 

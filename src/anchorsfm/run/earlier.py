@@ -1,8 +1,8 @@
 """Finished runs that another one goes on from: their settings, photographs, pairs and models (docs/method.md, Earlier
 models).
 
-A run is read from its output folder (`read_run`). Once the photographs of the new run are known, `Earlier.among` finds
-those of the earlier ones in it, and everything else by index in the ImageSet.
+A run is read from its output folder (`finished`). Once the photographs of the new run are known, `Earlier.among`
+finds those of the earlier ones in it, and everything else by index in the ImageSet.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,23 +20,21 @@ from anchorsfm.colmap.models import read_stored_poses
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.geometry.geodesy import about_origin
 from anchorsfm.geometry.links import connected_groups
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.images import photograph_files
-from anchorsfm.io.json_files import read_json
-from anchorsfm.io.layout import Layout
-from anchorsfm.io.store import Store, digest
+from anchorsfm.io.store import Store, digest, to_json
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.config import KnownConfig, MapperName
 from anchorsfm.mapping.continued import EarlierModel, map_continued, with_earlier_cameras
-from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.results.record import Extension, UpReport
-from anchorsfm.results.run import StoredRun
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.finished import FinishedRun
 from anchorsfm.run.predictions import EarlierPairs
-from anchorsfm.run.settings import read_config
 from anchorsfm.scene.edit import with_image_index
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
+from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.progress import Progress
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.video.record import VideoFrames
@@ -44,109 +43,6 @@ _MAPPER: MapperName = "tracks"
 _OF_PHOTOGRAPHS = ("focal_px", "focal_deviation", "masks", "mask")
 """Settings that say something about all photographs of a run."""
 _CAMERAS = "front-end-cameras"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedRun:
-    """An output folder."""
-
-    folder: Path
-    config: PipelineConfig
-    root: Path
-    """Folder that the names of the photographs are relative to."""
-    names: tuple[str, ...]
-    """Of the photographs that the run looked at."""
-    models: tuple[StoredModel, ...]
-    """Numbered as they are in its report."""
-    pairs: Int[np.ndarray, "pair 2"]
-    """That it looked at: rows of `names`."""
-    in_geo_frame: tuple[bool, ...]
-    """Whether each model is in the frame of the recorded positions."""
-    is_metric: tuple[bool, ...]
-    """Whether the unit of each model is the metre."""
-    up: tuple[UpReport | None, ...]
-    """Why z is up in each model, if it is."""
-    origin: tuple[float, float, float] | None
-    """Of the frame of the recorded positions: latitude, longitude, altitude."""
-    videos: tuple[VideoFrames, ...]
-    extensions: tuple[Extension, ...]
-
-    @property
-    def photographs(self) -> tuple[Path, ...]:
-        return tuple(self.root / name for name in self.names)
-
-
-def read_run(folder: Path) -> FinishedRun:
-    """A finished run from its output folder.
-
-    Raises InputError if a file of it is missing or cannot be used, or its photographs are no longer where they were.
-    """
-    if not folder.is_dir():
-        problem = "not a folder" if folder.exists() else "no such folder"
-        raise InputError(f"{folder}: {problem}; give an output folder of anchorsfm reconstruct")
-    models = read_models(folder)
-    run = StoredRun(folder)
-    if not run.has_report or not all(entry.is_result for entry in models):
-        raise InputError(f"{folder} is no output folder of anchorsfm reconstruct: give one")
-    report = run.report
-    used = [image for image in report["images"] if image["size_wh"] is not None]
-    names = tuple(image["name"] for image in used)
-    root = Path(report["image_root"])
-    missing = [name for name in names if not (root / name).is_file()]
-    if missing:
-        raise InputError(
-            f"{root / missing[0]}, a photograph of {folder}, is not there (of {len(missing)} of {len(names)}): put the "
-            "photographs back where they were"
-        )
-    if len(report["models"]) != len(models):
-        raise InputError(f"{folder} has {len(models)} models, its report names {len(report['models'])}: run the same "
-                         "anchorsfm reconstruct again")  # fmt: skip
-    config, listed = read_config(run.layout.config), report["pair_list"]
-    is_moved = _transformed(run.layout)
-    if config.rig.file is not None or run.layout.views.is_dir():
-        raise InputError(
-            f"{folder} has models of rigs or panoramas, which no run can go on from: run anchorsfm reconstruct on all "
-            "photographs"
-        )
-    return FinishedRun(
-        folder=folder,
-        config=config,
-        root=root,
-        names=names,
-        models=tuple(models),
-        pairs=np.array([listed["i"], listed["j"]], np.int64).reshape(2, -1).T,
-        in_geo_frame=tuple(
-            entry["georeference"] is not None and entry["georeference"]["mode"] != "check" and not is_moved.get(number)
-            for number, entry in enumerate(report["models"])
-        ),
-        is_metric=tuple(entry.is_metric for entry in models),
-        up=tuple(None if entry["up"] is None else UpReport(**entry["up"]) for entry in report["models"]),
-        origin=_origin(run.layout),
-        videos=tuple(VideoFrames.of(entry) for entry in report["videos"]),
-        extensions=tuple(Extension.of(entry) for entry in report["extensions"]),
-    )
-
-
-def _transformed(layout: Layout) -> dict[int, bool]:
-    """Of the models that transform.json speaks of, by number, whether they are in another frame than the run made."""
-    if not layout.transform.is_file():
-        return {}
-    try:
-        entries = read_json(layout.transform)["models"]
-        return {int(entry["number"]): bool((np.array(entry["matrix"]) != np.eye(4)).any()) for entry in entries}
-    except (TypeError, KeyError, ValueError):
-        raise InputError(f"{layout.transform} is damaged: run the same anchorsfm reconstruct again") from None
-
-
-def _origin(layout: Layout) -> tuple[float, float, float] | None:
-    if not layout.georeference.is_file():
-        return None
-    try:
-        origin = read_json(layout.georeference)["origin"]
-        values = tuple(float(origin[key]) for key in ("latitude_deg", "longitude_deg", "altitude_m"))
-    except (TypeError, KeyError, ValueError):
-        raise InputError(f"{layout.georeference} is damaged: run the same anchorsfm reconstruct again") from None
-    return values[0], values[1], values[2]
 
 
 def _true_path(path: Path) -> Path:
@@ -184,6 +80,18 @@ class Earlier:
     @property
     def videos(self) -> tuple[VideoFrames, ...]:
         return tuple(video for run in self.runs for video in run.videos)
+
+    def in_frame(self, images: ImageSet) -> ImageSet:
+        """With recorded positions in the frame of the first run that has one; control points may have made it."""
+        earth = next((run.earth for run in self.runs if run.earth is not None), None)
+        if earth is None:
+            return images
+        if images.geo is not None:
+            return replace(images, geo=about_origin(images.geo, earth.origin))
+        if not earth.by_control:
+            return images
+        nothing = GeoPositions.unrecorded(images.num_images, earth.origin, is_ellipsoidal=earth.is_ellipsoidal)
+        return replace(images, geo=nothing)
 
     def among(self, images: ImageSet) -> "Continued":
         """The earlier photographs, pairs and models in an ImageSet.
@@ -311,8 +219,10 @@ class KeptFrame:
     """Its poses, those that stay as they were."""
     is_metric: bool
     """Its unit is the metre."""
-    is_georeferenced: bool
-    """It is in the frame of the recorded positions."""
+    enu_from_model: Similarity | None
+    """The way to the frame of the recorded positions; None: it has no place in it."""
+    by_control: bool
+    """Ground control points brought it into that frame."""
     up: UpReport | None
     """Why z is up in it, if it is."""
 
@@ -391,27 +301,31 @@ class Continued:
         here, there = here[kept[here]], there[kept[here]]
         poses[here] = source.model.cam_from_world[there]
         run = self.earlier.runs[source.run]
+        earth = run.earth
         return KeptFrame(
             cam_from_world=poses,
             is_metric=run.is_metric[source.number],
-            is_georeferenced=run.in_geo_frame[source.number],
+            enu_from_model=None if earth is None else earth.enu_from_model.get(source.number),
+            by_control=earth is not None and source.number in earth.by_control,
             up=run.up[source.number],
         )
 
     def transform_record(self, results: Sequence[AdjustResult]) -> str | None:
-        """transform.json, where the models that it speaks of are still what it says and have their numbers."""
-        layout = Layout(self.earlier.runs[0].folder)
-        numbers = _transformed(layout)
-        if not self.keeps or not numbers:
+        """transform.json, where the models that it speaks of are still in these frames and have their numbers; points
+        that a crop removed are made anew."""
+        record = self.earlier.runs[0].transforms
+        if not self.keeps or record is None:
             return None
         of_number = {entry.number: entry.model.image_index for entry in self.models}
-        for number in numbers:
+        for number in (entry["number"] for entry in record["models"]):
             if number >= len(results) or number not in of_number:
                 return None
             model, kept = results[number].model, results[number].held.pose
             if not np.isin(of_number[number], model.image_index[kept]).all():
                 return None
-        return layout.transform.read_text(encoding="utf-8")
+        whole: dict[str, Any] = {"crop_box": [], "crop_radius": None}
+        models = [{**entry, "steps": [step | whole for step in entry["steps"]]} for entry in record["models"]]
+        return to_json({**record, "models": models})
 
     def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
         """Poses of finished models that stay, by image, with the bits they have on the disk."""
@@ -427,7 +341,6 @@ class Continued:
         """The photographs with cameras shared as in the models and, where these stay, with the focal lengths and
         distortions that the front end found then: what it made of the pairs is found in the cache again."""
         shared = self._with_cameras(images)
-        shared = self._in_frame(shared)
         if not self.keeps:
             return shared
         focal_px, deviation = images.focal_prior_px.copy(), images.focal_deviation
@@ -487,13 +400,6 @@ class Continued:
         keys = list(zip(union.tolist(), rank.tolist(), strict=True))
         number_of: dict[tuple[int, int], int] = {}
         return replace(images, camera_index=np.array([number_of.setdefault(key, len(number_of)) for key in keys]))
-
-    def _in_frame(self, images: ImageSet) -> ImageSet:
-        """With recorded positions in the frame of the first run that has one."""
-        origin = next((run.origin for run in self.earlier.runs if run.origin is not None), None)
-        if origin is None or images.geo is None:
-            return images
-        return replace(images, geo=about_origin(images.geo, origin))
 
     def keep_cameras(self, predictor: PairPredictor, frontend: Frontend, pairs: PairList, store: Store) -> None:
         """Keep what the front end went by for runs that go on from this one: it cannot be found again from its pairs,

@@ -11,14 +11,13 @@ from anchorsfm.geometry.geodesy import enu_from_geodetic
 from anchorsfm.io.gcp import GcpFile, Mark, read_gcp
 from anchorsfm.io.reference_systems import check_system, geodetic
 from anchorsfm.mapping.config import GcpConfig
+from anchorsfm.mapping.control import MIN_POINTS
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.progress import Progress
 
-MIN_CONTROL = 3
-"""Points that a frame needs."""
 _UTM = re.compile(r"wgs\s*84\s+utm\s+(\d{1,2})\s*([ns])", re.IGNORECASE)
 
 
@@ -66,9 +65,9 @@ def with_ground_points(images: ImageSet, config: GcpConfig, progress: Progress) 
     _require_inside(images, file, marks, rows)
     count = np.bincount(found.point, minlength=len(points))
     usable = int((~found.is_check & (count >= 2)).sum())
-    if usable < MIN_CONTROL:
+    if usable < MIN_POINTS:
         raise InputError(
-            f"{file.path}: {usable} control points are marked in two photographs and more, {MIN_CONTROL} are needed"
+            f"{file.path}: {usable} control points are marked in two photographs and more, {MIN_POINTS} are needed"
         )
     return images, found
 
@@ -152,12 +151,5 @@ def _geodetic(
 
 def _frame(lat_lon_alt: Float[np.ndarray, "point 3"], num_images: int) -> GeoPositions:
     """A frame about the points, where no photograph has a recorded position."""
-    nothing = np.full((num_images, 3), np.nan)
     latitude, longitude, altitude = np.median(lat_lon_alt, axis=0).tolist()
-    return GeoPositions(
-        lat_lon_alt=nothing,
-        enu_m=nothing,
-        sigma_m=nothing,
-        origin=(latitude, longitude, altitude),
-        is_ellipsoidal=False,
-    )
+    return GeoPositions.unrecorded(num_images, (latitude, longitude, altitude))

@@ -21,7 +21,7 @@ from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.mapping.with_poses import along_epipolar_lines
 from anchorsfm.report.control import control_lines
-from anchorsfm.report.places import Places, describe_places, placement_lines
+from anchorsfm.report.places import Places, describe_places, placement_lines, view_lines
 from anchorsfm.results.record import UpReport
 from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
@@ -148,12 +148,16 @@ def finish(
         else:
             model, place, control = _with_records(result, given.images, config, ground)
             controlled += [] if control is None else [control]
-        if place is not None and place.mode != "check":
-            frame = None
+            if place is not None and place.mode != "check":
+                frame = None  # that of the recorded positions is found anew
         if frame is not None and frame.is_metric:
             model = replace(model, uncertainty=replace(model.uncertainty, metric=True))
         model, up = (model, frame.up) if frame is not None else _level(model, place, control, given, config)
-        if config.up in ("plane", "manhattan") and up is not None and up.source in ("cameras", "flight"):
+        if (
+            config.up in ("plane", "manhattan")
+            and up is not None
+            and up.source not in ("plane", "manhattan", "positions")
+        ):
             progress.warn(f"model {number}: its points do not show a {config.up}, so up is what the cameras say")
         judged.append(model)
         georeferenced.append(place)
@@ -197,9 +201,10 @@ def _in_frame(
     judged = JudgedModel(result=result, uncertainty=uncertainty)
     if images.geo is None:
         return judged, None
-    if frame.is_georeferenced:
-        judged = replace(judged, uncertainty=replace(uncertainty, metric=True))
-        return judged, compare_in_frame(judged, images.geo)
+    if (way := frame.enu_from_model) is not None:
+        is_in_it = np.allclose(way.matrix, np.eye(4))
+        found = compare_in_frame(judged, images.geo, None if is_in_it else way)
+        return judged, replace(found, mode="control") if frame.by_control else found
     return georeference(judged, result, images.geo, "check", config.adjust, _focal_priors(result.model, images))
 
 
@@ -234,7 +239,7 @@ def _level(
     has_poses = config.mapper in POSE_MAPPERS and any(int(k) in known for k in judged.result.model.image_index)
     if config.up == "off" or held.sets_frame or held.pose.any() or has_poses:
         return judged, None
-    judged, up = levelled(judged, config.up)
+    judged, up = levelled(judged, config.up, given.images.down)
     return judged, UpReport(source=up.source, deviation_deg=round(up.deviation_deg, 2))
 
 
@@ -261,7 +266,10 @@ def _name_placement(
     for number, (one, found) in enumerate(zip(judged, georeferenced, strict=True)):
         if found is None:
             continue
-        for line in placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps):
+        lines = placement_lines(found, [images.names[k] for k in one.result.model.image_index], config.gps)
+        if images.geo is not None and images.geo.view_deg is not None:
+            lines += view_lines(one.result.model, found, images.geo.view_deg)
+        for line in lines:
             (progress.warn if line.is_warning else progress.note)(f"model {number}: {line.text}")
 
 

@@ -24,6 +24,7 @@ from anchorsfm.run.predictions import Predicted
 from anchorsfm.run.settings import changed_settings, plain
 from anchorsfm.run.stages import lowers_memory
 from anchorsfm.scene.alignment import AlignmentResult
+from anchorsfm.scene.executor import NodeShare
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairSearch
 from anchorsfm.scene.progress import Progress, RecordingProgress
@@ -97,8 +98,8 @@ class RunRecord:
             return config
         return plain(config) | {"frontend": str(getattr(self._frontend, "name", "one's own"))}
 
-    def report(self, outcome: Outcome, config: PipelineConfig) -> RunReport:
-        """The record of the run so far."""
+    def report(self, outcome: Outcome, config: PipelineConfig, shares: tuple[NodeShare, ...] = ()) -> RunReport:
+        """The record of the run so far; `shares`: what other machines made of it."""
         models, images = outcome.finished.models, outcome.images
         done = outcome.finished
         results = zip(models, done.results, done.uncertainties, done.georeferenced, done.evidence, done.up, strict=True)
@@ -134,6 +135,7 @@ class RunRecord:
             ),
             depth=outcome.depth,
             stages=tuple(self.clock.timings),
+            cluster=shares,
             warnings=tuple(self.progress.warnings),
             weights=outcome.weights,
         )

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
 from anchorsfm.io.masks import with_masks
 from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
 from anchorsfm.mapping.known import KnownCameras, read_known
+from anchorsfm.masking.sky import sky_of_photographs
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.panoramas import CutPanoramas, with_view_rigs
@@ -46,11 +48,15 @@ def load_photographs(
         masks=config.masks,
         reads_positions=config.gps != "off",
         root=root,
+        sensor_widths=sensor_width_mm,
         progress=progress,
     )
     folder.require_outside(images.path(k) for k in range(images.num_images))
     of_views = None if panoramas is None else panoramas.view_masks(images)
-    images = with_masks(images, config.masks, config.mask, alpha=config.alpha_masks, given=of_views, progress=progress)
+    sky = sky_of_photographs(images, config.classical.workers.resolve(), progress) if config.sky_masks else None
+    images = with_masks(
+        images, config.masks, config.mask, alpha=config.alpha_masks, given=of_views, found=sky, progress=progress
+    )
     images = _without_repeats(images, config, num_settled, progress)
     if images.num_images < 2:
         raise InputError(f"found one usable image in {images.root} ({images.names[0]}): at least two are needed")

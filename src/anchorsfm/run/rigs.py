@@ -1,14 +1,14 @@
 """The rigs that the settings name: which photographs were taken together, by which camera."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from anchorsfm.colmap.cameras import camera_of_params
-from anchorsfm.io.rig_config import RigDescription, read_rig_config, rigs_of_names
+from anchorsfm.io.rig_config import RigDescription, read_rig_config, rigs_of_names, rigs_of_times
 from anchorsfm.mapping.config import RigConfig
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -39,18 +39,21 @@ def with_rigs_of(images: ImageSet, config: RigConfig, progress: Progress) -> Rig
     """
     if config.file is None:
         return RigPhotographs(images=images, cameras={})
-    source = "the names of the photographs" if config.file == "auto" else config.file
+    moments: dict[str, str] = {}
     if config.file == "auto":
-        rigs = rigs_of_names(images.names)
+        source, rigs = "the names of the photographs", rigs_of_names(images.names)
+        if not rigs and images.taken_s is not None:
+            source, (rigs, moments) = "the times of the photographs", rigs_of_times(images.names, images.taken_s)
         if not rigs:
             raise config.refused(
                 "file",
-                "no rig shows in the names of the photographs, which would be a folder for each camera and in them the "
-                "same names for what was taken at one moment: describe it in a file",
+                "no rig shows in the photographs, which would be a folder for each camera and in them the same names, "
+                "or the same times, for what was taken at one moment, or left_001.jpg beside right_001.jpg: describe "
+                "it in a file",
             )
     else:
-        rigs = read_rig_config(Path(config.file))
-    placed = _placed(images, rigs, source)
+        source, rigs = config.file, read_rig_config(Path(config.file))
+    placed = _placed(images, rigs, moments, source)
     found = _rigs(rigs, placed, images.num_images, refine=config.refine)
     _require_frames(found, source)
     cameras = _cameras(images, rigs, placed, source)
@@ -60,7 +63,7 @@ def with_rigs_of(images: ImageSet, config: RigConfig, progress: Progress) -> Rig
     )
     number = len(np.unique(found.rig))
     progress.note(
-        f"{'a rig' if number == 1 else f'{number} rigs'} of {sensors} cameras, {frames} shots: "
+        f"{'a rig' if number == 1 else f'{number} rigs'} of {sensors} cameras, {frames} shots, by {source}: "
         f"{int((found.sensor >= 0).sum())} of {images.num_images} photographs"
     )
     key = [
@@ -83,7 +86,10 @@ class _Place:
     moment: str
 
 
-def _placed(images: ImageSet, rigs: Sequence[RigDescription], source: str) -> list[_Place | None]:
+def _placed(
+    images: ImageSet, rigs: Sequence[RigDescription], moments: Mapping[str, str], source: str
+) -> list[_Place | None]:
+    """Moments are given by name, or what the name has after the prefix."""
     prefixes = [(camera.image_prefix, number) for number, rig in enumerate(rigs) for camera in rig.cameras]
     places: list[_Place | None] = []
     for name in images.names:
@@ -93,7 +99,8 @@ def _placed(images: ImageSet, rigs: Sequence[RigDescription], source: str) -> li
             continue
         sensor = max(mine, key=lambda row: len(prefixes[row][0]))
         prefix, rig = prefixes[sensor]
-        places.append(_Place(rig, sensor, PurePosixPath(name[len(prefix) :]).with_suffix("").as_posix()))
+        rest = name[len(prefix) :].removesuffix(PurePosixPath(name).suffix)
+        places.append(_Place(rig, sensor, moments.get(name, rest)))
     seen = {place.sensor for place in places if place is not None}
     for sensor, (prefix, _) in enumerate(prefixes):
         if sensor not in seen:

@@ -12,6 +12,8 @@ from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.errors import InputError, SettingError
 from anchorsfm.scene.settings import closest, parts_of, place_of, shown
 
+SURROUNDINGS = ("ray", "cache_url")
+"""Settings of where a run was made, which need not be there for another one: its cluster, the URL of its cache."""
 _MAX_BYTES = 1_000_000
 """Records are a few kilobytes."""
 

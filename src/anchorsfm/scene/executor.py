@@ -46,8 +46,29 @@ class Work(Generic[Part]):
     needs_gpu: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class NodeShare:
+    """What one machine made of a stage."""
+
+    stage: str
+    node: str
+    rows: int
+    """Images, pairs, or groups of pairs."""
+    bytes_sent: int
+    """To it, with its tasks."""
+    bytes_read: int
+    """By it, from the store."""
+    bytes_written: int
+    """By it, to the store."""
+
+
 class Executor:
     """Computes nothing ahead: every stage makes what it needs in this process."""
+
+    @property
+    def shares(self) -> tuple[NodeShare, ...]:
+        """What other machines have made, stage by stage."""
+        return ()
 
     def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
         """Make the entries of rows 0 ... `total` - 1, as a stage of the progress.

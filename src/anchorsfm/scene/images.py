@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -57,6 +57,9 @@ class ImageSet:
     """When each was taken, in seconds by its camera's own clock; NaN, or None, where unknown."""
     geo: GeoPositions | None = None
     """Where each was taken; None: nowhere recorded."""
+    down: Float[np.ndarray, "image 3"] | None = None
+    """Unit vectors down in the frames of the cameras, as the accelerometers of phones recorded them; NaN, or None,
+    where unknown."""
     is_unnamed: Bool[np.ndarray, "image"] | None = None
     """Whether which images share a camera was decided by their sizes alone, as nothing names it; None: nowhere."""
     quarter_turns: Int[np.ndarray, "image"] | None = None
@@ -68,6 +71,10 @@ class ImageSet:
     """Which of them were taken together by cameras that are fixed to each other; None: nothing is known of that."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a process that may run in another folder."""
+        return {**self.__dict__, "root": self.root.absolute()}
 
     @property
     def num_images(self) -> int:
@@ -115,6 +122,7 @@ class ImageSet:
             focal_is_exact=rows(self.focal_is_exact),
             taken_s=rows(self.taken_s),
             geo=None if self.geo is None else self.geo.select(kept),
+            down=rows(self.down),
             is_unnamed=rows(self.is_unnamed),
             quarter_turns=rows(self.quarter_turns),
             masks=None if self.masks is None else tuple(self.masks[k] for k in kept),

@@ -33,8 +33,7 @@ class Rigs:
     @property
     def has_one_centre(self) -> Bool[np.ndarray, "sensor"]:
         """Sensors that see from the origin of their rig, and stay there: of panoramas."""
-        known = np.isfinite(self.sensor_from_rig).all(axis=(1, 2))
-        return np.asarray(self.is_fixed & known & (np.abs(self.sensor_from_rig[:, :, 3]).max(axis=1) == 0))
+        return np.asarray(self.is_fixed & self.is_known & (np.abs(self.sensor_from_rig[:, :, 3]).max(axis=1) == 0))
 
     def frames(self, images: Int[np.ndarray, "view"]) -> Int[np.ndarray, "view"]:
         """Frame of some photographs, -1 for those whose pose says nothing about others: of no rig, or of a sensor that

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
 from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
 from anchorsfm.scene.edit import (
+    joined_tracks,
     observations_per_frame,
     select_observations,
     select_points,
@@ -28,7 +29,7 @@ from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.complete import complete_and_merge
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.lens import LensChoice, choose_lenses
+from anchorsfm.tracks.lens import MIN_OBSERVATIONS, MIN_REFINED_OBSERVATIONS, LensChoice, choose_lenses
 from anchorsfm.tracks.points import drop_unseen, filter_observations, ray_bundle, triangulate_model
 from anchorsfm.tracks.precision import split_tracks
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
@@ -140,14 +141,16 @@ class _Setting:
     def triangulated(self, model: Reconstruction, max_error_px: Float[np.ndarray, "view"]) -> Reconstruction:
         """The model's cameras with the points of the tracks.
 
-        Those of less exact keypoints in many views, refined or not, take the place of no exact ones in two.
+        Those of less exact keypoints in many views take the place of no exact ones in two; refined ones in two are
+        exact enough to be worth it anyway.
         """
         return triangulate_model(
             model,
             self.tracks,
             max_error_px=max_error_px,
             min_angle_deg=self.config.min_angle_deg,
-            keep_all=self.coarse is not None,
+            keep_all=self.coarse is not None and self.coarse.others_are_refined,
+            coarse=self.coarse,
         )
 
     def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
@@ -211,7 +214,14 @@ def adjust_model(
         if choose_camera_model and len(model.points):
             options = setting.options(model, LOOSE)
             centre = setting.may_move_centre(model)
-            chosen = choose_lenses(model, options, setting.held_in(model), free_centre=centre)
+            refined = coarse is not None and coarse.others_are_refined
+            chosen = choose_lenses(
+                model,
+                options,
+                setting.held_in(model),
+                free_centre=centre,
+                min_observations=MIN_REFINED_OBSERVATIONS if refined else MIN_OBSERVATIONS,
+            )
             model, lenses = chosen.model, chosen.choices
         model = _round(model, setting, None)
         settled = _settle(model, setting)
@@ -220,7 +230,9 @@ def adjust_model(
         if matches is not None:
             model = complete_and_merge(model, matches, max_error_px=setting.max_error_px(model, None))
         model, dropped = _drop_weak_views(model, config)
-        result = _with_added(_finish(model, setting, settled.determined, dropped, lenses), added, setting)
+        result = _finish(model, setting, settled.determined, dropped, lenses)
+        if coarse is not None:
+            result = _with_added(result, joined_tracks(added, _of_two_views_left_out(result.model, tracks)), setting)
         advance(1)
     if result.lost_points:
         progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
@@ -232,6 +244,14 @@ def _without_keypoints(matches: KeypointMatches, tracks: Tracks) -> KeypointMatc
     theirs = CoarseKeypoints.of(tracks.obs_image, tracks.obs_xy)
     either = theirs.among(matches.image_i, matches.xy_i) | theirs.among(matches.image_j, matches.xy_j)
     return matches.select(~either)
+
+
+def _of_two_views_left_out(model: Reconstruction, tracks: Tracks) -> Tracks:
+    """Tracks of two views that the cameras were not adjusted to, because enough others are longer."""
+    used = CoarseKeypoints.of(model.tracks.obs_image, model.tracks.obs_xy).among(tracks.obs_image, tracks.obs_xy)
+    is_used = np.bincount(tracks.obs_point[used], minlength=tracks.num_points) > 0
+    left_out = ~is_used & (np.bincount(tracks.obs_point, minlength=tracks.num_points) == 2)
+    return select_observations(tracks, left_out[tracks.obs_point])[0]
 
 
 def _with_added(result: AdjustResult, tracks: Tracks, setting: _Setting) -> AdjustResult:

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+ENOUGH = 200
+"""Exact tracks that two views share from which on they hold together by these."""
+ENOUGH_REFINED = 30
+"""The same where all exact ones are refined in the photographs: with a fifth of the error, a tenth of them say more. As
+few matches make a pair."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoarseKeypoints:
@@ -13,6 +19,13 @@ class CoarseKeypoints:
 
     xy: Mapping[int, Float[np.ndarray, "_ 2"]]
     """By index of the image, original pixels."""
+    others_are_refined: bool = False
+    """Whether all others of the set are refined in the photographs."""
+
+    @property
+    def enough(self) -> int:
+        """Tracks of the others that hold two views together without these."""
+        return ENOUGH_REFINED if self.others_are_refined else ENOUGH
 
     @staticmethod
     def of(image: Int[np.ndarray, "point"], xy: Float[np.ndarray, "point 2"]) -> "CoarseKeypoints":

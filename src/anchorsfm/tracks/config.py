@@ -8,6 +8,8 @@ from anchorsfm.scene.settings import Range, Settings
 
 MAX_IMAGES_ON_ONE_THREAD = 150
 """Larger sets are adjusted on all cores unless a number of threads is given."""
+FEW_VIEWS = 4
+"""Models of so many views, which average little, have the observations of all keypoints refined in the photographs."""
 
 
 @dataclass(frozen=True, kw_only=True)

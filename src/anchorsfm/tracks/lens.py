@@ -29,6 +29,8 @@ MAX_TRACKS = 3000
 """Tracks that a choice looks at; more cost time and hardly change it."""
 MIN_OBSERVATIONS = 300
 """A camera with fewer observations keeps the simplest distortion, `FEW_OBSERVATIONS_MODEL`."""
+MIN_REFINED_OBSERVATIONS = 100
+"""The same of observations that are refined in the photographs: fewer of these show a distortion that matters."""
 FEW_OBSERVATIONS_MODEL = "SIMPLE_RADIAL"
 MIN_GAIN = 0.005
 """Smallest relative fall of the held-out score that is worth one more parameter."""
@@ -87,7 +89,12 @@ class _Scores:
 
 
 def choose_lenses(
-    model: Reconstruction, options: BundleOptions, held: Held, *, free_centre: Bool[np.ndarray, "camera"]
+    model: Reconstruction,
+    options: BundleOptions,
+    held: Held,
+    *,
+    free_centre: Bool[np.ndarray, "camera"],
+    min_observations: int = MIN_OBSERVATIONS,
 ) -> LensResult:
     """Choose the camera model of every camera that is not held.
 
@@ -96,12 +103,13 @@ def choose_lenses(
         options: of the adjustment.
         held: what must not be changed.
         free_centre: cameras whose principal point is freed in the trials.
+        min_observations: of a camera whose model is chosen.
     """
     sample = _sample(model)
     halves = [sample.tracks.obs_point % 2 == half for half in (0, 1)]
     camera = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
     count = np.bincount(camera, minlength=len(model.cameras))
-    open_ = ~held.camera & (count >= MIN_OBSERVATIONS)
+    open_ = ~held.camera & (count >= min_observations)
     trials: dict[str, _Scores] = {}
 
     def scores(name: str) -> _Scores:

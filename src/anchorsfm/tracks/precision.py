@@ -6,7 +6,10 @@ cameras are adjusted to these alone, and what the others found is added as point
 of coarse keypoints count in full where they connect what exact ones do not, and where three and more views see them.
 
 Before that, coarse observations are moved to where the photographs agree (`subpixel`). Those for which that succeeds, a
-tenth to a third of two wide views and two thirds of three, are exact from then on.
+tenth to a third of two wide views and two thirds of three, are exact from then on. In models of few views all
+observations are taken for coarse: SIFT's have errors that depend on where a surface is seen from, some .3 pixels, which
+few observations of a point do not average away and which bend what few views hardly determine, focal length and
+principal point.
 """
 
 from dataclasses import dataclass, replace
@@ -24,8 +27,6 @@ from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import SubpixelConfig
 from anchorsfm.tracks.subpixel import refine_observations
 
-ENOUGH = 200
-"""Exact tracks that two views share from which on they hold together by these."""
 MANY_VIEWS = 3
 
 
@@ -45,7 +46,7 @@ def split_tracks(tracks: Tracks, coarse: CoarseKeypoints) -> SplitTracks:
     exact_views = np.bincount(tracks.obs_point[~is_coarse], minlength=tracks.num_points)
     views = np.bincount(tracks.obs_point, minlength=tracks.num_points)
     is_exact = exact_views >= 2
-    group = _held_together(tracks, (is_exact[tracks.obs_point]) & ~is_coarse)
+    group = _held_together(tracks, (is_exact[tracks.obs_point]) & ~is_coarse, coarse.enough)
     first = group[tracks.obs_image[np.searchsorted(tracks.obs_point, np.arange(tracks.num_points))]]
     apart = np.zeros(tracks.num_points, bool)
     np.logical_or.at(apart, tracks.obs_point, group[tracks.obs_image] != first[tracks.obs_point])
@@ -97,10 +98,12 @@ def refine_coarse(
     is_refined[doubtful.obs_point[refined.kept]] = True
     left, _ = select_observations(doubtful, ~is_refined[doubtful.obs_point])
     stays = coarse.among(left.obs_image, left.obs_xy)
-    return joined_tracks(exact, refined.tracks, left), CoarseKeypoints.of(left.obs_image[stays], left.obs_xy[stays])
+    still_coarse = CoarseKeypoints.of(left.obs_image[stays], left.obs_xy[stays])
+    still_coarse = replace(still_coarse, others_are_refined=not exact.num_points)
+    return joined_tracks(exact, refined.tracks, left), still_coarse
 
 
-def _held_together(tracks: Tracks, exact: Bool[np.ndarray, "obs"]) -> Int[np.ndarray, "image"]:
+def _held_together(tracks: Tracks, exact: Bool[np.ndarray, "obs"], enough: int) -> Int[np.ndarray, "image"]:
     """Groups of images that pairs with enough exact tracks connect."""
     num_images = int(tracks.obs_image.max(initial=-1)) + 1
     seen = csr_array(
@@ -108,4 +111,4 @@ def _held_together(tracks: Tracks, exact: Bool[np.ndarray, "obs"]) -> Int[np.nda
         (num_images, tracks.num_points),
     )
     shared = np.asarray((seen @ seen.T).todense())
-    return connected_groups(num_images, np.argwhere(np.triu(shared >= ENOUGH, 1)))
+    return connected_groups(num_images, np.argwhere(np.triu(shared >= enough, 1)))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array, csr_array
 
+from anchorsfm.colmap.bundle import baselines_are_fixed
 from anchorsfm.geometry.mean_poses import mean_pose
 from anchorsfm.geometry.transforms import camera_centres, compose, cross_matrix, invert
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -54,14 +55,12 @@ def units_of(model: Reconstruction) -> Units:
         poses[row] = mean_pose(compose(invert(sensor_from_rig), model.cam_from_world[views]))
         lever[views] = np.linalg.norm(camera_centres(sensor_from_rig), axis=1)
     used = np.unique(rigs.sensor[model.image_index[frame >= 0]])
-    fixed = used[rigs.is_fixed[used]]
-    spread = np.ptp(camera_centres(rigs.sensor_from_rig[fixed]), axis=0).max() if len(fixed) else 0.0
     return Units(
         of_view=of_view,
         poses=poses,
         lever=lever,
         sensors=tuple(used[~rigs.is_fixed[used]].tolist()),
-        has_scale=bool(spread > 0),
+        has_scale=baselines_are_fixed(model),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from anchorsfm.scene.settings import NotEmpty, Range, Settings
 
-UpName = Literal["cameras", "plane", "manhattan"]
+UpName = Literal["gravity", "cameras", "plane", "manhattan"]
 _Word = Annotated[str, NotEmpty()]
 _DISTANCE, _CAMERA_DISTANCE = 5, 3
 """Words of one measured distance."""
@@ -18,7 +18,8 @@ class TransformConfig(Settings):
     model: Annotated[int, Range(0, 1_000_000)] = 0
     """Number of the model in OUT/sparse; others stay as they are."""
     up: UpName | None = None
-    """Turn the model so that z is up. cameras: as the cameras were held or flew; plane: the normal of the largest
+    """Turn the model so that z is up. gravity: as iPhones recorded it in the photographs, which must be where they
+    were; cameras: as the cameras were held or flew; plane: the normal of the largest
     plane of points that is about level; manhattan: the upward one of the three directions that most surfaces face."""
     north: tuple[_Word, ...] = ()
     """IMAGE DEGREES: the photograph looks this many degrees clockwise from north (that of a compass); y is north then.

@@ -9,7 +9,16 @@ from jaxtyping import Bool, Float
 
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.geometry.upright import Upward, level_rotation, normals_of, up_of_cameras, up_of_manhattan, up_of_plane
+from anchorsfm.geometry.upright import (
+    Upward,
+    level_rotation,
+    normals_of,
+    up_of_cameras,
+    up_of_gravity,
+    up_of_manhattan,
+    up_of_plane,
+)
+from anchorsfm.io.images import read_header
 from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
@@ -187,6 +196,8 @@ def find_up(stored: StoredModel, name: str) -> Upward:
     by_cameras = up_of_cameras(model.cam_from_world, model.points)
     if name == "cameras":
         return by_cameras
+    if name == "gravity":
+        return _up_of_records(stored, by_cameras)
     cloud = stored.read_cloud()
     if name == "plane":
         points = model.points if cloud is None else cloud.xyz.astype(np.float64)
@@ -197,6 +208,32 @@ def find_up(stored: StoredModel, name: str) -> Upward:
         reason = "the surfaces do not face three directions at right angles"
     if up is None:
         raise InputError(f"--up {name}: {reason}; take another way, such as --up cameras")
+    return up
+
+
+def _up_of_records(stored: StoredModel, by_cameras: Upward) -> Upward:
+    """From the photographs, of which those that are not there, or are turned otherwise, say nothing."""
+    model, root = stored.model, stored.image_root
+    down = np.full((len(model.image_index), 3), np.nan)
+    read = 0
+    files = [] if root is None else [root / name for name in stored.view_names]
+    for row, file in enumerate(files):
+        camera = model.cameras[model.camera_index[row]]
+        try:
+            header = read_header(file)
+        except InputError:
+            continue
+        read += 1
+        if header.down is not None and header.size_wh == (camera.width, camera.height):
+            down[row] = header.down
+    up, count = (
+        up_of_gravity(model.cam_from_world, down, by_cameras.direction),
+        int(np.isfinite(down).all(axis=1).sum()),
+    )
+    if up is None:
+        reason = f"of {read} photographs that could be read {count} record gravity, as iPhones do"
+        contradiction = "; their records contradict each other, or the cameras" if count >= 3 else ""
+        raise InputError(f"--up gravity: {reason}{contradiction}; take another way, such as --up cameras")
     return up
 
 

@@ -31,6 +31,7 @@ class Panel:
         self._cameras_drawn: tuple[str, float] | None = None
         self._clouds: list[DrawnPoints] = []
         self._camera_legends: list[Legend | None] = []
+        self._factors: list[float | None] = []
         gui = server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, control_width="medium")
         gui.main_panel.dock_right()
@@ -78,11 +79,16 @@ class Panel:
             self.points = gui.add_checkbox("Points", True)
             has_dense = any(viewed.cloud_file is not None for viewed in self._models)
             self.dense = gui.add_checkbox("Dense cloud", has_dense, visible=has_dense)
+            known = any(one.position for viewed in self._models for one in viewed.precision.values())
+            self.spheres = gui.add_checkbox(
+                "Uncertainty", False, visible=known, hint="Spheres: how far the positions of the cameras may be off"
+            )
             self.axes = gui.add_checkbox("Axes", False, hint="x red, y green, z blue (up); not those of the model")
         self.cameras.on_update(lambda _: self._switch("cameras", self.cameras.value))
         self.pictures.on_update(lambda _: self._switch("pictures", self.pictures.value))
         self.points.on_update(lambda _: self._switch("points", self.points.value))
         self.dense.on_update(lambda _: self._switch_dense())
+        self.spheres.on_update(lambda _: self._switch_spheres())
         self.axes.on_update(lambda _: self._switch_axes())
 
     def _add_point_settings(self, gui: Any) -> None:
@@ -151,6 +157,13 @@ class Panel:
                 self._draw_dense()
             self._say_what_is_drawn()
 
+    def _switch_spheres(self) -> None:
+        with self.stage.lock:
+            self.stage.set_visible("spheres", self.spheres.value)
+            if self.spheres.value:
+                self._factors = self.stage.draw_spheres()
+            self._say_what_is_drawn()
+
     def _switch_axes(self) -> None:
         self._server.scene.world_axes.visible = self.axes.value
         self._server.scene.world_axes.axes_length = SCENE_RADIUS / 3
@@ -190,6 +203,10 @@ class Panel:
             least = float(self.min_confidence.value)
             drawn = sum(len(cloud.filtered(least).xyz) for cloud in dense)
             said.append(f"{drawn:,} of {sum(cloud.total for cloud in dense):,} dense points")
+        factors = [factor for k, factor in enumerate(self._factors) if factor is not None and number in (None, k)]
+        if self.spheres.value and factors:
+            times = " and ".join(f"{factor:g}" for factor in dict.fromkeys(factors))
+            said.append(f"spheres: {times} times the standard deviation of the positions")
         self.count.content = "  \n".join(said)
         _set_legend(self.point_legend, [cloud.legend for cloud in shown])
         _set_legend(self.camera_legend, [each for k, each in enumerate(self._camera_legends) if number in (None, k)])

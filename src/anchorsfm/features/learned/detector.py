@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from anchorsfm.features.base import Features
 from anchorsfm.features.config import FeatureConfig, LearnedDetectorName, NetworkConfig
-from anchorsfm.features.learned.networks import kornia_features, load_detector
+from anchorsfm.features.learned.networks import in_any_process, kornia_features, load_detector
 from anchorsfm.features.learned.releases import DETECTOR_WEIGHTS
 from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.io.memory import physical_bytes
@@ -50,10 +50,10 @@ class LearnedDetector:
     ) -> None:
         """Raises InputError if kornia, the device or the weights are not there; these are downloaded if need be."""
         kornia_features()
-        self._settings = name, config, networks
         release = DETECTOR_WEIGHTS[name]
         self._name: LearnedDetectorName = name
         self._device = resolve_device(networks.device)
+        self._settings = name, config, in_any_process(networks, self._device)
         self._path = find_release(release, networks.weights, progress)
         self._max_image_size = config.max_image_size
         self._max_keypoints = config.max_learned_keypoints or MAX_KEYPOINTS[name]
@@ -65,7 +65,7 @@ class LearnedDetector:
         self.digest = digest(name, VERSION, release.sha256, config.max_image_size, self._max_keypoints)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """In another process: with the device and the weights that are there."""
+        """In another process, on another machine: on a device of the same kind, with the weights that are there."""
         return type(self), (*self._settings, SILENT)
 
     def detect(self, images: ImageSet, image: int) -> Features:

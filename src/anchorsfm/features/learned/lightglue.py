@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, LearnedDetectorName, NetworkConfig
 from anchorsfm.features.learned.detector import DESCRIPTOR_WIDTH
-from anchorsfm.features.learned.networks import kornia_features, load_lightglue
+from anchorsfm.features.learned.networks import in_any_process, kornia_features, load_lightglue
 from anchorsfm.features.learned.releases import MATCHER_WEIGHTS
 from anchorsfm.features.one_to_one import one_to_one
 from anchorsfm.io.store import digest
@@ -51,11 +51,11 @@ class LightGlueMatcher:
     ) -> None:
         """Raises InputError if kornia, the device or the weights are not there; these are downloaded if need be."""
         kornia_features()
-        self._settings = detector, config, networks
         release = MATCHER_WEIGHTS[detector]
         self._detector: LearnedDetectorName = detector
         self._min_score = config.min_score
         self._device = resolve_device(networks.device)
+        self._settings = detector, config, in_any_process(networks, self._device)
         dtype = inference_dtype(self._device, networks.half_precision, "classical.networks.half-precision")
         self._half_precision = dtype == torch.float16
         self._path = find_release(release, networks.weights, progress)
@@ -69,7 +69,7 @@ class LightGlueMatcher:
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """In another process: with the device and the weights that are there."""
+        """In another process, on another machine: on a device of the same kind, with the weights that are there."""
         return type(self), (*self._settings, SILENT)
 
     def prepare(self, features: Features) -> Prepared:

@@ -1,6 +1,7 @@
 """kornia's networks with the released weights, ready for inference; kornia is imported when one is asked for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anchorsfm.features.config import LearnedDetectorName
+from anchorsfm.features.config import LearnedDetectorName, NetworkConfig
 from anchorsfm.io.weights.checkpoint import as_parameters, read_checkpoint
 from anchorsfm.scene.errors import InputError
 
@@ -55,6 +56,13 @@ def load_lightglue(
 
         network = with_fused_attention(network)
     return _ready(network, device)
+
+
+def in_any_process(networks: NetworkConfig, device: torch.device) -> NetworkConfig:
+    """The settings for a process elsewhere: the kind of device that was chosen here, as results depend on it, and the
+    same folder of weights whatever folder the process runs in."""
+    weights = None if networks.weights is None else networks.weights.absolute()
+    return replace(networks, device=device.type, weights=weights)  # type: ignore[arg-type]  # names as ours
 
 
 def kornia_features() -> ModuleType:

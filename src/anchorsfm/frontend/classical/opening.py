@@ -103,7 +103,7 @@ def open_predictor(
         num_workers=workers,
         licence=joint_licence(licences),
     )
-    predictor.fill("dense depth of pairs", progress)
+    predictor.fill(progress)
     return predictor
 
 
@@ -136,9 +136,7 @@ def _digest(
     if second is not None:
         methods = (*methods, second.features.detector.digest, second.matcher.digest, config.second)
     stages = (methods, config.matching, config.intrinsics, config.two_view, config.consistency, config.dense)
-    stand_ins = matches.features.store.stand_ins
     return digest(
-        *(("stand-ins", stand_ins) if stand_ins else ()),
         "classical",
         VERSION,
         stages,

@@ -89,11 +89,11 @@ class ClassicalPredictor:
     ) -> None:
         self.licence = licence
         self.grid = grid
-        self.digest = digest
         self.focal_px = geometry.focal_px
         """Original pixels, at the centre of the image."""
         self.num_keypoints = np.array([len(xy) for xy in geometry.xy], np.int64)
         self.num_with_depth = int(geometry.has_depth.sum())
+        self._digest = digest
         self._images = images
         self._pairs = pairs
         self._geometry = geometry
@@ -106,6 +106,12 @@ class ClassicalPredictor:
             sweep=SweepConfig(**{field.name: getattr(config, field.name) for field in fields(SweepConfig)}),
         )
         self._num_workers = num_workers
+
+    @property
+    def digest(self) -> str:
+        """Of all inputs, and of what is set aside in this run, as another one is not to take that for the truth."""
+        stand_ins = self._depth.store.stand_ins
+        return digest("stand-ins", stand_ins, self._digest) if stand_ins else self._digest
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -129,13 +135,13 @@ class ClassicalPredictor:
             for (i, j), pose in zip(self._pairs.tolist(), self._geometry.poses, strict=True)
         )
 
-    def fill(self, description: str, progress: Progress) -> None:
+    def fill(self, progress: Progress) -> None:
         """Let the executor of the store compute dense depth ahead."""
         rows = [row for row in np.flatnonzero(self._geometry.has_depth).tolist() if self._is_dense(row)]
         names = [" - ".join(self._images.names[image] for image in self._pairs[row]) for row in rows]
         fill_pairs(
-            description,
-            self._depth.elsewhere(),
+            "dense depth of pairs",
+            self._depth,
             lambda row: self._job(rows[row]),
             len(rows),
             names.__getitem__,

@@ -5,7 +5,7 @@ with it, some ten kilobytes; photographs are read where the work is done.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -224,10 +224,6 @@ class DepthOfPairs:
         """Let the pair have no depth in this run: confidence 1, which says nothing, at depth 1."""
         nothing = DensePair(i=self._no_depth(job.i), j=self._no_depth(job.j))
         self.store.stand_in("classical-dense", job.key, cache.encode_dense(nothing))
-
-    def elsewhere(self) -> "DepthOfPairs":
-        """The same for a process that may run in another folder."""
-        return replace(self, images=replace(self.images, root=self.images.root.absolute()))
 
     def _no_depth(self, image: int) -> DepthMap:
         width, height = self.grid.size_wh[image].tolist()

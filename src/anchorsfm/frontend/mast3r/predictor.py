@@ -5,15 +5,19 @@ the pair list and the batch size, and a group is always run whole, even if only 
 that needs more memory than there is runs in smaller parts, then and whenever it is run again.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
+from weakref import WeakMethod
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anchorsfm.frontend.mast3r.ahead import KIND, PAIRS_AHEAD, EncodeImages, PredictGroups, WithinStage, decode
 from anchorsfm.frontend.mast3r.config import Mast3rConfig
 from anchorsfm.frontend.mast3r.devices import automatic_batch, trunk_dtype
 from anchorsfm.frontend.mast3r.matching import (
@@ -46,9 +50,10 @@ from anchorsfm.networks.mast3r import (
     parameter_shapes,
 )
 from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.executor import IN_PROCESS, Work
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus, Pointmaps
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 
 _GROUPS_PER_WINDOW = 4
 """Pairs of equal sizes are looked for within this many groups' worth of rows: bounds what waits for its turn."""
@@ -77,6 +82,33 @@ def open_predictor(
     )
 
 
+def _elsewhere(
+    images: ImageSet,
+    pairs: PairList,
+    weights: WeightsFile,
+    plans: tuple[Preparation, ...],
+    device: str,
+    dtype: torch.dtype,
+    config: Mast3rConfig,
+    store: Store,
+) -> "Mast3rPredictor":
+    """In a worker. Raises InputError if the weights or the device are not there."""
+    if not weights.path.exists():
+        raise InputError(f"there are no weights {weights.path}: put them into a folder that all machines share")
+    return Mast3rPredictor(
+        images=images,
+        pairs=pairs,
+        weights=weights,
+        plans=plans,
+        device=resolve_device(device),
+        dtype=dtype,
+        config=config,
+        store=store,
+        progress=SILENT,
+        is_elsewhere=True,
+    )
+
+
 class Mast3rPredictor:
     """Predictions are made as they are asked for, and not kept."""
 
@@ -96,7 +128,9 @@ class Mast3rPredictor:
         config: Mast3rConfig,
         store: Store,
         progress: Progress,
+        is_elsewhere: bool = False,
     ) -> None:
+        """`is_elsewhere`: a worker's, for a run in another process."""
         self.grid = image_grid(plans)
         self.licence: LicenceRecord | None = weights.licence
         """Under which terms the weights are used, for the report."""
@@ -106,6 +140,8 @@ class Mast3rPredictor:
         tokens_digest = digest("mast3r tokens", weights.digest, str(dtype))
         self.digest = digest("mast3r", tokens_digest, images.digests, plans, pairs.index, config.match_stride)
         token_bytes = config.token_memory_mib * 2**20
+        self.store = store
+        self._config = config
         self._images = images
         self._pairs = pairs.index
         self._weights = weights
@@ -119,7 +155,23 @@ class Mast3rPredictor:
         self._batch_size = self._group_size
         self._batch_of_group: dict[int, int] = {}  # by its first row, where a group is more than one pair
         keys = [digest(tokens_digest, file, plan) for file, plan in zip(images.digests, plans, strict=True)]
-        self.tokens = TokenCache(self._encode, keys, store, token_bytes, device)
+        tokens = store if is_elsewhere or store.executor is not IN_PROCESS else store.local
+        weak = WeakMethod(self._encode)
+
+        def encoded(image: int) -> EncodedImages:
+            encode = weak()
+            assert encode is not None
+            return encode(image)
+
+        # without a cycle of references, so that what is on disk goes as soon as nobody uses the predictor
+        self.tokens = TokenCache(encoded, keys, tokens, token_bytes, device, is_shared=is_elsewhere)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For a worker: with the kind of device, the precision and the groups of this process."""
+        weights = replace(self._weights, path=self._weights.path.absolute())
+        config = replace(self._config, batch_size=self._group_size)
+        pairs = PairList(index=self._pairs)
+        return _elsewhere, (self._images, pairs, weights, self._plans, self.device.type, self.dtype, config, self.store)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -130,14 +182,28 @@ class Mast3rPredictor:
     def predictions(self, rows: Sequence[int]) -> Iterator[PairPrediction]:
         """Predictions of some rows of the pair list, ascending."""
         window_rows = _GROUPS_PER_WINDOW * self._group_size
-        for window, members in groupby(rows, lambda row: row // window_rows):
-            groups = self._groups(range(window * window_rows, min((window + 1) * window_rows, len(self))))
-            asked = tuple(members)
+        ahead_rows = window_rows * max(PAIRS_AHEAD // window_rows, 1)
+        for _, near in groupby(rows, lambda row: row // ahead_rows):
+            asked = tuple(near)
+            groups: dict[int, tuple[int, ...]] = {}
+            for window in dict.fromkeys(row // window_rows for row in asked):
+                groups |= self._groups(range(window * window_rows, min((window + 1) * window_rows, len(self))))
+            self._make_ahead(list(dict.fromkeys(groups[row] for row in asked)))
             waiting: dict[int, PairPrediction] = {}
-            for row in asked:
-                if row not in waiting:
-                    waiting |= self._predict_group(groups[row], asked)
-                yield waiting.pop(row)
+            left = Counter(groups[row] for row in asked)
+            try:
+                for row in asked:
+                    if row not in waiting:
+                        waiting |= self._stored_group(groups[row], asked) or self.predict_group(groups[row], asked)
+                    left[groups[row]] -= 1
+                    yield waiting.pop(row)
+            finally:  # whoever asks need not ask beyond the last one
+                for group in (group for group, count in left.items() if not count):
+                    self.store.remove(KIND, self.group_key(group))
+
+    def group_key(self, group: tuple[int, ...]) -> str:
+        """Identifies the predictions of a group."""
+        return digest("mast3r group", self.digest, self._group_size, group)
 
     @cached_property
     def network(self) -> PairNetwork:
@@ -167,7 +233,51 @@ class Mast3rPredictor:
                 groups |= dict.fromkeys(group, group)
         return groups
 
-    def _predict_group(self, group: tuple[int, ...], asked: Sequence[int]) -> dict[int, PairPrediction]:
+    def _make_ahead(self, groups: list[tuple[int, ...]]) -> None:
+        """Let the executor of the store predict groups, and before that encode their images."""
+        if self.store.executor is IN_PROCESS:
+            return
+        groups = [group for group in groups if not self.store.has(KIND, self.group_key(group))]
+        images = np.unique(self._pairs[[row for group in groups for row in group]]).tolist()
+        progress, needs_gpu = WithinStage(self._progress), self.device.type == "cuda"
+
+        def too_heavy(name: str) -> None:
+            raise InputError(
+                f"{name}: the workers that had nothing else to do died of it, probably for want of memory; what is "
+                "done is kept"
+            )
+
+        encoding = Work(
+            tool=EncodeImages(predictor=self),
+            part=lambda rows: [images[row] for row in rows],
+            is_done=lambda row: self.tokens.is_saved(images[row]),
+            name=lambda row: self._images.names[images[row]],
+            set_aside=lambda row: too_heavy(self._images.names[images[row]]),
+            needs_gpu=needs_gpu,
+        )
+        self.store.fill("encoding images", encoding, len(images), progress)
+        predicting = Work(
+            tool=PredictGroups(predictor=self),
+            part=lambda rows: [groups[row] for row in rows],
+            is_done=lambda row: self.store.has(KIND, self.group_key(groups[row])),
+            name=lambda row: self._pair_name(groups[row][0]),
+            set_aside=lambda row: too_heavy(self._pair_name(groups[row][0])),
+            needs_gpu=needs_gpu,
+        )
+        self.store.fill("predicting pairs", predicting, len(groups), progress)
+
+    def _stored_group(self, group: tuple[int, ...], asked: Sequence[int]) -> dict[int, PairPrediction]:
+        """Predictions of the rows that are asked for, if the group was made ahead, or none."""
+        arrays = self.store.load(KIND, self.group_key(group))
+        if arrays is None:
+            return {}
+        found = {row: one for row, one in zip(group, decode(arrays), strict=True) if row in asked}
+        for row, prediction in found.items():
+            if prediction.frame_i is None:
+                self._warn_not_finite(row)
+        return found
+
+    def predict_group(self, group: tuple[int, ...], asked: Sequence[int]) -> dict[int, PairPrediction]:
         """Run a whole group; predictions of the rows that are asked for. Too many at once are halved."""
         while True:
             size = self._batch_of_group.get(group[0], min(self._batch_size, len(group)))

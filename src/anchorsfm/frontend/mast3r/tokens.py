@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from anchorsfm.io.store import Store
 from anchorsfm.networks.mast3r import EncodedImages
+from anchorsfm.scene.errors import StorageError
 
 KIND = "mast3r-tokens"
 
@@ -30,10 +32,13 @@ class TokenCache:
         store: Store,
         limit_bytes: int,
         device: torch.device,
+        *,
+        is_shared: bool = False,
     ) -> None:
         """`encode` makes the tokens of one image, on `device`; `keys` identify each image and all its tokens depend on.
 
-        A store that stores nothing is replaced by a temporary folder.
+        A store that stores nothing is replaced by a temporary folder. `is_shared`: others use what is on disk, and
+        remove it.
         """
         self._encode = encode
         self._keys = tuple(keys)
@@ -41,11 +46,11 @@ class TokenCache:
         self._device = device
         self._kept: OrderedDict[int, EncodedImages] = OrderedDict()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if store.root is None:
+        if not store.keeps:
             self._temporary = tempfile.TemporaryDirectory(prefix="anchorsfm-tokens-")
             store = Store(Path(self._temporary.name))
         self._store = store
-        self.close = weakref.finalize(self, _discard_all, store, self._keys)
+        self.close = weakref.finalize(self, _discard_all, store, () if is_shared else self._keys)
         """Removes what is on disk; happens by itself when the cache is no longer used."""
 
     @property
@@ -66,6 +71,14 @@ class TokenCache:
             self._spill(*self._kept.popitem(last=False))
         return encoded
 
+    def save(self, image: int) -> None:
+        """Let the tokens of an image be on disk."""
+        self._spill(image, self(image))
+
+    def is_saved(self, image: int) -> bool:
+        """Whether the tokens of an image are on disk."""
+        return self._store.has(KIND, self._keys[image])
+
     def _load(self, image: int) -> EncodedImages | None:
         stored = self._store.load(KIND, self._keys[image])
         if stored is None:
@@ -75,7 +88,7 @@ class TokenCache:
         return EncodedImages(tokens=tokens, grid_hw=(rows, columns))
 
     def _spill(self, image: int, encoded: EncodedImages) -> None:
-        if not self._store.has(KIND, self._keys[image]):
+        if not self.is_saved(image):
             arrays = {"tokens": encoded.tokens.cpu().numpy(), "grid_hw": np.array(encoded.grid_hw, np.int64)}
             self._store.save(KIND, self._keys[image], arrays)
 
@@ -85,5 +98,6 @@ def _num_bytes(encoded: EncodedImages) -> int:
 
 
 def _discard_all(store: Store, keys: Sequence[str]) -> None:
-    for key in keys:
-        store.remove(KIND, key)
+    with suppress(StorageError):  # they are in nobody's way
+        for key in keys:
+            store.remove(KIND, key)

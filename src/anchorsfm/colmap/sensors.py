@@ -1,0 +1,38 @@
+"""Widths of the sensors of cameras, as COLMAP's own table has them."""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pycolmap
+from PIL import Image, TiffImagePlugin
+
+_SIDE = 16
+_FOCAL_MM = 10
+_MAKE, _MODEL, _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 271, 272, 274, 282, 283, 296
+_EXIF_IFD, _FOCAL_LENGTH = 0x8769, 37386
+_LONGEST_NAME = 100
+
+
+@lru_cache(maxsize=1024)
+def sensor_width_mm(make: str, model: str) -> float:
+    """Width of the sensor of a camera by its names in EXIF, NaN if COLMAP does not know it.
+
+    PyCOLMAP gives its table away only by the focal length in pixels of a picture, so it is shown one.
+    """
+    if not model.isascii() or not model.isprintable() or len(model) > _LONGEST_NAME:
+        return math.nan
+    if not make.isascii() or not make.isprintable() or len(make) > _LONGEST_NAME:
+        return math.nan
+    exif = Image.Exif()
+    exif[_MAKE], exif[_MODEL], exif[_ORIENTATION] = make, model, 1
+    exif[_X_RESOLUTION] = exif[_Y_RESOLUTION] = TiffImagePlugin.IFDRational(72)
+    exif[_RESOLUTION_UNIT] = 2
+    exif.get_ifd(_EXIF_IFD)[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(_FOCAL_MM)
+    with TemporaryDirectory(prefix="anchorsfm-") as folder:
+        path = Path(folder) / "camera.jpg"
+        Image.new("L", (_SIDE, _SIDE)).save(path, exif=exif)
+        bitmap = pycolmap.Bitmap.read(path, as_rgb=False)
+        focal_px = None if bitmap is None else bitmap.exif_focal_length()
+    return round(_FOCAL_MM * _SIDE / focal_px, 3) if focal_px else math.nan
