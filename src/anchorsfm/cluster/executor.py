@@ -2,6 +2,7 @@
 
 Rows that are near each other share photographs, so every node gets a run of them of its own, and takes from the end of
 another's when that is done.
+
 A task is a run of neighbouring rows. What it makes is in the store row by row, so of a task that is lost with its
 worker only the rows that are not there yet are done again, in two halves: so a row that kills its worker is soon alone
 in a task, and the others are done.
@@ -154,7 +155,7 @@ class _Stage:
         self.running.clear()
 
     def report(self, description: str, progress: Progress) -> None:
-        """Say what went wrong on the way, and who did how much."""
+        """Say what went wrong on the way."""
         if self.num_lost:
             progress.warn(f"{description}: {self.num_lost} tasks were lost with their workers; they were done again")
         for row in self.aside:
