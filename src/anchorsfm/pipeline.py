@@ -233,7 +233,7 @@ def _reconstruct(
         selected = make_run_pairs(config, images, frontend, folder.store, progress, beginning.looked_at)
         pairs, images = selected.pairs, told_apart(images, selected.scene, config)
         predictor = masked(frontend.open(images, pairs, folder.store, progress), images)
-        beginning.keep_cameras(predictor, frontend, pairs, folder.store)
+        beginning.keep_cameras(predictor, frontend, images, pairs, folder.store)
     with clock.stage(Stage.DEPTH):
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):

@@ -15,6 +15,7 @@ from anchorsfm.cli.main import main
 from anchorsfm.colmap.models import read_cameras, read_stored_poses
 from anchorsfm.evaluation.sources import read_truth
 from anchorsfm.features.sift import SiftDetector
+from anchorsfm.frontend.classical.frontend import ClassicalFrontend
 from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.results.model import read_models
@@ -79,7 +80,11 @@ def test_new_photographs_join_and_everything_else_stays_to_the_bit(
     detect, dense = SiftDetector.detect, stereo_pair.dense_depth
     monkeypatch.setattr(SiftDetector, "detect", lambda *a: detected.append(a[2]) or detect(*a))
     monkeypatch.setattr("anchorsfm.frontend.classical.tools.dense_depth", lambda *a: depths.append(1) or dense(*a))
+    opened = []
+    open_all = ClassicalFrontend.open
+    monkeypatch.setattr(ClassicalFrontend, "open", lambda *a: opened.append(a[1].num_images) or open_all(*a))
     model = anchorsfm.extend(output, first / "photos")
+    assert opened == [5], "cameras of the first four are known"
     names = sorted(path.name for path in (first / "photos").iterdir())
     assert sorted(model.poses) == names and detected == [4] and 1 <= len(depths) <= 4
 

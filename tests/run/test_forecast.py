@@ -77,15 +77,14 @@ def test_pairs_that_are_looked_for_in_rounds_count_once():
     forecast = Forecast(PipelineConfig(), machine, machine.clock)
     with forecast.stage("reading photographs", 50):
         pass
-    before = forecast.left_s
+    before, steps = forecast.left_s, plan(PipelineConfig(), 50)
     for _ in range(3):
         for name in ("matching pairs", "verifying pairs"):
             with forecast.stage(name, 300) as advance:
                 for _ in range(300):
-                    machine.now += plan(PipelineConfig(), 50)[name].unit_s
+                    machine.now += steps[name].unit_s
                     advance(1)
     with forecast.stage("dense depth of pairs", 50):
-        steps = plan(PipelineConfig(), 50)
         over = sum(steps[name].all_s for name in list(steps)[: list(steps).index("dense depth of pairs")])
         assert forecast.left_s == pytest.approx(before - over, rel=0.05)
 

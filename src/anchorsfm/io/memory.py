@@ -1,5 +1,6 @@
 """How much memory there is, and too little of it, whichever library notices."""
 
+import ctypes
 import errno
 import os
 import re
@@ -36,6 +37,15 @@ def physical_bytes() -> int:
 
         return int(psutil.virtual_memory().total)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def give_back_freed() -> None:
+    """Return memory that was freed to the system, which the C library may keep for later in pieces too small to use.
+
+    Linux with the GNU C library; others are not known to need it.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

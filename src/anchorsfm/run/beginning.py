@@ -6,12 +6,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.frontend.base import Frontend, PairPredictor
+from anchorsfm.frontend.base import Frontend, PairPredictor, RunFrontend
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.mappers import MAPPERS
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.earlier import KeptFrame
+from anchorsfm.run.front_end_cameras import keep_found
 from anchorsfm.run.predictions import EarlierPairs
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
@@ -41,7 +42,9 @@ class Beginning(Protocol):
         """The photographs with what is known of their cameras."""
         ...
 
-    def keep_cameras(self, predictor: PairPredictor, frontend: Frontend, pairs: PairList, store: Store) -> None:
+    def keep_cameras(
+        self, predictor: PairPredictor, frontend: Frontend, images: ImageSet, pairs: PairList, store: Store
+    ) -> None:
         """Keep what the front end went by, for runs that go on from this one."""
         ...
 
@@ -76,8 +79,11 @@ class FromPhotographs:
     def described(self, images: ImageSet, frontend: Frontend, store: Store, progress: Progress) -> ImageSet:
         return images
 
-    def keep_cameras(self, predictor: PairPredictor, frontend: Frontend, pairs: PairList, store: Store) -> None:
-        pass
+    def keep_cameras(
+        self, predictor: PairPredictor, frontend: Frontend, images: ImageSet, pairs: PairList, store: Store
+    ) -> None:
+        if isinstance(frontend, RunFrontend):  # runs with one's own are not gone on from
+            keep_found(predictor, frontend, images, pairs, store)
 
     def mapped(
         self, given: MapperInput, config: PipelineConfig, settings: MapperSettings, progress: Progress

@@ -22,13 +22,14 @@ from anchorsfm.geometry.geodesy import about_origin
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.images import photograph_files
-from anchorsfm.io.store import Store, digest, to_json
+from anchorsfm.io.store import Store, to_json
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.config import KnownConfig, MapperName
 from anchorsfm.mapping.continued import EarlierModel, map_continued, with_earlier_cameras
 from anchorsfm.results.record import Extension, UpReport
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.finished import FinishedRun
+from anchorsfm.run.front_end_cameras import front_end_cameras, keep_given, kept_cameras
 from anchorsfm.run.predictions import EarlierPairs
 from anchorsfm.scene.edit import with_image_index
 from anchorsfm.scene.errors import InputError
@@ -42,7 +43,6 @@ from anchorsfm.video.record import VideoFrames
 _MAPPER: MapperName = "tracks"
 _OF_PHOTOGRAPHS = ("focal_px", "focal_deviation", "masks", "mask")
 """Settings that say something about all photographs of a run."""
-_CAMERAS = "front-end-cameras"
 
 
 def _true_path(path: Path) -> Path:
@@ -192,23 +192,6 @@ def _index_of(path: Path, row: dict[str, int], of_content: dict[str, int]) -> in
         except OSError:
             found = None
     return -1 if found is None else found
-
-
-def _cameras_key(frontend: Frontend, images: ImageSet, pairs: PairList) -> str:
-    order = np.argsort(images.contents)  # the pairs of one run may be listed in another order of its photographs
-    place = np.argsort(order)
-    listed = np.unique(np.sort(place[pairs.index], axis=1), axis=0)
-    return digest("cameras of the front end", frontend, [images.contents[k] for k in order], listed)
-
-
-def _front_end_cameras(
-    predictor: PairPredictor, images: ImageSet
-) -> tuple[Float[np.ndarray, "image"], Float[np.ndarray, "image 2"]] | None:
-    """Focal lengths in original pixels and distortions that a front end goes by; None if it needs none."""
-    if predictor.focal_px is None:
-        return None
-    distortion = predictor.grid.distortion
-    return predictor.focal_px, np.zeros((images.num_images, 2)) if distortion is None else distortion.coefficient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,10 +357,8 @@ class Continued:
         inside = np.isin(self._pairs, rows).all(axis=1)
         pairs = PairList(index=np.searchsorted(rows, self._pairs[inside]))
         mine = images.select(rows)
-        stored = store.load(_CAMERAS, _cameras_key(frontend, mine, pairs))
-        if stored is not None:
-            return stored["focal_px"], stored["distortion"]
-        return _front_end_cameras(frontend.open(mine, pairs, store, progress), mine)
+        kept = kept_cameras(frontend, mine, pairs, store)
+        return front_end_cameras(frontend.open(mine, pairs, store, progress), mine) if kept is None else kept
 
     def _with_cameras(self, images: ImageSet) -> ImageSet:
         """Photographs of one camera of a model share one; others join it where they would share it anyway."""
@@ -401,13 +382,13 @@ class Continued:
         number_of: dict[tuple[int, int], int] = {}
         return replace(images, camera_index=np.array([number_of.setdefault(key, len(number_of)) for key in keys]))
 
-    def keep_cameras(self, predictor: PairPredictor, frontend: Frontend, pairs: PairList, store: Store) -> None:
+    def keep_cameras(
+        self, predictor: PairPredictor, frontend: Frontend, images: ImageSet, pairs: PairList, store: Store
+    ) -> None:
         """Keep what the front end went by for runs that go on from this one: it cannot be found again from its pairs,
         as it was given."""
-        found = _front_end_cameras(predictor, self.images)
-        if self.keeps and found is not None:
-            key = _cameras_key(frontend, self.images, pairs)
-            store.save(_CAMERAS, key, {"focal_px": found[0], "distortion": found[1]})
+        if self.keeps:
+            keep_given(predictor, frontend, images, pairs, store)
 
     def mapped(
         self, given: MapperInput, config: PipelineConfig, settings: MapperSettings, progress: Progress
