@@ -48,7 +48,7 @@ def kept_cameras(frontend: Frontend, images: ImageSet, pairs: PairList, store: S
 
 def _keep(kind: str, key: str, predictor: PairPredictor, images: ImageSet, store: Store) -> None:
     found = front_end_cameras(predictor, images)
-    if found is not None:
+    if found is not None and store.load(kind, key) is None:
         order = _order(images)
         store.save(kind, key, {"focal_px": found[0][order], "distortion": found[1][order]})
 
