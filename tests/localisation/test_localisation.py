@@ -125,6 +125,9 @@ def test_deviations_contain_what_the_cameras_that_see_the_same_points_may_be_off
     pair = np.intersect1d(point[errors.view == 1], point[errors.view == 2])[:7]
     assert known.deviations(pair) == pytest.approx((np.sqrt(12.5), np.sqrt(12.5)))
     assert replace(known, position=np.full(4, np.nan)).deviations(pair) is None
+    by_first = np.setdiff1d(point[errors.view == 1], point[errors.view == 2])[:14]
+    mixed = np.sqrt((21 * 3.0**2 + 7 * 4.0**2) / 28)
+    assert known.deviations(np.concatenate([pair, by_first])) == pytest.approx((mixed, mixed)), "by number of points"
 
 
 @pytest.mark.parametrize("size_wh", [(384, 288), (480, 360)])
