@@ -13,8 +13,8 @@ that is wrong by 1 % (standard deviation), positions have a noise of 2 m. Each s
 records are drawn anew for each finished model. Ratio: root mean square error over root mean square reported deviation.
 
 `observed`: the same flights without photographs. What the true cameras see of points on the ground, with a noise of
-0.3 px, is adjusted, once for each scene with one draw of records; by the second row of each relief in still air, which
-turns cameras and moves them off their lines a tenth as much.
+0.3 px, is adjusted, once for each scene with one draw of records; then in still air, which turns cameras and moves them
+off their lines a tenth as much.
 """
 
 import argparse
@@ -167,8 +167,8 @@ def rendered(scenes: int, records: int, work: Path) -> None:
 
 def observed(scenes: int) -> None:
     heads()
-    for relief in (0.0, 0.02):
-        for jitter in (1.0, STILL):
+    for jitter in (1.0, STILL):
+        for relief in (0.0, 0.02):
             drawn = [one for seed in range(scenes) for one in observed_flight(relief, jitter, seed)]
             flights(f"{100 * relief:g} %{'' if jitter == 1 else ', still air'}", drawn)
 

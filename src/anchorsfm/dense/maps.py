@@ -118,7 +118,7 @@ class DepthMaps:
         agreement = compare(own, others, self.config)
         inverse, valid = agreement.inverse_depth, self._agreed(view, own, agreement)
         planes = fit_planes(inverse, valid, photo.rgb)
-        valid = on_surface(inverse, planes, valid, photo.rgb)
+        valid = on_surface(inverse, planes, valid, photo.rgb, photo.masked)
         pinhole = self._pinholes[view]
         normal = normals(planes, pinhole.focal_px, pinhole.principal_point_px)
         valid &= _facing(normal, pinhole) > MIN_FACING
@@ -214,6 +214,9 @@ class DepthMaps:
         pinhole = self._pinholes[view]
         rgb = pinhole_rgb(self.images, self.grid, pinhole)
         x, y = pinhole.principal_point_px.tolist()
+        inside, masked = None if pinhole.is_grid else pinhole.inside(), self._masked(pinhole)
+        if masked is not None:
+            inside = ~masked if inside is None else inside & ~masked
         return Photo(
             rgb=rgb,
             grid_view=GridView(
@@ -222,16 +225,17 @@ class DepthMaps:
                 principal_point=(x, y),
             ),
             cam_from_world=self.depths.cam_from_world[view],
-            inside=self._shown(pinhole),
+            inside=inside,
+            masked=masked,
         )
 
-    def _shown(self, pinhole: Pinhole) -> Bool[np.ndarray, "h w"] | None:
-        """Pixels that the photograph shows and its mask leaves; None: all."""
-        inside, mask = None if pinhole.is_grid else pinhole.inside(), self.images.mask_pixels(pinhole.image)
+    def _masked(self, pinhole: Pinhole) -> Bool[np.ndarray, "h w"] | None:
+        """Pixels that the mask of the photograph hides; None: it has no mask."""
+        mask = self.images.mask_pixels(pinhole.image)
         if mask is None:
-            return inside
-        use = uses(mask, pinhole.photo_pixels(), self.images.size_wh[pinhole.image]).reshape(pinhole.size_wh[::-1])
-        return use if inside is None else use & inside
+            return None
+        use = uses(mask, pinhole.photo_pixels(), self.images.size_wh[pinhole.image])
+        return ~use.reshape(pinhole.size_wh[::-1])
 
 
 def _encode(found: Polished) -> dict[str, np.ndarray]:
