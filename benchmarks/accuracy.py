@@ -50,8 +50,9 @@ def main() -> None:
         if args.what == "mappers":
             rows = {f"ours, --mapper {m}": [ours(photos, m, ["--mapper", m, "--no-dense"])] for m in MAPPERS}
         elif args.what == "features":
-            learned = ["--no-dense", "--device", args.device, "--weights", str(args.weights.resolve())]
-            rows = {f"--features {f}": [ours(photos, f, ["--features", f, *learned])] for f in args.features}
+            rows = {
+                f"--features {f}": [ours(photos, f, detecting(f, args.weights, args.device))] for f in args.features
+            }
         elif args.what == "few":
             rows = few(photos, args.seeds)
         else:
@@ -68,6 +69,11 @@ def main() -> None:
 
 MAPPERS = ("align", "tracks", "incremental", "global")
 DETECTORS = ("sift", "aliked", "auto")
+
+
+def detecting(detector: str, weights: Path, device: str) -> list[str]:
+    options = ["--no-dense", "--device", device, "--features", detector]
+    return options if detector == "sift" else [*options, "--weights", str(weights.resolve())]
 
 
 def pick(folder: Path, work: Path, picked: str) -> Path:
