@@ -32,7 +32,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -134,7 +134,8 @@ def main() -> None:
         _fresh(here)
         print("one process:", _run(args.photos, here, args.options, threads=threads))
     _fresh(there)
-    with Cluster(num_nodes) as cluster:
+    # nodes are started with the keys of the server
+    with _s3(_Faulty) if args.what == "store-faults" else nullcontext("") as url, Cluster(num_nodes) as cluster:
         options = [*args.options, "--ray", cluster.address]
         if args.what == "faults":
             _faults(args.photos, there, options, cluster)
@@ -144,9 +145,8 @@ def main() -> None:
                 _compare(here, disk / "out")
             return
         elif args.what == "store-faults":
-            with _s3(_Faulty) as url:
-                print("cluster:", _run(args.photos, there, [*options, "--cache-url", url]))
-                print(f"requests that failed: {_Faulty.failed} of {_Faulty.asked}")
+            print("cluster:", _run(args.photos, there, [*options, "--cache-url", url]))
+            print(f"requests that failed: {_Faulty.failed} of {_Faulty.asked}")
         else:
             print("cluster:", _run(args.photos, there, options))
     _compare(here, there)

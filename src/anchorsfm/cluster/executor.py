@@ -29,12 +29,10 @@ from anchorsfm.scene.progress import Progress
 MAX_DEATHS = 3
 """Of workers that had nothing but this row to do, until it is set aside."""
 MAX_STORAGE_ERRORS = 3
-"""Of the tasks of a stage, in a row, until the stage fails: a disk may be full for a moment. Tasks that were on their way
-when one was counted are not counted: a full disk fails all of them at once."""
+"""Of the tasks of a stage, in a row, until the stage fails: a disk may be full for a moment. Tasks that were on their
+way when one was counted are not counted: a full disk fails all of them at once."""
 PER_SLOT = 2
 """Tasks in flight per processor: one that is worked on, one that waits."""
-MAX_ROWS = 64
-"""Of a task. Pairs of a task share photographs, so that few are loaded; a stage says how far it is with every task."""
 _WAIT_S = 1.0
 _NO_PROCESSOR_S = 60.0
 """How long a cluster may be without any processor."""
@@ -184,7 +182,7 @@ class _Stage:
         for _ in range(PER_SLOT * max(slots.values())):
             for node, count in slots.items():
                 # large tasks first, which share most; small ones at the end, so that all workers end together
-                limit = min(max(len(self.rows) // (PER_SLOT * total), 1), MAX_ROWS)
+                limit = min(max(len(self.rows) // (PER_SLOT * total), 1), self.work.max_rows)
                 if sent[node] < PER_SLOT * count and (rows := self.rows.take(node, limit)):
                     part = pickle.dumps(self.work.part(rows))
                     there = NodeAffinitySchedulingStrategy(node, soft=True)
