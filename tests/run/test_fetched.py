@@ -36,5 +36,7 @@ def test_photographs_and_masks_at_a_url(rendered: Path, tmp_path: Path) -> None:
     picture = load_rgb(elsewhere, 0)
     shutil.rmtree(output / FETCHED)
     assert np.array_equal(load_rgb(elsewhere, 0), picture), "read from the URL"
-    again = reconstruct([Path(f"file://{photographs}/walk/{file.name}") for file in files], output, replace(config, masks=None))
+    again = reconstruct(
+        [Path(f"file://{photographs}/walk/{file.name}") for file in files], output, replace(config, masks=None)
+    )
     assert again.images.digests == result.images.digests

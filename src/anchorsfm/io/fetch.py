@@ -65,8 +65,13 @@ class _Note:
         return status.st_size == self.size and _sha256(path) == self.sha256
 
 
-def fetch(url: str, folder: Path, progress: Progress) -> Fetched:
+def fetch(url: str, folder: Callable[[], Path], progress: Progress) -> Fetched:
     """The photographs below a URL, or the one file that it names, in a folder of ours.
+
+    Args:
+        url: of a folder or a file.
+        folder: makes ours, once something is there to be fetched.
+        progress: receives a stage with a step per file, a note of what came, and a warning of what is gone there.
 
     Raises:
         InputError: nothing is there, its kind of URL needs a package, or a file here is somebody else's.
@@ -90,7 +95,7 @@ def fetch(url: str, folder: Path, progress: Progress) -> Fetched:
     outside = next((name for name in wanted if not is_inside(name)), None)
     if outside is not None:
         raise InputError(f"{url} has a name that leads out of it ({printable(outside)[:200]!r}): rename it there")
-    place = folder / _place(remote.url)
+    place = folder() / _place(remote.url)
     notes = _Notes(place.with_name(f"{place.name}.jsonl"))
     fetching = _Fetching(remote, place, notes)
     new = 0

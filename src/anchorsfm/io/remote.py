@@ -43,13 +43,17 @@ def parse_url(text: str) -> str:
     """The URL that a setting gives. Raises InputError for what is none, or has a password in it."""
     if not _SCHEME.fullmatch(text):
         raise InputError("must be a URL, such as s3://bucket/folder")
+    _require_no_password(text)
+    return text.rstrip("/")
+
+
+def _require_no_password(url: str) -> None:
     try:
-        password = urlsplit(text).password
+        password = urlsplit(url).password
     except ValueError:
         raise InputError("must be a URL, such as s3://bucket/folder") from None
     if password is not None:
         raise InputError("must hold no password, which would be written down: use a key file or the environment")
-    return text.rstrip("/")
 
 
 def url_of(path: Path) -> str | None:
@@ -61,7 +65,12 @@ def url_of(path: Path) -> str | None:
     if found is None or path.exists():
         return None
     slashes = ":///" if found["scheme"] in ("file", "local") else "://"
-    return parse_url(f"{found['scheme']}{slashes}{found['rest']}")
+    url = f"{found['scheme']}{slashes}{found['rest']}"
+    try:
+        _require_no_password(url)
+    except InputError as error:
+        raise InputError(f"{found['scheme']}{slashes}{found['rest'].rpartition('@')[2]} {error}") from None
+    return url
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ def with_fetched(
         url = url_of(path)
         if url is None:
             return path
-        found = fetch(url, folder.fetched(), progress)
+        found = fetch(url, folder.fetched, progress)
         folder.use_fetched(found.origin)
         return found.path
 
