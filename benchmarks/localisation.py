@@ -9,8 +9,8 @@ SET holds `images/` and `gt.json` with measured poses. A model is made of every 
 without its photographs. The model is aligned to the truth by its own cameras (similarity, rotation from theirs): what
 these are off is the error of the model, what the others are off that of the localisation. `--whole`: the same poses
 beside those of a model of all photographs. `--others`: folders of photographs of other places, all of which must be
-refused. `--copies`: what a photograph costs against a model of all of the set: copies of them are localised, compressed anew
-with another contrast, and with a twentieth cut off at every border, which no camera of the model fits.
+refused. `--copies`: what a photograph costs against a model of all of the set: copies of them are localised, compressed
+anew with another contrast, and with a twentieth cut off at every border, which no camera of the model fits.
 
 PyCOLMAP beside it, on the same photographs at the same size and in the same model: SIFT, exhaustive matching, points
 triangulated from the model's poses and cameras, absolute poses with the same cameras.
