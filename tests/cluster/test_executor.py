@@ -146,7 +146,12 @@ def test_a_run_has_the_same_bits(
     executor: Executor, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photographs = [rendered / "images" / name for name in load_image_set(rendered / "images").names[:3]]
-    config = PipelineConfig(max_image_size=320, mapper="tracks", dense=False, bundle_adjustment=False)
+    config = PipelineConfig(
+        max_image_size=320,
+        mapper="tracks",
+        bundle_adjustment=False,
+        classical=ClassicalFrontend(dense=DenseConfig(size=128)),
+    )
     shared = replace(config, cache_url=f"file://{tmp_path}/url")
     reconstruct(photographs, tmp_path / "here", config)
     report = reconstruct(photographs, tmp_path / "there", replace(shared, ray="local")).report
@@ -156,6 +161,7 @@ def test_a_run_has_the_same_bits(
     assert here == there
     kinds = {Path(name).parent.name for name in here}
     assert kinds >= {"features", "feature-matches", "verified-matches", "classical-evidence", "classical-poses", "0"}
+    assert kinds >= {"classical-dense", "dense-depth"} and shares["matching depth"] == (3, False)
     written = []
     put = remote._put
     monkeypatch.setattr(remote, "_put", lambda files, path, data: written.append(path) or put(files, path, data))

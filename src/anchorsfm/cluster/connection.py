@@ -28,6 +28,13 @@ _REACH_S = 5.0
 _ANSWER_S = 20.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Of a local cluster: tools and parts are small, results go to the cache."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+}
+"""Environment of a cluster of ours: nobody is told about it, and nobody watches it, so it gathers no figures."""
 
 
 @contextmanager
@@ -92,8 +99,8 @@ def require_reachable(address: str) -> None:
 
 
 def _start(temporary: Path, num_workers: int) -> None:
-    # nobody is told about this cluster of ours, and its workers import what this process would
-    surroundings = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # its workers import what this process would
+    surroundings = {**QUIET, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         with _environment(surroundings):
             ray.init(

@@ -300,6 +300,8 @@ class AlignmentReport:
     """The alignment of one connected component, before any bundle adjustment."""
 
     images: int
+    unconfirmed_share: float
+    """Share of the pairs of its images that no adjusted model holds in about the same relative pose."""
     coarse_iterations: int
     coarse_loss: float | None
     coarse_status: str
