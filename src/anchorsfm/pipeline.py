@@ -23,7 +23,7 @@ from anchorsfm.run.fetched import here, with_fetched
 from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.ground import with_ground_points
-from anchorsfm.run.localisation import keep_descriptors
+from anchorsfm.run.localisation import keep_descriptors, keep_errors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
 from anchorsfm.run.panoramas import with_views
@@ -258,6 +258,7 @@ def _reconstruct(
         folder.write_models(finished.models, images.names, kept)
         folder.write_transforms(beginning.transform_record(finished.results))
         folder.write_masks(images)
+        keep_errors(finished, images, folder)
         keep_descriptors(finished, images, config, folder, progress)
         if places := make_places(finished, images, config):
             folder.write_places(places)

@@ -25,6 +25,8 @@ FETCHED = "fetched"
 MASKS = "masks"
 LOCALISATION = "localisation"
 """Folder of what new photographs are placed with."""
+ERRORS = "errors"
+"""Folder of what errors the cameras of each model may have together."""
 TRANSFORM = "transform.json"
 """How the frames of the models differ from those they were made in."""
 LOCALISED = "poses.json"
@@ -115,6 +117,10 @@ class Layout:
     def localisation(self, number: int | str) -> Path:
         """The descriptors of a model's points."""
         return self.root / LOCALISATION / f"{number}.safetensors"
+
+    def errors(self, number: int | str) -> Path:
+        """What errors the cameras of a model may have together."""
+        return self.root / ERRORS / f"{number}.safetensors"
 
     def cloud(self, number: int | str) -> Path:
         """The dense cloud of a model."""

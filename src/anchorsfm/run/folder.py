@@ -22,6 +22,7 @@ from anchorsfm.io.layout import (
     CONFIG,
     DATABASE,
     DENSE,
+    ERRORS,
     FAILED,
     FETCHED,
     FRAMES,
@@ -51,6 +52,7 @@ from anchorsfm.report.control import describe_control
 from anchorsfm.report.folder import try_page
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.places import Places
+from anchorsfm.results.errors import write_errors
 from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
@@ -58,6 +60,7 @@ from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet, Origin
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.error_modes import ErrorModes
 
 _PLACES = (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)
 PARTS = (
@@ -71,6 +74,7 @@ PARTS = (
     DATABASE,
     MASKS,
     LOCALISATION,
+    ERRORS,
     TRANSFORM,
     GROUND_CONTROL,
     *_PLACES,
@@ -166,6 +170,7 @@ class RunFolder:
         self._owned.complete()
         foreseen = [REPORT, PAGE, UNCERTAINTY, CONFIG, f"{FAILED}/{REPORT}"]
         foreseen += [f"{SPARSE}/0/{name}" for name in _MODEL_FILES]
+        foreseen += [f"{ERRORS}/0.safetensors"]
         foreseen += [f"{DENSE}/0.ply"] if dense else []
         foreseen += [DATABASE] if database else []
         foreseen += _PLACES if places else ()
@@ -261,6 +266,10 @@ class RunFolder:
     def write_index(self, number: int, index: ModelIndex) -> None:
         """What new photographs are placed with in a model, as localisation/NUMBER.safetensors."""
         write_index(self._made.localisation(number), index)
+
+    def write_errors(self, number: int, modes: ErrorModes, names: Sequence[str]) -> None:
+        """What errors the cameras of a model may have together, as errors/NUMBER.safetensors; `names`: of its views."""
+        write_errors(self._made.errors(number), modes, names)
 
     def write_cloud(self, number: int, cloud: FusedCloud) -> None:
         """The dense cloud of a model as dense/NUMBER.ply."""
