@@ -189,6 +189,7 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
     def known(value: float, digits: int) -> float | None:
         return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
+    axes = None if uncertainty.modes is None else uncertainty.modes.position_deviations
     images = []
     for view, image in enumerate(model.image_index):
         position = float(uncertainty.position[view])
@@ -200,6 +201,7 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
                 position_m=known(position, 4) if uncertainty.metric else None,
                 rotation_deg=known(float(uncertainty.rotation_deg[view]), 4),
                 weak=bool(uncertainty.weak[view]),
+                position_axes=None if axes is None else along_axes(axes[view]),
             )
         )
     return UncertaintyReport(
@@ -207,6 +209,12 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
         images=tuple(images),
         camera_params=uncertainty.camera_params,
     )
+
+
+def along_axes(deviations: Float[np.ndarray, "3"]) -> tuple[float, float, float]:
+    """Standard deviations along x, y and z as the record has them."""
+    x, y, z = (float(f"{value:.4g}") for value in deviations)
+    return x, y, z
 
 
 def report_alignment(alignment: AlignmentResult, models: Sequence[Reconstruction]) -> AlignmentReport:

@@ -57,6 +57,8 @@ class PoseDeviation:
     rotation_deg: float | None
     weak: bool
     """Weakly held: compare before relying on it."""
+    position_axes: tuple[float, float, float] | None = None
+    """Along x, y and z of the world, world units; None where the directions are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
