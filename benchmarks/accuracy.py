@@ -3,10 +3,12 @@
     python benchmarks/accuracy.py full FOLDER [FOLDER ...]        whole sets: four kinds of PyCOLMAP model, three seeds
     python benchmarks/accuracy.py few FOLDER:0,5,10 [...]         a few images of a set
     python benchmarks/accuracy.py mappers FOLDER [...]            our four mappers on whole sets
+    python benchmarks/accuracy.py features FOLDER [...] --weights W [--features auto] [--device cuda]
 
-FOLDER holds `images/` and `gt.json` (needed by `full` and `few`). Photographs are looked at with a long side of 1024
-pixels. Every program runs in a process of its own; CPU seconds are user + system time. Those of ours leave out dense
-depth and alignment in `full` and `few` (what PyCOLMAP does too), and are complete in `mappers`.
+FOLDER holds `images/` and `gt.json` (needed by `full` and `few`). `features` runs whole sets with SIFT, ALIKED and
+both, or with what --features names. Photographs are looked at with a long side of 1024 pixels. Every program runs in a
+process of its own; CPU seconds are user + system time. Those of ours leave out dense depth and alignment in `full` and
+`few` (what PyCOLMAP does too), and are complete in `mappers` and `features`.
 """
 
 import argparse
@@ -29,12 +31,16 @@ SEEDS = (0, 1, 2)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("full", "few", "mappers"))
+    parser.add_argument("what", choices=("full", "few", "mappers", "features"))
     parser.add_argument("folders", nargs="+")
     parser.add_argument("--work", type=Path, help="keep results here (default: a temporary folder)")
     parser.add_argument("--weights", type=Path, help="folder with the released weights: also run --features auto")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--features", nargs="+", choices=DETECTORS, default=list(DETECTORS))
+    parser.add_argument("--device", default="cpu", help="where the networks of `features` compute")
     args = parser.parse_args()
+    if args.what == "features" and args.weights is None:
+        parser.error("features needs --weights")
     os.environ["OMP_NUM_THREADS"] = "1"
     work = args.work or Path(tempfile.mkdtemp(prefix="anchorsfm-accuracy-"))
     for entry in args.folders:
@@ -43,11 +49,15 @@ def main() -> None:
         photos = pick(folder, work / entry.replace("/", "_").strip("_"), picked)
         if args.what == "mappers":
             rows = {f"ours, --mapper {m}": [ours(photos, m, ["--mapper", m, "--no-dense"])] for m in MAPPERS}
+        elif args.what == "features":
+            rows = {
+                f"--features {f}": [ours(photos, f, detecting(f, args.weights, args.device))] for f in args.features
+            }
         elif args.what == "few":
             rows = few(photos, args.seeds)
         else:
             rows = full(photos, args.seeds)
-        if args.weights is not None and args.what != "mappers":
+        if args.weights is not None and args.what in ("full", "few"):
             auto = ["--no-dense", "--features", "auto", "--weights", str(args.weights.resolve())]
             rows["ours, --features auto"] = [
                 ours(photos, f"auto-{seed}", [*auto, "--seed", str(seed)]) for seed in args.seeds
@@ -58,6 +68,12 @@ def main() -> None:
 
 
 MAPPERS = ("align", "tracks", "incremental", "global")
+DETECTORS = ("sift", "aliked", "auto")
+
+
+def detecting(detector: str, weights: Path, device: str) -> list[str]:
+    options = ["--no-dense", "--device", device, "--features", detector]
+    return options if detector == "sift" else [*options, "--weights", str(weights.resolve())]
 
 
 def pick(folder: Path, work: Path, picked: str) -> Path:
@@ -148,7 +164,11 @@ def ours(photos: Path, name: str, options: list[str]) -> dict:
         "points": largest["points"],
         "track_length": largest["mean_track_length"],
         "reprojection_px": largest["mean_reprojection_error_px"],
-        "cpu_s": sum(s["cpu_s"] for s in stages if name in MAPPERS or s["stage"] not in ("dense depth", "alignment")),
+        "cpu_s": sum(
+            s["cpu_s"]
+            for s in stages
+            if name in (*MAPPERS, *DETECTORS) or s["stage"] not in ("dense depth", "alignment")
+        ),
         "peak_mib": max(stage["peak_memory_mib"] for stage in stages),
         "note": ", ".join(sorted({camera.split()[0] for camera in largest["cameras"]})),
     }

@@ -2,15 +2,21 @@
 
     OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py disk PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py store-faults PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py speed PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py store
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py idle
 
 `same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
 `faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
 Its result is compared with that of a run in one process in WORK/process-1, made if it is not there. OPTIONS are those
 of `anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
+`disk`: the disk is full for a moment, then for good, then there is room again (root only: it mounts a small one).
+`store-faults`: the store is an S3 server of this machine that is slow and fails every now and then.
 `speed`: two threads of one process against two nodes of one processor each, on a machine with nothing else to do.
 `store`: two processes at once write and read 1,000 entries at an S3 server of this machine (moto).
+`idle`: what Ray's own processes cost when nothing is asked of them.
 """
 
 import argparse
@@ -18,19 +24,30 @@ import hashlib
 import json
 import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
 
+from anchorsfm.cluster.connection import QUIET
+
 NODES = 3
 ENTRIES = 1000
 _EVERY_S = 0.25
+_SETTLED_S = 15.0
+_IDLE_S = 60.0
+_ROOM_MIB = 512
+"""Of the small disk."""
+_FAILS, _SLOW_S = 0.05, 0.1
+"""How often a request to the faulty store fails, and how long each takes longer."""
 
 
 class Costs:
@@ -72,9 +89,9 @@ class Cluster:
     def __init__(self, num_nodes: int) -> None:
         from ray.cluster_utils import Cluster
 
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        os.environ.update(QUIET)
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        begin = time.monotonic()
+        begin, costs = time.monotonic(), Costs()
         memory = 80 * 2**20
         self._cluster = Cluster(
             initialize_head=True,
@@ -82,46 +99,65 @@ class Cluster:
         )
         self.nodes = [self._cluster.add_node(num_cpus=1, object_store_memory=memory) for _ in range(num_nodes)]
         self.address = self._cluster.address
-        self.start_s = time.monotonic() - begin
+        print(f"cluster of {num_nodes} nodes: started in {time.monotonic() - begin:.1f} s")
+        time.sleep(_SETTLED_S)  # agents of nodes start later than these; their cost is the start's
+        costs.look()
+        print(f"start of the cluster: {costs}")
+
+    def __enter__(self) -> "Cluster":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cluster.shutdown()
 
     def kill_node(self, number: int) -> None:
         """Its raylet by SIGKILL, with which its workers die."""
         (raylet,) = self.nodes[number].all_processes["raylet"]
         os.kill(raylet.process.pid, signal.SIGKILL)
 
-    def stop(self) -> None:
-        self._cluster.shutdown()
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("same", "faults", "speed", "store"))
+    parser.add_argument("what", choices=("same", "faults", "disk", "store-faults", "speed", "store", "idle"))
     parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("work", type=Path, nargs="?")
     parser.add_argument("options", nargs="*", default=["--no-dense", "--no-adjust"])
     args = parser.parse_args()
-    if args.what == "store":
-        _at_once()
+    if args.what in ("store", "idle"):
+        _at_once() if args.what == "store" else _idle()
         return
     if args.work is None:
         parser.error("PHOTOS and WORK are needed")
     num_nodes, threads = (2, 2) if args.what == "speed" else (NODES, 1)
     here, there = args.work / f"process-{threads}", args.work / f"cluster-{args.what}"
-    if args.what != "faults" or not here.exists():
+    if args.what in ("same", "speed") or not here.exists():
         _fresh(here)
         print("one process:", _run(args.photos, here, args.options, threads=threads))
-    cluster = Cluster(num_nodes)
-    print(f"cluster of {num_nodes} nodes: started in {cluster.start_s:.1f} s")
-    try:
-        _fresh(there)
+    _fresh(there)
+    # nodes are started with the keys of the server
+    with _s3(_Faulty) if args.what == "store-faults" else nullcontext("") as url, Cluster(num_nodes) as cluster:
         options = [*args.options, "--ray", cluster.address]
-        if args.what != "faults":
-            print("cluster:", _run(args.photos, there, options))
-        else:
+        if args.what == "faults":
             _faults(args.photos, there, options, cluster)
-    finally:
-        cluster.stop()
+        elif args.what == "disk":
+            with _small_disk(there) as disk:
+                _full_disk(args.photos, disk / "out", options, disk / "other")
+                _compare(here, disk / "out")
+            return
+        elif args.what == "store-faults":
+            print("cluster:", _run(args.photos, there, [*options, "--cache-url", url]))
+            print(f"requests that failed: {_Faulty.failed} of {_Faulty.asked}")
+        else:
+            print("cluster:", _run(args.photos, there, options))
     _compare(here, there)
+
+
+def _idle() -> None:
+    with Cluster(NODES):
+        costs = Costs()
+        time.sleep(_IDLE_S)
+        costs.look()
+        print(f"{_IDLE_S:.0f} s with nothing to do: {costs}")
 
 
 def _faults(photos: Path, out: Path, options: Sequence[str], cluster: Cluster) -> None:
@@ -144,36 +180,98 @@ def _faults(photos: Path, out: Path, options: Sequence[str], cluster: Cluster) -
     print(f"entries of the first run that the second used as they were: {kept} of {len(before)}")
 
 
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_ROOM_MIB}m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _full_disk(photos: Path, out: Path, options: Sequence[str], other: Path) -> None:
+    """`other`: a file of somebody else on the same disk."""
+
+    def fill(process: "subprocess.Popen[str]") -> bool:
+        if _count(out, "feature-matches") < 10:
+            return False
+        with other.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
+        if lasting:
+            return True
+        time.sleep(3)
+        other.unlink()
+        return True
+
+    for lasting in (False, True):
+        print("full for good:" if lasting else "full for 3 s:", _run(photos, out, options, fill))
+        other.unlink(missing_ok=True)
+        if not lasting:
+            shutil.rmtree(out / "cache" / "feature-matches")
+    print("with room again:", _run(photos, out, options))
+
+
+class _Faulty:
+    """Passes requests on to a server, late, and fails some of them."""
+
+    asked = failed = 0
+
+    def __init__(self, server: "Callable[..., Iterable[bytes]]") -> None:
+        self._server, self._chance = server, random.Random(0)
+
+    def __call__(self, request: dict[str, object], answer: "Callable[..., object]") -> "Iterable[bytes]":
+        time.sleep(_SLOW_S)
+        _Faulty.asked += 1
+        if self._chance.random() < _FAILS:
+            _Faulty.failed += 1
+            answer("503 Slow Down", [("Content-Length", "0")])
+            return [b""]
+        return self._server(request, answer)
+
+
+@contextmanager
+def _s3(around: "Callable[..., object]" = lambda server: server) -> Iterator[str]:
+    """A folder at an S3 server of this machine, whose address the environment gives."""
+    import fsspec
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    bare = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, around(bare), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ.update(keys, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}")
+    fsspec.filesystem("s3").mkdir("cache")
+    try:
+        yield "s3://cache/runs"
+    finally:
+        server.shutdown()
+
+
 def _at_once() -> None:
     """Every process makes all entries, in an order of its own, and reads others meanwhile."""
-    import fsspec
     import numpy as np
-    from moto.server import ThreadedMotoServer
 
     from anchorsfm.io.remote import RemoteFolder
     from anchorsfm.io.store import Store
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    os.environ.update(keys, AWS_ENDPOINT_URL=f"http://{host}:{port}")
-    fsspec.filesystem("s3").mkdir("cache")
-    begin = time.monotonic()
-    processes = [subprocess.Popen([sys.executable, "-c", _WRITER, str(own), str(ENTRIES)]) for own in range(2)]
-    codes = [process.wait() for process in processes]
-    store = Store(None)
-    store.remote = RemoteFolder("s3://cache/runs")
-    names = store.remote.names("numbers")
-    found = [store.load("numbers", str(number)) for number in range(ENTRIES)]
+    with _s3() as url:
+        begin = time.monotonic()
+        processes = [subprocess.Popen([sys.executable, "-c", _WRITER, str(own), str(ENTRIES)]) for own in range(2)]
+        codes = [process.wait() for process in processes]
+        store = Store(None)
+        store.remote = RemoteFolder(url)
+        names = store.remote.names("numbers")
+        found = [store.load("numbers", str(number)) for number in range(ENTRIES)]
     whole = sum(
         arrays is not None and np.array_equal(arrays["number"], np.full(50, number))
         for number, arrays in enumerate(found)
     )
     print(f"exit codes {codes} (1: a torn entry was read), {time.monotonic() - begin:.0f} s")
     print(f"{whole} of {ENTRIES} entries whole, {len(names)} objects")
-    server.stop()
 
 
 _WRITER = """

@@ -32,7 +32,7 @@ from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, L
 from anchorsfm.features.learned.detector import MAX_KEYPOINTS
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.io.images import load_image_set
-from anchorsfm.networks.devices import resolve_device
+from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.networks.mast3r import architecture_from_arguments, build_network
 
 WORKING_PX, SAME_PX = 1024, 0.05
@@ -53,7 +53,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 # ----------------------------------------------------------------------------------------------------- MASt3R's network
 
 
-@torch.inference_mode()
+@inference()
 def network(reference: Path, device: torch.device) -> None:
     """Errors of the final outputs over their largest value."""
     config = json.loads((reference / "mast3r_tiny_config.json").read_text())

@@ -2,13 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/localisation.py WORK SET ... --others FOLDER ...
     OMP_NUM_THREADS=1 python benchmarks/localisation.py WORK SET --leave-out 5 --whole
+    OMP_NUM_THREADS=1 python benchmarks/localisation.py WORK SET --copies
 
 SET holds `images/` and `gt.json` with measured poses. A model is made of every other photograph (the first, the third
 ...; `--leave-out N`: without every Nth) at 1024 px without known intrinsics, the remaining ones are localised in it,
 without its photographs. The model is aligned to the truth by its own cameras (similarity, rotation from theirs): what
 these are off is the error of the model, what the others are off that of the localisation. `--whole`: the same poses
 beside those of a model of all photographs. `--others`: folders of photographs of other places, all of which must be
-refused.
+refused. `--copies`: what a photograph costs against a model of all of the set: copies of them are localised, compressed
+anew with another contrast, and with a twentieth cut off at every border, which no camera of the model fits.
 
 PyCOLMAP beside it, on the same photographs at the same size and in the same model: SIFT, exhaustive matching, points
 triangulated from the model's poses and cameras, absolute poses with the same cameras.
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
+from PIL import Image, ImageEnhance
 from scipy.spatial.transform import Rotation
 
 import anchorsfm
@@ -50,8 +53,12 @@ def main() -> None:
     parser.add_argument("--per-other", type=int, default=8, help="photographs of each other folder, evenly spaced")
     parser.add_argument("--leave-out", type=int, default=2, help="every how many photographs one is left out")
     parser.add_argument("--whole", action="store_true", help="also compare with a model of all photographs")
+    parser.add_argument("--copies", action="store_true", help="only the cost against a model of all photographs")
     given = parser.parse_args()
     for folder in given.sets:
+        if given.copies:
+            localise_copies(folder, given.work)
+            continue
         files, output = photographs(folder / "images"), given.work / folder.name
         new = files[given.leave_out // 2 :: given.leave_out]
         old = [file for file in files if file not in new]
@@ -258,6 +265,39 @@ def error(cam_from_world: np.ndarray, truth: np.ndarray, scale: float, pose: np.
     rotation = cam_from_world[:, :3] @ pose[:, :3].T
     turned = rotation_angle_deg(rotation @ truth[:, :3].T)
     return 1000 * float(np.linalg.norm(centre - camera_centres(truth))), float(turned)
+
+
+def localise_copies(folder: Path, work: Path) -> None:
+    """Copies of all photographs of a model."""
+    files = photographs(folder / "images")
+    output = reconstructed(files, work / f"{folder.name}-all")
+    for name, border in (("compressed anew", 0.0), ("cut", 0.05)):
+        copies = work / f"{folder.name}-{name.split()[0]}"
+        copies.mkdir(exist_ok=True)
+        for file in files:
+            with Image.open(file) as picture:
+                width, height = picture.size
+                edges = (width * border, height * border, width * (1 - border), height * (1 - border))
+                changed = ImageEnhance.Contrast(picture.crop(tuple(map(round, edges)))).enhance(0.9)
+                changed.save(copies / f"{file.stem}.jpg", quality=80)
+        found = localised(output, photographs(copies))
+        stored = read_models(output)[0]
+        pose_of = dict(zip([Path(n).stem for n in stored.view_names], stored.model.cam_from_world, strict=True))
+        size = json.loads((output / "uncertainty.json").read_text())[0]["scene_size"]
+        unmoved = (1.0, np.eye(3, 4))
+        off = [
+            error(image.cam_from_world, pose_of[Path(image.name).stem], *unmoved)
+            for image in found.images
+            if image.cam_from_world is not None
+        ]
+        share, turned = np.array(off).T / [[1000 * size], [1.0]]
+        sources = sorted({image.focal_source or "none" for image in found.images})
+        print(
+            f"{folder.name}, model of {len(stored.names)}, {name}: {len(off)} of {len(files)} placed, "
+            f"{found.cpu_s:.2f} CPU s a photograph, focal lengths from {sources}; off by {np.median(share):.3%} of the "
+            f"scene size, at most {share.max():.3%}; {np.median(turned):.3f} degrees, at most {turned.max():.3f}",
+            flush=True,
+        )
 
 
 def refuse(output: Path, folders: list[Path], per_folder: int) -> None:

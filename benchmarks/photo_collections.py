@@ -3,15 +3,15 @@
     python benchmarks/photo_collections.py mix OUT SEED FOLDER ...     photographs of several sets in one folder
     python benchmarks/photo_collections.py walk OUT COUNT           a rendered walk around a block, 640 x 480
     python benchmarks/photo_collections.py twins OUT SEED           two things that look alike, rendered
-    python benchmarks/photo_collections.py run FOLDER [FOLDER ...] [--what ours tracks colmap]
+    python benchmarks/photo_collections.py run FOLDER [FOLDER ...] [--what ours tracks colmap] [--workers N]
 
 `mix` with one FOLDER shuffles its names, and so does `walk`. FOLDER holds `images/` and, for poses to be compared,
 `gt.json` (name -> R_cam_from_world, t_cam_from_world and perhaps `set`, the scene that it belongs to). `run` makes
-every variant in a process of its own, on one thread, and prints a table: each scene of a collection is compared by
-itself, in the model that holds most of it; a model is mixed if it holds photographs of two scenes. `alignment` is the
-global alignment before the adjustment. "wrong": share of the pairs of images within models whose relative rotation or
-direction is off by more than 5 degrees. Twins of even seeds are never seen together. CPU seconds are user +
-system time of the whole process.
+every variant in a process of its own, on one thread if nothing else is said, and prints a table: each scene of a
+collection is compared by itself, in the model that holds most of it; a model is mixed if it holds photographs of two
+scenes. `alignment` is the global alignment before the adjustment. "wrong": share of the pairs of images within models
+whose relative rotation or direction is off by more than 5 degrees. Twins of even seeds are never seen together. CPU
+seconds are user + system time of the whole process.
 """
 
 import argparse
@@ -63,7 +63,8 @@ def main() -> None:
         "--what", nargs="+", choices=(*OURS, "colmap"), default=["ours", "no-dense", "tracks", "colmap"]
     )
     command.add_argument("--keep", type=Path, help="keep results below this folder (default: a temporary one)")
-    command.set_defaults(function=lambda args: run(args.folders, args.what, args.keep))
+    command.add_argument("--workers", type=int, default=1, help="threads of a run of ours")
+    command.set_defaults(function=lambda args: run(args.folders, args.what, args.keep, args.workers))
     args = parser.parse_args()
     args.function(args)
 
@@ -109,7 +110,7 @@ def twins(out: Path, seed: int) -> None:
     write_photographs(scene, out).rename(out / "gt.json")
 
 
-def run(folders: list[Path], variants: list[str], keep: Path | None) -> None:
+def run(folders: list[Path], variants: list[str], keep: Path | None, workers: int) -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     for folder in folders:
         print(f"\n{folder} ({len(list((folder / 'images').iterdir()))} photographs)")
@@ -121,7 +122,7 @@ def run(folders: list[Path], variants: list[str], keep: Path | None) -> None:
                 options = [str(HERE / "colmap_baseline.py"), str(folder / "images"), str(work)]
             else:
                 options = ["-m", "anchorsfm", "reconstruct", str(folder / "images"), "--output", str(work), "--quiet"]
-                options += ["--classical.workers.num-workers", "1", *OURS[variant]]
+                options += ["--classical.workers.num-workers", str(workers), *OURS[variant]]
             cpu_s, peak_gib = measured([sys.executable, *options])
             pairs = "all" if variant == "colmap" else "?"
             if variant != "colmap":

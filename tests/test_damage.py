@@ -40,6 +40,7 @@ from anchorsfm.panorama.record import PanoramaViews
 from anchorsfm.panorama.record import read_record as read_views
 from anchorsfm.panorama.record import record_text as views_record
 from anchorsfm.report.folder import make_page
+from anchorsfm.results.errors import read_errors, write_errors
 from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.finished import read_run
@@ -47,7 +48,8 @@ from anchorsfm.run.settings import plain, read_config
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.progress import SILENT
-from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.error_modes import ErrorModes
 from anchorsfm.transform.find import Crop
 from anchorsfm.transform.record import TransformRecord, make_step, read_transforms
 from anchorsfm.video.config import VideoConfig
@@ -59,6 +61,7 @@ from anchorsfm.viewer.shown import show_model
 from anchorsfm.viewer.sources import ViewedFolder, read_folder
 from damage import Damage, Outcomes, damaged_bytes, damaged_json, not_files, remove, restored
 from geotags import geotag
+from point_scene import make_lens_scene
 from report_scene import write_synthetic_run
 from tiny_network import DUST3R, write_weights
 from video_files import panned, write_video
@@ -287,6 +290,24 @@ def test_descriptors_for_localisation(tmp_path: Path) -> None:
     for damage in damaged_bytes(path.read_bytes(), exact_cuts=True):
         damage.apply(path)
         outcomes.add(damage.name, lambda: read_index(path), exact=damage.exact, check=same)
+    outcomes.require_none()
+
+
+def test_errors_of_cameras(tmp_path: Path) -> None:
+    path, rng = tmp_path / "0.safetensors", np.random.default_rng(0)
+    model = make_lens_scene((Camera(model="PINHOLE", width=8, height=6, params=(9.0, 9.0, 4.0, 3.0)),), 3, 20)
+    modes = ErrorModes(
+        rotation=rng.standard_normal((2, 3, 3)), position=rng.standard_normal((2, 3, 3)), params=np.zeros((2, 4))
+    )
+    write_errors(path, modes, NAMES[:3])
+    outcomes = Outcomes("errors/0.safetensors")
+
+    def same(found: ErrorModes | None) -> None:
+        assert found is None or np.allclose(found.poses, modes.poses, rtol=1e-6)
+
+    for damage in damaged_bytes(path.read_bytes(), exact_cuts=True):
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: read_errors(path, NAMES[:3], model), exact=damage.exact, check=same)
     outcomes.require_none()
 
 

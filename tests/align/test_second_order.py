@@ -376,7 +376,7 @@ def test_the_result_does_not_depend_on_whether_kernels_are_compiled(observed, mo
 
 def test_the_report_tells_how_the_solver_went(observed):
     result = align_scene(observed, AlignConfig())[0]
-    solver = report_alignment(result).solver
+    solver = report_alignment(result, []).solver
     assert set(solver) == {"coarse", "fine"}
     for name, stage in (("coarse", result.coarse), ("fine", result.fine)):
         told = solver[name]
@@ -385,7 +385,7 @@ def test_the_report_tells_how_the_solver_went(observed):
         assert told.cost == pytest.approx(stage.total, abs=1e-6)
     assert solver["fine"].cost[-1] < solver["fine"].cost[0]
     (limited,) = align_scene(observed, AlignConfig(niter2=3))
-    told = report_alignment(limited).solver["fine"]
+    told = report_alignment(limited, []).solver["fine"]
     assert told.status == "iteration limit"
     values = np.linspace(2.0, 1.0, 1001)
     long = replace(result.fine, loss=values, fallback_loss=values, total=values)

@@ -49,24 +49,19 @@ def test_evaluate_prints_a_table_and_json(finished, rendered):
     assert json.loads(against_itself.stdout)["auc_1"] > 0.999
 
 
-@pytest.mark.parametrize(
-    ("kind", "entries"),
-    [
-        ("features", 2),
-        ("verified-matches", 3),
-        ("classical-dense", 7),
-        ("alignment", 1),
-    ],
-)
-def test_a_killed_run_continues_to_the_same_bytes(finished, rendered, tmp_path, kind, entries):
+def test_a_run_killed_in_every_stage_continues_to_the_same_bytes(finished, rendered, tmp_path):
     output = tmp_path / "out"
     arguments = [*COMMAND, "reconstruct", str(rendered / "images"), "--output", str(output), "--no-dense", *QUICK]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while len(list((output / "cache" / kind).glob("*.safetensors"))) < entries and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.kill()
+    for kind, entries in (("features", 2), ("verified-matches", 3), ("classical-dense", 3), ("alignment", 1)):
+        stored = output / "cache" / kind
+        assert len(list(stored.glob("*.safetensors"))) < entries, f"killed too late to interrupt {kind}"
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while len(list(stored.glob("*.safetensors"))) < entries and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.kill()
+        assert process.returncode and not (output / "sparse").exists()
     assert anchorsfm(*arguments[3:]).returncode == 0
     for name in FILES:
         assert (output / "sparse" / "0" / name).read_bytes() == (finished / "sparse" / "0" / name).read_bytes()

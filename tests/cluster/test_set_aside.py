@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,29 +12,15 @@ from anchorsfm.frontend.run_settings import RunSettings
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
-from anchorsfm.scene.executor import Executor, Work
 from anchorsfm.scene.pairs import PairPrediction, PairStatus
-from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.progress import SILENT
+from cluster_tools import SetsAside
 
 FRONTEND = ClassicalFrontend(dense=DenseConfig(size=128)).for_run(RunSettings(max_image_size=320))
 
 
 Whole = tuple[Store, str, list[PairPrediction]]
 """A run in which nothing is set aside: its store, the predictor's digest, its predictions."""
-
-
-class SetsAside(Executor):
-    """Sets the first row of a stage aside."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-        self.name = ""
-
-    def fill(self, description: str, work: Work[Any], total: int, progress: Progress) -> None:
-        if description == self.stage:
-            self.name = work.name(0)
-            work.set_aside(0)
-            assert work.is_done(0)
 
 
 def _predictions(rendered: Path, store: Store) -> tuple[str, list[PairPrediction]]:

@@ -13,7 +13,7 @@ pytest.importorskip("ray", reason="Ray is not installed")
 import ray
 
 from anchorsfm.cluster import executor as module
-from anchorsfm.cluster.executor import MAX_DEATHS, RayExecutor, _Stage
+from anchorsfm.cluster.executor import MAX_DEATHS, MAX_STORAGE_ERRORS, RayExecutor, _Stage, _Task
 from anchorsfm.cluster.rows import Rows
 from anchorsfm.cluster.worker import work
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, NetworkConfig
@@ -113,6 +113,18 @@ def test_only_deaths_of_a_row_by_itself_are_its_own(tmp_path: Path, monkeypatch:
     assert [stage._lost([0]) for _ in range(MAX_DEATHS)] == [[]] * (MAX_DEATHS - 1) + [[0]]
     assert stage.aside == [0]
     assert stage._lost([1]) == [] and stage.aside == [0]
+
+
+def test_errors_of_a_full_disk_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tasks that are on their way fail together, however short it was full."""
+    monkeypatch.setattr(_Stage, "_slots", lambda stage: {"node": 4})
+    stage = _Stage(Numbers(store=Store(tmp_path / "cache"), log=tmp_path).work(), [], "CPU")
+    for errors_before in range(MAX_STORAGE_ERRORS - 1):
+        assert stage.storage_errors == errors_before
+        tasks = [_Task([row], "node", storage_errors=errors_before) for row in range(2 * 4)]
+        assert all(stage._forgives(task, 0.0) for task in tasks)
+        assert [stage.rows.again.popleft() for _ in tasks] == [task.rows for task in tasks]
+    assert not stage._forgives(_Task([0], "node", storage_errors=MAX_STORAGE_ERRORS - 1), 0.0)
 
 
 def test_a_cluster_without_processors_or_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

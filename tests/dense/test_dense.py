@@ -41,6 +41,7 @@ from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.stereo.sweep import GridView
 from anchorsfm.synthetic import SceneConfig, make_scene, render_depth, render_image
 from anchorsfm.synthetic.scenes import cast_pixels, project
+from cluster_tools import SetsAside
 from golden_scene import golden_scene
 
 NOTHING = np.zeros(0)
@@ -509,6 +510,19 @@ def test_matching_continues_where_it_was_to_the_same_depth(run, tmp_path):
     np.testing.assert_array_equal(maps.clean(2).view.depth, made.clean(2).view.depth)
     unstored = DepthMaps(made.depths, result.models[0], made.scene, made.images, made.grid, made.config, Store(None))
     np.testing.assert_array_equal(unstored.clean(0).view.depth, made.clean(0).view.depth)
+
+
+def test_of_a_view_that_kills_workers_no_depth_is_known_in_this_run(run, tmp_path):
+    result, output = run
+    shutil.copytree(output / "cache" / "dense-depth", tmp_path / "dense-depth")
+    (made,) = result.depth_maps
+    store = Store(tmp_path)
+    store.executor = executor = SetsAside("matching depth")
+    maps = DepthMaps(made.depths, result.models[0], made.scene, made.images, made.grid, made.config, store)
+    maps.match()
+    known = {made.images.names[clean.image]: bool((clean.view.confidence > 0).any()) for clean in maps}
+    assert known == {name: name != executor.name for name in made.images.names}
+    assert len(list((tmp_path / "dense-depth-of-view").iterdir())) == 4, "nobody takes it for how it was matched"
 
 
 def test_large_sets_get_a_cloud_only_if_it_is_asked_for(run, rendered, tmp_path, monkeypatch):

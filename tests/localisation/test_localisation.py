@@ -89,6 +89,17 @@ def test_a_left_out_photograph_is_placed_without_the_old_ones(scene: Path, tmp_p
     np.testing.assert_allclose([float(x) for x in line[1:4]], entry["centre"], atol=1e-9)
     assert (tmp_path / "poses" / "names.txt").read_text().split() == [name]
 
+    assert image.covariance is not None
+    deviation = np.sqrt(np.diag(image.covariance))
+    np.testing.assert_allclose(entry["covariance"], image.covariance)
+    np.testing.assert_allclose(entry["position_deviation_axes"], deviation[3:])
+    np.testing.assert_allclose(entry["rotation_deviation_axes_deg"], np.degrees(deviation[:3]))
+    assert np.linalg.norm(entry["position_deviation_axes"]) == pytest.approx(entry["position_deviation"])
+    said = (tmp_path / "poses" / "deviations.txt").read_text().splitlines()[1].split()
+    assert said[0] == (tmp_path / "poses" / "poses.txt").read_text().splitlines()[1].split()[0]
+    expected = [*entry["position_deviation_axes"], *entry["rotation_deviation_axes_deg"]]
+    np.testing.assert_allclose([float(x) for x in said[1:]], expected, rtol=1e-5)
+
 
 def test_deviations_cover_the_error_of_repeated_noise(scene: Path) -> None:
     """Poses from halves of the points differ by what their deviations say, within a factor."""
@@ -108,16 +119,23 @@ def test_deviations_cover_the_error_of_repeated_noise(scene: Path) -> None:
     assert 0.3 < np.sqrt(np.mean(np.square(ratios))) < 2.5
 
 
-def test_deviations_contain_what_the_cameras_that_see_the_same_points_may_be_off(scene: Path) -> None:
+def test_deviations_contain_what_the_cameras_that_see_the_same_points_may_be_off(scene: Path, tmp_path: Path) -> None:
+    """What errors they have together, where it is known; of results without it, what each says of itself."""
     image = anchorsfm.localise(photograph(scene), scene / "out").images[0]
     stored = read_localisable(scene / "out").stored
+    assert image.has_model_errors and stored.errors is not None
+    typical = np.median([pose.position for pose in stored.precision.values()])
+    assert 0.5 * typical < image.position_deviation < 3 * typical
+    folder = shutil.copytree(scene / "out", tmp_path / "out")
+    shutil.rmtree(folder / "errors")
+    before = anchorsfm.localise(photograph(scene), folder).images[0]
     model, said = stored.model, [stored.precision[name] for name in stored.view_names]
     shown = np.isin(model.tracks.obs_point, image.point)
     count = [int((shown & (model.tracks.obs_image == k)).sum()) for k in model.image_index]
     of_model = np.sqrt(np.average([pose.position**2 for pose in said], weights=count))
-    assert image.has_model_errors and of_model < image.position_deviation < 3 * of_model
+    assert before.has_model_errors and of_model < before.position_deviation < 3 * of_model
     turned = np.sqrt(np.average([pose.rotation_deg**2 for pose in said], weights=count))
-    assert turned < image.rotation_deviation_deg < 3 * turned
+    assert turned < before.rotation_deviation_deg < 3 * turned
 
     errors = ModelErrors.of(stored)
     known = replace(errors, position=np.array([np.nan, 3.0, 4.0, np.nan]), rotation_deg=np.array([1.0, 3.0, 4.0, 9.0]))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from anchorsfm.colmap.bundle import BundleOptions, Held
-from anchorsfm.report.remarks import model_remarks
-from anchorsfm.scene.edit import select_observations, with_points
+from anchorsfm.report.numbers import unconfirmed_share
+from anchorsfm.report.remarks import alignment_remarks, model_remarks
+from anchorsfm.results.record import AlignmentReport
+from anchorsfm.scene.edit import select_observations, select_views, with_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.synthetic import SceneConfig, image_set, make_scene
@@ -130,3 +132,24 @@ def test_pairs_whose_matches_stay_in_place_are_found():
     assert pairs_without_motion(matches, np.full(4, 10.0), size_wh) == [(0, 1), (0, 2)]
     nothing = matches.select(np.zeros(150, bool))
     assert pairs_without_motion(nothing, np.ones(4), size_wh) == []
+
+
+def test_an_alignment_that_the_models_do_not_confirm_is_doubted(model: Reconstruction) -> None:
+    index, poses = model.image_index, model.cam_from_world
+    scaled = poses * [1, 1, 1, 2.5]
+    assert unconfirmed_share(index, scaled, [model]) == 0  # in a frame of its own
+    wrong = scaled.copy()
+    wrong[3:] = wrong[3:] @ np.diag([-1, -1, 1, 1])  # the other half stands on the other side
+    assert unconfirmed_share(index, wrong, [model]) == pytest.approx(9 / 15)
+    first, second = (select_views(model, np.isin(np.arange(NUM), rows)) for rows in ([0, 1, 2, 3], [4, 5]))
+    assert unconfirmed_share(index, scaled, [first, second]) == pytest.approx(8 / 15)
+    assert unconfirmed_share(index, scaled, []) == 1
+    reports = [alignment_report(share) for share in (0.02, 0.6)]
+    (line,) = alignment_remarks(reports)
+    assert line.startswith("alignment/1: ") and " 60 % " in line and line.endswith("take sparse")
+
+
+def alignment_report(share: float) -> AlignmentReport:
+    ended = {"coarse_iterations": 1, "coarse_loss": 0.1, "coarse_status": "converged"}
+    ended |= {"fine_iterations": 1, "fine_loss": 0.1, "fine_status": "converged"}
+    return AlignmentReport(images=6, unconfirmed_share=share, solver={}, **ended)

@@ -1,14 +1,19 @@
 """Finished models and runs read back: what belongs to which, and where photographs are looked for."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import anchorsfm
 from anchorsfm.colmap.write import write_model, write_models
+from anchorsfm.io.layout import Layout
+from anchorsfm.results.errors import write_errors
 from anchorsfm.results.model import read_models
 from anchorsfm.results.run import run_of
 from anchorsfm.scene.errors import InputError
+from anchorsfm.tracks.error_modes import ErrorModes
 from viewer_scene import coloured_model, names_of, write_output
 
 
@@ -31,6 +36,27 @@ def test_everything_belongs_to_a_model_of_the_run(output: Path) -> None:
         assert stored.is_result and stored.cloud_file == output / "dense" / "0.ply"
         assert len(stored.read_cloud().xyz) == len(stored.model.points)
         assert stored.precision["photo 0.jpg"].weak and stored.image_root == output.parent / "photographs"
+
+
+def test_what_errors_cameras_have_together_is_theirs_by_name(output: Path) -> None:
+    (stored,) = read_models(output)
+    assert stored.errors is None, "results of earlier versions say nothing"
+    rng, count = np.random.default_rng(0), len(stored.names)
+    params = rng.standard_normal((2, sum(len(camera.params) for camera in stored.model.cameras)))
+    rotation, position = rng.standard_normal((2, 2, count, 3))
+    path, order = Layout(output).errors(0), rng.permutation(count)
+    modes = ErrorModes(rotation=rotation[:, order], position=position[:, order], params=params)
+    write_errors(path, modes, [stored.view_names[k] for k in order])
+    found = read_models(output)[0].errors
+    assert found is not None
+    np.testing.assert_allclose(found.poses, np.concatenate([rotation, position], axis=2), rtol=1e-6)
+    np.testing.assert_allclose(found.params, params, rtol=1e-6)
+    assert read_models(output / "alignment")[0].errors is None
+
+    write_errors(path, modes, [f"{name}x" for name in stored.view_names])
+    assert read_models(output)[0].errors is None, "of another model"
+    write_errors(path, replace(modes, params=params[:, :1]), [stored.view_names[k] for k in order])
+    assert read_models(output)[0].errors is None, "of other cameras"
 
 
 def test_neither_cloud_nor_precision_belong_to_an_alignment_in_another_frame(output: Path) -> None:

@@ -12,7 +12,9 @@ from anchorsfm.io.layout import Layout
 from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.io.ply import PointCloud, write_mesh, write_ply
 from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex, write_index
+from anchorsfm.results.errors import write_errors
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.error_modes import ErrorModes
 from report_scene import write_synthetic_run
 
 
@@ -61,6 +63,12 @@ def write_finished_run(output: Path, num_images: int = 6) -> Reconstruction:
         start=np.cumsum([0, *map(len, of_image)]),
     )
     write_index(layout.localisation(0), index)
+    modes = ErrorModes(
+        rotation=0.001 * rng.standard_normal((4, num_images, 3)),
+        position=0.01 * rng.standard_normal((4, num_images, 3)),
+        params=rng.standard_normal((4, len(model.cameras[0].params))),
+    )
+    write_errors(layout.errors(0), modes, [f"{view:04d}.jpg" for view in range(num_images)])
     with OwnedFolder(output).publication() as publication:
         shutil.copytree(work, publication.path, dirs_exist_ok=True)
         publication.publish([""])

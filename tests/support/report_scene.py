@@ -164,8 +164,8 @@ def write_synthetic_run(
         belief=log.belief(),
         pair_list=log.columns(),
         alignments=(
-            AlignmentReport(images=registered, coarse_iterations=12, coarse_loss=0.2, coarse_status="converged",
-                            fine_iterations=12, fine_loss=0.1, fine_status="converged",
+            AlignmentReport(images=registered, unconfirmed_share=0.0, coarse_iterations=12, coarse_loss=0.2,
+                            coarse_status="converged", fine_iterations=12, fine_loss=0.1, fine_status="converged",
                             solver={"coarse": solver, "fine": solver}),
         ),
         models=(report_model(0, model, (), uncertainty, names),),

@@ -64,7 +64,7 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_everything_in_the_folder_is_in_one_frame(out: Path) -> None:
     before, before_cloud, before_report = model_of(out), read_ply(out / "dense/0.ply"), report_of(out)
-    before_mesh = read_mesh(out / "dense/0-mesh.ply")
+    before_mesh, before_errors = read_mesh(out / "dense/0-mesh.ply"), before.errors
     config = TransformConfig(up="cameras", camera_distance=("0000.jpg", "0003.jpg", "12"), origin=("0001.jpg",))
     done = transform(out, config)
     after, way = model_of(out), done.similarity
@@ -102,6 +102,14 @@ def test_everything_in_the_folder_is_in_one_frame(out: Path) -> None:
     for image, was in zip(entry["uncertainty"]["images"], old["uncertainty"]["images"], strict=True):
         assert image["position"] == image["position_m"] == pytest.approx(way.scale * was["position"], rel=1e-3)
         assert image["rotation_deg"] == was["rotation_deg"] and was["position_m"] is None
+    assert before_errors is not None and after.errors is not None
+    expected = before_errors.moved(way)
+    np.testing.assert_allclose(after.errors.position, expected.position, rtol=1e-5, atol=1e-9)
+    np.testing.assert_array_equal(after.errors.rotation, before_errors.rotation)
+    np.testing.assert_array_equal(after.errors.params, before_errors.params)
+    axes = {image["name"]: image["position_axes"] for image in entry["uncertainty"]["images"]}
+    for name, deviations in zip(after.view_names, expected.position_deviations, strict=True):
+        np.testing.assert_allclose(axes[name], deviations, rtol=1e-3)
     assert entry["up"] == {"source": "cameras", "deviation_deg": pytest.approx(3, abs=2)} and old.get("up") is None
     view = entry["figures"]["top_view"]
     assert view["up"] == [0, 0, 1]

@@ -16,10 +16,12 @@ from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.geometry.upright import up_direction
 from anchorsfm.io.colours import linear_light
 from anchorsfm.io.ply import read_ply, write_ply
+from anchorsfm.results.errors import write_errors
 from anchorsfm.results.model import StoredModel
 from anchorsfm.results.run import StoredRun
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.error_modes import ErrorModes
 from anchorsfm.viewer.browser import BACKGROUND, on_background
 from anchorsfm.viewer.clouds import (
     CAMERA_COLOURS,
@@ -31,6 +33,7 @@ from anchorsfm.viewer.clouds import (
     thin,
 )
 from anchorsfm.viewer.colours import format_number, legend_html, model_colours, scale_colours
+from anchorsfm.viewer.ellipsoids import ball, ellipsoids_of
 from anchorsfm.viewer.frame import SCENE_RADIUS, look_through, overview, shown_frame
 from anchorsfm.viewer.frusta import corners, half_picture, make_frusta, outline_colours, outlines, spread
 from anchorsfm.viewer.photographs import Photograph, Photographs
@@ -39,7 +42,6 @@ from anchorsfm.viewer.selection import facts_markdown, image_facts, pair_markdow
 from anchorsfm.viewer.server import Viewer, find_free_port
 from anchorsfm.viewer.shown import show_model
 from anchorsfm.viewer.sources import read_folder
-from anchorsfm.viewer.spheres import ball, spheres_of
 from point_scene import project_pinhole
 from viewer_scene import coloured_model, moved, names_of, without_points, write_output
 
@@ -201,7 +203,7 @@ def test_pictures_of_wide_lenses_stay_of_a_size(model: str) -> None:
 
 
 @pytest.mark.parametrize("position", [0.003, 2e-6, 30.0])
-def test_spheres_of_deviations_can_be_seen_and_their_factor_is_round(tmp_path: Path, position: float) -> None:
+def test_ellipsoids_of_deviations_can_be_seen_and_their_factor_is_round(tmp_path: Path, position: float) -> None:
     output = write_output(tmp_path / "out", [coloured_model()], photographs=False)
     (entry,) = json.loads((output / "uncertainty.json").read_text())
     for image in entry["images"]:
@@ -210,16 +212,32 @@ def test_spheres_of_deviations_can_be_seen_and_their_factor_is_round(tmp_path: P
     (output / "uncertainty.json").write_text(json.dumps([entry]))
     (viewed,) = read_folder(output).models
     shown = show_model(None, viewed)
-    found = spheres_of(viewed, shown.frame, shown.frusta)
+    found = ellipsoids_of(viewed, shown.frame, shown.frusta)
     assert found.view.tolist() == [0, 1, 3, 4, 5]
     np.testing.assert_allclose(found.centre, shown.frusta.shown_from_cam[found.view, :, 3])
     np.testing.assert_allclose(found.radius, found.factor * position * shown.frame.scale)
+    assert found.are_spheres
     leading = found.factor / 10 ** np.floor(np.log10(found.factor) + 1e-9)
     assert found.factor >= 1 and leading == pytest.approx(np.round(leading)) and round(leading) in (1, 2, 5)
-    share = found.radius[0] / shown.frusta.depth
+    share = found.radius[0, 0] / shown.frusta.depth
     assert 0.19 < share <= 0.5 or (found.factor == 1 and share > 0.5)
+    rng, count = np.random.default_rng(0), len(viewed.names)
+    modes = ErrorModes(
+        rotation=np.zeros((4, count, 3)),
+        position=position * rng.standard_normal((4, count, 3)),
+        params=np.zeros((4, sum(len(camera.params) for camera in viewed.model.cameras))),
+    )
+    write_errors(output / "errors" / "0.safetensors", modes, viewed.view_names)
+    (viewed,) = read_folder(output).models
+    along = ellipsoids_of(viewed, shown.frame, shown.frusta)
+    assert along.factor == found.factor and not along.are_spheres and along.view.tolist() == found.view.tolist()
+    axes = along.rotation * along.radius[:, None]
+    there = along.factor * shown.frame.scale * modes.position[:, along.view] @ shown.frame.rotation.T
+    expected = np.einsum("mvi,mvj->vij", there, there)
+    np.testing.assert_allclose(axes @ axes.swapaxes(1, 2), expected, rtol=1e-4, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(np.linalg.det(along.rotation), 1)
     nothing = replace(viewed, run=None)
-    assert spheres_of(nothing, shown.frame, shown.frusta) is None
+    assert ellipsoids_of(nothing, shown.frame, shown.frusta) is None
     corner, face = ball()
     np.testing.assert_allclose(np.linalg.norm(corner, axis=1), 1)
     assert len(np.unique(np.sort(face[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)) == 1.5 * len(face)
@@ -530,7 +548,10 @@ def test_damaged_files_beside_a_model_are_named_and_left_out(tmp_path: Path) -> 
     output = write_output(tmp_path / "out", [coloured_model()])
     (output / "report.json").write_text("{")
     (output / "uncertainty.json").write_text('[{"scene_size": 1, "images": [3, {"name": 5}]}, "x"]')
+    (output / "errors").mkdir()
+    (output / "errors" / "0.safetensors").write_text("x")
     found = read_folder(output)
+    assert any("errors/0.safetensors is damaged" in note for note in found.notes)
     assert any("report.json is not JSON" in note for note in found.notes)
     assert any("uncertainty.json cannot be used: [0].images[0] is 3" in note for note in found.notes)
     assert found.photo_root is None

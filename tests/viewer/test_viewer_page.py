@@ -168,16 +168,16 @@ def test_controls_change_what_is_drawn(viewer: Viewer) -> None:
     panel.points.value = True
 
 
-def test_spheres_show_how_far_positions_may_be_off(viewer: Viewer) -> None:
+def test_ellipsoids_show_how_far_positions_may_be_off(viewer: Viewer) -> None:
     panel, shown = viewer.panel, viewer.panel.stage.models[0]
-    assert panel.spheres.visible and "spheres" not in shown.nodes
-    panel.spheres.value = True
-    node, said = shown.nodes["spheres"], panel.count.content
-    (factor,) = re.findall(r"spheres: (\S+) times the standard deviation", said)
+    assert panel.ellipsoids.visible and "ellipsoids" not in shown.nodes
+    panel.ellipsoids.value = True
+    node, said = shown.nodes["ellipsoids"], panel.count.content
+    (factor,) = re.findall(r"spheres: (\S+) times one standard deviation", said)
     np.testing.assert_allclose(node.batched_positions, shown.frusta.shown_from_cam[:, :, 3], rtol=1e-5)
     np.testing.assert_allclose(node.batched_scales, float(factor) * shown.frame.scale * 0.003, rtol=1e-5)
     assert node.visible
-    panel.spheres.value = False
+    panel.ellipsoids.value = False
     assert not node.visible and "spheres" not in panel.count.content
 
 

@@ -22,31 +22,37 @@ from anchorsfm.cluster.nodes import require_same_everywhere
 from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.executor import Executor
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 
 _REACH_S = 5.0
 _ANSWER_S = 20.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Of a local cluster: tools and parts are small, results go to the cache."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_event_stats": "0",
+    "RAY_task_events_report_interval_ms": "0",
+}
+"""Environment of a cluster of ours: nobody is told about it, and nobody watches it, so it gathers no figures."""
 
 
 @contextmanager
-def connected(
-    address: str, num_workers: int, store: Store, photographs: Path, progress: Progress
-) -> Iterator[Executor]:
+def connected(address: str, num_workers: int, store: Store, images: ImageSet, progress: Progress) -> Iterator[Executor]:
     """An executor that computes on a cluster.
 
     Args:
         address: local; auto: the cluster that this machine belongs to; or HOST:PORT.
         num_workers: processes of a local cluster.
         store: its folder must be seen by every node under the same path, or its URL if it has one.
-        photographs: their folder, which must be seen too.
+        images: their folder must be seen too, or the URL that they were fetched from.
         progress: is told how large the cluster is.
 
     Raises InputError if it cannot be reached, or a node of it cannot do the work.
     """
     if ray.is_initialized():  # by whoever called us
-        require_same_everywhere(store, photographs)
+        require_same_everywhere(store, images)
         yield RayExecutor()
         return
     temporary = Path(tempfile.mkdtemp(prefix="anchorsfm-ray-", dir=_short_folder())) if address == "local" else None
@@ -55,7 +61,7 @@ def connected(
             _start(temporary, num_workers) if temporary else _join(address)
         with _without_remarks():
             if temporary is None:
-                require_same_everywhere(store, photographs)
+                require_same_everywhere(store, images)
             nodes = [node for node in ray.nodes() if node["Alive"]]
             progress.note(f"Ray: {int(ray.cluster_resources().get('CPU', 0))} processors on {len(nodes)} nodes")
             yield RayExecutor()
@@ -92,8 +98,8 @@ def require_reachable(address: str) -> None:
 
 
 def _start(temporary: Path, num_workers: int) -> None:
-    # nobody is told about this cluster of ours, and its workers import what this process would
-    surroundings = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # its workers import what this process would
+    surroundings = {**QUIET, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         with _environment(surroundings):
             ray.init(

@@ -29,11 +29,10 @@ from anchorsfm.scene.progress import Progress
 MAX_DEATHS = 3
 """Of workers that had nothing but this row to do, until it is set aside."""
 MAX_STORAGE_ERRORS = 3
-"""Of the tasks of a stage, in a row, until the stage fails: a disk may be full for a moment."""
+"""Of the tasks of a stage, in a row, until the stage fails: a disk may be full for a moment. Tasks that were on their
+way when one was counted are not counted: a full disk fails all of them at once."""
 PER_SLOT = 2
 """Tasks in flight per processor: one that is worked on, one that waits."""
-MAX_ROWS = 64
-"""Of a task. Pairs of a task share photographs, so that few are loaded; a stage says how far it is with every task."""
 _WAIT_S = 1.0
 _NO_PROCESSOR_S = 60.0
 """How long a cluster may be without any processor."""
@@ -102,6 +101,8 @@ class _Task:
     node: str
     """Where it was sent."""
     num_bytes: int = 0
+    storage_errors: int = 0
+    """Of the stage, when it was sent."""
 
 
 class _Stage:
@@ -116,12 +117,13 @@ class _Stage:
         self.deaths: Counter[int] = Counter()
         """By row: workers that died with it alone."""
         self.num_lost = 0
+        self.storage_errors = 0
+        """In a row."""
         self.aside: list[int] = []
 
     def run(self, progress: Progress, storage_pause_s: float) -> Iterator[tuple[_Task, worker.Done | None]]:
         """Yields rows that are settled whenever some are: by a worker, or by the loss of one."""
         tool = ray.put(ray.cloudpickle.dumps(self.work.tool))
-        storage_errors = 0
         while len(self.rows) or self.running:
             self._send(tool)
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=_WAIT_S)
@@ -136,16 +138,23 @@ class _Stage:
                     continue
                 for line in done.warnings:
                     progress.warn(line)
-                if done.storage_error is not None and storage_errors < MAX_STORAGE_ERRORS - 1:
-                    storage_errors += 1
-                    self.rows.again.append(task.rows)
-                    time.sleep(storage_pause_s)
+                if done.storage_error is not None and self._forgives(task, storage_pause_s):
                     continue
                 done.require_success()
-                storage_errors = 0
+                self.storage_errors = 0
                 yield task, done
         for row in self.aside:
             self.work.set_aside(row)
+
+    def _forgives(self, task: _Task, pause_s: float) -> bool:
+        """Whether a task whose entries could not be written is tried again, after a pause unless there was one."""
+        if task.storage_errors == self.storage_errors:
+            if self.storage_errors == MAX_STORAGE_ERRORS - 1:
+                return False
+            self.storage_errors += 1
+            time.sleep(pause_s)
+        self.rows.again.append(task.rows)
+        return True
 
     def cancel(self) -> None:
         """Let tasks that wait be dropped; those that are worked on are ended."""
@@ -173,7 +182,7 @@ class _Stage:
         for _ in range(PER_SLOT * max(slots.values())):
             for node, count in slots.items():
                 # large tasks first, which share most; small ones at the end, so that all workers end together
-                limit = min(max(len(self.rows) // (PER_SLOT * total), 1), MAX_ROWS)
+                limit = min(max(len(self.rows) // (PER_SLOT * total), 1), self.work.max_rows)
                 if sent[node] < PER_SLOT * count and (rows := self.rows.take(node, limit)):
                     part = pickle.dumps(self.work.part(rows))
                     there = NodeAffinitySchedulingStrategy(node, soft=True)
@@ -181,7 +190,7 @@ class _Stage:
                     reference = self._task.options(scheduling_strategy=there, max_retries=0, **amount).remote(
                         [tool], part
                     )
-                    self.running[reference] = _Task(rows, node, len(part))
+                    self.running[reference] = _Task(rows, node, len(part), self.storage_errors)
                     sent[node] += 1
 
     def _slots(self) -> dict[str, int]:

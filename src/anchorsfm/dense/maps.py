@@ -14,28 +14,26 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from anchorsfm.dense.config import CloudConfig
 from anchorsfm.dense.consistency import Agreement, Witness, compare
+from anchorsfm.dense.matching import KIND, VIEWS_KEPT, VIEWS_OF_TASK, DepthJob, MatchDepth, decode
 from anchorsfm.dense.neighbours import choose_neighbours
-from anchorsfm.dense.pinhole import Pinhole, make_pinhole, pinhole_rgb, to_pinhole
-from anchorsfm.dense.polish import Photo, Polished, polish, texture
+from anchorsfm.dense.pinhole import Pinhole, make_pinhole, to_pinhole
+from anchorsfm.dense.polish import Polished, texture
 from anchorsfm.dense.surface import fit_planes, normals, on_surface
 from anchorsfm.dense.views import DenseView, dense_view
+from anchorsfm.geometry.links import near_each_other
 from anchorsfm.geometry.pixels import plane_coordinates
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.observe.graph import ObservedScene
 from anchorsfm.scene.alignment import AlignmentResult
 from anchorsfm.scene.edit import select_views
+from anchorsfm.scene.executor import Work
 from anchorsfm.scene.images import ImageGrid, ImageSet
-from anchorsfm.scene.masks import uses
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.stereo.depth_code import decode_log_depth, encode_log_depth
-from anchorsfm.stereo.sweep import GridView
 
 MATCHING_VERSION = 1
 """Raise when `polish` changes what it finds: stored depth is then made anew."""
-VIEWS_KEPT = 32
-"""Pictures and depth maps held in memory."""
 KNOWN_CONFIDENCE, SURE_CONFIDENCE = 0.5, 4.0
 """Canonical confidence from which a depth is a place to start from, and from which it is certain."""
 SURE_CORRELATION = 0.7
@@ -93,7 +91,11 @@ class DepthMaps:
         self._pinholes = [self._pinhole(model, view) for view in range(len(part.image_index))]
         self.origin = np.median(model.points, axis=0) if len(model.points) else np.zeros(3)
         """A place in the middle of the model."""
-        self._photos: Recent[int, Photo] = Recent(VIEWS_KEPT)
+        self._matcher = MatchDepth(
+            store=store, images=images, grid=grid, pinholes=self._pinholes, cam_from_world=depths.cam_from_world
+        )
+        self._jobs: Recent[int, DepthJob] = Recent(1)
+        self._keys: dict[int, str] = {}
         kept = VIEWS_KEPT if store.keeps else len(part.image_index)
         self._matched: Recent[int, Polished] = Recent(kept)
 
@@ -102,10 +104,26 @@ class DepthMaps:
 
     def match(self, progress: Progress = SILENT) -> None:
         """Match all views that the store does not have yet."""
+        self._match_ahead(progress)
         with progress.stage("matching depth", len(self)) as advance:
             for view in range(len(self)):
                 self._polished(view)
                 advance(1)
+
+    def _match_ahead(self, progress: Progress) -> None:
+        """Let the executor of the store match views, in an order in which those with the same neighbours are near each
+        other."""
+        links = [(view, other) for view, others in enumerate(self.neighbours) for other in others.tolist()]
+        order = near_each_other(len(self), np.array(links, np.int64).reshape(-1, 2)).tolist()
+        work = Work(
+            tool=self._matcher,
+            part=lambda rows: [self._job(order[row]) for row in rows],
+            is_done=lambda row: self._store.has(KIND, self._key(order[row])),
+            name=lambda row: self.images.names[self._pinholes[order[row]].image],
+            set_aside=lambda row: self._matcher.set_aside(self._job(order[row])),
+            max_rows=VIEWS_OF_TASK,
+        )
+        self._store.fill("matching depth", work, len(self), progress)
 
     def __iter__(self) -> Iterator[CleanView]:
         for view in range(len(self)):
@@ -113,7 +131,7 @@ class DepthMaps:
 
     def clean(self, view: int) -> CleanView:
         """The cleaned depth map of one view."""
-        own, photo = self._witness(view), self._photo(view)
+        own, photo = self._witness(view), self._matcher.photo(view)
         others = [self._witness(int(other)) for other in self.neighbours[view]]
         agreement = compare(own, others, self.config)
         inverse, valid = agreement.inverse_depth, self._agreed(view, own, agreement)
@@ -142,7 +160,7 @@ class DepthMaps:
 
     def _witness(self, view: int) -> Witness:
         """A view whose correlation is 0 where its depth is not to be believed."""
-        matched, photo = self._polished(view), self._photo(view)
+        matched, photo = self._polished(view), self._matcher.photo(view)
         blank = texture(photo) < MIN_TEXTURE
         sure = blank & (self._front_end(view).confidence > SURE_CONFIDENCE)
         believed = ~blank & (matched.correlation >= self.config.min_correlation)
@@ -153,33 +171,53 @@ class DepthMaps:
 
     def _match(self, view: int) -> Polished:
         """From the store, or matched now; rounded either way, so that both have the same bits."""
-        last = digest("last dense depth", MATCHING_VERSION, self._camera_digest(view, pose_bits=np.float32))
-        if self._pinholes[view].image in self._settled and (found := self._notes.load("dense-depth-of-view", last)):
-            arrays = self._store.load("dense-depth", bytes(found["key"]).decode())
-            if arrays is not None:
-                return _decode(arrays)
-        others = [int(other) for other in self.neighbours[view]]
-        start = self._front_end(view)
-        key = self._key(view, others, start)
-        arrays = self._store.load("dense-depth", key)
+        key = self._key(view)
+        arrays = self._store.load(KIND, key)
         if arrays is None:
-            known = (start.depth > 0) & (start.confidence > KNOWN_CONFIDENCE)
-            weight = np.where(known, np.minimum(start.confidence / SURE_CONFIDENCE, 1), 0).astype(np.float32)
-            inverse = np.where(start.depth > 0, 1 / np.maximum(start.depth, 1e-12), 0).astype(np.float32)
-            if not others or not known.any():
-                arrays = _encode(Polished(inverse_depth=inverse, correlation=np.zeros_like(inverse)))
-            else:
-                arrays = _encode(polish(self._photo(view), [self._photo(k) for k in others], inverse, weight))
-            self._store.save("dense-depth", key, arrays)
-        self._notes.save("dense-depth-of-view", last, {"key": np.frombuffer(key.encode(), np.uint8)})
-        return _decode(arrays)
+            job = self._job(view)
+            key, arrays = job.key, self._matcher.matched(job)
+        if self._store.current(KIND, key) == key:  # not set aside
+            noted = {"key": np.frombuffer(key.encode(), np.uint8)}
+            self._notes.save("dense-depth-of-view", self._last_key(view), noted)
+        return decode(arrays)
 
-    def _key(self, view: int, others: list[int], start: DenseView) -> str:
-        return digest(
+    def _key(self, view: int) -> str:
+        """Of the depth of a view in the store."""
+        if view not in self._keys:
+            self._keys[view] = self._settled_key(view) or self._job(view).key
+        return self._keys[view]
+
+    def _settled_key(self, view: int) -> str | None:
+        """Of the depth that a view keeps, if there is such."""
+        if self._pinholes[view].image not in self._settled:
+            return None
+        found = self._notes.load("dense-depth-of-view", self._last_key(view))
+        key = None if found is None else bytes(found["key"]).decode()
+        return key if key is not None and self._store.has(KIND, key) else None
+
+    def _last_key(self, view: int) -> str:
+        """Of the note about how a view was last matched."""
+        return digest("last dense depth", MATCHING_VERSION, self._camera_digest(view, pose_bits=np.float32))
+
+    def _job(self, view: int) -> DepthJob:
+        return self._jobs.get(view, lambda: self._make_job(view))
+
+    def _make_job(self, view: int) -> DepthJob:
+        others = tuple(self.neighbours[view].tolist())
+        start = self._front_end(view)
+        known = (start.depth > 0) & (start.confidence > KNOWN_CONFIDENCE)
+        key = digest(
             "dense depth",
             MATCHING_VERSION,
             [self._camera_digest(k) for k in (view, *others)],
             [start.depth, start.confidence],
+        )
+        return DepthJob(
+            key=key,
+            view=view,
+            others=others,
+            inverse_depth=np.where(start.depth > 0, 1 / np.maximum(start.depth, 1e-12), 0).astype(np.float32),
+            weight=np.where(known, np.minimum(start.confidence / SURE_CONFIDENCE, 1), 0).astype(np.float32),
         )
 
     def _camera_digest(self, view: int, pose_bits: type[np.floating] = np.float64) -> str:
@@ -206,56 +244,6 @@ class DepthMaps:
 
     def _polished(self, view: int) -> Polished:
         return self._matched.get(view, lambda: self._match(view))
-
-    def _photo(self, view: int) -> Photo:
-        return self._photos.get(view, lambda: self._load_photo(view))
-
-    def _load_photo(self, view: int) -> Photo:
-        pinhole = self._pinholes[view]
-        rgb = pinhole_rgb(self.images, self.grid, pinhole)
-        x, y = pinhole.principal_point_px.tolist()
-        inside, masked = None if pinhole.is_grid else pinhole.inside(), self._masked(pinhole)
-        if masked is not None:
-            inside = ~masked if inside is None else inside & ~masked
-        return Photo(
-            rgb=rgb,
-            grid_view=GridView(
-                grey=np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8),
-                focal_xy=(pinhole.focal_px, pinhole.focal_px),
-                principal_point=(x, y),
-            ),
-            cam_from_world=self.depths.cam_from_world[view],
-            inside=inside,
-            masked=masked,
-        )
-
-    def _masked(self, pinhole: Pinhole) -> Bool[np.ndarray, "h w"] | None:
-        """Pixels that the mask of the photograph hides; None: it has no mask."""
-        mask = self.images.mask_pixels(pinhole.image)
-        if mask is None:
-            return None
-        use = uses(mask, pinhole.photo_pixels(), self.images.size_wh[pinhole.image])
-        return ~use.reshape(pinhole.size_wh[::-1])
-
-
-def _encode(found: Polished) -> dict[str, np.ndarray]:
-    """Logarithms of depth in 65534 steps (0: unknown), correlation in steps of 1/255."""
-    known = found.inverse_depth > 0
-    log_depth = -np.log(np.where(known, found.inverse_depth, 1)).astype(np.float64)
-    low, high = (float(log_depth[known].min()), float(log_depth[known].max())) if known.any() else (0.0, 0.0)
-    return {
-        "depth": np.where(known, encode_log_depth(log_depth, low, high, first=1), 0).astype(np.uint16),
-        "range": np.array([low, high]),
-        "correlation": np.rint(np.clip(found.correlation, 0, 1) * 255).astype(np.uint8),
-    }
-
-
-def _decode(arrays: dict[str, np.ndarray]) -> Polished:
-    depth = np.exp(decode_log_depth(arrays["depth"], arrays["range"], first=1))
-    return Polished(
-        inverse_depth=np.where(arrays["depth"] > 0, 1 / depth, 0).astype(np.float32),
-        correlation=arrays["correlation"].astype(np.float32) / np.float32(255),
-    )
 
 
 def _facing(normal: Float32[np.ndarray, "h w 3"], pinhole: Pinhole) -> Float[np.ndarray, "h w"]:

@@ -25,12 +25,11 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?$")
 def export_tum(entry: StoredModel, folder: Path) -> None:
     """Write poses.txt and names.txt; raises StorageError."""
     names = entry.view_names
-    stamps = timestamps(names)
-    order = sorted(range(len(names)), key=lambda view: (float(stamps[view]), names[view]))
+    lines = tum_lines(names)
     world_from_cam = invert(entry.model.cam_from_world)
     quaternion = Rotation.from_matrix(world_from_cam[:, :, :3]).as_quat()
-    rows = [f"{stamps[v]} {_line([*world_from_cam[v, :, 3], *quaternion[v]])}" for v in order]
-    _write(folder, ["# timestamp tx ty tz qx qy qz qw", *rows], [names[v] for v in order])
+    rows = [f"{stamp} {_line([*world_from_cam[v, :, 3], *quaternion[v]])}" for stamp, v in lines]
+    _write(folder, ["# timestamp tx ty tz qx qy qz qw", *rows], [names[v] for _, v in lines])
 
 
 def export_kitti(entry: StoredModel, folder: Path) -> None:
@@ -39,6 +38,13 @@ def export_kitti(entry: StoredModel, folder: Path) -> None:
     order = sorted(range(len(names)), key=lambda view: names[view])
     world_from_cam = invert(entry.model.cam_from_world)
     _write(folder, [_line(world_from_cam[v].ravel()) for v in order], [names[v] for v in order])
+
+
+def tum_lines(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Time and row of every image in the order of the lines of poses.txt."""
+    stamps = timestamps(names)
+    order = sorted(range(len(names)), key=lambda view: (float(stamps[view]), names[view]))
+    return [(stamps[view], view) for view in order]
 
 
 def timestamps(names: Sequence[str]) -> list[str]:

@@ -10,10 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from anchorsfm.features.base import BatchMatcher, Detector, FeatureMatches, Features, Matcher
+from anchorsfm.geometry.links import near_each_other
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
@@ -254,12 +253,7 @@ class MatchPairs:
 
 
 def neighbouring(pairs: Int[np.ndarray, "pair 2"], num_images: int) -> Int[np.ndarray, "pair"]:
-    """Pairs in an order in which those of an image are near each other.
-
-    Images are ordered so that those of a pair are near each other (Cuthill and McKee, "Reducing the bandwidth of sparse
-    symmetric matrices", ACM 1969); then a few prepared ones in memory are enough, whatever the names.
-    """
-    ones = np.ones(len(pairs), np.int8)
-    graph = csr_array((ones, (pairs[:, 0], pairs[:, 1])), (num_images, num_images))
-    place = np.argsort(reverse_cuthill_mckee(csr_array(graph + graph.T), symmetric_mode=True))[pairs]
+    """Pairs in an order in which those of an image are near each other: a few prepared ones in memory are then enough,
+    whatever the names."""
+    place = np.argsort(near_each_other(num_images, pairs))[pairs]
     return np.lexsort((place.min(axis=1), place.max(axis=1)))

@@ -20,9 +20,13 @@ FRAMES, FRAMES_RECORD = "frames", "frames.json"
 """Folder of the frames of videos, and the file in it that says how they were chosen."""
 VIEWS, VIEWS_RECORD, RIG_CONFIG = "views", "panoramas.json", "rig_config.json"
 """Folder of the views of panoramas, the file in it that says what was cut, and the rig that they are for COLMAP."""
+FETCHED = "fetched"
+"""Folder of the photographs that were at a URL."""
 MASKS = "masks"
 LOCALISATION = "localisation"
 """Folder of what new photographs are placed with."""
+ERRORS = "errors"
+"""Folder of what errors the cameras of each model may have together."""
 TRANSFORM = "transform.json"
 """How the frames of the models differ from those they were made in."""
 LOCALISED = "poses.json"
@@ -113,6 +117,10 @@ class Layout:
     def localisation(self, number: int | str) -> Path:
         """The descriptors of a model's points."""
         return self.root / LOCALISATION / f"{number}.safetensors"
+
+    def errors(self, number: int | str) -> Path:
+        """What errors the cameras of a model may have together."""
+        return self.root / ERRORS / f"{number}.safetensors"
 
     def cloud(self, number: int | str) -> Path:
         """The dense cloud of a model."""

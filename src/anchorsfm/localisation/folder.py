@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from anchorsfm.colmap.write import write_models
-from anchorsfm.export.trajectories import export_tum
+from anchorsfm.export.trajectories import export_tum, tum_lines
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.io.layout import LOCALISED, SPARSE
 from anchorsfm.io.owned import OwnedFolder
@@ -16,7 +16,8 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import StorageError
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 
-_TUM = ("poses.txt", "names.txt")
+_DEVIATIONS = "deviations.txt"
+_TUM = ("poses.txt", "names.txt", _DEVIATIONS)
 _PARTS = (LOCALISED, *_TUM, SPARSE)
 
 
@@ -45,6 +46,7 @@ class LocalisationFolder:
                 model = placed_model(list(found.placed.values()), stored.model)
                 write_models(publication.path / SPARSE, [model], names)
                 export_tum(StoredModel(folder=stored.folder, model=model, names=names), publication.path)
+                write_atomic(publication.path / _DEVIATIONS, _deviation_lines(found))
             write_atomic(publication.path / LOCALISED, to_json(_record(found)))
             publication.publish(_PARTS)
 
@@ -68,6 +70,24 @@ def placed_model(images: list[LocalisedImage], model: Reconstruction) -> Reconst
     )
 
 
+def _deviation_lines(found: Localisation) -> str:
+    """Standard deviations beside the TUM lines: one line for each of them, with its time."""
+    placed = list(found.placed.items())
+    lines = ["# timestamp sx sy sz (axes of the model) rx ry rz (axes of the camera, degrees)"]
+    for stamp, row in tum_lines([name for name, _ in placed]):
+        position, rotation_deg = axis_deviations(placed[row][1])
+        lines.append(" ".join([stamp, *(f"{value:.6g}" for value in (*position, *rotation_deg))]))
+    return "\n".join([*lines, ""])
+
+
+def axis_deviations(image: LocalisedImage) -> tuple[list[float], list[float]]:
+    """Of a placed photograph: of its position along the axes of the model, and of its rotation vector (degrees) along
+    those of the camera."""
+    assert image.covariance is not None
+    deviation = np.sqrt(np.diag(image.covariance))
+    return deviation[3:].tolist(), np.degrees(deviation[:3]).tolist()
+
+
 def _record(found: Localisation) -> dict[str, Any]:
     return {
         "model": str(found.model.resolve()),
@@ -86,6 +106,9 @@ def _entry(image: LocalisedImage) -> dict[str, Any]:
         "centre": camera_centres(pose).tolist(),
         "position_deviation": image.position_deviation,
         "rotation_deviation_deg": image.rotation_deviation_deg,
+        "position_deviation_axes": axis_deviations(image)[0],
+        "rotation_deviation_axes_deg": axis_deviations(image)[1],
+        "covariance": image.covariance,
         "has_model_errors": image.has_model_errors,
         "camera": image.camera,
         "focal_source": image.focal_source,

@@ -14,9 +14,8 @@ from scipy.spatial import cKDTree
 
 from anchorsfm.features.base import Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig
-from anchorsfm.io.files import read_regular
 from anchorsfm.io.json_files import checked
-from anchorsfm.io.store import digest, write_atomic
+from anchorsfm.io.sealed import damaged, read_sealed, write_sealed
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -24,8 +23,7 @@ VERSION = 1
 """Raise when the meaning of the file changes."""
 _SAME_KEYPOINT_PX = 0.75
 """Working pixels between an observation and its keypoint: refined observations have moved a little."""
-_SETTINGS = "settings"
-_SEAL = "digest"
+_KIND = "localisation index"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +129,13 @@ def with_points_kept(index: ModelIndex, kept: Bool[np.ndarray, "point"]) -> Mode
 
 def write_index(path: Path, index: ModelIndex) -> None:
     """Raises StorageError if the file cannot be written."""
-    from safetensors.numpy import save
-
-    arrays = _arrays(index)
-    settings = json.dumps(asdict(index.settings), sort_keys=True)
-    write_atomic(path, save(arrays, metadata={_SETTINGS: settings, _SEAL: _seal(settings, arrays)}))
+    arrays = {
+        "descriptor": index.descriptor,
+        "point": index.point,
+        "start": index.start,
+        "num_points": np.array([index.num_points], np.int64),
+    }
+    write_sealed(path, _KIND, json.dumps(asdict(index.settings), sort_keys=True), arrays)
 
 
 def read_index(path: Path) -> ModelIndex | None:
@@ -143,39 +143,19 @@ def read_index(path: Path) -> ModelIndex | None:
 
     Raises InputError if it is damaged or of another version.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import load
-
-    way_out = "run the same anchorsfm reconstruct again, which makes it anew from its cache"
+    found = read_sealed(path, _KIND)
+    if found is None:
+        return None
+    text, arrays = found
     try:
-        arrays = load(read_regular(path))
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-        text = metadata.get(_SETTINGS, "")
-        if metadata.get(_SEAL) != _seal(text, arrays):
-            raise ValueError("not what was written")
         content = json.loads(text)
         if content["version"] != VERSION:
-            raise InputError(f"{path} is of another version of AnchorSfM: {way_out}")
+            raise InputError(
+                f"{path} is of another version of AnchorSfM: run the same anchorsfm reconstruct again, which makes it "
+                "anew from its cache"
+            )
         settings = IndexSettings(**checked(content, IndexSettings))
         num_points = int(arrays.pop("num_points")[0])
         return ModelIndex(settings=settings, num_points=num_points, **arrays)
-    except FileNotFoundError:
-        return None
-    except InputError:
-        raise
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} is damaged: {way_out}") from error
-
-
-def _arrays(index: ModelIndex) -> dict[str, np.ndarray]:
-    return {
-        "descriptor": np.ascontiguousarray(index.descriptor),
-        "point": index.point,
-        "start": index.start,
-        "num_points": np.array([index.num_points], np.int64),
-    }
-
-
-def _seal(settings: str, arrays: dict[str, np.ndarray]) -> str:
-    return digest("localisation index", settings, dict(sorted(arrays.items())))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise damaged(path) from error

@@ -1,48 +1,74 @@
-"""What errors of a model add to those of a pose that was found in it."""
+"""What errors of a model add to those of a pose that was found in it (docs/method.md, Uncertainty).
+
+Where it is known what errors the cameras have together (`tracks.error_modes`), each mode is followed to first order:
+the points come to lie elsewhere, each where its observations say, and the pose with them. In other models with
+deviations a pose is off as the cameras that have made its points are: by the mean of their variances.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from anchorsfm.colmap.cameras import focal_rows
+from anchorsfm.localisation.pose import PlacedView
 from anchorsfm.results.model import StoredModel
-from anchorsfm.scene.edit import view_of_image
+from anchorsfm.scene.edit import select_points, view_of_image
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.error_modes import ErrorModes
+from anchorsfm.tracks.linearised import linearise, solve
+from anchorsfm.tracks.residuals import loss_scale_px
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelErrors:
-    """How far a model may be off, as its run has said.
+    """How far a model may be off, as its run has said."""
 
-    A photograph is placed by points that some of the model's cameras have made, and is off as they are: by the mean of
-    their variances, each weighed by how many of the points it sees.
-    """
-
+    model: Reconstruction
     view: Int[np.ndarray, "obs"]
-    """Of each observation of the model, and its point."""
-    point: Int[np.ndarray, "obs"]
-    num_points: int
+    """Of each observation of the model."""
     position: Float[np.ndarray, "view"]
     """Standard deviations of the cameras, units of the model; NaN where nothing is known."""
     rotation_deg: Float[np.ndarray, "view"]
+    modes: ErrorModes | None
+    """What errors they have together."""
 
     @staticmethod
     def of(stored: StoredModel) -> "ModelErrors":
         """Of a finished model; nothing is known of those of other programs, and of very large ones."""
         model, said = stored.model, [stored.precision.get(name) for name in stored.view_names]
         return ModelErrors(
+            model=model,
             view=view_of_image(model)[model.tracks.obs_image],
-            point=model.tracks.obs_point,
-            num_points=len(model.points),
             position=np.array([np.nan if pose is None else pose.position for pose in said], np.float64),
             rotation_deg=np.array([np.nan if pose is None else pose.rotation_deg for pose in said], np.float64),
+            modes=stored.errors,
         )
 
+    def covariance(
+        self, view: PlacedView, point: Int[np.ndarray, "inlier"], xy_px: Float[np.ndarray, "inlier 2"]
+    ) -> Float[np.ndarray, "6 6"] | None:
+        """What the errors add to the covariance of (rotation vector in the camera's axes, centre); None: unknown.
+
+        Args:
+            view: a photograph.
+            point: rows of the model's points that agree with it, each once.
+            xy_px: where it shows them, original pixels.
+        """
+        if self.modes is not None:
+            return _followed(self.model, self.modes, view, point, xy_px)
+        found = self.deviations(point)
+        if found is None:
+            return None
+        position, rotation_deg = found
+        return np.diag(np.repeat([np.radians(rotation_deg) ** 2 / 3, position**2 / 3], 3))
+
     def deviations(self, points: Int[np.ndarray, "inlier"]) -> tuple[float, float] | None:
-        """Standard deviations of position (units of the model) and rotation (degrees) of a photograph that shows some
-        points; None where they are not known."""
-        shown = np.zeros(self.num_points, bool)
+        """Standard deviations of position (units of the model) and rotation (degrees), as the cameras that see the
+        points have them, weighed by how many of them each sees; None where they are not known."""
+        shown = np.zeros(len(self.model.points), bool)
         shown[points] = True
-        count = np.bincount(self.view[shown[self.point]], minlength=len(self.position))
+        count = np.bincount(self.view[shown[self.model.tracks.obs_point]], minlength=len(self.position))
         weight = np.where(np.isfinite(self.position) & np.isfinite(self.rotation_deg), count, 0)
         if not weight.sum():
             return None
@@ -51,3 +77,57 @@ class ModelErrors:
             for values in (self.position, self.rotation_deg)
         )
         return position, rotation_deg
+
+
+def _followed(
+    model: Reconstruction,
+    modes: ErrorModes,
+    view: PlacedView,
+    point: Int[np.ndarray, "inlier"],
+    xy_px: Float[np.ndarray, "inlier 2"],
+) -> Float[np.ndarray, "6 6"]:
+    """Sum over modes of the squared steps of the pose."""
+    order = np.argsort(point)
+    shown = np.zeros(len(model.points), bool)
+    shown[point] = True
+    seen = select_points(model, shown[model.tracks.obs_point])
+    shift = _point_steps(seen, modes)  # points of `seen` are in the order of their rows
+    photograph = Reconstruction(
+        image_index=np.zeros(1, np.int64),
+        cam_from_world=view.cam_from_world[None],
+        cameras=(view.camera,),
+        camera_index=np.zeros(1, np.int64),
+        points=seen.points,
+        rgb=seen.rgb,
+        error_px=seen.error_px,
+        tracks=Tracks(obs_point=np.arange(len(point)), obs_image=np.zeros(len(point), np.int64), obs_xy=xy_px[order]),
+    )
+    lin = linearise(photograph, loss_scale_px(photograph, 1.0))
+    by_unknown = lin.by_unknown.toarray().reshape(-1, 2, lin.by_unknown.shape[1])
+    moved = np.einsum("nij,mnj->nim", lin.by_point, shift[:, lin.point])
+    if view.camera in model.cameras:  # it errs with the model's
+        first = sum(len(camera.params) for camera in model.cameras[: model.cameras.index(view.camera)])
+        moved += by_unknown[:, :, 6:] @ modes.params[:, first : first + len(view.camera.params)].T
+    by_pose = by_unknown[:, :, :6]
+    if view.focal_deviation_px > 0:
+        focal = by_unknown[:, :, 6 + np.array(focal_rows(view.camera))].sum(axis=2, keepdims=True)
+        by_pose = np.concatenate([by_pose, focal], axis=2)
+    weight = lin.weight[:, None, None]
+    rows = (weight * by_pose).reshape(-1, by_pose.shape[2])
+    step = -solve(rows.T @ rows, rows.T @ (weight * moved).reshape(len(rows), -1))[:6]
+    return np.asarray(step @ step.T)
+
+
+def _point_steps(model: Reconstruction, modes: ErrorModes) -> Float[np.ndarray, "mode point 3"]:
+    """Where the points of a model go when its cameras move."""
+    lin = linearise(model, loss_scale_px(model, 1.0))
+    steps = np.concatenate([modes.poses.reshape(len(modes.params), -1), modes.params], axis=1)
+    moved = (lin.by_unknown @ steps.T).reshape(-1, 2, len(steps))
+    by_point = lin.weight[:, None, None] * lin.by_point
+    moved = lin.weight[:, None, None] * moved
+    num = len(model.points)
+    normal, right = np.zeros((num, 3, 3)), np.zeros((num, 3, len(steps)))
+    np.add.at(normal, lin.point, np.einsum("nki,nkj->nij", by_point, by_point))
+    np.add.at(right, lin.point, np.einsum("nki,nkm->nim", by_point, moved))
+    normal += 1e-10 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
+    return -np.moveaxis(np.linalg.solve(normal, right), 2, 0)

@@ -49,12 +49,21 @@ class PlacedView:
     inlier: Bool[np.ndarray, "match"]
     error_px: float
     """Median reprojection error of the points that agree."""
-    position_deviation: float
-    """Standard deviation in world units: root of the summed variances of the coordinates."""
-    rotation_deviation_deg: float
-    """The same of the rotation vector."""
+    covariance: Float[np.ndarray, "6 6"]
+    """Of rotation vector (radians, axes of the camera) and camera centre (world axes and units), by the noise of what
+    agrees."""
     focal_deviation_px: float
     """0 where the focal length was kept."""
+
+    @property
+    def position_deviation(self) -> float:
+        """Standard deviation in world units: root of the summed variances of the coordinates."""
+        return float(np.sqrt(np.diag(self.covariance)[3:].sum()))
+
+    @property
+    def rotation_deviation_deg(self) -> float:
+        """The same of the rotation vector."""
+        return float(np.degrees(np.sqrt(np.diag(self.covariance)[:3].sum())))
 
 
 def camera_guesses(
@@ -165,16 +174,14 @@ def _refined(
         pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
         error = _errors(camera, pose, xy_px, points)
         inlier = error < largest_px
-    variance = np.diag(covariance)
     return PlacedView(
         cam_from_world=pose,
         camera=camera,
         focal_source=guess.source,
         inlier=inlier,
         error_px=float(np.median(error[inlier])) if inlier.any() else np.nan,
-        position_deviation=float(np.sqrt(variance[3:6].sum())),
-        rotation_deviation_deg=float(np.degrees(np.sqrt(variance[:3].sum()))),
-        focal_deviation_px=float(np.sqrt(variance[6]) * focal_length_px(camera)) if free_focal else 0.0,
+        covariance=covariance[:6, :6],
+        focal_deviation_px=float(np.sqrt(covariance[6, 6]) * focal_length_px(camera)) if free_focal else 0.0,
     )
 
 

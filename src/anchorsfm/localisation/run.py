@@ -46,9 +46,11 @@ class LocalisedImage:
     num_matches: int = 0
     error_px: float | None = None
     """Median reprojection error of those that agree, original pixels."""
+    covariance: Float[np.ndarray, "6 6"] | None = None
+    """Of rotation vector (radians, in the axes of the camera: R' = exp([w]x) R) and camera centre (axes and unit of the
+    model); errors of the model included, where `has_model_errors` is set."""
     position_deviation: float | None = None
-    """Standard deviation in units of the model: root of the summed variances of the coordinates; errors of the model
-    included, where `has_model_errors` is set."""
+    """Standard deviation in units of the model: root of the summed variances of the coordinates."""
     rotation_deviation_deg: float | None = None
     """The same of the rotation vector."""
     has_model_errors: bool = False
@@ -197,8 +199,9 @@ def _placed(
     errors: ModelErrors,
 ) -> LocalisedImage:
     order = np.argsort(point, kind="stable")
-    of_model = errors.deviations(point)
-    position, rotation_deg = of_model or (0.0, 0.0)
+    of_model = errors.covariance(view, point, xy)
+    covariance = view.covariance if of_model is None else view.covariance + of_model
+    variance = np.diag(covariance)
     return LocalisedImage(
         name=name,
         cam_from_world=view.cam_from_world,
@@ -207,8 +210,9 @@ def _placed(
         num_inliers=len(point),
         num_matches=len(inlier),
         error_px=view.error_px,
-        position_deviation=float(np.hypot(view.position_deviation, position)),
-        rotation_deviation_deg=float(np.hypot(view.rotation_deviation_deg, rotation_deg)),
+        covariance=covariance,
+        position_deviation=float(np.sqrt(variance[3:].sum())),
+        rotation_deviation_deg=float(np.degrees(np.sqrt(variance[:3].sum()))),
         has_model_errors=of_model is not None,
         focal_deviation_px=view.focal_deviation_px,
         point=point[order],

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.cameras import project
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import fit_similarities, fit_similarity, transform
 from anchorsfm.scene.edit import moved, select_observations, view_of_image, with_points
 from anchorsfm.scene.ground import GroundPoints
@@ -95,7 +96,7 @@ def with_control(judged: JudgedModel, ground: GroundPoints, config: AdjustConfig
     else:
         judged = JudgedModel(
             result=replace(result, model=moved(result.model, scale, pose)),
-            uncertainty=judged.uncertainty.scaled(scale),
+            uncertainty=replace(judged.uncertainty.moved(Similarity(scale=scale, pose=pose)), metric=True),
         )
     final = judged.result.at_optimum
     residual = triangulated(final, ground) - ground.xyz_m

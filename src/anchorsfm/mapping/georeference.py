@@ -183,7 +183,8 @@ def georeference(
         return judged, found
     if mode == "align":
         result = replace(judged.result, model=moved(judged.result.model, placed.scale, placed.pose))
-        uncertainty = judged.uncertainty.scaled(placed.scale)
+        way = Similarity(scale=placed.scale, pose=placed.pose)
+        uncertainty = replace(judged.uncertainty.moved(way), metric=True)
         judged = JudgedModel(result=result, uncertainty=uncertainty)
     else:
         judged = _with_priors(judged.result, free, placed, position, config, focal)

@@ -43,4 +43,5 @@ def levelled(
     model = judged.result.model
     up = find_up(model, mode, down)
     turn = Similarity.of(level_rotation(model.cam_from_world, up.direction))
-    return replace(judged, result=replace(judged.result, model=moved(model, 1.0, turn.pose))), up
+    result = replace(judged.result, model=moved(model, 1.0, turn.pose))
+    return JudgedModel(result=result, uncertainty=judged.uncertainty.moved(turn)), up

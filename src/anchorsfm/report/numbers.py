@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from anchorsfm.evaluation.poses import evaluate_poses
 from anchorsfm.mapping.evidence import STRONG, PairEvidence
 from anchorsfm.mapping.georeference import Georeferenced
 from anchorsfm.report.figures import model_figures
@@ -25,11 +26,17 @@ from anchorsfm.results.record import (
 from anchorsfm.scene.alignment import AlignmentResult, StageHistory
 from anchorsfm.scene.edit import observations_per_view, view_of_image
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import SettledFocal
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.uncertainty import ModelUncertainty
+
+_ALIKE_DEG = 10.0
+"""Relative rotations and directions that differ by less are of the same scene, if not equally exact."""
+_MANY = 400
+"""Images whose pairs say enough about all."""
 
 
 def report_images(
@@ -182,6 +189,7 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
     def known(value: float, digits: int) -> float | None:
         return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
+    axes = None if uncertainty.modes is None else uncertainty.modes.position_deviations
     images = []
     for view, image in enumerate(model.image_index):
         position = float(uncertainty.position[view])
@@ -193,6 +201,7 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
                 position_m=known(position, 4) if uncertainty.metric else None,
                 rotation_deg=known(float(uncertainty.rotation_deg[view]), 4),
                 weak=bool(uncertainty.weak[view]),
+                position_axes=None if axes is None else along_axes(axes[view]),
             )
         )
     return UncertaintyReport(
@@ -202,14 +211,21 @@ def report_uncertainty(model: Reconstruction, uncertainty: ModelUncertainty, nam
     )
 
 
-def report_alignment(alignment: AlignmentResult) -> AlignmentReport:
-    """Figures of an alignment."""
+def along_axes(deviations: Float[np.ndarray, "3"]) -> tuple[float, float, float]:
+    """Standard deviations along x, y and z as the record has them."""
+    x, y, z = (float(f"{value:.4g}") for value in deviations)
+    return x, y, z
+
+
+def report_alignment(alignment: AlignmentResult, models: Sequence[Reconstruction]) -> AlignmentReport:
+    """Figures of an alignment, beside the models that came of it."""
 
     def last(total: np.ndarray) -> float | None:
         return round(float(total[-1]), 6) if len(total) else None
 
     return AlignmentReport(
         images=len(alignment.image_index),
+        unconfirmed_share=round(unconfirmed_share(alignment.image_index, alignment.cam_from_world, models), 4),
         coarse_iterations=len(alignment.coarse.total),
         coarse_loss=last(alignment.coarse.total),
         coarse_status=alignment.coarse.status.value,
@@ -218,6 +234,31 @@ def report_alignment(alignment: AlignmentResult) -> AlignmentReport:
         fine_status=alignment.fine.status.value,
         solver={"coarse": report_solver(alignment.coarse), "fine": report_solver(alignment.fine)},
     )
+
+
+def unconfirmed_share(
+    image_index: Int[np.ndarray, "view"],
+    cam_from_world: Float[np.ndarray, "view 3 4"],
+    models: Sequence[Reconstruction],
+) -> float:
+    """Share of the pairs of an alignment's images that no model holds in about the same relative pose."""
+    chosen = np.unique(np.linspace(0, len(image_index) - 1, _MANY).round().astype(int))
+    aligned = _poses(image_index[chosen], cam_from_world[chosen])
+    confirmed = 0
+    for model in models:
+        held = np.isin(model.image_index, image_index[chosen])
+        if held.sum() >= 2:
+            found = evaluate_poses(aligned, _poses(model.image_index[held], model.cam_from_world[held]))
+            error_deg = np.maximum(found.rotation_error_deg, found.translation_error_deg)
+            confirmed += int((error_deg < _ALIKE_DEG).sum())
+    return 1 - confirmed / max(len(chosen) * (len(chosen) - 1) // 2, 1)
+
+
+def _poses(image_index: Int[np.ndarray, "view"], cam_from_world: Float[np.ndarray, "view 3 4"]) -> PoseSet:
+    unknown = np.full(len(image_index), np.nan)
+    size_wh = np.zeros((len(image_index), 2), np.int64)
+    names = tuple(map(str, image_index))
+    return PoseSet(names=names, cam_from_world=cam_from_world, focal_px=unknown, size_wh=size_wh)
 
 
 def report_solver(stage: StageHistory) -> SolverReport:

@@ -1,10 +1,14 @@
 """What a reader of a model should know before relying on it, in one line each."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows
+from anchorsfm.io.layout import ALIGNMENT, SPARSE
 from anchorsfm.mapping.evidence import STRONG, PairEvidence
 from anchorsfm.report.figures import short
+from anchorsfm.results.record import AlignmentReport
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
@@ -15,6 +19,8 @@ UNDETERMINED = 0.05
 """A focal length is undetermined if its standard deviation is larger than this share of it."""
 CONTRADICTION = 0.1
 """A recorded focal length is contradicted by an estimate that differs by more than this share of it."""
+MAX_UNCONFIRMED = 0.1
+"""An alignment is doubted if the models do not confirm more than this share of the pairs of its images."""
 _MAX_CAMERAS = 3
 """Remarks of a kind about single cameras."""
 
@@ -33,6 +39,16 @@ def model_remarks(
         *_focal_lengths(model, uncertainty, images),
         *_contradictions(evidence),
         *_failures(result.failed_steps),
+    )
+
+
+def alignment_remarks(alignments: Sequence[AlignmentReport]) -> tuple[str, ...]:
+    """Remarks about what the models came of: these were held against evidence that an alignment does not use."""
+    return tuple(
+        f"{ALIGNMENT}/{number}: the models, which were held against evidence that it had not used, do not confirm "
+        f"{100 * alignment.unconfirmed_share:.0f} % of the pairs of its images: take {SPARSE}"
+        for number, alignment in enumerate(alignments)
+        if alignment.unconfirmed_share > MAX_UNCONFIRMED
     )
 
 

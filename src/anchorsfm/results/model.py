@@ -11,10 +11,12 @@ from jaxtyping import Float, Int
 from anchorsfm.colmap.models import find_models, read_reconstruction
 from anchorsfm.geometry.upright import up_direction
 from anchorsfm.io.ply import PointCloud, read_ply
+from anchorsfm.results.errors import read_errors
 from anchorsfm.results.record import PoseDeviation
 from anchorsfm.results.run import StoredRun, run_of
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.error_modes import ErrorModes
 from anchorsfm.tracks.residuals import residual_vectors
 
 
@@ -84,6 +86,16 @@ class StoredModel:
         except InputError:
             return {}
         return entries[self.recorded_number] if self.recorded_number < len(entries) else {}
+
+    @cached_property
+    def errors(self) -> ErrorModes | None:
+        """What errors the cameras may have together; None if unknown, or if the file that says it cannot be read."""
+        if self.run is None or not self.is_result:
+            return None
+        try:
+            return read_errors(self.run.layout.errors(self.title), self.view_names, self.model)
+        except InputError:
+            return None
 
     @cached_property
     def is_metric(self) -> bool:

@@ -107,6 +107,7 @@ def _deviation(image: Mapping[str, Any]) -> PoseDeviation:
         position_m=_float(image["position_m"]),
         rotation_deg=_float(image["rotation_deg"]),
         weak=image["weak"],
+        position_axes=None if image["position_axes"] is None else tuple(image["position_axes"]),
     )
 
 

@@ -57,6 +57,8 @@ class PoseDeviation:
     rotation_deg: float | None
     weak: bool
     """Weakly held: compare before relying on it."""
+    position_axes: tuple[float, float, float] | None = None
+    """Along x, y and z of the world, world units; None where the directions are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +300,8 @@ class AlignmentReport:
     """The alignment of one connected component, before any bundle adjustment."""
 
     images: int
+    unconfirmed_share: float
+    """Share of the pairs of its images that no adjusted model holds in about the same relative pose."""
     coarse_iterations: int
     coarse_loss: float | None
     coarse_status: str

@@ -33,3 +33,10 @@ def keep_descriptors(
         for number, model in enumerate(finished.models):
             folder.write_index(number, make_index(model, features.features, settings))
             advance(1)
+
+
+def keep_errors(finished: Finished, images: ImageSet, folder: RunFolder) -> None:
+    """Keep what errors the cameras of each model may have together, where that is known."""
+    for number, (model, uncertainty) in enumerate(zip(finished.models, finished.uncertainties, strict=True)):
+        if uncertainty.modes is not None:
+            folder.write_errors(number, uncertainty.modes, [images.names[image] for image in model.image_index])

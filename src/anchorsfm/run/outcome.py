@@ -14,7 +14,7 @@ from anchorsfm.observe.graph import ObservedScene, believed_scores, components
 from anchorsfm.observe.tree import tree_of_scores
 from anchorsfm.pairing.search import SelectedPairs
 from anchorsfm.report import PairLog, report_alignment, report_images, report_model
-from anchorsfm.report.remarks import model_remarks
+from anchorsfm.report.remarks import alignment_remarks, model_remarks
 from anchorsfm.results.record import DepthFigures, Extension, RunReport
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.earlier import Earlier
@@ -102,6 +102,9 @@ class RunRecord:
         """The record of the run so far; `shares`: what other machines made of it."""
         models, images = outcome.finished.models, outcome.images
         done = outcome.finished
+        alignments = tuple(report_alignment(a, models) for a in outcome.alignments)
+        for remark in alignment_remarks(alignments):
+            self.progress.warn(remark)
         results = zip(models, done.results, done.uncertainties, done.georeferenced, done.evidence, done.up, strict=True)
         return RunReport(
             versions={name: _version(name) for name in ("anchorsfm", "numpy", "torch", "pycolmap", "poselib")},
@@ -116,7 +119,7 @@ class RunRecord:
             belief=outcome.log.belief(),
             pair_list=outcome.log.columns(),
             pair_search=outcome.pair_search,
-            alignments=tuple(report_alignment(a) for a in outcome.alignments),
+            alignments=alignments,
             models=tuple(
                 report_model(
                     number,

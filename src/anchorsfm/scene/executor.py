@@ -44,6 +44,9 @@ class Work(Generic[Part]):
     """Let something that says nothing stand in for the entries of a row in this run (see `Store.stand_in`); called once
     all other rows are done."""
     needs_gpu: bool = False
+    max_rows: int = 64
+    """Most that a worker is given at a time, fewer where what comes with them is large. Neighbouring rows share
+    photographs, so that few are loaded; a stage says how far it is whenever a task is done."""
 
 
 @dataclass(frozen=True, kw_only=True)

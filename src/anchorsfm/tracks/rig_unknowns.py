@@ -66,10 +66,30 @@ def units_of(model: Reconstruction) -> Units:
 
 def with_units(lin: Linearised, model: Reconstruction, units: Units) -> Linearised:
     """The linearised model with the poses of units as unknowns, and of sensors after the parameters of the cameras."""
-    rigs, views, num = model.rigs, len(model.image_index), len(units.poses)
-    if rigs is None:
+    if model.rigs is None:
         return lin
-    others = lin.by_unknown.shape[1] - 6 * views
+    views, num = len(model.image_index), len(units.poses)
+    return replace(
+        lin,
+        by_unknown=csr_array(lin.by_unknown @ _view_steps(model, units, lin.by_unknown.shape[1] - 6 * views)),
+        view=units.of_view[lin.view],
+        first_param=tuple(first + 6 * (num - views) for first in lin.first_param),
+    )
+
+
+def of_views(
+    model: Reconstruction, units: Units, steps: Float[np.ndarray, "step unknown"]
+) -> Float[np.ndarray, "step view_unknown"]:
+    """Steps of the unknowns of `with_units` as those of views and cameras."""
+    if model.rigs is None:
+        return steps
+    return np.asarray(steps @ _view_steps(model, units, sum(len(camera.params) for camera in model.cameras)).T)
+
+
+def _view_steps(model: Reconstruction, units: Units, others: int) -> csr_array:
+    """Derivatives of the poses of views and `others` unknowns by those of units, the others and sensors."""
+    rigs, views, num = model.rigs, len(model.image_index), len(units.poses)
+    assert rigs is not None
     entries: list[tuple[int, int, np.ndarray]] = []
     """Row and column of a block, and the block."""
     for view, unit in enumerate(units.of_view.tolist()):
@@ -92,11 +112,5 @@ def with_units(lin: Linearised, model: Reconstruction, units: Units) -> Linearis
         [np.tile(start + np.arange(6), 6) for _, start, _ in entries] + [6 * num + np.arange(others)]
     )
     value = np.concatenate([*(block.ravel() for _, _, block in entries), np.ones(others)])
-    shape = (lin.by_unknown.shape[1], 6 * num + others + 6 * len(units.sensors))
-    basis = csr_array(coo_array((value, (row, column)), shape=shape))
-    return replace(
-        lin,
-        by_unknown=csr_array(lin.by_unknown @ basis),
-        view=units.of_view[lin.view],
-        first_param=tuple(first + 6 * (num - views) for first in lin.first_param),
-    )
+    shape = (6 * views + others, 6 * num + others + 6 * len(units.sensors))
+    return csr_array(coo_array((value, (row, column)), shape=shape))

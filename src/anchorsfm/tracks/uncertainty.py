@@ -11,6 +11,9 @@ length by many times what noise would. So several parts are estimated at the opt
   Schmidt 1966): the step that the estimates would take with these terms, and the spread that they add; and how far the
   focal length of other camera models that predict held-out observations nearly as well is from the chosen one's.
 
+What errors poses and intrinsics have together comes of the sum of all these covariances, each pose and parameter
+brought to its own deviation (`error_modes`).
+
 Gauge: where neither poses nor positions are given, deviations are those against the cameras as a whole.
 """
 
@@ -23,10 +26,12 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.bundle import BundleOptions, Held, PositionPriors
 from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
 from anchorsfm.geometry.links import connected_groups
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.edit import select_points, select_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.error_modes import ErrorModes, largest_modes, with_deviations
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.linearised import (
     NUM_FURTHER,
@@ -38,7 +43,7 @@ from anchorsfm.tracks.linearised import (
     solve,
     with_further_distortion,
 )
-from anchorsfm.tracks.rig_unknowns import Units, units_of, with_units
+from anchorsfm.tracks.rig_unknowns import Units, of_views, units_of, with_units
 
 MAX_UNKNOWNS = 3200
 """Of one joint estimate, whose cost grows with their cube: about 500 views. Of larger models the intrinsics are judged
@@ -84,15 +89,17 @@ class ModelUncertainty(Deviations):
     """Images that are weakly held."""
     metric: bool
     """Whether the world unit is that of given poses (metres, as a rule)."""
+    modes: ErrorModes | None = None
+    """What errors poses and intrinsics have together; None where nothing is known."""
 
-    def scaled(self, factor: float) -> "ModelUncertainty":
-        """Of the same model in a metric frame in which it is larger by a factor."""
+    def moved(self, similarity: Similarity) -> "ModelUncertainty":
+        """Of the same model in another frame."""
         return replace(
             self,
-            position=factor * self.position,
-            noise=replace(self.noise, position=factor * self.noise.position),
-            scene_size=factor * self.scene_size,
-            metric=True,
+            position=similarity.scale * self.position,
+            noise=replace(self.noise, position=similarity.scale * self.noise.position),
+            scene_size=similarity.scale * self.scene_size,
+            modes=None if self.modes is None else self.modes.moved(similarity),
         )
 
 
@@ -121,17 +128,18 @@ def estimate_uncertainty(result: AdjustResult) -> ModelUncertainty:
     if not result.adjusted:
         return _unknown(model, size, metric=held.sets_frame)
     part = _part_that_fits(result)
-    variance, noise = _variances(part)
-    total = _deviations(result, part, variance)
+    spread = _variances(part)
+    total = _deviations(result, part, spread.variance)
     weak = _stands_out(total.position / max(size, 1e-12), WEAK_POSITION)
     return ModelUncertainty(
         position=total.position,
         rotation_deg=total.rotation_deg,
         camera_params=total.camera_params,
-        noise=_deviations(result, part, noise),
+        noise=_deviations(result, part, spread.by_noise),
         scene_size=size,
         weak=weak | _stands_out(total.rotation_deg, WEAK_ROTATION_DEG),
         metric=held.sets_frame,
+        modes=_modes(part, spread.joint, total) if part.model is model else None,
     )
 
 
@@ -164,6 +172,30 @@ def _deviations(result: AdjustResult, part: AdjustResult, variance: Float[np.nda
         position=np.where(held.pose, 0.0, np.sqrt(poses[:, 3:].sum(axis=1))),
         rotation_deg=np.where(held.pose, 0.0, np.degrees(np.sqrt(poses[:, :3].sum(axis=1)))),
         camera_params=tuple(params),
+    )
+
+
+def _modes(result: AdjustResult, joint: Float[np.ndarray, "unknown unknown"], total: Deviations) -> ErrorModes | None:
+    """Joint errors with the deviations that are stated."""
+    model, variance = result.model, np.maximum(np.diag(joint), 0)
+    if not variance.any():
+        return None
+    units, views = units_of(model), len(model.image_index)
+    first = 6 * len(units.poses)
+    # one unit for the three coordinates of a pose: the choice then does not depend on the axes of the world
+    unit = np.sqrt(variance)
+    unit[:first] = np.repeat(np.sqrt(variance[:first].reshape(-1, 3).mean(axis=1)), 3)
+    modes = of_views(model, units, largest_modes(joint, unit))
+    poses = modes[:, : 6 * views].reshape(-1, views, 6)
+    params = [
+        np.zeros(len(camera.params)) if deviation is None else deviation
+        for camera, deviation in zip(model.cameras, total.camera_params, strict=True)
+    ]
+    return with_deviations(
+        ErrorModes(rotation=poses[:, :, :3], position=poses[:, :, 3:], params=modes[:, 6 * views :]),
+        position=total.position,
+        rotation=np.radians(total.rotation_deg),
+        params=np.concatenate(params),
     )
 
 
@@ -200,8 +232,18 @@ def _part_that_fits(result: AdjustResult) -> AdjustResult:
     return replace(result, model=first, held=replace(held, pose=held.pose[:count], positions=priors))
 
 
-def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Float[np.ndarray, "unknown"]]:
-    """Of all columns of the linearised model, and those by noise alone; 0 where nothing was free."""
+@dataclass(frozen=True, kw_only=True)
+class _Spread:
+    """What the unknowns of a linearised model may be off; 0 where nothing was free."""
+
+    variance: Float[np.ndarray, "unknown"]
+    by_noise: Float[np.ndarray, "unknown"]
+    """The same by noise alone."""
+    joint: Float[np.ndarray, "unknown unknown"]
+    """Covariance for the correlations; its diagonal is the sum of what `variance` takes the largest of."""
+
+
+def _variances(result: AdjustResult) -> _Spread:
     model, held = result.model, result.held
     units = units_of(model)
     lin = with_units(linearise(model, result.options.loss_scale_px), model, units)
@@ -214,13 +256,16 @@ def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Floa
     width = lin.by_unknown.shape[1]
     free += range(width - 6 * len(units.sensors), width)
     variance, by_noise = np.zeros((2, width))
+    joint = np.zeros((width, width))
     problem = _Problem(model=model, lin=lin, unknowns=np.array(free, np.int64), held=held, units=units)
     if len(free) and len(lin.point):
-        noise, extra = _noise_and_lens(problem)
-        by_noise[free] = noise
-        variance[free] = np.maximum(noise, _jackknife(problem)) + extra
+        found, disagreement = _noise_and_lens(problem), _jackknife(problem)
+        by_noise[free] = found.noise
+        variance[free] = np.maximum(found.noise, disagreement.variance) + found.extra
+        joint[np.ix_(free, free)] = found.joint
+        _add_steps(joint, free, disagreement.steps)
         if not result.focal:
-            variance[free] += _by_focal_length(problem, [_focal_spread_px(choice) for choice in result.lenses])
+            _add_focal(variance, joint, problem, [_focal_spread_px(choice) for choice in result.lenses])
     if result.focal and len(lin.point):
         settled = [_settled_sigma_px(result, row) for row in range(len(model.cameras))]
         focal = [
@@ -228,9 +273,30 @@ def _variances(result: AdjustResult) -> tuple[Float[np.ndarray, "unknown"], Floa
             for row, sigma_px in enumerate(settled)
             for k in (focal_rows(model.cameras[row]) if sigma_px > 0 else ())
         ]
-        everything = np.array(sorted([*free, *focal]), np.int64)
-        variance[everything] += _by_focal_length(replace(problem, unknowns=everything), settled)
-    return variance, by_noise
+        _add_focal(variance, joint, replace(problem, unknowns=np.array(sorted([*free, *focal]), np.int64)), settled)
+    return _Spread(variance=variance, by_noise=by_noise, joint=joint)
+
+
+def _add_steps(
+    joint: Float[np.ndarray, "unknown unknown"], columns: Sequence[int], steps: Float[np.ndarray, "step free"]
+) -> None:
+    """Add what steps of one deviation each make."""
+    joint[np.ix_(columns, columns)] += steps.T @ steps
+
+
+def _add_focal(
+    variance: Float[np.ndarray, "unknown"],
+    joint: Float[np.ndarray, "unknown unknown"],
+    problem: _Problem,
+    spread_px: Sequence[float],
+) -> None:
+    """Add what focal lengths that may be off for other reasons make."""
+    steps = _by_focal_length(problem, spread_px)
+    added = np.zeros(len(problem.unknowns))
+    for step in steps:
+        added += step**2
+    variance[problem.unknowns] += added
+    _add_steps(joint, problem.unknowns.tolist(), steps)
 
 
 def _settled_sigma_px(result: AdjustResult, row: int) -> float:
@@ -239,8 +305,19 @@ def _settled_sigma_px(result: AdjustResult, row: int) -> float:
     return 0.0 if found is None else found.sigma_px
 
 
-def _noise_and_lens(problem: _Problem) -> tuple[Float[np.ndarray, "free"], Float[np.ndarray, "free"]]:
-    """Variances by noise alone, and what further distortion of the lenses adds to them."""
+@dataclass(frozen=True, kw_only=True)
+class _NoiseAndLens:
+    """Of the free unknowns."""
+
+    noise: Float[np.ndarray, "free"]
+    """Variances by noise alone."""
+    extra: Float[np.ndarray, "free"]
+    """What further distortion of the lenses adds to them."""
+    joint: Float[np.ndarray, "free free"]
+    """The covariance by both."""
+
+
+def _noise_and_lens(problem: _Problem) -> _NoiseAndLens:
     model, held, num = problem.model, problem.held, len(problem.unknowns)
     lin = with_further_distortion(problem.lin, model, radial=_RADIAL, other=_OTHER, centre=_CENTRE)
     further = problem.lin.by_unknown.shape[1] + np.flatnonzero(np.repeat(~held.camera, NUM_FURTHER))
@@ -249,28 +326,33 @@ def _noise_and_lens(problem: _Problem) -> tuple[Float[np.ndarray, "free"], Float
     columns = np.concatenate([problem.unknowns, further])
     equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
     hessian, outer = equations.hessian, equations.outer
-    noise = _sandwich(hessian[:num, :num], outer[:num, :num])
+    noise = _variance_of(_sandwich(hessian[:num, :num], outer[:num, :num]))
     unit = float(np.median(np.diag(outer)[:num] / np.maximum(np.diag(hessian)[:num], 1e-300)))
     expected = np.arange(num, len(columns))
     hessian[expected, expected] += unit
     step = solve(hessian, equations.gradient[:, None])[:num, 0]
-    return noise, np.maximum(_sandwich(hessian, outer)[:num] - noise, 0) + step**2
+    covariance = _sandwich(hessian, outer)
+    return _NoiseAndLens(
+        noise=noise,
+        extra=np.maximum(_variance_of(covariance)[:num] - noise, 0) + step**2,
+        joint=covariance[:num, :num] + np.outer(step, step),
+    )
 
 
-def _by_focal_length(problem: _Problem, spread_px: Sequence[float]) -> Float[np.ndarray, "free"]:
-    """Variances by what focal lengths may be off for other reasons, and by what moves along with them."""
+def _by_focal_length(problem: _Problem, spread_px: Sequence[float]) -> Float[np.ndarray, "camera free"]:
+    """What focal lengths may be off for other reasons, and what moves along with them: a step a camera."""
     lin, columns = problem.lin, problem.unknowns
-    variance = np.zeros(len(columns))
     wanted = [(row, spread) for row, spread in enumerate(spread_px) if spread > 0]
+    steps = [np.zeros((0, len(columns)))]
     if not wanted:
-        return variance
+        return steps[0]
     equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
     for row, spread in wanted:
         focal = np.isin(columns, lin.first_param[row] + np.array(focal_rows(problem.model.cameras[row])))
         if focal.any():
             response = solve(equations.hessian, focal[:, None].astype(np.float64))[:, 0]
-            variance += (spread * response / response[focal].mean()) ** 2
-    return variance
+            steps.append((spread * response / response[focal].mean())[None])
+    return np.concatenate(steps)
 
 
 def _focal_spread_px(choice: LensChoice) -> float:
@@ -287,7 +369,16 @@ def _focal_spread_px(choice: LensChoice) -> float:
     )
 
 
-def _jackknife(problem: _Problem) -> Float[np.ndarray, "free"]:
+@dataclass(frozen=True, kw_only=True)
+class _Disagreement:
+    """Of the free unknowns."""
+
+    variance: Float[np.ndarray, "free"]
+    steps: Float[np.ndarray, "step free"]
+    """Whose summed squares it is."""
+
+
+def _jackknife(problem: _Problem) -> _Disagreement:
     """Mean square errors that estimates without groups of views show, for what is left of them."""
     lin, columns = problem.lin, problem.unknowns
     steps = np.full((_NUM_GROUPS, len(columns)), np.nan)
@@ -301,13 +392,17 @@ def _jackknife(problem: _Problem) -> Float[np.ndarray, "free"]:
         steps[group, rest] = -solve(equations.hessian, equations.gradient[:, None])[:, 0]
     num = int(np.isfinite(steps).any(axis=1).sum())
     if num < 2:
-        return np.zeros(len(columns))
+        return _Disagreement(variance=np.zeros(len(columns)), steps=np.zeros((0, len(columns))))
     known = np.isfinite(steps)
     count = np.maximum(known.sum(axis=0), 1)
     steps = np.where(known, steps, 0.0)
     mean = steps.sum(axis=0) / count
-    spread = np.where(known, (steps - mean) ** 2, 0.0).sum(axis=0) / count
-    return np.asarray((num - 1) * spread + ((num - 1) * mean) ** 2)
+    apart = np.where(known, steps - mean, 0.0)
+    spread = (apart**2).sum(axis=0) / count
+    return _Disagreement(
+        variance=np.asarray((num - 1) * spread + ((num - 1) * mean) ** 2),
+        steps=np.concatenate([np.sqrt((num - 1) / count) * apart, (num - 1) * mean[None]]),
+    )
 
 
 def _groups(problem: _Problem) -> list[Bool[np.ndarray, "obs"]]:
@@ -367,10 +462,13 @@ def _view_with_prior(units: Units, priors: PositionPriors) -> Int[np.ndarray, "u
 
 def _sandwich(
     hessian: Float[np.ndarray, "free free"], outer: Float[np.ndarray, "free free"]
-) -> Float[np.ndarray, "free"]:
-    """Diagonal of H^-1 G H^-1."""
-    half = solve(hessian, outer)
-    return np.maximum(np.diag(solve(hessian, half.T)), 0)
+) -> Float[np.ndarray, "free free"]:
+    """H^-1 G H^-1."""
+    return solve(hessian, solve(hessian, outer).T)
+
+
+def _variance_of(covariance: Float[np.ndarray, "free free"]) -> Float[np.ndarray, "free"]:
+    return np.maximum(np.diag(covariance), 0)
 
 
 def _stands_out(deviation: Float[np.ndarray, "view"], limit: float) -> Bool[np.ndarray, "view"]:

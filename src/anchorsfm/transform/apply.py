@@ -22,8 +22,9 @@ from anchorsfm.io.store import storage_error, to_json, write_atomic
 from anchorsfm.localisation.index import read_index, with_points_kept, write_index
 from anchorsfm.report.figures import KINEMATIC, model_figures, top_view
 from anchorsfm.report.json_text import report_json
-from anchorsfm.report.numbers import errors_per_view
+from anchorsfm.report.numbers import along_axes, errors_per_view
 from anchorsfm.report.page import rows_in_report
+from anchorsfm.results.errors import read_errors, write_errors
 from anchorsfm.results.model import StoredModel, read_stored_model
 from anchorsfm.results.run import StoredRun
 from anchorsfm.scene.edit import observations_per_view
@@ -87,15 +88,16 @@ def write_changed(source: Layout, made: Layout, files: Sequence[str], number: in
         _write_depth_maps(source, made, number, change)
     if source.localisation(number).is_file() and not change.crop.is_everything:
         _write_index(source.localisation(number), made.localisation(number), before, kept)
+    axes = _write_errors(source.errors(number), made.errors(number), before, change)
     if source.uncertainty.is_file():
         entries = read_json(source.uncertainty)
         if isinstance(entries, list) and number < len(entries):
-            entries[number] = moved_uncertainty(entries[number], change)
+            entries[number] = moved_uncertainty(entries[number], change, axes)
         write_atomic(made.uncertainty, to_json(entries))
     if source.georeference.is_file():
         write_atomic(made.georeference, to_json(_moved_places(read_json(source.georeference), number, change)))
     report = StoredRun(source.root).report
-    write_atomic(made.report, report_json(_moved_report(report, number, after, change)))
+    write_atomic(made.report, report_json(_moved_report(report, number, after, change, axes)))
     _link_others(source, made, files)
 
 
@@ -186,22 +188,36 @@ def _write_index(source: Path, target: Path, before: StoredModel, kept: Bool[np.
     write_index(target, with_points_kept(index, kept))
 
 
+def _write_errors(source: Path, target: Path, before: StoredModel, change: Change) -> dict[str, Float[np.ndarray, "3"]]:
+    """The errors of a model in the new frame; standard deviations of the positions along its axes, by image name."""
+    found = read_errors(source, before.view_names, before.model)
+    if found is None:
+        return {}
+    modes = found.moved(change.similarity)
+    write_errors(target, modes, before.view_names)
+    return dict(zip(before.view_names, modes.position_deviations, strict=True))
+
+
 # ------------------------------------------------------------------------------------------------------------- figures
 
 
-def moved_uncertainty(entry: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """The deviations of a model, as uncertainty.json and report.json have them, in the new unit."""
+def moved_uncertainty(
+    entry: Mapping[str, Any], change: Change, axes: Mapping[str, Float[np.ndarray, "3"]]
+) -> dict[str, Any]:
+    """The deviations of a model, as uncertainty.json and report.json have them, in the new frame; `axes`: those of the
+    positions along its axes, by image name, where they are known."""
     return {
         **entry,
         "scene_size": float(f"{change.scale * entry['scene_size']:.6g}"),
-        "images": [_moved_deviation(image, change) for image in entry["images"]],
+        "images": [_moved_deviation(image, change, axes.get(image["name"])) for image in entry["images"]],
     }
 
 
-def _moved_deviation(image: Mapping[str, Any], change: Change) -> dict[str, Any]:
+def _moved_deviation(image: Mapping[str, Any], change: Change, axes: Float[np.ndarray, "3"] | None) -> dict[str, Any]:
     position = None if image["position"] is None else float(f"{change.scale * image['position']:.4g}")
     metres = position if change.rescales_metres or not change.was_metric else image["position_m"]
-    return {**image, "position": position, "position_m": metres if change.metric else None}
+    along = None if axes is None else along_axes(axes)
+    return {**image, "position": position, "position_m": metres if change.metric else None, "position_axes": along}
 
 
 def _moved_places(document: Any, number: int, change: Change) -> Any:
@@ -216,7 +232,13 @@ def _moved_places(document: Any, number: int, change: Change) -> Any:
     return document
 
 
-def _moved_report(report: Mapping[str, Any], number: int, after: StoredModel, change: Change) -> dict[str, Any]:
+def _moved_report(
+    report: Mapping[str, Any],
+    number: int,
+    after: StoredModel,
+    change: Change,
+    axes: Mapping[str, Float[np.ndarray, "3"]],
+) -> dict[str, Any]:
     """report.json with the figures of the moved model."""
     rows = rows_in_report(report, after)
     model = _with_images(after.model, np.array(rows, np.int64))
@@ -239,7 +261,7 @@ def _moved_report(report: Mapping[str, Any], number: int, after: StoredModel, ch
             "mean_track_length": round(observations / max(points, 1), 3),
             "mean_reprojection_error_px": round(float((model.error_px * length).sum() / max(observations, 1)), 4),
         }
-    entry |= {"figures": figures, "up": change.up, "uncertainty": moved_uncertainty(entry["uncertainty"], change)}
+    entry |= {"figures": figures, "up": change.up, "uncertainty": moved_uncertainty(entry["uncertainty"], change, axes)}
     models = [entry if k == number else other for k, other in enumerate(report["models"])]
     return {**report, "images": images, "models": models, "depth": _moved_depth(report["depth"], number, change)}
 

@@ -10,6 +10,7 @@ from anchorsfm.io.layout import (
     CAMERAS_GEOJSON,
     CAMERAS_KML,
     DENSE,
+    ERRORS,
     GEOREFERENCE,
     LOCALISATION,
     PAGE,
@@ -33,7 +34,8 @@ from anchorsfm.transform.find import Crop, Found, find
 from anchorsfm.transform.record import TransformRecord, make_step, read_transforms
 
 _SCOPE = (
-    SPARSE, DENSE, LOCALISATION, REPORT, PAGE, UNCERTAINTY, GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML, TRANSFORM,
+    SPARSE, DENSE, LOCALISATION, ERRORS, REPORT, PAGE, UNCERTAINTY, GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML,
+    TRANSFORM,
 )  # fmt: skip
 """What a transform writes anew."""
 

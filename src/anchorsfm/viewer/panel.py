@@ -8,6 +8,7 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.viewer.browser import face, save_screenshot
 from anchorsfm.viewer.clouds import CAMERA_COLOURS, POINT_COLOURS, DrawnPoints, PointFilter
 from anchorsfm.viewer.colours import Legend, legend_html
+from anchorsfm.viewer.ellipsoids import Ellipsoids
 from anchorsfm.viewer.frame import SCENE_RADIUS
 from anchorsfm.viewer.image_panel import ImagePanel
 from anchorsfm.viewer.measure_panel import MeasurePanel
@@ -31,7 +32,7 @@ class Panel:
         self._cameras_drawn: tuple[str, float] | None = None
         self._clouds: list[DrawnPoints] = []
         self._camera_legends: list[Legend | None] = []
-        self._factors: list[float | None] = []
+        self._ellipsoids: list[Ellipsoids | None] = []
         gui = server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False, control_width="medium")
         gui.main_panel.dock_right()
@@ -80,15 +81,15 @@ class Panel:
             has_dense = any(viewed.cloud_file is not None for viewed in self._models)
             self.dense = gui.add_checkbox("Dense cloud", has_dense, visible=has_dense)
             known = any(one.position for viewed in self._models for one in viewed.precision.values())
-            self.spheres = gui.add_checkbox(
-                "Uncertainty", False, visible=known, hint="Spheres: how far the positions of the cameras may be off"
+            self.ellipsoids = gui.add_checkbox(
+                "Uncertainty", False, visible=known, hint="Ellipsoids: how far the positions of the cameras may be off"
             )
             self.axes = gui.add_checkbox("Axes", False, hint="x red, y green, z blue (up); not those of the model")
         self.cameras.on_update(lambda _: self._switch("cameras", self.cameras.value))
         self.pictures.on_update(lambda _: self._switch("pictures", self.pictures.value))
         self.points.on_update(lambda _: self._switch("points", self.points.value))
         self.dense.on_update(lambda _: self._switch_dense())
-        self.spheres.on_update(lambda _: self._switch_spheres())
+        self.ellipsoids.on_update(lambda _: self._switch_ellipsoids())
         self.axes.on_update(lambda _: self._switch_axes())
 
     def _add_point_settings(self, gui: Any) -> None:
@@ -157,11 +158,11 @@ class Panel:
                 self._draw_dense()
             self._say_what_is_drawn()
 
-    def _switch_spheres(self) -> None:
+    def _switch_ellipsoids(self) -> None:
         with self.stage.lock:
-            self.stage.set_visible("spheres", self.spheres.value)
-            if self.spheres.value:
-                self._factors = self.stage.draw_spheres()
+            self.stage.set_visible("ellipsoids", self.ellipsoids.value)
+            if self.ellipsoids.value:
+                self._ellipsoids = self.stage.draw_ellipsoids()
             self._say_what_is_drawn()
 
     def _switch_axes(self) -> None:
@@ -203,10 +204,11 @@ class Panel:
             least = float(self.min_confidence.value)
             drawn = sum(len(cloud.filtered(least).xyz) for cloud in dense)
             said.append(f"{drawn:,} of {sum(cloud.total for cloud in dense):,} dense points")
-        factors = [factor for k, factor in enumerate(self._factors) if factor is not None and number in (None, k)]
-        if self.spheres.value and factors:
-            times = " and ".join(f"{factor:g}" for factor in dict.fromkeys(factors))
-            said.append(f"spheres: {times} times the standard deviation of the positions")
+        known = [one for k, one in enumerate(self._ellipsoids) if one is not None and number in (None, k)]
+        if self.ellipsoids.value and known:
+            times = " and ".join(f"{factor:g}" for factor in dict.fromkeys(one.factor for one in known))
+            what = "spheres" if all(one.are_spheres for one in known) else "ellipsoids"
+            said.append(f"{what}: {times} times one standard deviation of the positions")
         self.count.content = "  \n".join(said)
         _set_legend(self.point_legend, [cloud.legend for cloud in shown])
         _set_legend(self.camera_legend, [each for k, each in enumerate(self._camera_legends) if number in (None, k)])

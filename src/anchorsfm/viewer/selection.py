@@ -118,6 +118,8 @@ def _precision_rows(precision: PoseDeviation) -> list[tuple[str, str]]:
     if precision.position_share is not None:
         metres = f" ({format_number(1000 * precision.position_m)} mm)" if precision.position_m is not None else ""
         rows.append(("position ±", f"{format_number(100 * precision.position_share)} % of the scene size{metres}"))
+    if precision.position_axes is not None:
+        rows.append(("along x, y, z ±", ", ".join(map(format_number, precision.position_axes))))
     if precision.rotation_deg is not None:
         rows.append(("rotation ±", f"{format_number(precision.rotation_deg)}°"))
     if precision.weak:

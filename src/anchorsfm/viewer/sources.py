@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anchorsfm.results.errors import read_errors
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.scene.errors import InputError
 
@@ -40,7 +41,9 @@ def _damaged_parts(model: StoredModel) -> Iterator[str]:
     if run is None:
         return
     parts: list[Callable[[], object]] = [lambda: run.recorded_image_root]
-    parts += [lambda: run.precision] if model.is_result else []
+    if model.is_result:
+        errors = run.layout.errors(model.title)
+        parts += [lambda: run.precision, lambda: read_errors(errors, model.view_names, model.model)]
     for part in parts:
         try:
             part()

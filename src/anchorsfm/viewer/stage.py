@@ -24,6 +24,7 @@ from anchorsfm.viewer.clouds import (
     sparse_cloud,
 )
 from anchorsfm.viewer.colours import Legend
+from anchorsfm.viewer.ellipsoids import Ellipsoids, ball, ellipsoids_of
 from anchorsfm.viewer.frame import SCENE_RADIUS, Viewpoint, look_through, overview
 from anchorsfm.viewer.frusta import (
     PYRAMID_FACES,
@@ -36,7 +37,6 @@ from anchorsfm.viewer.frusta import (
 from anchorsfm.viewer.marks import unmark_between
 from anchorsfm.viewer.photographs import Photographs
 from anchorsfm.viewer.shown import ShownModel, show_model
-from anchorsfm.viewer.spheres import ball, spheres_of
 
 MAX_THUMBNAILS = 300
 """Pictures in the scene; the cameras beyond are plain."""
@@ -45,7 +45,7 @@ _FACE_OPACITY = 0.12
 _NOTHING = 1e-6
 _PICTURES_AT_ONCE = 20
 _SIDE_BY_SIDE = 2.5 * SCENE_RADIUS
-_SPHERE_RGB, _SPHERE_OPACITY = (255, 190, 60), 0.35
+_ELLIPSOID_RGB, _ELLIPSOID_OPACITY = (255, 190, 60), 0.35
 
 
 class Stage:
@@ -58,7 +58,7 @@ class Stage:
         """Called with model and view when a camera is clicked."""
         self._scene = server.scene
         self._photographs = photographs
-        self._visible = {"cameras": True, "pictures": True, "points": True, "dense": False, "spheres": False}
+        self._visible = {"cameras": True, "pictures": True, "points": True, "dense": False, "ellipsoids": False}
         self._looking = False
         self._stopped = threading.Event()
         self._scene.set_up_direction("+z")
@@ -76,14 +76,14 @@ class Stage:
             handle.position = (offset, 0.0, 0.0)
 
     def set_visible(self, what: str, visible: bool) -> None:
-        """`cameras`, `pictures`, `points`, `dense` or `spheres`."""
+        """`cameras`, `pictures`, `points`, `dense` or `ellipsoids`."""
         self._visible[what] = visible
         for shown in self.models:
             for name in {"cameras": ("faces",), "points": ("points",), "dense": ("dense",)}.get(what, ()):
                 if name in shown.nodes:
                     shown.nodes[name].visible = visible
-            if "spheres" in shown.nodes:
-                shown.nodes["spheres"].visible = self._spheres_are_visible()
+            if "ellipsoids" in shown.nodes:
+                shown.nodes["ellipsoids"].visible = self._ellipsoids_are_visible()
             if "outlines" in shown.nodes:
                 shown.nodes["outlines"].visible = self._outlines_are_visible()
             for handle in shown.thumbnails.values():
@@ -134,8 +134,8 @@ class Stage:
     def _outlines_are_visible(self) -> bool:
         return self._visible["cameras"] and not self._looking
 
-    def _spheres_are_visible(self) -> bool:
-        return self._visible["spheres"] and not self._looking
+    def _ellipsoids_are_visible(self) -> bool:
+        return self._visible["ellipsoids"] and not self._looking
 
     def _pictures_are_visible(self) -> bool:
         return self._visible["cameras"] and self._visible["pictures"] and not self._looking
@@ -228,32 +228,32 @@ class Stage:
         handle.on_click(lambda event: self.on_pick(number, int(event.instance_index or 0)))
         shown.nodes["faces"] = handle
 
-    def draw_spheres(self) -> list[float | None]:
-        """Draw how far the positions of the cameras may be off; how many times as large, for every model, or None
-        where that is not known."""
-        factors: list[float | None] = []
+    def draw_ellipsoids(self) -> list[Ellipsoids | None]:
+        """Draw how far the positions of the cameras may be off; what was drawn for every model, or None where that is
+        not known."""
+        drawn: list[Ellipsoids | None] = []
         for shown in self.models:
-            spheres = spheres_of(shown.viewed, shown.frame, shown.frusta)
-            factors.append(None if spheres is None else spheres.factor)
-            if spheres is None or "spheres" in shown.nodes:
+            found = ellipsoids_of(shown.viewed, shown.frame, shown.frusta)
+            drawn.append(found)
+            if found is None or "ellipsoids" in shown.nodes:
                 continue
             corner, face = ball()
-            shown.nodes["spheres"] = self._scene.add_batched_meshes_simple(
-                shown.path("spheres"),
+            shown.nodes["ellipsoids"] = self._scene.add_batched_meshes_simple(
+                shown.path("ellipsoids"),
                 corner,
                 face,
-                np.tile([1.0, 0.0, 0.0, 0.0], (len(spheres.radius), 1)),
-                spheres.centre,
-                batched_scales=spheres.radius.astype(np.float32),
-                batched_colors=_SPHERE_RGB,
-                opacity=_SPHERE_OPACITY,
+                quaternions(found.rotation),
+                found.centre,
+                batched_scales=found.radius.astype(np.float32),
+                batched_colors=_ELLIPSOID_RGB,
+                opacity=_ELLIPSOID_OPACITY,
                 lod="off",
                 side="double",
                 cast_shadow=False,
                 receive_shadow=False,
-                visible=self._spheres_are_visible(),
+                visible=self._ellipsoids_are_visible(),
             )
-        return factors
+        return drawn
 
     def _face_scales(self, shown: ShownModel) -> Float[np.ndarray, "view 3"]:
         """Half width, half height and depth of the pyramids; nearly nothing where faces would hide a picture or the

@@ -1,4 +1,4 @@
-"""How far the positions of cameras may be off, as spheres about them that are large enough to be seen."""
+"""How far the positions of cameras may be off, as ellipsoids about them that are large enough to be seen."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,25 +11,28 @@ from anchorsfm.viewer.frame import ShownFrame
 from anchorsfm.viewer.frusta import Frusta
 
 _SEEN = 0.5
-"""Radius of the middle sphere as a share of the height of the cameras' pyramids, at most."""
+"""Standard deviation of the middle position as a share of the height of the cameras' pyramids, at most."""
 _CORNERS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spheres:
-    """Spheres about some cameras in the frame that is shown."""
+class Ellipsoids:
+    """Ellipsoids about some cameras in the frame that is shown."""
 
     centre: Float[np.ndarray, "known 3"]
-    radius: Float[np.ndarray, "known"]
-    """`factor` times the standard deviation."""
+    rotation: Float[np.ndarray, "known 3 3"]
+    """Columns are the directions of the axes."""
+    radius: Float[np.ndarray, "known 3"]
+    """Half axes: `factor` times one standard deviation."""
     factor: float
+    are_spheres: bool
+    """The directions are not known: the radius is the root of the summed variances of the coordinates."""
     view: Int[np.ndarray, "known"]
     """The cameras whose deviations are known."""
 
 
-def spheres_of(viewed: StoredModel, frame: ShownFrame, frusta: Frusta) -> Spheres | None:
-    """Standard deviations of the positions (uncertainty.json: root of the summed variances), one round factor larger;
-    None where nothing is known."""
+def ellipsoids_of(viewed: StoredModel, frame: ShownFrame, frusta: Frusta) -> Ellipsoids | None:
+    """Standard deviations of the positions, one round factor larger; None where nothing is known."""
     said = [viewed.precision.get(name) for name in viewed.view_names]
     deviation = np.array([np.nan if one is None or one.position is None else one.position for one in said], np.float64)
     view = np.flatnonzero(deviation > 0)
@@ -37,8 +40,19 @@ def spheres_of(viewed: StoredModel, frame: ShownFrame, frusta: Frusta) -> Sphere
         return None
     shown = frame.scale * deviation[view]
     factor = _round_down(_SEEN * frusta.depth / float(np.median(shown)))
-    return Spheres(
-        centre=frusta.shown_from_cam[view, :, 3], radius=factor * shown, factor=factor, view=view.astype(np.int64)
+    rotation, radius = np.tile(np.eye(3), (len(view), 1, 1)), np.repeat(shown[:, None], 3, axis=1)
+    if viewed.errors is not None:
+        covariance = frame.rotation @ viewed.errors.covariances[view, 3:, 3:] @ frame.rotation.T
+        variance, rotation = np.linalg.eigh(covariance)
+        rotation[:, :, 0] *= np.linalg.det(rotation)[:, None]
+        radius = frame.scale * np.sqrt(np.maximum(variance, 0))
+    return Ellipsoids(
+        centre=frusta.shown_from_cam[view, :, 3],
+        rotation=rotation,
+        radius=factor * radius,
+        factor=factor,
+        are_spheres=viewed.errors is None,
+        view=view.astype(np.int64),
     )
 
 
