@@ -253,7 +253,7 @@ def _reconstruct(
         given, mapped = beginning.mapped(given, config, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
-        finished = finish(mapped.starts, given, predictor, config, beginning, progress, ground)
+        finished = finish(mapped.starts, given, predictor, config, beginning, folder.store, progress, ground)
         kept = beginning.stored_poses(finished.results)
         folder.write_models(finished.models, images.names, kept)
         folder.write_transforms(beginning.transform_record(finished.results))
