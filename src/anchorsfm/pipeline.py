@@ -19,6 +19,7 @@ from anchorsfm.run.cluster import computing_on
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.dense import make_dense
 from anchorsfm.run.earlier import Earlier, extending, merging, settings_of_all
+from anchorsfm.run.fetched import here, with_fetched
 from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.ground import with_ground_points
@@ -68,8 +69,8 @@ def reconstruct(
     report and settings of one that makes no model go to `output`/failed.
 
     Args:
-        source: folder, list file, or several of those, image files and videos.
-        output: folder for sparse/, dense/, frames/, views/, alignment/, cache/, report.html, report.json,
+        source: folder, list file, or several of those, image files and videos; URLs of folders or files too, as paths.
+        output: folder for sparse/, dense/, fetched/, frames/, views/, alignment/, cache/, report.html, report.json,
             uncertainty.json, config.yaml, and georeference.json where photographs have positions; new, empty, or of an
             earlier run.
         config: settings.
@@ -85,9 +86,10 @@ def reconstruct(
     check_settings(config)
     record = RunRecord(config, frontend, progress)
     folder = RunFolder(output, record.progress)
-    folder.require_outside([source] if isinstance(source, Path) else source)
+    folder.require_outside(here(source))
     _require_ready(folder, config)
     with record.clock.stage(Stage.IMAGES):
+        source, config = with_fetched(source, config, folder, record.progress)
         source, record.videos = with_frames(source, config, folder, record.progress)
         source, panoramas = with_views(source, config, folder, record.progress)
         images, known = load_photographs(source, config, folder, record.progress, panoramas)
@@ -124,10 +126,11 @@ def extend(
     check_settings(config)
     record = RunRecord(config, None, progress)
     folder = RunFolder(output, record.progress)
-    folder.require_outside(photographs)
+    folder.require_outside(here(list(photographs)))
     _require_ready(folder, config)
     with record.clock.stage(Stage.IMAGES):
-        sources, videos = with_frames(list(photographs), config, folder, record.progress)
+        sources, _ = with_fetched(list(photographs), config, folder, record.progress)
+        sources, videos = with_frames(sources, config, folder, record.progress)
         sources, panoramas = with_views(sources, config, folder, record.progress, run.panoramas)
         earlier = extending(run, [sources] if isinstance(sources, Path) else sources, keeps=not adjust_all)
         folder.use_frames(earlier.frames)
@@ -211,7 +214,7 @@ def _begun(
 ) -> RunResult:
     workers = config.classical.workers.resolve()
     folder.store.remote = RemoteFolder(config.cache_url) if config.cache_url is not None else None
-    elsewhere = computing_on(config.ray, folder.store, images.root, workers, record.progress)
+    elsewhere = computing_on(config.ray, folder.store, images, workers, record.progress)
     with folder.begin(record.settings(config)), elsewhere:
         return _reconstruct(images, known, ground, folder, config, frontend, record, beginning)
 
@@ -253,7 +256,7 @@ def _reconstruct(
         given, mapped = beginning.mapped(given, config, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
-        finished = finish(mapped.starts, given, predictor, config, beginning, progress, ground)
+        finished = finish(mapped.starts, given, predictor, config, beginning, folder.store, progress, ground)
         kept = beginning.stored_poses(finished.results)
         folder.write_models(finished.models, images.names, kept)
         folder.write_transforms(beginning.transform_record(finished.results))

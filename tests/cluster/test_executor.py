@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
+from anchorsfm.api.images import described_images
 from anchorsfm.cluster.connection import connected
 from anchorsfm.cluster.executor import MAX_DEATHS, MAX_STORAGE_ERRORS, PER_SLOT, RayExecutor
 from anchorsfm.cluster.nodes import require_same_everywhere
@@ -26,15 +27,17 @@ from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.predictions import chosen_frontend, pair_checker
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.executor import Executor
+from anchorsfm.scene.images import Origin
 from anchorsfm.scene.progress import SILENT, Advance, Progress, RecordingProgress
 from cluster_tools import Numbers
 
 TOTAL = 24
+IMAGES = described_images(["0.jpg"], np.array([[640, 480]]))
 
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[Executor]:
-    with connected("local", 1, Store(None), Path(), SILENT) as found:
+    with connected("local", 1, Store(None), IMAGES, SILENT) as found:
         assert isinstance(found, RayExecutor)
         found.storage_pause_s = 0.01
         yield found
@@ -126,20 +129,27 @@ def test_a_stage_that_was_stopped_goes_on(executor: Executor, store: Store, log:
 def test_a_node_that_cannot_do_the_work_is_named(
     executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(tmp_path / "cache")
-    require_same_everywhere(store, tmp_path)
+    store, images = Store(tmp_path / "cache"), replace(IMAGES, root=tmp_path)
+    require_same_everywhere(store, images)
     assert not list((tmp_path / "cache").iterdir())
+    elsewhere = replace(images, root=Path("/nowhere/photographs"))
     with pytest.raises(InputError, match=r"node .* does not see /nowhere/photographs: put"):
-        require_same_everywhere(store, Path("/nowhere/photographs"))
+        require_same_everywhere(store, elsewhere)
+    (tmp_path / "bucket").mkdir()
+    fetched = replace(elsewhere, origins=(Origin(folder=elsewhere.root, url=f"file://{tmp_path}/bucket"),))
+    with pytest.raises(InputError, match=rf"node .* does not find in file://{tmp_path}/bucket what is there"):
+        require_same_everywhere(store, fetched)
+    (tmp_path / "bucket" / "0.jpg").touch()
+    require_same_everywhere(store, fetched)
     store.remote = RemoteFolder(f"file://{tmp_path}/url")
-    require_same_everywhere(store, tmp_path)
+    require_same_everywhere(store, images)
     store.remote = RemoteFolder("memory://only-here")
     with pytest.raises(InputError, match=r"node .* does not find in memory://only-here what is there"):
-        require_same_everywhere(store, tmp_path)
+        require_same_everywhere(store, images)
     store.remote = None
     monkeypatch.setattr("anchorsfm.cluster.nodes._version", lambda: "9.9")
     with pytest.raises(InputError, match=r"this machine 9\.9: install the same everywhere"):
-        require_same_everywhere(store, tmp_path)
+        require_same_everywhere(store, images)
 
 
 def test_a_run_has_the_same_bits(

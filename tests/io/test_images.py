@@ -145,6 +145,22 @@ def test_focal_from_a_table_of_cameras() -> None:
     assert exif_focal_px(silent, (1500, 1000), 5.76) == pytest.approx(4 / 5.76 * 1500)
 
 
+def test_a_copy_whose_captured_size_a_program_rewrote() -> None:
+    """Canon EOS 60D, 5184 pixels on 22.3 mm: a copy of 718 pixels says that it was taken so."""
+    copy = Exif(make="Canon", model="Canon EOS 60D", focal_mm=19.0, captured_wh=(718, 480), pixels_per_mm=5184 / 22.3)
+    assert exif_focal_px(copy, (718, 480), 22.3) == pytest.approx(19 / 22.3 * 718)
+    assert math.isnan(exif_focal_px(copy, (718, 480)))  # in no table: but no EOS camera has a sensor of 3 mm
+    half = replace(copy, captured_wh=(3300, 2200))  # a copy, or a part of the sensor that the camera chose
+    assert math.isnan(exif_focal_px(half, (3300, 2200), 22.3))
+    whole = replace(copy, captured_wh=(5184, 3456))
+    assert exif_focal_px(whole, (718, 480), 22.3) == pytest.approx(19 / 22.3 * 718)
+    assert exif_focal_px(whole, (718, 480)) == pytest.approx(19 / 22.3 * 718)
+    other = replace(copy, make="Maker", model="Small", focal_mm=4.0)  # nothing says that it has more
+    assert exif_focal_px(other, (718, 480)) == pytest.approx(4 * 5184 / 22.3)
+    equivalent = replace(copy, focal_35mm=30.0)
+    assert exif_focal_px(equivalent, (718, 480)) == pytest.approx(30 * math.hypot(718, 480) / math.hypot(36, 24))
+
+
 @pytest.mark.parametrize("tags", [{}, {FOCAL_35: 0}, {FOCAL: 5.0}, {FOCAL_35: 60000}, {FOCAL: 50.0, PLANE_X: 0.001}])
 def test_unknown_and_absurd_focals_are_nan(tmp_path: Path, tags: dict[int, object]) -> None:
     assert np.isnan(one(save(tmp_path / "a.jpg", picture(), tags)).focal_prior_px[0])

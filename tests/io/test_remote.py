@@ -13,6 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from anchorsfm.io import remote as module
+from anchorsfm.io.fetch import fetch
 from anchorsfm.io.remote import PAUSES_S, RemoteFolder, parse_url
 from anchorsfm.io.store import Store
 from anchorsfm.run.checks import check_settings
@@ -202,8 +203,24 @@ def test_two_runs_at_once_on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("cache")
         check_settings(PipelineConfig(cache_url="s3://cache/runs"))
         _write_at_once("s3://cache/runs", 12, 2, tmp_path)
+        _fetch_once("s3://cache/walk", tmp_path)
+        with pytest.raises(InputError, match=r"^s3://nowhere/walk: no such bucket, folder or file"):
+            fetch("s3://nowhere/walk", lambda: tmp_path, SILENT)
     finally:
         server.stop()
+
+
+def _fetch_once(url: str, folder: Path) -> None:
+    there = RemoteFolder(url)
+    for name in ("a.jpg", "sub/b.jpg", "notes.txt"):
+        there.write(name, name.encode())
+    place = fetch(url, lambda: folder, SILENT).path
+    assert [(place / name).read_text() for name in ("a.jpg", "sub/b.jpg")] == ["a.jpg", "sub/b.jpg"]
+    before = {path: path.stat().st_ino for path in place.rglob("*.jpg")}
+    there.write("sub/b.jpg", b"other")
+    assert fetch(f"{url}/notes.txt", lambda: folder, SILENT).path.read_text() == "notes.txt"
+    fetch(url, lambda: folder, SILENT)
+    assert [path.name for path in place.rglob("*.jpg") if path.stat().st_ino != before[path]] == ["b.jpg"]
 
 
 def _write_at_once(url: str, count: int, num_runs: int, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
 from anchorsfm.colmap.cameras import (
     convert_camera,
+    describe_params,
     distortion_px,
     field_of_view_deg,
     focal_length_px,
@@ -244,6 +245,13 @@ def test_field_of_view():
 )
 def test_absurd_parameters_are_recognised(camera, absurd):
     assert has_absurd_params(camera) == absurd
+
+
+def test_parameters_are_said_in_words():
+    assert describe_params(lens("OPENCV", 568.0, 568.0, 512.0, -5.0, 0.1, -1.32, 0.0, 0.0)) == (
+        "focal length 568 px, principal point 512, -5 px, distortion -1.3 of a picture of 1024x768 px"
+    )
+    assert ", distortion 0 of" in describe_params(lens("SIMPLE_PINHOLE", 90.0, 512.0, 384.0))
 
 
 def test_points_behind_a_camera_are_not_seen():

@@ -32,10 +32,12 @@ class Reconstruct(Settings):
     """
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders, videos, image files, lists of images; folders are searched recursively, lists are text files."""
+    """Folders, videos, image files, lists of images, URLs; folders are searched recursively, lists are text files, a
+    URL (s3://bucket/photos) is that of a folder or file."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, frames/ (of
-    videos), views/ (of panoramas), cache/, report.html, report.json, uncertainty.json and config.yaml."""
+    """Folder for the results: new, empty, or of an earlier run. It gets sparse/, dense/, alignment/, fetched/ (from
+    URLs), frames/ (of videos), views/ (of panoramas), cache/, report.html, report.json, uncertainty.json and
+    config.yaml."""
     config: Path | None = None
     """Start from an earlier run's settings: its config.yaml. Options that are given here win, such as --device
     on another machine."""

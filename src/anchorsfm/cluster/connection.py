@@ -22,6 +22,7 @@ from anchorsfm.cluster.nodes import require_same_everywhere
 from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.executor import Executor
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 
 _REACH_S = 5.0
@@ -38,22 +39,20 @@ QUIET = {
 
 
 @contextmanager
-def connected(
-    address: str, num_workers: int, store: Store, photographs: Path, progress: Progress
-) -> Iterator[Executor]:
+def connected(address: str, num_workers: int, store: Store, images: ImageSet, progress: Progress) -> Iterator[Executor]:
     """An executor that computes on a cluster.
 
     Args:
         address: local; auto: the cluster that this machine belongs to; or HOST:PORT.
         num_workers: processes of a local cluster.
         store: its folder must be seen by every node under the same path, or its URL if it has one.
-        photographs: their folder, which must be seen too.
+        images: their folder must be seen too, or the URL that they were fetched from.
         progress: is told how large the cluster is.
 
     Raises InputError if it cannot be reached, or a node of it cannot do the work.
     """
     if ray.is_initialized():  # by whoever called us
-        require_same_everywhere(store, photographs)
+        require_same_everywhere(store, images)
         yield RayExecutor()
         return
     temporary = Path(tempfile.mkdtemp(prefix="anchorsfm-ray-", dir=_short_folder())) if address == "local" else None
@@ -62,7 +61,7 @@ def connected(
             _start(temporary, num_workers) if temporary else _join(address)
         with _without_remarks():
             if temporary is None:
-                require_same_everywhere(store, photographs)
+                require_same_everywhere(store, images)
             nodes = [node for node in ray.nodes() if node["Alive"]]
             progress.note(f"Ray: {int(ray.cluster_resources().get('CPU', 0))} processors on {len(nodes)} nodes")
             yield RayExecutor()

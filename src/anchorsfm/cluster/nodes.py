@@ -17,6 +17,7 @@ from anchorsfm.io.layout import TEMPORARY_PREFIX
 from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.io.store import Store, storage_error
 from anchorsfm.scene.errors import AnchorSfMError, InputError
+from anchorsfm.scene.images import ImageSet
 
 _ANSWER_S = 60.0
 
@@ -31,17 +32,17 @@ class Look:
     """What it cannot use, and the way out."""
 
 
-def look(photographs: str, probe: "Probe") -> Look:
-    """In a worker: what is there."""
+def look(photographs: str, probe: "Probe", origin: "Probe | None") -> Look:
+    """In a worker: what is there. `origin`: a photograph at the URL that they were fetched from."""
     problem = probe.problem()
     if problem is None and not os.path.exists(photographs):  # noqa: PTH110 - a name that may be no path
-        problem = unseen(photographs)
+        problem = unseen(photographs) if origin is None else origin.problem()
     return Look(host=socket.gethostname(), version=_version(), problem=problem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Something in the store that was not there before."""
+    """A file that a node must find."""
 
     place: Path | RemoteFolder
     name: str
@@ -69,19 +70,21 @@ def _version() -> str:
     return str(import_module("anchorsfm").__version__)
 
 
-def require_same_everywhere(store: Store, photographs: Path) -> None:
-    """Raise InputError, naming the node, if one lacks the package in this version, or does not see the photographs or
-    what this process writes to the store."""
+def require_same_everywhere(store: Store, images: ImageSet) -> None:
+    """Raise InputError, naming the node, if one lacks the package in this version, or does not see the folder of the
+    photographs (nor the URL they were fetched from) or what this process writes to the store."""
     version = _version()
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
     if not nodes:
         raise InputError("the Ray cluster has no processors: start nodes with ray start --address")
+    found_at = images.origin(images.path(0))
+    origin = None if found_at is None else Probe(place=RemoteFolder(found_at[0]), name=found_at[1])
     with _probe(store) as probe:
         asked = {}
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task = ray.remote(look).options(scheduling_strategy=there, max_retries=0, num_cpus=0)
-            asked[node["NodeManagerAddress"]] = task.remote(str(photographs.absolute()), probe)
+            asked[node["NodeManagerAddress"]] = task.remote(str(images.root.absolute()), probe, origin)
         for address, reference in asked.items():
             try:
                 found: Look = ray.get(reference, timeout=_ANSWER_S)

@@ -121,6 +121,17 @@ def has_absurd_params(camera: Camera) -> bool:
     return bool(to_pycolmap_camera(camera).has_bogus_params(*FOCAL_RANGE, largest))
 
 
+def describe_params(camera: Camera) -> str:
+    """Focal length, principal point and largest distortion, in words."""
+    rows = to_pycolmap_camera(camera).extra_params_idxs()
+    distortion = max((camera.params[row] for row in rows), key=abs, default=0.0)
+    x, y = principal_point_px(camera)
+    return (
+        f"focal length {focal_length_px(camera):.0f} px, principal point {x:.0f}, {y:.0f} px, distortion "
+        f"{distortion:.2g} of a picture of {camera.width}x{camera.height} px"
+    )
+
+
 def normalised_from_pixels(camera: Camera, xy_px: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
     """Undistorted coordinates on the plane z = 1; NaN for pixels without a ray that meets it."""
     if not len(xy_px):

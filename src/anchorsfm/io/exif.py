@@ -7,7 +7,9 @@ counts captured pixels.
    DCG-001), so f_px = f35 * diagonal_px / 43.2666 mm. COLMAP 4 uses the same rule; for 3:2 pictures it equals
    f35 * width / 36. Makers state the value of the whole sensor. Pictures wider than 3:2 (16:9 stills) come as a
    rule from a 4:3 sensor cropped in height, whose diagonal is 5/4 of the width; then f_px = f35 * width / 34.61.
-2. `FocalLength` in mm and `FocalPlaneXResolution` in captured pixels per unit of length.
+2. `FocalLength` in mm and `FocalPlaneXResolution` in captured pixels per unit of length. Programs that make smaller
+   copies often write the new size as the captured one and leave the resolution, which makes the sensor a small piece of
+   itself: so where the sensor is known, this source must agree with it.
 3. `FocalLength` in mm and the sensor width of a known camera: of a table of others, or, for cameras that such tables
    lack, of a list here.
 
@@ -30,6 +32,10 @@ from anchorsfm.io.gravity import apple_acceleration, down_in_picture
 _FILM_DIAGONAL_MM = math.hypot(36, 24)
 _MM_PER_RESOLUTION_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 _AGREEMENT = 0.15
+_LEAST_CROP = 0.55
+"""Smallest part of the width of a sensor that cameras record pictures of by their own choice (1.6 times closer)."""
+_EOS_LEAST_MM = 20.0
+"""Width of the smallest sensors of Canon's EOS cameras, which do not record source 1."""
 _PLAUSIBLE_FOCAL_RANGE = (0.25, 20.0)
 """Focal length in units of the longer side; values beyond are typing errors of some software."""
 _OF_LENS, _OF_SENSOR, _ROUNDING_MM, _GUESSED = 0.015, 0.015, 0.29, 0.02
@@ -197,14 +203,19 @@ def exif_focal(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.nan)
     longer, own_mm = max(size_wh), _own_width_mm(exif)
     width_mm = own_mm if math.isfinite(own_mm) else table_mm
     equivalent, known = _focal_from_35mm(exif, size_wh), exif.focal_mm * longer / width_mm
+    is_sure = math.isfinite(own_mm) or table_mm > _ONE_SENSOR_MM
+    shown = _shown_width_mm(exif, longer)
+    if _is_rewritten(exif, shown, width_mm):
+        shown = math.nan
+    elif is_sure and abs(shown / width_mm - 1) > _AGREEMENT:  # a part of the sensor, or a copy: nobody knows
+        shown = known = math.nan
     rounding = _ROUNDING_MM / exif.focal_35mm
     guessed = _GUESSED if _is_wider_than_film(size_wh) else 0.0
     best_first = [
         RecordedFocal(focal_px=equivalent, deviation=math.hypot(_OF_LENS, rounding, guessed)),
-        RecordedFocal(focal_px=_focal_from_resolution(exif, longer), deviation=_OF_LENS),
+        RecordedFocal(focal_px=exif.focal_mm * longer / shown, deviation=_OF_LENS),
         RecordedFocal(focal_px=known, deviation=math.hypot(_OF_LENS, _OF_SENSOR)),
     ]
-    is_sure = math.isfinite(own_mm) or table_mm > _ONE_SENSOR_MM
     if is_sure and abs(known / equivalent - 1) < _AGREEMENT:
         best_first.insert(0, best_first[2])
     shortest, longest = _PLAUSIBLE_FOCAL_RANGE
@@ -221,9 +232,15 @@ def _focal_from_35mm(exif: Exif, size_wh: tuple[int, int]) -> float:
     return exif.focal_35mm * diagonal / _FILM_DIAGONAL_MM
 
 
-def _focal_from_resolution(exif: Exif, longer: int) -> float:
-    captured = max(exif.captured_wh) if exif.captured_wh else longer
-    return exif.focal_mm * exif.pixels_per_mm * longer / captured
+def _shown_width_mm(exif: Exif, longer: int) -> float:
+    """Width of what the picture shows on the sensor, by the resolution of the sensor."""
+    return (max(exif.captured_wh) if exif.captured_wh else longer) / exif.pixels_per_mm
+
+
+def _is_rewritten(exif: Exif, shown_mm: float, width_mm: float) -> bool:
+    """Whether no camera takes so narrow a picture: a program has replaced the captured size by that of a copy."""
+    least_mm = _EOS_LEAST_MM if exif.model.upper().startswith("CANON EOS") else 0.0
+    return shown_mm < (_LEAST_CROP * width_mm if math.isfinite(width_mm) else least_mm)
 
 
 def _own_width_mm(exif: Exif) -> float:

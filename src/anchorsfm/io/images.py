@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import get_args
 
@@ -30,6 +31,7 @@ from anchorsfm.io.files import NotAFileError, read_regular
 from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.mask_files import without_masks
 from anchorsfm.io.owned import holds_results
+from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import CameraMode, ImageSet, SkippedImage
@@ -206,13 +208,28 @@ def load_file_rgb(
 def photo_bytes(images: ImageSet, index: int) -> bytes:
     """The file of one image, whose content is that which was verified when the set was made.
 
-    Raises InputError if it can no longer be read or has changed.
+    Raises InputError if it can no longer be read or has changed, and StorageError if it is read from a URL that fails.
     """
     path = images.path(index)
-    data = _file_bytes(path)
+    fetched = _from_origin(images, path)
+    data = _file_bytes(path) if fetched is None else fetched
     if images.digests[index] != _digest(data):
         raise InputError(f"{path} has changed since it was first read: run the same command again")
     return data
+
+
+def _from_origin(images: ImageSet, path: Path) -> bytes | None:
+    """The content of a file that is not here, from where it was fetched; None if it is here, or nowhere."""
+    found = images.origin(path)
+    if found is None or path.exists():
+        return None
+    url, name = found
+    return _remote(url).read(name)
+
+
+@lru_cache(maxsize=8)
+def _remote(url: str) -> RemoteFolder:
+    return RemoteFolder(url)
 
 
 def _file_bytes(path: Path) -> bytes:
@@ -327,15 +344,20 @@ def _list_folder(root: Path) -> tuple[Path, list[str]]:
     files = sorted(path.relative_to(root).as_posix() for path in _walk(root))
     names = [name for name in files if name.lower().endswith(EXTENSIONS)]
     if not names:
-        kinds = Counter(Path(name).suffix.lower() or "no extension" for name in files)
-        found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
-        hint = ""
-        if any(kind in VIDEO_EXTENSIONS for kind in kinds):
-            hint = "; name videos themselves to use their frames"
-        elif any(kind in RAW_EXTENSIONS for kind in kinds):
-            hint = f"; {_NOT_DEVELOPED}"
-        raise InputError(f"no images in {root}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")
+        raise no_images(root, files)
     return root, names
+
+
+def no_images(folder: Path | str, files: Iterable[str]) -> InputError:
+    """The error of a folder, or URL, that has other files only."""
+    kinds = Counter(Path(name).suffix.lower() or "no extension" for name in files)
+    found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
+    hint = ""
+    if any(kind in VIDEO_EXTENSIONS for kind in kinds):
+        hint = "; name videos themselves to use their frames"
+    elif any(kind in RAW_EXTENSIONS for kind in kinds):
+        hint = f"; {_NOT_DEVELOPED}"
+    return InputError(f"no images in {folder}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from PIL import Image
 from anchorsfm.io.files import read_regular
 from anchorsfm.io.images import load_alpha, open_picture, why_unreadable
 from anchorsfm.io.mask_files import mask_file
+from anchorsfm.io.remote import url_of
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet, SkippedImage
 from anchorsfm.scene.masks import ImageMask
@@ -98,7 +99,7 @@ def with_masks(
 
 def check_masks(folder: Path | None, single: Path | None) -> None:
     """Raise InputError for a folder of masks that is none, and for a mask for all that cannot be read."""
-    if folder is not None and not folder.is_dir():
+    if folder is not None and url_of(folder) is None and not folder.is_dir():
         raise InputError(f"the masks {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
     if single is not None:
         read_mask(single)

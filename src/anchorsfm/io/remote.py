@@ -8,8 +8,10 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,6 +27,14 @@ PAUSES_S = (0.5, 2.0, 8.0)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://\S+")
 _WHOLE_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Schemes of stores in which nobody sees an object before it is complete."""
+_BLOCK_BYTES = 16 * 2**20
+"""That are asked for at a time."""
+_VERSION = (
+    "ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "crc32c", "mtime", "LastModified",
+    "Last-Modified", "last_modified", "updated", "modified", "created",
+)  # fmt: skip
+"""Names by which file systems tell what changes with the content of a file: checksums and times."""
+_AS_PATH = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):/+(?P<rest>[^/].*)")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, NotImplementedError)
 """What another try does not change."""
 
@@ -33,13 +43,44 @@ def parse_url(text: str) -> str:
     """The URL that a setting gives. Raises InputError for what is none, or has a password in it."""
     if not _SCHEME.fullmatch(text):
         raise InputError("must be a URL, such as s3://bucket/folder")
+    _require_no_password(text)
+    return text.rstrip("/")
+
+
+def _require_no_password(url: str) -> None:
     try:
-        password = urlsplit(text).password
+        password = urlsplit(url).password
     except ValueError:
         raise InputError("must be a URL, such as s3://bucket/folder") from None
     if password is not None:
         raise InputError("must hold no password, which would be written down: use a key file or the environment")
-    return text.rstrip("/")
+
+
+def url_of(path: Path) -> str | None:
+    """The URL that a path was made of, which has lost a slash by that; None for a path.
+
+    Raises InputError if it has a password in it.
+    """
+    found = _AS_PATH.fullmatch(path.as_posix())  # schemes have two letters and more: c:/ is a drive
+    if found is None or path.exists():
+        return None
+    slashes = ":///" if found["scheme"] in ("file", "local") else "://"
+    url = f"{found['scheme']}{slashes}{found['rest']}"
+    try:
+        _require_no_password(url)
+    except InputError as error:
+        raise InputError(f"{found['scheme']}{slashes}{found['rest'].rpartition('@')[2]} {error}") from None
+    return url
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteFile:
+    """What a store says about a file."""
+
+    size: int
+    """Bytes."""
+    version: str
+    """Changes with the content, as far as the store tells."""
 
 
 class RemoteFolder:
@@ -76,6 +117,32 @@ class RemoteFolder:
         except FileNotFoundError:
             return set()
         return {path.rpartition("/")[2] for path in found}
+
+    def find(self) -> dict[str, RemoteFile]:
+        """All files below the URL by their names, or under no name the file that the URL is; none if it is not there.
+
+        Raises StorageError.
+        """
+        try:
+            return self._tried("list", "", _find)
+        except FileNotFoundError:
+            return {}
+
+    def blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """The content of a file of known size, part by part. Raises StorageError, and FileNotFoundError."""
+        for start in range(0, size, _BLOCK_BYTES):
+            yield self._block(name, start, min(start + _BLOCK_BYTES, size), size)
+
+    def _block(self, name: str, start: int, end: int, size: int) -> bytes:
+        part = {} if (start, end) == (0, size) else {"start": start, "end": end}
+
+        def read(files: Any, path: str) -> bytes:
+            data: bytes = files.cat_file(path, **part)
+            if len(data) != end - start:
+                raise OSError(f"{len(data)} of {end - start} bytes came")
+            return data
+
+        return self._tried("read", name, read)
 
     def remove(self, name: str) -> None:
         """Drop a file if it is there. Raises StorageError."""
@@ -134,9 +201,10 @@ class RemoteFolder:
 
     def _failure(self, what: str, name: str, error: Exception, attempts: int) -> StorageError:
         tried = f", tried {attempts} times" if attempts > 1 else ""
+        where, used = f"{self.url}/{name}".rstrip("/"), "written to" if what in ("write", "remove") else "read"
         return StorageError(
-            f"cannot {what} {self.url}/{name} ({_reason(error)}{tried}): see that the store can be reached and written "
-            "to, then run the same command again, it continues"
+            f"cannot {what} {where} ({_reason(error)}{tried}): see that the store can be reached and {used}, then run "
+            "the same command again, it continues"
         )
 
 
@@ -190,6 +258,22 @@ def _list(files: Any, path: str) -> list[str]:
     found: list[str] = files.ls(path, detail=False)
     files.invalidate_cache()
     return found
+
+
+def _find(files: Any, path: str) -> dict[str, RemoteFile]:
+    path = path.rstrip("/")
+    files.invalidate_cache()
+    found: dict[str, dict[str, Any]] = files.find(path, detail=True)
+    if not found and files.isfile(path):
+        found = {path: files.info(path)}
+    return {name.removeprefix(path).lstrip("/"): _file(files, name, of) for name, of in found.items()}
+
+
+def _file(files: Any, name: str, said: Mapping[str, Any]) -> RemoteFile:
+    if said.get("size") is None:  # lists of web servers do not say
+        said = files.info(name)
+    version = "; ".join(f"{key}={said[key]}" for key in _VERSION if said.get(key) is not None)
+    return RemoteFile(size=int(said["size"]), version=version)
 
 
 def _within(seconds: float, operation: Callable[[], Result]) -> Result:

@@ -1,13 +1,14 @@
 """First poses to finished models: refine observations, adjust, register others (docs/method.md, Bundle adjustment)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from anchorsfm.colmap.bundle import Held, PositionPriors
 from anchorsfm.colmap.cameras import with_focal_length
+from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
 from anchorsfm.mapping.evidence import PairEvidence
@@ -51,6 +52,8 @@ class ModellingSettings:
     goes_on: bool = False
     """The starts are finished models with poses that stay, and what was added to them: photographs that are stored
     turned are not looked for again, and errors are small from the beginning."""
+    store: Store = field(default_factory=lambda: Store(None))
+    """Keeps refined observations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +161,7 @@ def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progr
         settings.subpixel,
         uncertainty_px=sigma * given.working_scale,
         model=start.model,
+        store=settings.store,
         progress=progress,
     )
     exact = replace(given, tracks=refined.tracks)
@@ -184,6 +188,7 @@ def _with_refined_coarse(
         settings.coarse_subpixel,
         uncertainty_px=KEYPOINT_UNCERTAINTY * given.working_scale,
         model=start.model,
+        store=settings.store,
         progress=progress,
     )
     matches = given.matches

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anchorsfm.scene.errors import InputError
@@ -13,6 +12,7 @@ from anchorsfm.scene.progress import Progress
 
 if TYPE_CHECKING:
     from anchorsfm.io.store import Store
+    from anchorsfm.scene.images import ImageSet
 
 _NO_RAY = "computing on many machines needs an extra package: pip install 'anchorsfm[ray]'"
 _ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
@@ -37,7 +37,7 @@ def check_cluster(address: str) -> None:
 
 @contextmanager
 def computing_on(
-    address: str | None, store: "Store", photographs: Path, num_workers: int, progress: Progress
+    address: str | None, store: "Store", images: "ImageSet", num_workers: int, progress: Progress
 ) -> Iterator[None]:
     """Inside, stages let the cluster fill the store ahead; without an address nothing changes.
 
@@ -48,7 +48,7 @@ def computing_on(
         return
     from anchorsfm.cluster.connection import connected
 
-    with connected(address, num_workers, store, photographs, progress) as store.executor:
+    with connected(address, num_workers, store, images, progress) as store.executor:
         try:
             yield
         finally:

@@ -23,6 +23,7 @@ from anchorsfm.io.layout import (
     DENSE,
     ERRORS,
     FAILED,
+    FETCHED,
     FRAMES,
     FRAMES_RECORD,
     GEOREFERENCE,
@@ -43,7 +44,7 @@ from anchorsfm.io.layout import (
 from anchorsfm.io.masks import mask_png
 from anchorsfm.io.owned import FolderPart, OwnedFolder, Publication
 from anchorsfm.io.ply import write_ply
-from anchorsfm.io.store import Store, to_json, write_atomic
+from anchorsfm.io.store import Store, storage_error, to_json, write_atomic
 from anchorsfm.localisation.index import ModelIndex, write_index
 from anchorsfm.mapping.control import Controlled
 from anchorsfm.report.control import describe_control
@@ -55,7 +56,7 @@ from anchorsfm.results.record import RunReport, UncertaintyReport
 from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.ground import GroundPoints
-from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.images import ImageSet, Origin
 from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -103,6 +104,8 @@ class RunFolder:
         self._publication: Publication | None = None
         self._used_frames: frozenset[Path] = frozenset()
         self._used_views: frozenset[Path] = frozenset()
+        self.origins: tuple[Origin, ...] = ()
+        """Where photographs of this run were fetched from."""
 
     @property
     def views(self) -> FolderPart:
@@ -113,6 +116,20 @@ class RunFolder:
     def frames(self) -> FolderPart:
         """Where the frames of videos go, which outlive a run that fails."""
         return FolderPart(owned=self._owned, inner=FRAMES)
+
+    def fetched(self) -> Path:
+        """Where photographs at a URL are fetched to, which stay. Raises StorageError if the folder cannot be made."""
+        self._owned.claim()
+        folder = self.root / FETCHED
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        return folder
+
+    def use_fetched(self, origin: Origin) -> None:
+        """Say where photographs of this run were fetched from."""
+        self.origins = (*self.origins, origin)
 
     def use_frames(self, files: Iterable[Path]) -> None:
         """Say which frames are photographs of this run: the others go when it has a result."""
@@ -195,8 +212,9 @@ class RunFolder:
     def require_outside(self, paths: Iterable[Path]) -> None:
         """Raise InputError if a photograph, or a folder of them, lies in the output folder."""
         own = self.root.resolve()
-        for path in paths:
-            if path.resolve() not in self._used_frames | self._used_views and path.resolve().is_relative_to(own):
+        for path in map(Path.resolve, paths):
+            is_photograph = path in self._used_frames | self._used_views or path.is_relative_to(own / FETCHED)
+            if path.is_relative_to(own) and not is_photograph:
                 raise InputError(
                     f"{path} lies in the output folder {self.root}, where results are not taken for photographs: "
                     "choose another --output"

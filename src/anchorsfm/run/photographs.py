@@ -51,6 +51,7 @@ def load_photographs(
         sensor_widths=sensor_width_mm,
         progress=progress,
     )
+    images = replace(images, origins=folder.origins)
     folder.require_outside(images.path(k) for k in range(images.num_images))
     of_views = None if panoramas is None else panoramas.view_masks(images)
     sky = sky_of_photographs(images, config.classical.workers.resolve(), progress) if config.sky_masks else None

@@ -27,6 +27,16 @@ class SkippedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the files below a folder were fetched from."""
+
+    folder: Path
+    """Absolute."""
+    url: str
+    """Below it they have the same names."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSet:
     """Photographs, upright (EXIF orientation applied), with what is known about their cameras.
 
@@ -69,6 +79,8 @@ class ImageSet:
     """What of each is looked at; None, for one or all: the whole photograph."""
     rigs: Rigs | None = None
     """Which of them were taken together by cameras that are fixed to each other; None: nothing is known of that."""
+    origins: tuple[Origin, ...] = ()
+    """Where files are read from that are not where they were, as on another machine."""
     skipped: tuple[SkippedImage, ...] = ()
     """Files that were found but could not be read."""
 
@@ -96,6 +108,12 @@ class ImageSet:
 
     def path(self, image: int) -> Path:
         return self.root / self.names[image]
+
+    def origin(self, path: Path) -> tuple[str, str] | None:
+        """The URL that a file was fetched from, and its name there; None if it was not."""
+        absolute = path.absolute()
+        of = next((origin for origin in self.origins if absolute.is_relative_to(origin.folder)), None)
+        return None if of is None else (of.url, absolute.relative_to(of.folder).as_posix())
 
     def mask_pixels(self, image: int) -> Bool[np.ndarray, "h w"] | None:
         """True where a photograph, as it is read, is looked at; None: everywhere."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
-from anchorsfm.colmap.cameras import focal_length_px, has_absurd_params, principal_point_px
+from anchorsfm.colmap.cameras import describe_params, has_absurd_params, principal_point_px
 from anchorsfm.scene.edit import (
     joined_tracks,
     observations_per_frame,
@@ -444,7 +444,7 @@ def _drop_absurd_views(model: Reconstruction) -> tuple[Reconstruction, dict[int,
     for row, camera in enumerate(model.cameras):
         if has_absurd_params(camera):
             for image in model.image_index[model.camera_index == row]:
-                reason = f"its camera came out with implausible parameters (focal {focal_length_px(camera):.0f} px)"
+                reason = f"its camera came out with implausible parameters ({describe_params(camera)})"
                 dropped[int(image)] = reason
                 model = without_view(model, int(view_of_image(model)[image]))
     return model, dropped
