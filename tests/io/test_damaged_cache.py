@@ -29,6 +29,7 @@ KINDS = {
     "classical-evidence",
     "classical-poses",
     "dense-depth",
+    "refined-observations",
 }
 OF_EXTENSIONS = {"dense-depth-of-view", "front-end-cameras-found"}
 """Written by every run, read when a model is extended."""

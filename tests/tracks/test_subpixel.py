@@ -9,6 +9,7 @@ from PIL import Image
 
 import coarse_scene
 from anchorsfm.io.images import load_grey
+from anchorsfm.io.store import Store
 from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
@@ -21,6 +22,7 @@ from anchorsfm.tracks.patches import StepLimits, Warps, _linearise, align_patche
 from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
 from anchorsfm.tracks.subpixel import ObservationStatus, refine_observations
+from cluster_tools import Elsewhere, SetsAside
 from coarse_scene import coarse_matches, errors_against_reference, true_model
 from point_scene import perturb
 
@@ -351,6 +353,34 @@ def test_portions_and_batches_do_not_change_the_result(images, tracks):
     assert (split.status == whole.status).mean() > 0.98  # sums of another batch size differ in their last digits
     both = split.accepted & whole.accepted
     assert np.abs(moved(few, split).obs_xy - moved(few, whole).obs_xy)[both].max() < 0.02
+
+
+def test_photographs_are_aligned_elsewhere_with_the_same_bits(images, tracks, tmp_path):
+    options = {"uncertainty_px": uncertainty(images)}
+    few, _ = select_observations(tracks, tracks.obs_point < 20)
+    here = refine_observations(few, images, SubpixelConfig(), **options)
+    store = Store(tmp_path)
+    store.executor = executor = Elsewhere()
+    for num_made in (len(np.unique(few.obs_image)), 0):
+        executor.rows.clear()
+        there = refine_observations(few, images, SubpixelConfig(), store=store, **options)
+        assert executor.rows["refining observations"] == num_made, "what is there is not made again"
+        for name in ("score", "sigma_px", "status", "shift_px", "kept"):
+            assert np.array_equal(getattr(there, name), getattr(here, name), equal_nan=name != "kept")
+        assert np.array_equal(there.tracks.obs_xy, here.tracks.obs_xy)
+    files = list((tmp_path / "refined-observations").iterdir())
+    refine_observations(few, images, SubpixelConfig(max_iterations=3), store=store, **options)
+    assert len(list((tmp_path / "refined-observations").iterdir())) > len(files), "other settings are others"
+
+
+def test_nothing_is_refined_in_a_photograph_that_kills_workers(images, tracks, tmp_path):
+    few, _ = select_observations(tracks, tracks.obs_point < 20)
+    store = Store(tmp_path)
+    store.executor = executor = SetsAside("refining observations")
+    found = refine_observations(few, images, SubpixelConfig(), uncertainty_px=uncertainty(images), store=store)
+    in_it = few.obs_image == images.names.index(executor.name)
+    assert in_it.any() and not (found.status[in_it] == ObservationStatus.REFINED).any()
+    assert (found.status[~in_it] == ObservationStatus.REFINED).any()
 
 
 class CountingProgress(Progress):

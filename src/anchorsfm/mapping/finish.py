@@ -1,13 +1,14 @@
 """First poses to finished models: refine observations, adjust, register others (docs/method.md, Bundle adjustment)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from anchorsfm.colmap.bundle import Held, PositionPriors
 from anchorsfm.colmap.cameras import with_focal_length
+from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consistent, make_consistent
 from anchorsfm.mapping.evidence import PairEvidence
@@ -51,6 +52,8 @@ class ModellingSettings:
     goes_on: bool = False
     """The starts are finished models with poses that stay, and what was added to them: photographs that are stored
     turned are not looked for again, and errors are small from the beginning."""
+    store: Store = field(default_factory=lambda: Store(None))
+    """Keeps refined observations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +161,7 @@ def _finish(start: Start, given: MapperInput, settings: ModellingSettings, progr
         settings.subpixel,
         uncertainty_px=sigma * given.working_scale,
         model=start.model,
+        store=settings.store,
         progress=progress,
     )
     exact = replace(given, tracks=refined.tracks)
@@ -184,6 +188,7 @@ def _with_refined_coarse(
         settings.coarse_subpixel,
         uncertainty_px=KEYPOINT_UNCERTAINTY * given.working_scale,
         model=start.model,
+        store=settings.store,
         progress=progress,
     )
     matches = given.matches
@@ -302,7 +307,8 @@ def _grown(
     if given.images.rigs is not None:
         weight = np.bincount(given.tracks.obs_image, minlength=given.images.num_images).astype(np.float64)
         taken = np.setdiff1d(np.arange(given.images.num_images), missing)
-        grown = replace(grown, model=with_whole_frames(grown.model, given, weight, taken))
+        kept = model.image_index[result.held.pose]
+        grown = replace(grown, model=with_whole_frames(grown.model, given, weight, taken, kept))
     start = Start(model=grown.model, held=_held_in(result, grown.model, given))
     again = _finish(start, given, settings, progress)
     if len(again.model.image_index) <= len(model.image_index):

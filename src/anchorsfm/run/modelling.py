@@ -118,6 +118,7 @@ def finish(
     predictor: PairPredictor,
     config: PipelineConfig,
     beginning: Beginning,
+    store: Store,
     progress: Progress,
     ground: GroundPoints | None = None,
 ) -> Finished:
@@ -132,6 +133,7 @@ def finish(
         from_grid=from_grid,
         adjusts=config.bundle_adjustment,
         goes_on=beginning.keeps,
+        store=store,
     )
     adjusted = finish_models(starts, given, settings, progress)
     for change in adjusted.changes:

@@ -76,3 +76,11 @@ def counted(
         yield item
         if counts(item):
             advance(1)
+
+
+class WithinStage(PassedOn):
+    """Progress of what goes on within a stage: it has none of its own."""
+
+    @contextmanager
+    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
+        yield lambda steps: None

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from anchorsfm.geometry.links import connected_groups
+from anchorsfm.io.store import Store
 from anchorsfm.scene.edit import joined_tracks, select_observations
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
@@ -64,6 +65,7 @@ def refine_coarse(
     *,
     uncertainty_px: Float[np.ndarray, "image"],
     model: Reconstruction,
+    store: Store | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Tracks, CoarseKeypoints]:
     """Tracks whose coarse observations are exact where the photographs allow it, and the keypoints that stay coarse.
@@ -77,6 +79,7 @@ def refine_coarse(
         config: of the refinement; whatever it says about failures.
         uncertainty_px: standard deviation of the observations of each image in original pixels.
         model: cameras and poses, approximately.
+        store: keeps what came of each photograph.
         progress: receives a stage with a step per photograph read.
 
     Raises:
@@ -92,6 +95,7 @@ def refine_coarse(
         replace(config, on_failure="drop"),
         uncertainty_px=uncertainty_px,
         model=model,
+        store=store,
         progress=progress,
     )
     is_refined = np.zeros(doubtful.num_points, bool)

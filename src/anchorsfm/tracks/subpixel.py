@@ -10,27 +10,30 @@ Photographs are read one at a time: once to cut the windows of the references in
 it. Tracks are worked on in portions whose windows fit a fixed memory.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 
 from anchorsfm.io.images import load_grey
+from anchorsfm.io.recent import Recent
+from anchorsfm.io.store import Store
 from anchorsfm.scene.edit import select_observations
+from anchorsfm.scene.executor import Work
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.progress import SILENT, Advance, Progress
+from anchorsfm.scene.progress import SILENT, Advance, Progress, WithinStage
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.aligning import IMAGES_OF_TASK, KIND, Aligned, AlignJob, AlignObservations, Windows
 from anchorsfm.tracks.config import SubpixelConfig
-from anchorsfm.tracks.patches import StepLimits, Templates, Warps, align_patches, cut_templates, grey_pyramid
+from anchorsfm.tracks.patches import cut_templates, grey_pyramid
 from anchorsfm.tracks.references import best_of_track, expected_affine, rank_by_covisibility, rank_by_direction
 
 _MAX_LEVEL = 5
 _MAX_OCTAVES = 2
 """Largest difference of the levels that two photographs are compared on."""
-_MIN_COARSE_SCORE = 0.7
-"""What a coarse level finds below this correlation is not where the next one starts: its wide window spans an edge."""
 
 
 class ObservationStatus(IntEnum):
@@ -78,6 +81,7 @@ def refine_observations(
     uncertainty_px: Float[np.ndarray, "image"],
     model: Reconstruction | None = None,
     device: torch.device | None = None,
+    store: Store | None = None,
     progress: Progress = SILENT,
 ) -> SubpixelResult:
     """Move observations to where their photographs show the same surface point as the track's reference.
@@ -92,6 +96,7 @@ def refine_observations(
         model: cameras and poses, approximately, of some or all images: windows are warped as they say. Its points are
             not used. Without it windows are at first taken to be neither scaled nor turned.
         device: where windows are aligned (default: the CPU).
+        store: keeps what came of each photograph, and lets other machines align ahead.
         progress: receives a stage with a step per photograph read.
 
     Raises:
@@ -103,7 +108,7 @@ def refine_observations(
             tracks=tracks, kept=np.zeros(0, bool), score=none, sigma_px=none, status=np.zeros(0, np.int64),
             shift_px=none,
         )  # fmt: skip
-    work = _Work(tracks, images, config, uncertainty_px, model, device)
+    work = _Work(tracks, images, config, uncertainty_px, model, device, store or Store(None))
     rank = _rank(tracks, images, config, model)
     first = work.attempt(np.arange(tracks.num_points), best_of_track(tracks, rank), progress, "refining observations")
     doubtful = _doubtful(tracks, first)
@@ -187,9 +192,11 @@ class _Work:
         uncertainty_px: Float[np.ndarray, "image"],
         model: Reconstruction | None,
         device: torch.device | None,
+        store: Store,
     ) -> None:
         self._tracks, self._images, self._config = tracks, images, config
-        self._uncertainty_px, self._model, self._device = uncertainty_px, model, device
+        self._uncertainty_px, self._model, self._store = uncertainty_px, model, store
+        self._aligner = AlignObservations(store=store, images=images, config=config, device=device)
 
     def attempt(
         self, points: Int[np.ndarray, "part"], reference: Int[np.ndarray, "point"], progress: Progress, name: str
@@ -209,8 +216,11 @@ class _Work:
         with progress.stage(name, sum(len(cut) + len(align) for cut, align in reads)) as advance:
             for portion, (cut, align) in zip(portions, reads, strict=True):
                 windows = self._cut(portion, cut, plan.num_levels, advance)
-                for image, rows in align.items():
-                    self._align(image, rows, plan, windows, result)
+                jobs = _Jobs(tracks=tracks, plan=plan, cut=windows, rows=align)
+                self._align_ahead(name, jobs, progress)
+                for row, image in enumerate(jobs.images):
+                    found = self._aligner.aligned(jobs.of(row))
+                    self._judge(align[image], plan, found, result)
                     advance(1)
         result.score[reference[points]], result.sigma_px[reference[points]] = 1.0, 0.0
         result.status[reference[points]] = ObservationStatus.REFERENCE
@@ -255,13 +265,12 @@ class _Work:
 
     def _cut(
         self, portion: Int[np.ndarray, "portion"], rows_of: dict[int, np.ndarray], num_levels: int, advance: Advance
-    ) -> "_Windows":
+    ) -> "_Cut":
         tracks, radius = self._tracks, self._config.radius
         side = 2 * radius + 3
         place = np.full(tracks.num_points, -1)
         place[portion] = np.arange(len(portion))
-        windows = _Windows(
-            place=place,
+        windows = Windows(
             pixels=np.zeros((len(portion), num_levels, side, side), np.uint8),
             offset=np.zeros((len(portion), num_levels, 2)),
             inside=np.zeros((len(portion), num_levels), bool),
@@ -274,49 +283,33 @@ class _Work:
                 windows.pixels[at, level], windows.offset[at, level] = cut.pixels, cut.offset
                 windows.inside[at, level] = cut.inside
             advance(1)
-        return windows
+        return _Cut(place=place, windows=windows)
 
-    def _align(
-        self, image: int, rows: Int[np.ndarray, "row"], plan: "_Plan", windows: "_Windows", result: _Attempt
-    ) -> None:
-        """Align the observations of one photograph, coarse to fine, and judge them."""
-        tracks, config = self._tracks, self._config
-        pyramid = grey_pyramid(load_grey(self._images, image), plan.num_levels)
-        centre, affine = tracks.obs_xy[rows].copy(), plan.affine[rows].copy()
-        converged = np.zeros(len(rows), bool)
-        for step in range(int(plan.start[rows].max()), -1, -1):
-            limits = StepLimits(max_iterations=config.max_iterations, step_px=0.05 if step else 0.01)
-            for level in np.unique(plan.obs_level[rows]):
-                if level + step >= len(pyramid):
-                    continue
-                here = np.flatnonzero((plan.obs_level[rows] == level) & (plan.start[rows] >= step))
-                ref_level = plan.ref_level[rows[here]] + step
-                to_obs, to_ref = 0.5 ** (level + step), 0.5**ref_level
-                found = align_patches(
-                    windows.of(tracks.obs_point[rows[here]], ref_level),
-                    pyramid[level + step],
-                    Warps(centre=centre[here] * to_obs, affine=affine[here] * (to_obs / to_ref)[:, None, None]),
-                    limits,
-                    batch_size=config.batch_size,
-                    device=self._device,
-                )
-                good = (found.score >= _MIN_COARSE_SCORE) | (step == 0)
-                centre[here[good]] = found.warps.centre[good] / to_obs
-                affine[here[good]] = (found.warps.affine * (to_ref / to_obs)[:, None, None])[good]
-                if step == 0:
-                    converged[here] = found.converged
-                    result.score[rows[here]] = found.score
-                    result.sigma_px[rows[here]] = found.sigma_px / to_obs
-        result.xy[rows] = centre
-        self._judge(rows, plan, converged, result)
+    def _align_ahead(self, name: str, jobs: "_Jobs", progress: Progress) -> None:
+        """Let the executor of the store align the observations of photographs."""
+        keys: dict[int, str] = {}
 
-    def _judge(
-        self, rows: Int[np.ndarray, "row"], plan: "_Plan", converged: Bool[np.ndarray, "row"], result: _Attempt
-    ) -> None:
+        def is_done(row: int) -> bool:
+            if row not in keys:
+                keys[row] = self._aligner.key(jobs.of(row))
+            return self._store.has(KIND, keys[row])
+
+        work = Work(
+            tool=self._aligner,
+            part=lambda rows: [jobs.of(row) for row in rows],
+            is_done=is_done,
+            name=lambda row: self._images.names[jobs.images[row]],
+            set_aside=lambda row: self._aligner.set_aside(jobs.of(row)),
+            max_rows=IMAGES_OF_TASK,
+        )
+        self._store.fill(name, work, len(jobs.images), WithinStage(progress))
+
+    def _judge(self, rows: Int[np.ndarray, "row"], plan: "_Plan", found: Aligned, result: _Attempt) -> None:
         config = self._config
+        result.xy[rows], result.score[rows], result.sigma_px[rows] = found.xy, found.score, found.sigma_px
         shift = np.linalg.norm(result.xy[rows] - self._tracks.obs_xy[rows], axis=1)
         status = np.full(len(rows), int(ObservationStatus.REFINED))
-        status[~converged | (result.sigma_px[rows] > config.max_sigma_px)] = ObservationStatus.UNCERTAIN
+        status[~found.converged | (result.sigma_px[rows] > config.max_sigma_px)] = ObservationStatus.UNCERTAIN
         status[shift > config.max_shift * plan.uncertainty_px[rows] + 1] = ObservationStatus.MOVED_FAR
         status[result.score[rows] < config.min_score] = ObservationStatus.LOW_SCORE
         status[result.score[rows] == -1] = ObservationStatus.OUTSIDE
@@ -344,18 +337,45 @@ class _Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Windows:
-    """Windows of the references of a portion of the tracks, on all levels."""
+class _Cut:
+    """Windows of the references of a portion of the tracks."""
 
     place: Int[np.ndarray, "point"]
-    """Row of the other arrays by track, -1 for tracks of other portions."""
-    pixels: UInt8[np.ndarray, "portion level side side"]
-    offset: Float[np.ndarray, "portion level 2"]
-    inside: Bool[np.ndarray, "portion level"]
+    """Row of the windows by track, -1 for tracks of other portions."""
+    windows: Windows
 
-    def of(self, points: Int[np.ndarray, "n"], level: Int[np.ndarray, "n"]) -> Templates:
-        at = self.place[points]
-        return Templates(pixels=self.pixels[at, level], offset=self.offset[at, level], inside=self.inside[at, level])
+
+@dataclass(frozen=True, kw_only=True)
+class _Jobs:
+    """The observations of a portion of the tracks, photograph by photograph."""
+
+    tracks: Tracks
+    plan: _Plan
+    cut: _Cut
+    rows: Mapping[int, Int[np.ndarray, "_"]]
+    """Observations by photograph."""
+    _recent: Recent[int, AlignJob] = field(default_factory=lambda: Recent(1), init=False, repr=False, compare=False)
+
+    @property
+    def images(self) -> list[int]:
+        """Photographs, in order."""
+        return list(self.rows)
+
+    def of(self, number: int) -> AlignJob:
+        """The job of a photograph, by its place among them."""
+        return self._recent.get(number, lambda: self._make(self.images[number]))
+
+    def _make(self, image: int) -> AlignJob:
+        rows = self.rows[image]
+        return AlignJob(
+            image=image,
+            xy=self.tracks.obs_xy[rows],
+            affine=self.plan.affine[rows],
+            obs_level=self.plan.obs_level[rows],
+            ref_level=self.plan.ref_level[rows],
+            start=self.plan.start[rows],
+            windows=self.cut.windows.select(self.cut.place[self.tracks.obs_point[rows]]),
+        )
 
 
 def _by_image(tracks: Tracks, rows: Int[np.ndarray, "row"]) -> dict[int, np.ndarray]:

@@ -4,8 +4,7 @@ Predictions are large, so groups wait in the store only until the run has taken 
 time. Every worker holds the network once, for as long as it lives.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ import numpy as np
 
 from anchorsfm.io.store import Store
 from anchorsfm.scene.pairs import Matches, PairPrediction, PairStatus, Pointmaps
-from anchorsfm.scene.progress import Advance, PassedOn
 
 if TYPE_CHECKING:
     from anchorsfm.frontend.mast3r.predictor import Mast3rPredictor
@@ -55,14 +53,6 @@ class PredictGroups:
         for group in part:
             found = self.predictor.predict_group(group, group)
             self.store.save(KIND, self.predictor.group_key(group), encode([found[row] for row in group]))
-
-
-class WithinStage(PassedOn):
-    """Progress of what goes on within a stage: it has none of its own."""
-
-    @contextmanager
-    def stage(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        yield lambda steps: None
 
 
 def encode(predictions: Sequence[PairPrediction]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from anchorsfm.frontend.mast3r.ahead import KIND, PAIRS_AHEAD, EncodeImages, PredictGroups, WithinStage, decode
+from anchorsfm.frontend.mast3r.ahead import KIND, PAIRS_AHEAD, EncodeImages, PredictGroups, decode
 from anchorsfm.frontend.mast3r.config import Mast3rConfig
 from anchorsfm.frontend.mast3r.devices import automatic_batch, trunk_dtype
 from anchorsfm.frontend.mast3r.matching import (
@@ -53,7 +53,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.executor import IN_PROCESS, Work
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import Matches, PairList, PairPrediction, PairStatus, Pointmaps
-from anchorsfm.scene.progress import SILENT, Progress
+from anchorsfm.scene.progress import SILENT, Progress, WithinStage
 
 _GROUPS_PER_WINDOW = 4
 """Pairs of equal sizes are looked for within this many groups' worth of rows: bounds what waits for its turn."""
