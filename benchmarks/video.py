@@ -11,8 +11,8 @@ one to five, those of the swing by how far they move. The video of photographs s
 40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that `reconstruct
 VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and out of a video without blur, encoded as
 the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC
-is over the frames of each (`anchorsfm evaluate`). The long videos are 60 frames many times over: of 3840 x 2160 at 2
-frames a second, for decoding costs most, and of 240 x 136 at 30, for as many frames as an hour usually has.
+is over the frames of each (`anchorsfm evaluate`). The long videos are 60 frames many times over: of 3840 x 2160 at one
+a second, for decoding costs most, and of 96 x 54 at 30 a second, for as many frames as an hour usually has.
 """
 
 import argparse
@@ -52,7 +52,7 @@ PAUSES = {110: 150, 240: 210, 350: 90}
 """Frames of standing still after a pose."""
 SWING_AT = 180
 NEAR_S = 0.2
-LONG = (((3840, 2160), 2), ((240, 136), 30))
+LONG = (((96, 54), 30), ((3840, 2160), 1))
 """Sizes and frames a second of long videos."""
 
 
