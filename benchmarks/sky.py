@@ -5,13 +5,15 @@
 DATA has a folder with images/ for each set. Prints how much of each set is masked. Then sacre-coeur is reconstructed
 with and without masks. Its sky was outlined by hand (sky_of_sacre_coeur.json: polygons in percent of width and height,
 a little off what stands before it, not made from the masks): printed are the share of it that is masked; and of each
-run the pixels of clean depth maps, those in the outlines and in masked pixels (4 pixels off their border), and points
-of the cloud.
+run the pixels of clean depth maps that the masks leave, those in the outlines and in masked pixels (4 pixels off their
+border), and points of the cloud. Cells of clouds are powers of two in the unit of the model, which is another in each
+run: so that clouds can be compared, models are first scaled to where a usual pixel is as wide as a cell.
 """
 
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,8 +22,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from anchorsfm.dense.cloud import fuse
+from anchorsfm.dense.maps import CleanView, DepthMaps
+from anchorsfm.dense.views import DenseView
 from anchorsfm.io.images import load_image_set
-from anchorsfm.io.ply import read_ply
 from anchorsfm.masking.sky import sky_of_photographs
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
@@ -55,16 +59,30 @@ def main() -> None:
             output = args.work / f"{'masked' if masked else 'whole'}-{seed}"
             config = PipelineConfig(sky_masks=masked, seed=seed)
             run = reconstruct(args.data / SCENE / "images", output, config)
-            counts = np.zeros(3, np.int64)
-            for clean in run.depth_maps[0]:
+            counts, views = np.zeros(3, np.int64), list(run.depth_maps[0])
+            for clean in views:
                 name, known = run.images.names[clean.image], clean.view.confidence > 0
                 wh = known.shape[::-1]
-                away = cv2.erode(resized(sky[name], wh).astype(np.uint8), OFF_BORDER, borderValue=1).astype(bool)
-                counts += [known.sum(), (known & outlined(name, wh)).sum(), (known & away).sum()]
-            model = run.models[0]
-            cloud = len(read_ply(output / "dense" / "0.ply").xyz)
+                masks = resized(sky[name], wh)
+                away = cv2.erode(masks.astype(np.uint8), OFF_BORDER, borderValue=1).astype(bool)
+                counts += [(known & ~masks).sum(), (known & outlined(name, wh)).sum(), (known & away).sum()]
+            model, cloud = run.models[0], cloud_points(run.depth_maps[0], views)
             row = [seed, "on" if masked else "off", len(model.image_index), len(model.points), *counts, cloud]
             print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+def cloud_points(maps: DepthMaps, views: list[CleanView]) -> int:
+    """Of the cloud of a model whose unit makes a usual pixel as wide as a cell."""
+    views = [one for one in views if (one.view.confidence > 0).any()]
+    pixel = [np.median(one.view.depth[one.view.confidence > 0]) / one.view.focal_px for one in views]
+    scale = 2.0 ** np.rint(np.log2(np.median(pixel))) / np.median(pixel)
+    moved = [replace(one, view=scaled(one.view, scale)) for one in views]
+    return len(fuse(moved, maps.config, scale * maps.origin).xyz)
+
+
+def scaled(view: DenseView, scale: float) -> DenseView:
+    pose = np.c_[view.cam_from_world[:, :3], scale * view.cam_from_world[:, 3]]
+    return replace(view, depth=view.depth * np.float32(scale), cam_from_world=pose)
 
 
 def outlined(name: str, size_wh: tuple[int, int]) -> np.ndarray:

@@ -3,20 +3,23 @@
     python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 480 x 360
     python benchmarks/video.py photos WORK FOLDER   a video of the photographs of FOLDER, at their size
     python benchmarks/video.py cost WORK VIDEO      CPU and wall time of both passes, and as shares of the duration
-    python benchmarks/video.py memory WORK          peak memory for a short and a long video of 3840 x 2160
+    python benchmarks/video.py memory WORK          peak memory for ten minutes and for an hour of 3840 x 2160
 
 The walk goes along a street at 1 m/s, a tenth of a metre per rendered pose, stands still three times (15 s in all), and
 swings its view to the side and back within a second once. 40 % of the frames are blurred by 5 to 12 pixels in bursts of
 one to five, those of the swing by how far they move. The video of photographs shows each for a fifth of a second, and
 40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that `reconstruct
-VIDEO` chooses, sharp ones (as rendered or photographed) at even distances, and every so many-th of the video (as
-`ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC is over the frames of each (`anchorsfm evaluate`).
+VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and out of a video without blur, encoded as
+the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC
+is over the frames of each (`anchorsfm evaluate`). The long videos are 60 frames many times over: of 3840 x 2160 at 2
+frames a second, for decoding costs most, and of 240 x 136 at 30, for as many frames as an hour usually has.
 """
 
 import argparse
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -49,6 +52,8 @@ PAUSES = {110: 150, 240: 210, 350: 90}
 """Frames of standing still after a pose."""
 SWING_AT = 180
 NEAR_S = 0.2
+LONG = (((3840, 2160), 2), ((240, 136), 30))
+"""Sizes and frames a second of long videos."""
 
 
 def main() -> None:
@@ -155,10 +160,12 @@ def write(path: Path, frames: list[dict[str, Any]], pictures: list[dict[str, Any
     return encode(path, pixels())
 
 
-def encode(path: Path, frames: Iterable[np.ndarray], preset: str = "fast") -> Path:
+def encode(
+    path: Path, frames: Iterable[np.ndarray], preset: str = "fast", rate: int = RATE, quality: str = "18"
+) -> Path:
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=RATE)
-        stream.options = {"preset": preset, "crf": "18"}
+        stream: Any = container.add_stream("libx264", rate=rate)
+        stream.options = {"preset": preset, "crf": quality}
         stream.pix_fmt = "yuv420p"
         for number, rgb in enumerate(frames):
             if number == 0:
@@ -203,6 +210,13 @@ def compare(
     done = reconstruct(folder, output, mapper, most)
     names = {f"{k:05d}.jpg": k for k in range(count)}
     row("sharp, evenly spaced", done, auc(output, work, names, sharp, pictures), count, 0)
+
+    unblurred = write(work / f"{video.stem}-unblurred.mp4", [frame | {"blur_px": 0.0} for frame in frames], pictures)
+    first = [next(number for number, frame in enumerate(frames) if frame["pose"] == pose) for pose in poses]
+    folder, output = work / f"{video.stem}-encoded", work / f"{video.stem}-encoded-{mapper}"
+    save(folder, (frame.rgb() for frame in VideoStream(unblurred) if frame.number in first))
+    done = reconstruct(folder, output, mapper, most)
+    row("the same, out of a video of them", done, auc(output, work, names, sharp, pictures), count, 0)
 
     plain = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)).tolist()
     folder, output = work / f"{video.stem}-plain", work / f"{video.stem}-plain-{mapper}"
@@ -296,36 +310,39 @@ def cost(work: Path, video: Path) -> None:
 
 
 def memory(work: Path) -> None:
-    """Peak resident memory of `anchorsfm frames` for a video, and for the same many times over."""
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (300, 700, 3), np.uint8)
-    picture = cv2.resize(small, (7000, 3000), interpolation=cv2.INTER_CUBIC)
-    once = work / "long-1.mp4"
-    if not once.exists():
-        offsets = range(40, 40 + 60 * 50, 50)
-        encode(once, (picture[40:2200, x : x + 3840] for x in offsets), preset="ultrafast")
-    for times in (1, 8):
-        path, output = repeated(once, times), work / f"long-{times}-frames"
-        shutil.rmtree(output, ignore_errors=True)
-        arguments = ["frames", str(path), "-o", str(output), "--quiet"]
-        script = f"from anchorsfm.cli.main import main; main({arguments!r})\n{_PEAK}"
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", script], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        print(f"{2 * times} s of 3840 x 2160: {cpu_s:.0f} CPU s", flush=True)
+    """Peak resident memory of `anchorsfm frames`."""
+    print("| video | frames | peak, MiB | CPU s |\n|---|---:|---:|---:|", flush=True)
+    for (width, height), rate in LONG:
+        once = work / f"{width}-once.mp4"
+        if not once.exists():
+            small = np.random.default_rng(0).integers(0, 256, (height // 8, (width + 60 * 8) // 8, 3), np.uint8)
+            picture = cv2.resize(small, (width + 60 * 8, height), interpolation=cv2.INTER_CUBIC)
+            encode(once, (picture[:, 8 * k : 8 * k + width] for k in range(60)), "ultrafast", rate, "38")
+        for duration_s in (600, 3600):
+            path, output = repeated(once, duration_s * rate // 60, work), work / "long-frames"
+            shutil.rmtree(output, ignore_errors=True)
+            arguments = ["frames", str(path), "-o", str(output), "--quiet"]
+            script = (
+                f"from anchorsfm.cli.main import main; main({arguments!r})\nprint(open('/proc/self/status').read())"
+            )
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            peak = int(re.search(r"VmHWM:\s*(\d+) kB", told).group(1)) / 1024
+            name = f"{duration_s // 60} minutes of {width} x {height}, {rate} a second"
+            print(f"| {name} | {duration_s * rate} | {peak:.0f} | {cpu_s:.0f} |", flush=True)
+            path.unlink()
 
 
-def repeated(path: Path, times: int) -> Path:
+def repeated(once: Path, times: int, work: Path) -> Path:
     """A video many times over, not encoded again."""
-    target = path.with_name(f"long-{times}.mp4")
-    if target.exists():
-        return target
+    target = work / "long.mp4"
     with av.open(str(target), "w") as container:
         stream: Any = None
         start = 0
         for _ in range(times):
-            with av.open(str(path)) as source:
+            with av.open(str(once)) as source:
                 given = source.streams.video[0]
                 stream = container.add_stream_from_template(given) if stream is None else stream
                 end = start
@@ -337,9 +354,6 @@ def repeated(path: Path, times: int) -> Path:
                         container.mux(packet)
                 start = end
     return target
-
-
-_PEAK = "import resource; print(f'peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB')"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from anchorsfm.run.ground import with_ground_points
 from anchorsfm.run.localisation import keep_descriptors, keep_errors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
-from anchorsfm.run.panoramas import with_views
+from anchorsfm.run.panoramas import CutPanoramas, gathered_views, with_views
 from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
 from anchorsfm.run.stages import MAPPING, Stage
@@ -131,10 +131,11 @@ def extend(
     with record.clock.stage(Stage.IMAGES):
         sources, _ = with_fetched(list(photographs), config, folder, record.progress)
         sources, videos = with_frames(sources, config, folder, record.progress)
+        sources, panoramas = with_views(sources, config, folder, record.progress, run.panoramas)
         earlier = extending(run, [sources] if isinstance(sources, Path) else sources, keeps=not adjust_all)
         folder.use_frames(earlier.frames)
         record.goes_on_from(earlier, videos)
-        images, known, ground = _photographs_of(earlier, config, folder, record.progress)
+        images, known, ground = _photographs_of(earlier, config, folder, record.progress, panoramas)
     return _begun(images, known, folder, config, None, record, earlier.among(images), ground)
 
 
@@ -168,12 +169,13 @@ def merge(
     folder = RunFolder(output, record.progress, read_also=[run.folder for run in runs])
     _require_ready(folder, config)
     with record.clock.stage(Stage.IMAGES):
-        images, known, ground = _photographs_of(earlier, config, folder, record.progress)
+        earlier, panoramas = gathered_views(earlier, folder)
+        images, known, ground = _photographs_of(earlier, config, folder, record.progress, panoramas)
     return _begun(images, known, folder, config, None, record, earlier.among(images), ground)
 
 
 def _photographs_of(
-    earlier: Earlier, config: PipelineConfig, folder: RunFolder, progress: Progress
+    earlier: Earlier, config: PipelineConfig, folder: RunFolder, progress: Progress, panoramas: CutPanoramas | None
 ) -> tuple[ImageSet, KnownCameras, GroundPoints | None]:
     """The photographs of a run that goes on from earlier ones, and control points unless the models stay."""
     for run in earlier.runs:
@@ -184,6 +186,7 @@ def _photographs_of(
         config,
         folder,
         progress,
+        panoramas,
         root=earlier.root,
         num_settled=earlier.num_settled,
     )

@@ -160,7 +160,8 @@ def test_planes_give_exact_normals():
     assert np.degrees(np.arccos(np.clip(inner @ normal, -1, 1))).max() < 1.0
 
 
-def test_a_fringe_of_sky_with_the_depth_of_the_roof_is_removed():
+@pytest.mark.parametrize("sky_is_masked", [False, True])
+def test_a_fringe_of_sky_with_the_depth_of_the_roof_is_removed(sky_is_masked):
     """A dark roof below a bright sky: three rows of sky have the roof's depth, the rest of the sky none."""
     rng = np.random.default_rng(1)
     height, width, edge, fringe = 80, 120, 40, 3
@@ -169,9 +170,22 @@ def test_a_fringe_of_sky_with_the_depth_of_the_roof_is_removed():
     valid = np.zeros((height, width), bool)
     valid[edge - fringe :] = True
     inverse = np.full((height, width), 0.25, np.float32)
-    kept = on_surface(inverse, fit_planes(inverse, valid, rgb), valid, rgb)
+    kept = on_surface(inverse, fit_planes(inverse, valid, rgb), valid, rgb, ~valid if sky_is_masked else None)
     assert kept[:edge].mean() < 0.01
     assert kept[edge:].mean() > 0.97
+
+
+def test_a_mask_that_ends_on_a_wall_takes_nothing_beside_it_along():
+    """A quarter of the wall is unknown."""
+    rng = np.random.default_rng(1)
+    rgb = np.clip(120 + 3 * rng.standard_normal((80, 120, 1)), 0, 255).astype(np.uint8).repeat(3, axis=2)
+    masked = np.zeros((80, 120), bool)
+    masked[:40] = True
+    valid = ~masked & (rng.uniform(size=masked.shape) > 0.25)
+    inverse = np.full((80, 120), 0.25, np.float32)
+    planes = fit_planes(inverse, valid, rgb)
+    assert on_surface(inverse, planes, valid, rgb, masked)[valid].mean() > 0.97
+    assert on_surface(inverse, planes, valid, rgb)[40:42][valid[40:42]].mean() < 0.5
 
 
 def test_a_thin_pole_in_front_of_nothing_is_kept():

@@ -11,10 +11,14 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from anchorsfm import pipeline
+from anchorsfm.colmap.models import read_stored_poses
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.panorama.config import PanoramaConfig
+from anchorsfm.panorama.record import read_record
+from anchorsfm.panorama.views import gather_views
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_image
 from anchorsfm.synthetic.rigs import render_panorama
@@ -123,13 +127,24 @@ def test_masks_of_panoramas_are_cut_too(panoramas: Path, tmp_path: Path) -> None
         images_of_run(panoramas, tmp_path / "out", narrow)
 
 
-def test_panoramas_are_reconstructed_with_one_pose_each(panoramas: Path, scene: SyntheticScene, tmp_path: Path) -> None:
-    result = pipeline.reconstruct(panoramas, tmp_path / "out", CONFIG)
+def test_panoramas_are_reconstructed_with_one_pose_each_and_others_join_them(
+    panoramas: Path, scene: SyntheticScene, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    pipeline.reconstruct(sorted(panoramas.iterdir())[:2], output, CONFIG)
+    before = read_stored_poses(output / "sparse" / "0")
+    assert len(before) == 12
+    result = pipeline.extend(output, [panoramas])
     (model,) = result.models
     assert len(model.image_index) == 18 and model.rigs is not None
-    stored = pycolmap.Reconstruction(str(tmp_path / "out" / "sparse" / "0"))
+    stored = pycolmap.Reconstruction(str(output / "sparse" / "0"))
     assert stored.num_rigs() == 1 and stored.num_frames() == 3 and stored.num_reg_images() == 18
-    assert sorted(path.name for path in (tmp_path / "out" / "views").iterdir()) == [
+    after = read_stored_poses(output / "sparse" / "0")
+    for name, pose in before.items():
+        np.testing.assert_array_equal(after[name].cam_from_world, pose.cam_from_world)
+        np.testing.assert_array_equal(after[name].rig_from_world, pose.rig_from_world)
+    assert len(read_record(output / "views")) == 3
+    assert sorted(path.name for path in (output / "views").iterdir()) == [
         "204px",
         "panoramas.json",
         "rig_config.json",
@@ -145,6 +160,33 @@ def test_panoramas_are_reconstructed_with_one_pose_each(panoramas: Path, scene: 
     ours, theirs = (camera_centres(poses) - camera_centres(poses[:1]) for poses in (found, scene.cam_from_world))
     ours, theirs = (np.linalg.norm(places[1:], axis=1) for places in (ours, theirs))
     assert np.ptp(ours / theirs) < 0.03 * (ours / theirs).mean()
-    known = KnownConfig(model=tmp_path / "out")
+    known = KnownConfig(model=output)
     with pytest.raises(InputError, match="known poses and rigs"):
         images_of_run(panoramas, tmp_path / "again", replace(CONFIG, known=known, mapper="align"))
+    with pytest.raises(InputError, match=r"all 18 photographs are those of .* already"):
+        pipeline.extend(output, [panoramas])
+    settings = (output / "config.yaml").read_text()
+    (output / "config.yaml").write_text(settings.replace("mask: null", "mask: tripod.png"))
+    with pytest.raises(InputError, match="panoramas with masks, which no run can go on from"):
+        pipeline.extend(output, [panoramas])
+    (output / "config.yaml").write_text(settings)
+    (output / "views" / "panoramas.json").write_text("{}")
+    with pytest.raises(InputError, match=r"panoramas.json does not say what .* is a view of"):
+        pipeline.extend(output, [panoramas])
+
+
+def test_views_of_several_folders_are_gathered(panoramas: Path, tmp_path: Path) -> None:
+    """Other pictures of the same name get names of their own, equal ones are there once."""
+    (tmp_path / "photos").mkdir()
+    shutil.copy(panoramas / "P1.jpg", tmp_path / "photos" / "P0.jpg")
+    shutil.copy(panoramas / "P2.jpg", tmp_path / "photos" / "P1.jpg")
+    for folder, photos in (("a", [panoramas / "P0.jpg", panoramas / "P1.jpg"]), ("b", tmp_path / "photos")):
+        images_of_run(photos, tmp_path / folder, CONFIG)
+    records = [(views, one) for views in (tmp_path / "a/views", tmp_path / "b/views") for one in read_record(views)]
+    assert len(records) == 4
+    found, copies = gather_views(records, RunFolder(tmp_path / "both").views)
+    assert found == read_record(tmp_path / "both" / "views") and len(found) == 3 and len(copies) == 24
+    assert len({name for one in found for name in one.names}) == 18
+    for old, new in copies.items():
+        assert new.is_relative_to(tmp_path / "both" / "views")
+        assert old.is_relative_to(tmp_path / "b") or new.read_bytes() == old.read_bytes()

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from anchorsfm.geometry.mean_poses import mean_pose
 from anchorsfm.geometry.transforms import compose, invert
 from anchorsfm.scene.edit import with_cameras, with_moved_points, with_poses, with_rigs
+from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.scene.rigs import Rigs
 
@@ -27,12 +28,12 @@ UNKNOWN_ERROR = -1.0
 def to_pycolmap(
     reconstruction: Reconstruction,
     names: Sequence[str],
-    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+    stored: Mapping[int, StoredPose] | None = None,
 ) -> pycolmap.Reconstruction:
     """The model as pycolmap's; `names` are those of the whole ImageSet.
 
-    Views of one frame get the pose that their own poses say together. `stored`: poses of images of no frame, by index
-    in the ImageSet, as a file had them (`models.read_stored_poses`).
+    Views of one frame get the pose that their own poses say together. `stored`: poses of images, by index in the
+    ImageSet, as a file had them (`models.read_stored_poses`).
     """
     model = pycolmap.Reconstruction()
     placed = place_rigs(reconstruction)
@@ -40,7 +41,7 @@ def to_pycolmap(
     for row, camera in enumerate(reconstruction.cameras):
         add = model.add_camera if row in in_rigs else model.add_camera_with_trivial_rig
         add(to_pycolmap_camera(camera, row + 1))
-    frame_of_view = {} if placed is None else _add_rigs(model, reconstruction, placed)
+    frame_of_view = {} if placed is None else _add_rigs(model, reconstruction, placed, stored or {})
     tracks = reconstruction.tracks
     slot = np.zeros(len(tracks.obs_point), np.int64)  # position of each observation in its image's list
     by_image = np.argsort(tracks.obs_image, kind="stable")
@@ -61,8 +62,7 @@ def to_pycolmap(
         elif pose is None:
             model.add_image_with_trivial_frame(entry, _rigid(reconstruction.cam_from_world[view]))
         else:
-            rigid = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:4]), pose[4:])
-            model.add_image_with_trivial_frame(entry, rigid)
+            model.add_image_with_trivial_frame(entry, _stored_rigid(pose.cam_from_world))
     for frame_id in sorted(set(frame_of_view.values())):
         model.register_frame(frame_id)
     bounds = np.searchsorted(tracks.obs_point, np.arange(len(reconstruction.points) + 1))
@@ -131,17 +131,27 @@ def place_rigs(reconstruction: Reconstruction) -> PlacedRigs | None:
     return PlacedRigs(camera_of_sensor=camera_of_sensor, reference=reference, frames=frames) if frames else None
 
 
-def _add_rigs(model: pycolmap.Reconstruction, reconstruction: Reconstruction, placed: PlacedRigs) -> dict[int, int]:
+def _add_rigs(
+    model: pycolmap.Reconstruction,
+    reconstruction: Reconstruction,
+    placed: PlacedRigs,
+    stored: Mapping[int, StoredPose],
+) -> dict[int, int]:
     """Add rigs and frames with poses; the frame's identifier by view."""
     rigs, image = reconstruction.rigs, reconstruction.image_index
     assert rigs is not None
     from_reference = {sensor: placed.sensor_from_reference(sensor, rigs) for sensor in placed.camera_of_sensor}
+    of_sensor = {int(rigs.sensor[k]): pose for k, pose in stored.items() if pose.rig_from_world is not None}
+    still = {s for s, pose in of_sensor.items() if pose.sensor_from_rig is None}
+    """Reference sensors that were it in the file too."""
     for reference in sorted(set(placed.reference.values())):
         rig = pycolmap.Rig(rig_id=placed.camera_of_sensor[reference] + 1)
         rig.add_ref_sensor(camera_sensor(placed.camera_of_sensor[reference]))
         for sensor, of in placed.reference.items():
             if of == reference != sensor:
-                rig.add_sensor(camera_sensor(placed.camera_of_sensor[sensor]), _rigid(from_reference[sensor]))
+                pose = of_sensor[sensor].sensor_from_rig if sensor in of_sensor and reference in still else None
+                rigid = _rigid(from_reference[sensor]) if pose is None else _stored_rigid(pose)
+                rig.add_sensor(camera_sensor(placed.camera_of_sensor[sensor]), rigid)
         model.add_rig(rig)
     frame_of_view: dict[int, int] = {}
     for views in placed.frames.values():
@@ -158,7 +168,10 @@ def _add_rigs(model: pycolmap.Reconstruction, reconstruction: Reconstruction, pl
             data = pycolmap.data_t(camera_sensor(placed.camera_of_sensor[sensor]), int(image[view]) + 1)
             frame.add_data_id(data)
             frame_of_view[view] = frame_id
-        frame.rig_from_world = _rigid(mean_pose(poses))
+        known = [stored[int(image[view])].rig_from_world for view in views if int(image[view]) in stored]
+        own = next((pose for pose in known if pose is not None), None)
+        is_same = placed.reference[sensors[0]] in still
+        frame.rig_from_world = _stored_rigid(own) if own is not None and is_same else _rigid(mean_pose(poses))
         model.add_frame(frame)
     return frame_of_view
 
@@ -180,6 +193,10 @@ def _rigs_of(model: pycolmap.Reconstruction, reconstruction: Reconstruction) -> 
 def camera_sensor(row: int) -> pycolmap.sensor_t:
     """COLMAP's name for the sensor that a camera is, by the row of the camera."""
     return pycolmap.sensor_t(pycolmap.SensorType.CAMERA, row + 1)
+
+
+def _stored_rigid(pose: Float[np.ndarray, "7"]) -> pycolmap.Rigid3d:
+    return pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:4]), pose[4:])
 
 
 def _rigid(pose: Float[np.ndarray, "3 4"]) -> pycolmap.Rigid3d:

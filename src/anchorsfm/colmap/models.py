@@ -15,7 +15,7 @@ from anchorsfm.colmap.files import check_files
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.owned import complete_publication
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.poses import PoseSet
+from anchorsfm.scene.poses import PoseSet, StoredPose
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.scene.rigs import Rigs
@@ -156,14 +156,30 @@ def read_cameras(folder: Path) -> dict[str, tuple[Camera, np.ndarray | None]]:
     }
 
 
-def read_stored_poses(folder: Path) -> dict[str, Float[np.ndarray, "7"]]:
-    """Quaternion (x, y, z, w) and translation of cam_from_world of every registered image by name, with all their bits:
-    matrices made of them do not lead back to the same ones.
+def read_stored_poses(folder: Path) -> dict[str, StoredPose]:
+    """Poses of every registered image by name, with all their bits: matrices made of them do not lead back to the same
+    ones.
 
     Raises InputError if a file is missing or damaged.
     """
-    poses = {image.name: image.cam_from_world() for image in _load(folder).images.values() if image.has_pose}
-    return {name: np.concatenate([pose.rotation.quat, pose.translation]) for name, pose in poses.items()}
+    model = _load(folder)
+    return {image.name: _stored_pose(model, image) for image in model.images.values() if image.has_pose}
+
+
+def _stored_pose(model: pycolmap.Reconstruction, image: pycolmap.Image) -> StoredPose:
+    rig, camera = model.rigs[image.frame.rig_id], pycolmap.sensor_t(pycolmap.SensorType.CAMERA, image.camera_id)
+    if not rig.non_ref_sensors:
+        return StoredPose(cam_from_world=_quaternion_pose(image.cam_from_world()))
+    is_reference = rig.is_ref_sensor(camera)
+    return StoredPose(
+        cam_from_world=_quaternion_pose(image.cam_from_world()),
+        rig_from_world=_quaternion_pose(image.frame.rig_from_world),
+        sensor_from_rig=None if is_reference else _quaternion_pose(rig.sensor_from_rig(camera)),
+    )
+
+
+def _quaternion_pose(pose: pycolmap.Rigid3d) -> Float[np.ndarray, "7"]:
+    return np.concatenate([pose.rotation.quat, pose.translation])
 
 
 def read_reconstruction(folder: Path) -> tuple[Reconstruction, tuple[str, ...]]:

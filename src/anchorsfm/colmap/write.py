@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float
 
 from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.io.layout import TEMPORARY_PREFIX
 from anchorsfm.io.store import storage_error
 from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
 
@@ -23,7 +23,7 @@ def write_models(
     names: Sequence[str],
     *,
     text: bool = False,
-    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+    stored: Mapping[int, StoredPose] | None = None,
 ) -> None:
     """Make `folder`, which is new or empty, with subfolders 0, 1, ... of one COLMAP model each (binary, or text).
 
@@ -95,7 +95,7 @@ def _write_checked(
     names: Sequence[str],
     *,
     text: bool,
-    stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+    stored: Mapping[int, StoredPose] | None = None,
 ) -> None:
     _require_finite(folder.parent.parent, model, names)
     folder.mkdir()

@@ -136,7 +136,7 @@ class DepthMaps:
         agreement = compare(own, others, self.config)
         inverse, valid = agreement.inverse_depth, self._agreed(view, own, agreement)
         planes = fit_planes(inverse, valid, photo.rgb)
-        valid = on_surface(inverse, planes, valid, photo.rgb)
+        valid = on_surface(inverse, planes, valid, photo.rgb, photo.masked)
         pinhole = self._pinholes[view]
         normal = normals(planes, pinhole.focal_px, pinhole.principal_point_px)
         valid &= _facing(normal, pinhole) > MIN_FACING

@@ -91,6 +91,9 @@ class MatchDepth:
         pinhole = self.pinholes[view]
         rgb = pinhole_rgb(self.images, self.grid, pinhole)
         x, y = pinhole.principal_point_px.tolist()
+        inside, masked = None if pinhole.is_grid else pinhole.inside(), self._masked(pinhole)
+        if masked is not None:
+            inside = ~masked if inside is None else inside & ~masked
         return Photo(
             rgb=rgb,
             grid_view=GridView(
@@ -99,16 +102,17 @@ class MatchDepth:
                 principal_point=(x, y),
             ),
             cam_from_world=self.cam_from_world[view],
-            inside=self._shown(pinhole),
+            inside=inside,
+            masked=masked,
         )
 
-    def _shown(self, pinhole: Pinhole) -> Bool[np.ndarray, "h w"] | None:
-        """Pixels that the photograph shows and its mask leaves; None: all."""
-        inside, mask = None if pinhole.is_grid else pinhole.inside(), self.images.mask_pixels(pinhole.image)
+    def _masked(self, pinhole: Pinhole) -> Bool[np.ndarray, "h w"] | None:
+        """Pixels that the mask of the photograph hides; None: it has no mask."""
+        mask = self.images.mask_pixels(pinhole.image)
         if mask is None:
-            return inside
-        use = uses(mask, pinhole.photo_pixels(), self.images.size_wh[pinhole.image]).reshape(pinhole.size_wh[::-1])
-        return use if inside is None else use & inside
+            return None
+        use = uses(mask, pinhole.photo_pixels(), self.images.size_wh[pinhole.image])
+        return ~use.reshape(pinhole.size_wh[::-1])
 
 
 def encode(found: Polished) -> dict[str, np.ndarray]:

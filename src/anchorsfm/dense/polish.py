@@ -62,6 +62,8 @@ class Photo:
     cam_from_world: Float[np.ndarray, "3 4"]
     inside: Bool[np.ndarray, "h w"] | None = None
     """Pixels that the photograph shows and its mask leaves; None: all."""
+    masked: Bool[np.ndarray, "h w"] | None = None
+    """Pixels that its mask hides; None: it has no mask."""
 
 
 @dataclass(frozen=True, kw_only=True)

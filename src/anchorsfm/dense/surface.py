@@ -28,6 +28,9 @@ ON_PLANE = 0.02
 """Pixels lie on a plane if their inverse depth differs by less than this share."""
 MIN_SHARE = 0.45
 """Of the pixels that look alike, this share must lie on the plane."""
+MASKED_SAY = 0.5
+"""Weight of masked ones: nobody looked whether they do. With their full weight a mask that ends on a wall would take a
+strip of the wall along, with none a fringe of sky that a mask left beside a roof would be taken for the roof."""
 ROUNDS = 2
 
 
@@ -83,10 +86,14 @@ def on_surface(
     planes: Planes,
     valid: Bool[np.ndarray, "h w"],
     rgb: UInt8[np.ndarray, "h w 3"],
+    masked: Bool[np.ndarray, "h w"] | None = None,
 ) -> Bool[np.ndarray, "h w"]:
-    """Valid pixels on whose plane enough of the pixels around lie that look alike."""
+    """Valid pixels on whose plane enough of the pixels around lie that look alike.
+
+    `masked`: pixels whose depth nobody looked for; they are not valid.
+    """
     for _ in range(ROUNDS):
-        valid = valid & (_share_on_plane(inverse_depth, planes, valid, rgb) >= MIN_SHARE)
+        valid = valid & (_share_on_plane(inverse_depth, planes, valid, rgb, masked) >= MIN_SHARE)
     return valid
 
 
@@ -95,6 +102,7 @@ def _share_on_plane(
     planes: Planes,
     valid: Bool[np.ndarray, "h w"],
     rgb: UInt8[np.ndarray, "h w 3"],
+    masked: Bool[np.ndarray, "h w"] | None,
 ) -> Float32[np.ndarray, "h w"]:
     height, width = inverse_depth.shape
     bands = cv2.split(rgb)
@@ -104,6 +112,8 @@ def _share_on_plane(
             continue
         here, there = _overlap(height, width, du, dv)
         weight = _colour_weight(bands, here, there)
+        if masked is not None:
+            weight[masked[there]] *= MASKED_SAY
         expected = planes.value[here] + np.float32(du) * planes.du[here] + np.float32(dv) * planes.dv[here]
         close = np.abs(inverse_depth[there] - expected) < ON_PLANE * planes.value[here]
         alike[here] += weight

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.bundle import Held
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings, Start, known_held
 from anchorsfm.mapping.consistency import examine, is_consistent
 from anchorsfm.mapping.incremental import FromScratchConfig, grow_model, map_tracks, settle_model, triangulated_model
 from anchorsfm.mapping.joining import Relation, join_models, relate_models
-from anchorsfm.scene.edit import select_observations, select_views, with_cameras_of_views
+from anchorsfm.scene.edit import select_observations, select_views, with_cameras_of_views, with_rigs
 from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.scene.rigs import Rigs
 from anchorsfm.tracks.config import AdjustConfig
 
 
@@ -35,6 +35,8 @@ class EarlierModel:
     """Which of the earlier runs made it ..."""
     number: int
     """... and its number there."""
+    rigs: Rigs | None = None
+    """The rigs of all images with the poses that cameras have in them in this model; None: there are no rigs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class _Part:
     kept: Bool[np.ndarray, "image"]
     """Images whose poses stay."""
     runs: frozenset[int]
+    rigs: Rigs | None = None
+    """With the poses of cameras that stay; views are placed one by one until all parts are complete."""
 
 
 def with_earlier_cameras(given: MapperInput, earlier: Sequence[EarlierModel]) -> MapperInput:
@@ -98,7 +102,7 @@ def map_continued(
         parts = joiner.join([*parts, *made])
     placed = {int(image) for part in parts for image in part.model.image_index}
     return Mapped(
-        starts=tuple(Start(model=part.model, held=_held(part, given)) for part in _by_size(parts)),
+        starts=tuple(_start(part, given) for part in _by_size(parts)),
         reasons={image: reason for image, reason in (more_reasons | reasons).items() if image not in placed},
     )
 
@@ -106,7 +110,7 @@ def map_continued(
 def _part(entry: EarlierModel, num_images: int) -> _Part:
     kept = np.zeros(num_images, bool)
     kept[entry.model.image_index] = entry.keeps
-    return _Part(model=entry.model, kept=kept, runs=frozenset([entry.run]))
+    return _Part(model=with_rigs(entry.model, None), kept=kept, runs=frozenset([entry.run]), rigs=entry.rigs)
 
 
 def _by_size(parts: Sequence[_Part]) -> list[_Part]:
@@ -124,8 +128,10 @@ def _missing(parts: Sequence[_Part], given: MapperInput) -> Int[np.ndarray, "mis
     return np.setdiff1d(np.arange(given.images.num_images), np.concatenate([np.zeros(0, np.int64), *held]))
 
 
-def _held(part: _Part, given: MapperInput) -> Held:
-    return replace(known_held(part.model, given), pose=part.kept[part.model.image_index])
+def _start(part: _Part, given: MapperInput) -> Start:
+    """Where nothing stays, poses of cameras in their rigs are found anew."""
+    held = replace(known_held(part.model, given), pose=part.kept[part.model.image_index])
+    return Start(model=with_rigs(part.model, part.rigs) if held.pose.any() else part.model, held=held)
 
 
 def _of_the_rest(
@@ -201,7 +207,7 @@ class _Joiner:
             f"models of {len(first.model.image_index)} and {len(second.model.image_index)} images are one: "
             f"{relation.num_agreeing} of {relation.num_tracks} common points agree"
         )
-        return _Part(model=settled, kept=first.kept, runs=first.runs | second.runs)
+        return _Part(model=settled, kept=first.kept, runs=first.runs | second.runs, rigs=first.rigs)
 
     def _tracks(self, first: _Part, second: _Part) -> Tracks:
         """Those that may join two parts: what one run knew and did not join them by is no evidence."""

@@ -307,7 +307,8 @@ def _grown(
     if given.images.rigs is not None:
         weight = np.bincount(given.tracks.obs_image, minlength=given.images.num_images).astype(np.float64)
         taken = np.setdiff1d(np.arange(given.images.num_images), missing)
-        grown = replace(grown, model=with_whole_frames(grown.model, given, weight, taken))
+        kept = model.image_index[result.held.pose]
+        grown = replace(grown, model=with_whole_frames(grown.model, given, weight, taken, kept))
     start = Start(model=grown.model, held=_held_in(result, grown.model, given))
     again = _finish(start, given, settings, progress)
     if len(again.model.image_index) <= len(model.image_index):

@@ -8,6 +8,9 @@ Mappers place photographs one by one. Then, model after model, the largest first
 * the pose of a frame is the mean of those that its photographs say, which weigh by their observations;
 * the other photographs of a frame get their pose from it, whatever they show.
 
+Where poses of a finished model stay, they alone say where their frames are, and its cameras stay where they are in the
+rig.
+
 The means are robust: photographs that contradict the others of their frames do not count (`geometry.mean_poses`).
 """
 
@@ -35,30 +38,34 @@ _JOIN_DEG, _JOIN_SHARE = 5.0, 0.1
 def with_frames(starts: Sequence[Start], given: MapperInput) -> list[Start]:
     """The models with their rigs, fewer and with more photographs; the largest first.
 
-    Photographs that end in a larger model are in no smaller one any more.
+    Photographs that end in a larger model are in no smaller one any more. Poses that are held stay, and so do the rigs
+    of such models.
     """
     rigs = given.images.rigs
     if rigs is None:
         return list(starts)
     weight = np.bincount(given.tracks.obs_image, minlength=given.images.num_images).astype(np.float64)
-    waiting = sorted((start.model for start in starts), key=lambda model: -len(model.image_index))
+    waiting = sorted(starts, key=lambda start: -len(start.model.image_index))
     done: list[Start] = []
     while waiting:
-        model = _with_sensors(waiting.pop(0), rigs)
+        start = waiting.pop(0)
+        kept = start.model.image_index[start.held.pose]
+        model = _with_sensors(start.model, start.model.rigs or rigs, is_held=bool(len(kept)))
         joined = True
         while joined:
             joined = False
             for other in waiting:
-                both = _joined(model, other, given)
+                both = None if other.held.pose.any() else _joined(model, other.model, given)
                 if both is not None:
                     model, joined = both, True
                     waiting = [rest for rest in waiting if rest is not other]
                     break
         taken = np.concatenate(
-            [np.zeros(0, np.int64), *(m.image_index for m in waiting), *(s.model.image_index for s in done)]
+            [np.zeros(0, np.int64), *(s.model.image_index for s in waiting), *(s.model.image_index for s in done)]
         )
-        model = with_whole_frames(model, given, weight, taken)
-        done.append(Start(model=model, held=known_held(model, given)))
+        model = with_whole_frames(model, given, weight, taken, kept)
+        held = replace(known_held(model, given), pose=np.isin(model.image_index, kept))
+        done.append(Start(model=model, held=held))
     return done
 
 
@@ -67,6 +74,7 @@ def with_whole_frames(
     given: MapperInput,
     weight: Float[np.ndarray, "image"],
     taken: Int[np.ndarray, "taken"] | None = None,
+    kept: Int[np.ndarray, "kept"] | None = None,
 ) -> Reconstruction:
     """The model with one pose for each frame, which all photographs of the frame get.
 
@@ -75,24 +83,68 @@ def with_whole_frames(
         given: the photographs.
         weight: what each photograph counts in the mean of its frame.
         taken: photographs that are in other models.
+        kept: photographs whose poses stay: they alone say where their frames are.
     """
     rigs = model.rigs
     if rigs is None:
         return model
     every = np.arange(given.images.num_images)
     frame, frame_of_image = rigs.frames(model.image_index), rigs.frames(every)
+    stays = np.zeros(len(model.image_index), bool) if kept is None else np.isin(model.image_index, kept)
     poses, more = model.cam_from_world.copy(), {}
     absent = np.setdiff1d(every, np.concatenate([model.image_index, np.zeros(0, np.int64) if taken is None else taken]))
     for number in np.unique(frame[frame >= 0]).tolist():
         views = np.flatnonzero(frame == number)
-        images = model.image_index[views]
+        sure = views[stays[views]] if stays[views].any() else views
+        images = model.image_index[sure]
         rig_from_world = mean_pose(
-            compose(invert(rigs.sensor_from_rig[rigs.sensor[images]]), poses[views]), weight[images]
+            compose(invert(rigs.sensor_from_rig[rigs.sensor[images]]), poses[sure]), weight[images]
         )
-        poses[views] = compose(rigs.sensor_from_rig[rigs.sensor[images]], rig_from_world)
+        moves = views[~stays[views]]
+        poses[moves] = compose(rigs.sensor_from_rig[rigs.sensor[model.image_index[moves]]], rig_from_world)
         for image in absent[frame_of_image[absent] == number].tolist():
             more[image] = compose(rigs.sensor_from_rig[rigs.sensor[image]], rig_from_world)
     return with_views(with_poses(model, poses), more, given.cameras, given.images.camera_index)
+
+
+def carried_rigs(rigs: Rigs | None, stored: Rigs | None, image: Int[np.ndarray, "view"]) -> Rigs | None:
+    """The rigs of some photographs with the poses that the cameras have in a finished model.
+
+    Args:
+        rigs: of all photographs.
+        stored: of the model, by its views.
+        image: index of the photograph of each view.
+
+    Raises ValueError if the model has other rigs: cameras or moments that are one there are several here, or the other
+    way round.
+    """
+    if stored is None:
+        return rigs
+    views = np.flatnonzero(stored.sensor >= 0)
+    if rigs is None:
+        raise ValueError("no rigs")
+    here, frame = rigs.sensor[image[views]], rigs.frame[image[views]]
+    if (here < 0).any() or not _are_one_to_one(here, stored.sensor[views]):
+        raise ValueError("other cameras")
+    if not _are_one_to_one(frame, stored.frame[views]):
+        raise ValueError("other moments")
+    poses, is_fixed = np.full_like(rigs.sensor_from_rig, np.nan), rigs.is_fixed.copy()
+    for own, theirs in dict(zip(here.tolist(), stored.sensor[views].tolist(), strict=True)).items():
+        poses[own], is_fixed[own] = stored.sensor_from_rig[theirs], is_fixed[own] or stored.is_fixed[theirs]
+    found, given = np.isfinite(poses).all(axis=(1, 2)), rigs.is_known
+    for sensor in np.flatnonzero(~found & given).tolist():
+        near = np.flatnonzero(found & given & (rigs.rig == rigs.rig[sensor]))
+        if len(near):  # by what is given about both
+            between = compose(rigs.sensor_from_rig[sensor], invert(rigs.sensor_from_rig[near[0]]))
+            poses[sensor] = compose(between, poses[near[0]])
+        elif not (found & (rigs.rig == rigs.rig[sensor])).any():
+            poses[sensor] = rigs.sensor_from_rig[sensor]
+    return replace(rigs, sensor_from_rig=poses, is_fixed=is_fixed)
+
+
+def _are_one_to_one(first: Int[np.ndarray, "row"], second: Int[np.ndarray, "row"]) -> bool:
+    pairs = np.unique(np.stack([first, second], axis=1), axis=0)
+    return len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == len(pairs)
 
 
 # --------------------------------------------------------------------------------------------------- poses of sensors
@@ -107,8 +159,8 @@ class _Between:
     """That agree with it."""
 
 
-def _with_sensors(model: Reconstruction, rigs: Rigs) -> Reconstruction:
-    """The model with rigs whose sensors have poses, at the scale that given ones say."""
+def _with_sensors(model: Reconstruction, rigs: Rigs, *, is_held: bool) -> Reconstruction:
+    """The model with rigs whose sensors have poses, at the scale that given ones say unless it is held."""
     between = _between_sensors(model, rigs)
     given = rigs.is_known
     ratios = [
@@ -118,7 +170,7 @@ def _with_sensors(model: Reconstruction, rigs: Rigs) -> Reconstruction:
         for wanted, found in [(_baseline(rigs.sensor_from_rig[[a, b]]), float(np.linalg.norm(pose.b_from_a[:, 3])))]
         if wanted > 0 and found > 0
     ]
-    if ratios:
+    if ratios and not is_held:
         factor = float(np.median(ratios))
         model = scaled(model, factor)
         between = {

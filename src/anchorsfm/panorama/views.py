@@ -8,6 +8,7 @@
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ _JPEG_QUALITY = 95
 
 
 def make_views(
-    panoramas: Sequence[Panorama], config: PanoramaConfig, folder: FolderPart, progress: Progress
+    panoramas: Sequence[Panorama],
+    config: PanoramaConfig,
+    folder: FolderPart,
+    progress: Progress,
+    earlier: Sequence[PanoramaViews] = (),
 ) -> dict[Path, PanoramaViews]:
     """Cut and write the views of panoramas, unless they are there; by file. Of equal files the first one counts.
 
@@ -43,6 +48,7 @@ def make_views(
         config: which views.
         folder: where they go.
         progress: receives a stage, notes and warnings.
+        earlier: views in the folder that stay on its record.
 
     Raises:
         InputError: a panorama cannot be read.
@@ -62,7 +68,8 @@ def make_views(
         if wanted:
             missing.append((panorama, views, wanted))
         made[panorama.path] = views
-    if not missing and tuple(made.values()) == there:
+    record = list(dict.fromkeys([*earlier, *made.values()]))
+    if not missing and tuple(record) == there:
         return made
     with folder.owned.publication() as publication:
         place = publication.path / folder.inner
@@ -70,10 +77,56 @@ def make_views(
             for panorama, views, wanted in missing:
                 _write(panorama, views, place, wanted)
                 advance(1)
-        write_atomic(place / VIEWS_RECORD, record_text(list(made.values())))
-        write_atomic(place / RIG_CONFIG, to_json(rig_config(list(made.values()))))
+        _write_record(place, record)
         publication.publish([folder.inner], kept=written)
     return made
+
+
+def gather_views(
+    sources: Sequence[tuple[Path, PanoramaViews]], folder: FolderPart
+) -> tuple[tuple[PanoramaViews, ...], dict[Path, Path]]:
+    """Copy views of panoramas from several folders into one, those of equal panoramas once.
+
+    Args:
+        sources: folder of views, and what a record says of the views of one panorama in it.
+        folder: where they go.
+
+    Returns what is in the folder now, and the place of every file that there is a copy of.
+
+    Raises:
+        InputError: a view cannot be read.
+        StorageError: the folder cannot be written, or something of somebody else is in the way.
+    """
+    found: dict[tuple[str, str, int], PanoramaViews] = {}
+    copies: dict[Path, Path] = {}
+    written = folder.owned.files()
+    with folder.owned.publication() as publication:
+        place = publication.path / folder.inner
+        for root, views in sources:
+            key = (views.digest, views.views, views.side)
+            is_new = key not in found
+            if is_new:
+                names = _names(views.panorama, views.digest, views.views, views.side, list(found.values()))
+                found[key] = replace(views, names=names)
+            for old, new in zip(views.names, found[key].names, strict=True):
+                copies[root / old] = folder.root / new
+                if is_new:
+                    write_atomic(place / new, _content(root / old))
+        _write_record(place, list(found.values()))
+        publication.publish([folder.inner], kept=written)
+    return tuple(found.values()), copies
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_regular(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _write_record(place: Path, panoramas: Sequence[PanoramaViews]) -> None:
+    write_atomic(place / VIEWS_RECORD, record_text(panoramas))
+    write_atomic(place / RIG_CONFIG, to_json(rig_config(panoramas)))
 
 
 def view_masks(mask: Bool[np.ndarray, "h w"], kind: str) -> list[Bool[np.ndarray, "side side"]]:
@@ -133,17 +186,22 @@ def _with_digests(panoramas: Sequence[Panorama], progress: Progress) -> Iterable
 
 
 def _described(panorama: Panorama, key: str, kind: str, side: int, others: Sequence[PanoramaViews]) -> PanoramaViews:
-    stem = plain_stem(panorama.path.name, "panorama")
-    taken = {Path(views.names[0]).stem.casefold() for views in others if views.side == side}
-    if stem.casefold() in taken:
-        stem = f"{stem}-{key[:6]}"
     return PanoramaViews(
         panorama=printable(panorama.path.name),
         digest=key,
         views=kind,
         side=side,
-        names=tuple(f"{_folder(side, direction.name)}/{stem}.jpg" for direction in directions(kind)),
+        names=_names(panorama.path.name, key, kind, side, others),
     )
+
+
+def _names(panorama: str, key: str, kind: str, side: int, others: Sequence[PanoramaViews]) -> tuple[str, ...]:
+    """Of the views of a panorama, other ones than those of others."""
+    stem = plain_stem(panorama, "panorama")
+    taken = {Path(views.names[0]).stem.casefold() for views in others if views.side == side}
+    if stem.casefold() in taken:
+        stem = f"{stem}-{key[:6]}"
+    return tuple(f"{_folder(side, direction.name)}/{stem}.jpg" for direction in directions(kind))
 
 
 def _write(panorama: Panorama, views: PanoramaViews, place: Path, wanted: set[str]) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from jaxtyping import Float
-
 from anchorsfm.frontend.base import Frontend, PairPredictor, RunFrontend
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
@@ -16,6 +13,7 @@ from anchorsfm.run.front_end_cameras import keep_found
 from anchorsfm.run.predictions import EarlierPairs
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
+from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.progress import Progress
 from anchorsfm.tracks.adjust import AdjustResult
 
@@ -58,7 +56,7 @@ class Beginning(Protocol):
         """Of a finished model that has the frame of an earlier one; None of others."""
         ...
 
-    def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
+    def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, StoredPose]:
         """Poses of finished models that stay, by image, with the bits they have on the disk."""
         ...
 
@@ -93,7 +91,7 @@ class FromPhotographs:
     def frame_of(self, result: AdjustResult) -> KeptFrame | None:
         return None
 
-    def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
+    def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, StoredPose]:
         return {}
 
     def transform_record(self, results: Sequence[AdjustResult]) -> str | None:

@@ -7,9 +7,10 @@ finds those of the earlier ones in it, and everything else by index in the Image
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,31 @@ from anchorsfm.geometry.geodesy import about_origin
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.images import photograph_files
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.store import Store, to_json
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.config import KnownConfig, MapperName
 from anchorsfm.mapping.continued import EarlierModel, map_continued, with_earlier_cameras
+from anchorsfm.mapping.rigs import carried_rigs
+from anchorsfm.results.model import StoredModel
 from anchorsfm.results.record import Extension, UpReport
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.finished import FinishedRun
 from anchorsfm.run.front_end_cameras import front_end_cameras, keep_given, kept_cameras
 from anchorsfm.run.predictions import EarlierPairs
-from anchorsfm.scene.edit import with_image_index
+from anchorsfm.scene.edit import with_image_index, with_rigs
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
+from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.rigs import Rigs
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.video.record import VideoFrames
 
 _MAPPER: MapperName = "tracks"
-_OF_PHOTOGRAPHS = ("focal_px", "focal_deviation", "masks", "mask")
+_OF_PHOTOGRAPHS = ("focal_px", "focal_deviation", "masks", "mask", "rig.file", "rig.refine")
 """Settings that say something about all photographs of a run."""
 
 
@@ -65,6 +71,8 @@ class Earlier:
     """How many are those of the runs."""
     extensions: tuple[Extension, ...]
     """Of the runs, and this one, for its report."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """True paths of photographs of the runs that this one has copies of, and of the copies."""
 
     @property
     def root(self) -> Path:
@@ -73,8 +81,11 @@ class Earlier:
 
     @property
     def frames(self) -> tuple[Path, ...]:
-        """Photographs that lie in the output folder of the first run."""
-        folder = Path(os.path.realpath(self.runs[0].folder))
+        """Frames of videos in the output folder of the first run that are photographs, or panoramas that views were cut
+        from."""
+        folder = Layout(Path(os.path.realpath(self.runs[0].folder))).frames
+        if self.runs[0].panoramas:
+            return tuple(path for path in sorted(folder.rglob("*")) if path.is_file())
         return tuple(path for path in self.runs[0].photographs if path.is_relative_to(folder))
 
     @property
@@ -96,14 +107,18 @@ class Earlier:
     def among(self, images: ImageSet) -> "Continued":
         """The earlier photographs, pairs and models in an ImageSet.
 
-        Raises InputError if a photograph has changed since.
+        Raises InputError if a photograph has changed since, or the rigs of a model are others now.
         """
         row = {str(images.path(k)): k for k in range(images.num_images)}
+        copied = {os.path.realpath(path): k for path, k in row.items()} if self.copies else {}
+        row |= {old: copied[new] for old, new in self.copies.items() if new in copied}
         of_content = {digest: k for k, digest in enumerate(images.digests)}
         index = [
             np.array([_index_of(path, row, of_content) for path in run.photographs], np.int64) for run in self.runs
         ]
-        return Continued(earlier=self, images=images, index=tuple(index))
+        found = Continued(earlier=self, images=images, index=tuple(index))
+        _ = found.models  # what is wrong with them is said now
+        return found
 
 
 def extending(run: FinishedRun, sources: Sequence[Path], *, keeps: bool) -> Earlier:
@@ -132,7 +147,7 @@ def extending(run: FinishedRun, sources: Sequence[Path], *, keeps: bool) -> Earl
 def merging(runs: tuple[FinishedRun, FinishedRun]) -> Earlier:
     """A run that joins the models of two. Raises InputError if their settings cannot be those of one run."""
     for name in _OF_PHOTOGRAPHS:
-        first, second = (getattr(run.config, name) for run in runs)
+        first, second = (attrgetter(name)(run.config) for run in runs)
         if first != second:
             raise InputError(
                 f"{runs[0].folder} was made with {name} {first}, {runs[1].folder} with {second}: runs with other "
@@ -174,6 +189,7 @@ def _require_names_stay(run: FinishedRun, new: Sequence[Path]) -> None:
         "masks": config.masks is not None,
         "known.model": config.known.model is not None,
         "scene_graph": config.scene_graph.startswith("pairs:"),
+        "rig.file": config.rig.file is not None,
     }
     outside = [path for path in new if not path.is_relative_to(run.root)]
     for name in (name for name, is_set in named.items() if is_set and outside):
@@ -241,9 +257,19 @@ class Continued:
                 if (rows < 0).any():
                     name = stored.view_names[int(np.argmin(rows))]
                     raise InputError(f"{run.root / name}, a photograph of {stored.folder}, cannot be used any more")
-                model = with_image_index(stored.model, rows)
-                found.append(EarlierModel(model=model, keeps=self.keeps, run=number, number=place))
+                model = with_image_index(with_rigs(stored.model, None), rows)
+                rigs = self._rigs_of(stored, rows)
+                found.append(EarlierModel(model=model, keeps=self.keeps, run=number, number=place, rigs=rigs))
         return tuple(sorted(found, key=lambda entry: -len(entry.model.image_index)))
+
+    def _rigs_of(self, stored: StoredModel, rows: Int[np.ndarray, "view"]) -> Rigs | None:
+        try:
+            return carried_rigs(self.images.rigs, stored.model.rigs, rows)
+        except ValueError as error:
+            raise InputError(
+                f"with all photographs the rigs are not those of {stored.folder} ({error}): put the new ones beside "
+                "the others, each by the camera that took it, under names like theirs"
+            ) from error
 
     @cached_property
     def looked_at(self) -> EarlierPairs:
@@ -310,10 +336,10 @@ class Continued:
         models = [{**entry, "steps": [step | whole for step in entry["steps"]]} for entry in record["models"]]
         return to_json({**record, "models": models})
 
-    def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, Float[np.ndarray, "7"]]:
+    def stored_poses(self, results: Sequence[AdjustResult]) -> dict[int, StoredPose]:
         """Poses of finished models that stay, by image, with the bits they have on the disk."""
         kept = {int(image) for result in results for image in result.model.image_index[result.held.pose]}
-        found: dict[int, np.ndarray] = {}
+        found: dict[int, StoredPose] = {}
         for run, index in zip(self.earlier.runs, self.index, strict=True):
             row = dict(zip(run.names, index.tolist(), strict=True))
             for stored in run.models if kept else ():

@@ -1,5 +1,7 @@
 """A finished run read from its output folder, for one that goes on from it."""
 
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from jaxtyping import Int
 
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.json_files import read_json
-from anchorsfm.io.layout import Layout
+from anchorsfm.io.layout import VIEWS_RECORD, Layout
+from anchorsfm.panorama.record import PanoramaViews, read_record
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.results.record import Extension, UpReport
 from anchorsfm.results.run import StoredRun
@@ -56,6 +59,8 @@ class FinishedRun:
     transforms: dict[str, Any] | None
     """The content of transform.json: `models` that were brought into other frames, with the `steps` of each."""
     videos: tuple[VideoFrames, ...]
+    panoramas: tuple[PanoramaViews, ...]
+    """Those that photographs are views of, which lie in its folder."""
     extensions: tuple[Extension, ...]
 
     @property
@@ -96,10 +101,11 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} has {len(models)} models, its report names {len(report['models'])}: run the same "
                          "anchorsfm reconstruct again")  # fmt: skip
     config, listed = read_config(run.layout.config, without=SURROUNDINGS), report["pair_list"]
-    if config.rig.file is not None or run.layout.views.is_dir():
+    panoramas = _panoramas(run.layout, {os.path.realpath(root / name) for name in names})
+    if panoramas and (config.masks is not None or config.mask is not None):
         raise InputError(
-            f"{folder} has models of rigs or panoramas, which no run can go on from: run anchorsfm reconstruct on all "
-            "photographs"
+            f"{folder} has models of panoramas with masks, which no run can go on from: run anchorsfm reconstruct on "
+            "all photographs"
         )
     return FinishedRun(
         folder=folder,
@@ -113,8 +119,26 @@ def read_run(folder: Path) -> FinishedRun:
         earth=_earth(run.layout),
         transforms=_transforms(run.layout),
         videos=tuple(VideoFrames.of(entry) for entry in report["videos"]),
+        panoramas=panoramas,
         extensions=tuple(Extension.of(entry) for entry in report["extensions"]),
     )
+
+
+def _panoramas(layout: Layout, photographs: Collection[str]) -> tuple[PanoramaViews, ...]:
+    """The panoramas that some photographs are views of."""
+    views = {path for path in photographs if Path(path).is_relative_to(os.path.realpath(layout.views))}
+    found = tuple(
+        one
+        for one in read_record(layout.views)
+        if not views.isdisjoint(os.path.realpath(layout.views / name) for name in one.names)
+    )
+    known = {os.path.realpath(layout.views / name) for one in found for name in one.names}
+    if not views <= known:
+        raise InputError(
+            f"{layout.views / VIEWS_RECORD} does not say what {min(views - known)} is a view of: run the same "
+            "anchorsfm reconstruct again"
+        )
+    return found
 
 
 def _transforms(layout: Layout) -> dict[str, Any] | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from jaxtyping import Float
 
 from anchorsfm.colmap.meshing import delaunay_mesh, poisson_mesh
 from anchorsfm.colmap.write import write_models
@@ -58,6 +57,7 @@ from anchorsfm.run.settings import plain
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet, Origin
+from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.error_modes import ErrorModes
@@ -256,7 +256,7 @@ class RunFolder:
         self,
         models: Sequence[Reconstruction],
         names: Sequence[str],
-        stored: Mapping[int, Float[np.ndarray, "7"]] | None = None,
+        stored: Mapping[int, StoredPose] | None = None,
     ) -> None:
         """The final models, largest first, as sparse/0, sparse/1, ...; `stored`: poses of images that stay as they are
         on the disk."""

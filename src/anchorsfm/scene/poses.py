@@ -7,6 +7,17 @@ from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredPose:
+    """The pose of an image as a file has it: quaternions (x, y, z, w) and translations."""
+
+    cam_from_world: Float[np.ndarray, "7"]
+    rig_from_world: Float[np.ndarray, "7"] | None = None
+    """Of its frame, if a rig of several cameras took it."""
+    sensor_from_rig: Float[np.ndarray, "7"] | None = None
+    """Of its camera in the rig; None: it is the reference."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PoseSet:
     """Poses and focal lengths of named images, from whatever file."""
 
