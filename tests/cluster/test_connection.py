@@ -2,6 +2,7 @@
 
 import importlib.util
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_an_address_where_something_else_listens(monkeypatch: pytest.MonkeyPatch
         for asked in (address, "auto"):
             with pytest.raises(InputError, match=f"what listens at {address} does not answer"):
                 check_settings(PipelineConfig(ray=asked))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_a_cluster_that_wants_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(words: list[str], **_: object) -> None:
+        raise subprocess.CalledProcessError(1, words, stderr=b"RPC error: InvalidAuthToken: missing or incorrect")
+
+    monkeypatch.setattr("anchorsfm.cluster.connection.subprocess.run", refused)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(InputError, match=rf"cluster at {address} wants a token: set RAY_AUTH_MODE=token here and"):
+            check_settings(PipelineConfig(ray=address))
 
 
 def test_a_cluster_of_another_machine_is_no_part_of_the_settings(tmp_path: Path) -> None:

@@ -205,9 +205,7 @@ def _bits(output: Path) -> dict[str, bytes]:
     """Models and entries of the cache, by name."""
     found = [path for path in output.rglob("*") if path.suffix in (".bin", ".safetensors")]
     assert found
-    return {
-        path.relative_to(output).as_posix(): path.read_bytes() for path in found if "localisation" not in path.parts
-    }
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in found}
 
 
 class _Steps(RecordingProgress):

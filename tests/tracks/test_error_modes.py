@@ -78,17 +78,18 @@ def test_the_ellipsoids_are_those_of_repeated_adjustments() -> None:
     """Two cameras hold the gauge and the lens is known, so noise is all that moves the others."""
     truth = make_lens_scene((CAMERA,), num_views=6, num_points=450, noise_px=0.0, extent=3.5, roll_deg=30.0)
     held = Held(pose=np.isin(np.arange(6), [0, 3]), camera=np.ones(1, bool))
-    shifts = []
-    for seed in range(30):
+    shifts, said = [], []
+    for seed in range(20):
         noise = 0.5 * np.random.default_rng(seed).standard_normal(truth.tracks.obs_xy.shape)
         noisy = replace(truth, tracks=replace(truth.tracks, obs_xy=truth.tracks.obs_xy + noise))
         found = adjusted(noisy, held)
         shifts.append(camera_centres(found.model.cam_from_world) - camera_centres(truth.cam_from_world))
-    modes = modes_of(estimate_uncertainty(found))
-    assert (modes.poses[:, [0, 3]] == 0).all()
+        if seed < 5:  # of a few views the jackknife is uncertain itself
+            modes = modes_of(estimate_uncertainty(found))
+            assert (modes.poses[:, [0, 3]] == 0).all()
+            said.append(modes.covariances[:, 3:, 3:])
     for view in (1, 2, 4, 5):
-        said, shown = modes.covariances[view, 3:, 3:], np.cov(np.array(shifts)[:, view].T)
-        ratio = eigvalsh(shown, said)  # in all directions
+        ratio = eigvalsh(np.cov(np.array(shifts)[:, view].T), np.mean(said, axis=0)[view])  # in all directions
         assert ratio[0] > 0.15 and ratio[2] < 2.5
 
 

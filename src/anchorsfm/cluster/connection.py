@@ -29,6 +29,8 @@ _REACH_S = 5.0
 _ANSWER_S = 20.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 """Of a local cluster: tools and parts are small, results go to the cache."""
+_WANTS_TOKEN = b"InvalidAuthToken"
+"""Said by a cluster with token authentication: ray start turns it on where there is a token, as ray.init makes one."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
@@ -90,7 +92,12 @@ def require_reachable(address: str) -> None:
     health_check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         subprocess.run(health_check, capture_output=True, timeout=_ANSWER_S, check=True)
-    except (subprocess.SubprocessError, OSError):
+    except (subprocess.SubprocessError, OSError) as error:
+        if _WANTS_TOKEN in (getattr(error, "stderr", None) or b""):
+            raise InputError(
+                f"the Ray cluster at {address} wants a token: set RAY_AUTH_MODE=token here and on its nodes, all with "
+                "the same ~/.ray/auth_token"
+            ) from None
         raise InputError(
             f"what listens at {address} does not answer as a Ray cluster of the version here, {ray.__version__}: give "
             "the address that ray start --head shows, or use local"

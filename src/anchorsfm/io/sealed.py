@@ -1,5 +1,6 @@
 """Files of arrays that belong to a result: what is not as it was written is no use."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def write_sealed(path: Path, kind: str, text: str, arrays: Mapping[str, np.ndarr
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-    write_atomic(path, save(arrays, metadata={_TEXT: text, _SEAL: _seal(kind, text, arrays)}))
+    write_atomic(path, _in_order(save(arrays, metadata={_TEXT: text, _SEAL: _seal(kind, text, arrays)})))
 
 
 def read_sealed(path: Path, kind: str) -> tuple[str, dict[str, np.ndarray]] | None:
@@ -47,6 +48,16 @@ def damaged(path: Path) -> InputError:
     return InputError(
         f"{path} is damaged: run the same anchorsfm reconstruct again, which makes it anew from its cache"
     )
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata in order: safetensors writes them in any, and equal results have equal bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _seal(kind: str, text: str, arrays: Mapping[str, np.ndarray]) -> str:
