@@ -131,6 +131,23 @@ def test_what_somebody_changed_here_is_not_replaced(bucket: Bucket, tmp_path: Pa
     assert not list(place.glob(".anchorsfm*"))
 
 
+def test_damaged_notes_are_none(bucket: Bucket, tmp_path: Path) -> None:
+    folder = tmp_path / "fetched"
+    place = fetch(URL, folder, SILENT).path
+    (notes,) = folder.glob("*.jsonl")
+    (tmp_path / "precious.jpg").write_bytes(b"mine")
+    outside = notes.read_text().splitlines()[0].replace("a.jpg", "../../precious.jpg")
+    notes.write_text("\n".join([outside, "[]", '{"name": 3}', "\0", "[" * 9999, '{"name": "a.jpg", "size": "9"}']))
+    bucket.asked()
+    fetch(URL, folder, SILENT)
+    assert bucket.asked() == sorted(NAMES) and (tmp_path / "precious.jpg").exists()
+    assert (place / "a.jpg").read_bytes() == b"a.jpg" * 9
+    notes.unlink()
+    notes.mkdir()
+    with pytest.raises(StorageError, match=rf"^cannot write {place}"):
+        fetch(URL, folder, SILENT)
+
+
 def test_a_single_file(bucket: Bucket, tmp_path: Path) -> None:
     found = fetch(f"{URL}/notes.txt", tmp_path, SILENT)
     assert found.path.name == "notes.txt" and found.path.read_bytes() == b"notes.txt" * 9

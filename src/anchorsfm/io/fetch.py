@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from anchorsfm.io.images import EXTENSIONS, no_images
+from anchorsfm.io.json_files import checked
 from anchorsfm.io.layout import TEMPORARY_PREFIX
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.remote import RemoteFile, RemoteFolder
@@ -54,13 +55,13 @@ class _Note:
     version: str
     """As the URL had it."""
     sha256: str
-    mtime_ns: int
-    """Of the file here."""
+    mtime_s: float
+    """When the file here was written."""
 
     def is_of(self, path: Path) -> bool:
         """Whether a file here is still what came."""
         status = path.stat()
-        if (status.st_size, status.st_mtime_ns) == (self.size, self.mtime_ns):
+        if (status.st_size, status.st_mtime) == (self.size, self.mtime_s):
             return True
         return status.st_size == self.size and _sha256(path) == self.sha256
 
@@ -96,10 +97,10 @@ def fetch(url: str, folder: Callable[[], Path], progress: Progress) -> Fetched:
     if outside is not None:
         raise InputError(f"{url} has a name that leads out of it ({printable(outside)[:200]!r}): rename it there")
     place = folder() / _place(remote.url)
-    notes = _Notes(place.with_name(f"{place.name}.jsonl"))
-    fetching = _Fetching(remote, place, notes)
     new = 0
     try:
+        notes = _Notes(place.with_name(f"{place.name}.jsonl"))
+        fetching = _Fetching(remote, place, notes)
         if single is None:
             fetching.put_away(set(notes.of) - set(wanted), progress)
         with progress.stage("fetching photographs", len(wanted)) as advance:
@@ -129,14 +130,19 @@ class _Notes:
     """What came, written down as it comes. May be used from several threads."""
 
     def __init__(self, path: Path) -> None:
+        """Lines that are damaged are none: their files count as somebody's until the same comes again.
+
+        Raises OSError.
+        """
         self._path = path
         self._lock = threading.Lock()
         self.of: dict[str, _Note] = {}
         """By name."""
         for line in path.read_bytes().splitlines() if path.exists() else ():
-            with suppress(ValueError, TypeError):  # the last one may be cut
-                note = _Note(**json.loads(line))
-                self.of[note.name] = note
+            with suppress(ValueError, TypeError, RecursionError):  # the last one may be cut
+                note = _Note(**checked(json.loads(line), _Note))
+                if is_inside(note.name):
+                    self.of[note.name] = note
 
     def add(self, note: _Note) -> None:
         """Raises OSError."""
@@ -171,8 +177,8 @@ class _Fetching:
             Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-        mtime_ns = path.stat().st_mtime_ns
-        self._notes.add(_Note(name=name, size=file.size, version=file.version, sha256=sha256, mtime_ns=mtime_ns))
+        mtime_s = path.stat().st_mtime
+        self._notes.add(_Note(name=name, size=file.size, version=file.version, sha256=sha256, mtime_s=mtime_s))
         return True
 
     def put_away(self, names: set[str], progress: Progress) -> None:
