@@ -14,10 +14,12 @@ from anchorsfm.report.places import placement_lines
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks import focal_prior
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
+from anchorsfm.tracks.uncertainty import Deviations, ModelUncertainty
 from point_scene import perturb, project_pinhole
 
 FOCAL_PX, HEIGHT_M, NOISE_M = 900.0, 60.0, 2.0
@@ -219,6 +221,29 @@ def test_a_record_has_no_say_where_the_photographs_know_better() -> None:
     assert free.result is result
     assert settle_focal_lengths(result, focal_record(0.01, 0.03), CONFIG).result is result
     assert settle_focal_lengths(result, focal_record(0.5), CONFIG).result is result
+
+
+def test_a_deviation_that_promises_too_much_does_not_refuse_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linearised where the adjustment ended, the error may seem to rise much faster than it does."""
+    estimate = focal_prior.estimate_uncertainty
+
+    def promising(result: AdjustResult) -> ModelUncertainty:
+        found = estimate(result)
+        return replace(
+            found, camera_params=tenths(found), noise=replace(found.noise, camera_params=tenths(found.noise))
+        )
+
+    def tenths(found: Deviations) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(0.1 * value for value in params) for params in found.camera_params)
+
+    (flat, relief) = (reconstructed(value)[1] for value in (0.0, 0.3))
+    record = focal_record(0.067, 0.005)
+    honest = settle_focal_lengths(flat, record, CONFIG).result.focal[0]
+    monkeypatch.setattr(focal_prior, "estimate_uncertainty", promising)
+    (focal,) = settle_focal_lengths(flat, record, CONFIG).result.focal
+    assert abs(focal.free_px - focal.recorded_px) > 3 * np.hypot(0.1 * honest.free_sigma_px, focal.recorded_sigma_px)
+    assert focal.is_kept and focal.free_sigma_px == pytest.approx(honest.free_sigma_px, rel=0.5)
+    assert settle_focal_lengths(relief, focal_record(0.1), CONFIG).result is relief  # here it does rise
 
 
 def test_a_flat_ground_leaves_the_record_its_say() -> None:
