@@ -29,6 +29,7 @@ class Known(PairPredictor):
     """A front end of known focal lengths."""
 
     focal_px = FOCAL_PX
+    digest = "known"
 
 
 def test_they_are_found_in_any_order_and_not_once_anything_they_follow_from_has_changed(tmp_path: Path) -> None:
