@@ -372,8 +372,7 @@ def test_the_page_shows_points_and_a_click_on_a_camera_chooses_it(viewer: Viewer
         panel.cameras.value, panel.measure.on.value = True, False
         shown_pixels(page)
         page.click(pixel_of(client, np.array(first.thumbnails[4].position), canvas))
-        wait_until(lambda: panel.images.selection is not None)
-        assert panel.images.choice.value == "0: photo 4.jpg"
+        wait_until(lambda: panel.images.selection is not None and panel.images.choice.value == "0: photo 4.jpg")
         page.wait_for("document.body.innerText.includes('focal length')")
 
         wait_until(lambda: client.camera.image_width < 0.7 * 1100)  # the image's panel takes its place
