@@ -212,7 +212,7 @@ def encode(
 
 
 def compare_all(work: Path, filmed: Filmed, mapper: str, most: int, videos: int) -> None:
-    """Models of chosen and of sharp evenly spaced frames of every video; of the first also others."""
+    """Models of chosen and of sharp evenly spaced frames of every video; of the first also of others."""
     rows = "frames", "number", "blurred", "registered", "models", "AUC@1", "AUC@3", "AUC@5", "CPU s"
     print(f"| {' | '.join(rows)} |\n|{'---|' * len(rows)}", flush=True)
     figures = []
@@ -223,16 +223,15 @@ def compare_all(work: Path, filmed: Filmed, mapper: str, most: int, videos: int)
         count = int(chosen[0])
         at = (np.arange(count) + (seed + 0.5) / videos) * len(filmed.even) / count
         poses = [filmed.even[k] for k in at.astype(int)]
-        figures.append([chosen[1:], sharp(work, video.stem, poses, filmed, mapper, most)])
+        perfect = sharp(work, video.stem, poses, filmed, mapper, most)
+        figures.append([chosen[1:], perfect, unblurred(work, video.stem, poses, filmed, mapper, most)])
         if seed == 0:
-            unblurred(work, video.stem, poses, filmed, mapper, most)
             plain(work, video, frames, count, filmed, mapper, most)
-    means = np.mean(figures, axis=0)
-    print(f"means of AUC@1, 3, 5: chosen {np.round(means[0], 3)}, sharp {np.round(means[1], 3)}")
-    if videos > 1:
-        lost = np.subtract(*np.swapaxes(figures, 0, 1))
-        deviation = lost.std(axis=0, ddof=1) / np.sqrt(videos)
-        print(f"chosen - sharp: {np.round(lost.mean(axis=0), 3)}, standard errors {np.round(deviation, 3)}")
+    of_chosen, of_sharp, of_encoded = np.swapaxes(figures, 0, 1)
+    for name, others in (("sharp", of_sharp), ("sharp, out of a video", of_encoded)):
+        lost = of_chosen - others
+        error = lost.std(axis=0, ddof=1) / np.sqrt(videos) if videos > 1 else np.full(3, np.nan)
+        print(f"AUC@1, 3, 5, chosen less {name}: {np.round(lost.mean(axis=0), 3)} +- {np.round(error, 3)}")
 
 
 def choose(
@@ -265,16 +264,18 @@ def sharp(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, 
     return figures
 
 
-def unblurred(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, most: int) -> None:
+def unblurred(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, most: int) -> list[float]:
     """The same out of a video without blur."""
     frames = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in filmed.order]
-    video = write(work / f"{stem}-unblurred.mp4", frames, filmed.pictures)
+    video = write(work / f"{filmed.name}-unblurred.mp4", frames, filmed.pictures)
     first = [filmed.order.index(pose) for pose in poses]
     folder, output = work / f"{stem}-encoded", work / f"{stem}-encoded-{mapper}"
     save(folder, (frame.rgb() for frame in VideoStream(video) if frame.number in first))
     done = reconstruct(folder, output, mapper, most)
     names = {f"{k:05d}.jpg": number for k, number in enumerate(first)}
-    row("the same, out of a video of them", done, auc(output, work, names, frames, filmed.pictures), len(poses), 0)
+    figures = auc(output, work, names, frames, filmed.pictures)
+    row("the same, out of a video of them", done, figures, len(poses), 0)
+    return figures
 
 
 def plain(
