@@ -1,10 +1,10 @@
 """A run on a Ray cluster of three nodes, separate processes of this machine, beside the same run in one process.
 
-    OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py [--nodes 2 --threads 2] [--at-once] same PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py disk PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py store-faults PHOTOS WORK [-- OPTIONS]
-    OMP_NUM_THREADS=1 python benchmarks/cluster.py speed PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py [--at-once] speed PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py store
     OMP_NUM_THREADS=1 python benchmarks/cluster.py idle
 
