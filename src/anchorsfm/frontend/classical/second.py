@@ -17,7 +17,7 @@ from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.two_view import RelativePose
 from anchorsfm.geometry.centred import centred
 from anchorsfm.geometry.quarter_turns import turned_size_wh, turned_xy
-from anchorsfm.io.images import working_size_wh
+from anchorsfm.io.pictures import working_size_wh
 from anchorsfm.io.workers import map_stage
 from anchorsfm.pairing.quarter_turns import quarter_turns, turn_between
 from anchorsfm.pairing.reinforce import Reinforcement
