@@ -165,7 +165,7 @@ def finish(
         georeferenced.append(place)
         ups.append(up)
     _name_placement(judged, georeferenced, given.images, config, progress)
-    _name_undetermined(judged, progress)
+    name_undetermined(judged, progress)
     if ground is not None:
         _name_control(controlled, ground, progress)
     for number, one in enumerate(judged):
@@ -291,7 +291,7 @@ def _rig_lines(model: Reconstruction, images: ImageSet) -> Iterator[str]:
         )
 
 
-def _name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:
+def name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:
     """Warnings about focal lengths that photographs do not determine: which are recorded, and which assumed."""
     kept = [found for one in judged for found in one.result.focal if found is not None and found.is_kept]
     recorded, assumed = ([found for found in kept if found.is_assumed == value] for value in (False, True))
@@ -317,7 +317,7 @@ def _and_more(found: Sequence[SettledFocal]) -> str:
 
 def _alone(found: SettledFocal) -> str:
     if not np.isfinite(found.free_px):
-        return "alone they make no model"
+        return "alone they say next to nothing"
     return f"alone they say {found.free_px:.0f} px +- {found.free_sigma_px:.0f}"
 
 

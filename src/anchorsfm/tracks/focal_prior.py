@@ -10,9 +10,11 @@ linearised where the adjustment ended, and far from there the error may hardly r
 with the focal length held at m the error of everything else rises by r variances of an observation, which makes
 |f - m| / sqrt(r) the deviation, as much larger as c is than that of noise alone.
 
-Where nothing is recorded, what most lenses have is assumed in place of a record, if c is above `_UNDETERMINED`. Focal
-length or distortion of views that determine neither (two parallel cameras) may also run away until no model is left:
-`adjust_with_priors` then holds the distortion, and if that is not enough the focal length at its prior.
+Where nothing is recorded, what most lenses have is assumed in place of a record, if c is above `_UNDETERMINED`; it is
+always tried, because c is least reliable there. Focal length or distortion of views that determine neither (two
+parallel cameras) may also run away until no model is left: `adjust_with_priors` then holds the distortion, and if that
+is not enough the focal length at its prior. It holds both where few views are left with a c above `_ASSUMED_DEVIATION`:
+a lens that was found with such a focal length is noise.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +36,12 @@ from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
 _ASSUMED_DEVIATION = 0.35
 """Of usual focal lengths, which are between .7 (most phones) and 1.6 times the long side: of their logarithm."""
-_UNDETERMINED = 0.2
+_UNDETERMINED = 0.1
 """A focal length that is more certain than this, as a share of it, needs no assumption."""
 _FEWEST = 2
 """Views of a model."""
 _AS_GOOD = 0.8
-"""Share of its points that a model must keep with the distortion of its start."""
+"""Share of its points that a model must keep with the lens that is assumed."""
 _NO_WEIGHT = 0.05
 """Priors with a smaller weight change nothing worth another adjustment."""
 _BETTER = 0.5
@@ -117,7 +119,7 @@ def adjust_with_priors(
     config: AdjustConfig,
     known: Bool[np.ndarray, "camera"],
 ) -> AdjustResult:
-    """A start adjusted freely; where few views show no focal length or no model is left, with less that is free.
+    """A start adjusted freely; where few views show no focal length, or no model is left, with less that is free.
 
     Args:
         adjust: adjusts a start, with the given thresholds, and refines the distortion or not.
@@ -129,22 +131,22 @@ def adjust_with_priors(
     free = adjust(start, config, True)
     if len(start.image_index) < _FEWEST or known.all():
         return free
-    if _is_model(free):
-        if not _is_undetermined(free):
-            return free
-        simple = adjust(start, config, False)
-        return simple if len(simple.model.points) > _AS_GOOD * len(free.model.points) else free
-    config = replace(config, min_angle_deg=min(config.min_angle_deg, config.narrow_angle_deg))
-    result = adjust(start, config, False)
-    if _is_model(result) or not config.refine_focal:
-        return result if _is_model(result) else free
+    if not _is_model(free):
+        config = replace(config, min_angle_deg=min(config.min_angle_deg, config.narrow_angle_deg))
+        result = adjust(start, config, False)
+        if _is_model(result):
+            return result
+    elif not _shows_little(free):
+        return free
+    if not config.refine_focal:
+        return free
     before = priors(start)
     cameras = tuple(
         camera if known[row] else with_focal_length(camera, float(before.focal_px[row]))
         for row, camera in enumerate(start.cameras)
     )
     result = adjust(with_cameras(start, cameras), replace(config, refine_focal=False), False)
-    if not _is_model(result):
+    if not _is_model(result) or len(result.model.points) < _AS_GOOD * len(free.model.points):
         return free
     before = priors(result.model)
     focal = tuple(None if held else _as_prior(before, row) for row, held in enumerate(result.held.camera.tolist()))
@@ -155,8 +157,8 @@ def _is_model(result: AdjustResult) -> bool:
     return len(result.model.image_index) >= _FEWEST
 
 
-def _is_undetermined(result: AdjustResult) -> bool:
-    """Whether few views say so little about a focal length that they say nothing about the lens either."""
+def _shows_little(result: AdjustResult) -> bool:
+    """Whether few views say so little about a focal length that what they say about the lens is nothing either."""
     if len(result.model.image_index) > FEW_VIEWS or not result.options.refine_focal:
         return False
     deviations = estimate_uncertainty(result).camera_params
@@ -245,11 +247,11 @@ def _estimated(result: AdjustResult, free: ModelUncertainty, priors: FocalPriors
 def _combined(
     estimates: list[_Estimate | None], result: AdjustResult, config: AdjustConfig
 ) -> tuple[SettledFocal | None, ...]:
-    """Both together; records that seem to be contradicted are tried."""
+    """Both together; records that seem to be contradicted, and assumptions, are tried."""
     doubted = {
         row: entry
         for row, entry in enumerate(estimates)
-        if entry is not None and entry.is_contradicted and not entry.is_assumed
+        if entry is not None and entry.needs_prior and (entry.is_contradicted or entry.is_assumed)
     }
     if doubted:
         wanted = [
