@@ -23,7 +23,8 @@ from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
 from anchorsfm.frontend.classical.rays import triangulate_depths
 from anchorsfm.geometry.transforms import compose, invert
-from anchorsfm.io.images import load_grey, load_image_set
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.pictures import load_grey
 from anchorsfm.io.store import Store
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus

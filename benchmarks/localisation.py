@@ -7,10 +7,13 @@
 SET holds `images/` and `gt.json` with measured poses. A model is made of every other photograph (the first, the third
 ...; `--leave-out N`: without every Nth) at 1024 px without known intrinsics, the remaining ones are localised in it,
 without its photographs. The model is aligned to the truth by its own cameras (similarity, rotation from theirs): what
-these are off is the error of the model, what the others are off that of the localisation. `--whole`: the same poses
-beside those of a model of all photographs. `--others`: folders of photographs of other places, all of which must be
-refused. `--copies`: what a photograph costs against a model of all of the set: copies of them are localised, compressed
-anew with another contrast, and with a twentieth cut off at every border, which no camera of the model fits.
+these are off is the error of the model, what the others are off that of the localisation. As the alignment follows the
+cameras of the model, these are also measured with each left out of it, as the others are. `--exact` shows what the
+model is off where the others stand, by poses from observations without error: the points of the model, triangulated
+with the measured poses and cameras, are projected into the photograph (which must have no distortion). `--whole`: the
+same poses beside those of a model of all photographs. `--others`: folders of photographs of other places, all of which
+must be refused. `--copies`: what a photograph costs against a model of all of the set: copies of them are localised,
+compressed anew with another contrast, and with a twentieth cut off at every border, which no camera of the model fits.
 
 PyCOLMAP beside it, on the same photographs at the same size and in the same model: SIFT, exhaustive matching, points
 triangulated from the model's poses and cameras, absolute poses with the same cameras.
@@ -23,7 +26,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +38,7 @@ import anchorsfm
 from anchorsfm.evaluation.sources import read_truth
 from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.localisation.run import LocalisedImage
-from anchorsfm.results.model import read_models
+from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.scene.reconstruction import Camera
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--per-other", type=int, default=8, help="photographs of each other folder, evenly spaced")
     parser.add_argument("--leave-out", type=int, default=2, help="every how many photographs one is left out")
     parser.add_argument("--whole", action="store_true", help="also compare with a model of all photographs")
+    parser.add_argument("--exact", action="store_true", help="also poses from observations without error")
     parser.add_argument("--copies", action="store_true", help="only the cost against a model of all photographs")
     given = parser.parse_args()
     for folder in given.sets:
@@ -67,6 +71,8 @@ def main() -> None:
         print(f"\n{folder.name}: model of {len(old)}, {len(new)} localised, {kept:.2f} MB an image kept")
         found = localised(output, new)
         report(output, found, read_poses(folder / "gt.json"))
+        if given.exact:
+            report(output, exactly_placed(output, found, folder / "gt.json"), read_poses(folder / "gt.json"))
         theirs = localised_by_pycolmap(output, old, new, given.work / f"{folder.name}-pycolmap", found)
         report(output, theirs, read_poses(folder / "gt.json"))
         if given.whole:
@@ -224,12 +230,58 @@ def report(output: Path, found: Localised, pose_of: dict[str, np.ndarray]) -> No
             f"| {rotation:.4f} | {image.rotation_deviation_deg:.4f} | {focal:.1f} | {image.focal_source} |"
         )
     model = np.array([error(p, t, scale, pose) for p, t in zip(poses, own, strict=True)])
+    left_out = []
+    for k in range(len(poses)):
+        others = np.arange(len(poses)) != k
+        left_out.append(error(poses[k], own[k], *alignment(poses[others], np.array(own)[others])))
     theirs, own_error = np.median(errors, axis=0).round(4), np.median(model, axis=0).round(4)
     print(
         f"\n{found.program}: {len(errors)} of {len(found.images)} placed, median {theirs} (mm, deg); of the model's "
-        f"own cameras {own_error}; "
+        f"own cameras {own_error}, each left out of the alignment {np.median(left_out, axis=0).round(4)}; "
         f"stated / true position, median {statistics.median(ratios):.2f}; {found.cpu_s:.2f} CPU s a photograph"
     )
+
+
+def exactly_placed(output: Path, found: Localised, truth: Path) -> Localised:
+    """Poses from the same points of the model, seen where the true ones would be: no error but the model's."""
+    stored = read_models(output)[0]
+    true = true_points(stored, truth, np.unique(np.concatenate([i.point for i in found.images if i.point is not None])))
+    poses, intrinsics = read_poses(truth), read_intrinsics(truth)
+    images = []
+    for image in found.images:
+        if image.point is None or image.camera is None:
+            images.append(image)
+            continue
+        pose = poses[image.name]
+        seen = (true[image.point] @ pose[:, :3].T + pose[:, 3]) @ intrinsics[image.name].T
+        camera = image.camera
+        lens = pycolmap.Camera(model=camera.model, width=camera.width, height=camera.height, params=list(camera.params))
+        placed = pycolmap.estimate_and_refine_absolute_pose(
+            seen[:, :2] / seen[:, 2:], stored.model.points[image.point], lens
+        )
+        images.append(replace(image, cam_from_world=placed["cam_from_world"].matrix()))
+    return Localised(program="without error of observations", images=images, cpu_s=0.0)
+
+
+def true_points(stored: StoredModel, truth: Path, points: np.ndarray) -> np.ndarray:
+    """Where the photographs of a model saw its points, with measured poses and cameras: (point, 3), NaN for others."""
+    poses, intrinsics, tracks = read_poses(truth), read_intrinsics(truth), stored.model.tracks
+    xyz = np.full((len(stored.model.points), 3), np.nan)
+    for point in points:
+        rows = tracks.obs_point == point
+        normal, right = np.zeros((3, 3)), np.zeros(3)
+        for image, xy in zip(tracks.obs_image[rows], tracks.obs_xy[rows], strict=True):
+            pose, matrix = poses[stored.names[image]], intrinsics[stored.names[image]]
+            ray = pose[:, :3].T @ np.linalg.solve(matrix, [*xy, 1.0])
+            across = np.eye(3) - np.outer(ray, ray) / (ray @ ray)
+            normal += across
+            right += across @ camera_centres(pose)
+        xyz[point] = np.linalg.solve(normal, right)
+    return xyz
+
+
+def read_intrinsics(file: Path) -> dict[str, np.ndarray]:
+    return {name: np.array(entry["K"]) for name, entry in json.loads(file.read_text()).items()}
 
 
 def beside_whole(output: Path, found: Localised, whole: Path) -> None:

@@ -11,8 +11,10 @@ one to five, those of the swing by how far they move. The video of photographs s
 40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that `reconstruct
 VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and out of a video without blur, encoded as
 the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC
-is over the frames of each (`anchorsfm evaluate`). The long videos are 60 frames many times over: of 3840 x 2160 at one
-a second, for decoding costs most, and of 96 x 54 at 30 a second, for as many frames as an hour usually has.
+is over the frames of each (`anchorsfm evaluate`). `--videos N` writes N videos, blurred otherwise, and takes the evenly
+spaced ones from N phases: one set of frames tells differences of AUC to some hundredths only. The long videos are 60
+frames many times over: of 3840 x 2160 at one a second, for decoding costs most, and of 96 x 54 at 30 a second, for as
+many frames as an hour usually has.
 """
 
 import argparse
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,12 @@ def main() -> None:
     parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("--mapper", default="tracks")
     parser.add_argument("--frames", type=int, default=200, help="most frames, of every variant")
+    parser.add_argument("--videos", type=int, default=1, help="number of videos with other blur")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    if args.what == "walk":
-        compare(args.work, *walk(args.work), args.mapper, args.frames)
-    elif args.what == "photos":
-        compare(args.work, *photographs(args.work, args.source), args.mapper, args.frames)
+    if args.what in ("walk", "photos"):
+        filmed = walk(args.work) if args.what == "walk" else photographs(args.source)
+        compare_all(args.work, filmed, args.mapper, args.frames, args.videos)
     elif args.what == "cost":
         cost(args.work, args.source)
     else:
@@ -78,8 +80,31 @@ def main() -> None:
 # ------------------------------------------------------------------------------------------------------------- videos
 
 
-def walk(work: Path) -> tuple[Path, list[dict[str, Any]], list[int], list[dict[str, Any]]]:
-    """The video; pose and blur of every frame; poses that count as evenly spaced; pictures and truth of poses."""
+@dataclass(frozen=True, kw_only=True)
+class Filmed:
+    """What a video shows."""
+
+    name: str
+    order: list[int]
+    """The pose of every frame."""
+    even: list[int]
+    """Poses that count as evenly spaced."""
+    pictures: list[dict[str, Any]]
+    """File and true pose of each pose."""
+    blur_px: tuple[float, float]
+    swing_px: dict[int, float]
+    """How far poses move in a frame."""
+
+    def frames(self, seed: int) -> list[dict[str, Any]]:
+        """Pose and blur of every frame."""
+        frames = blurred(self.order, self.blur_px, seed)
+        for frame in frames:
+            if frame["pose"] in self.swing_px:
+                frame |= {"blur_px": max(self.swing_px[frame["pose"]], 3.0), "angle": 0.0}
+        return frames
+
+
+def walk(work: Path) -> Filmed:
     config = WalkConfig(step_m=0.1)
     scene = make_scene(SceneConfig(num_images=POSES, size_wh=(480, 360), walk=config, jitter=0.0))
     path = cameras_along(config, POSES, jitter=0.0, rng=np.random.default_rng(0))
@@ -106,24 +131,32 @@ def walk(work: Path) -> tuple[Path, list[dict[str, Any]], list[int], list[dict[s
         order += [pose] * FRAMES_OF_POSE + [pose] * PAUSES.get(pose, 0)
         order += list(range(POSES, POSES + SWING)) if pose == SWING_AT else []
     swing_px = np.abs(np.gradient(np.radians(swing))) * scene.focal_px[0]
-    frames = blurred(order, (5, 12))
-    for frame in frames:
-        if frame["pose"] >= POSES:
-            frame |= {"blur_px": max(float(swing_px[frame["pose"] - POSES]), 3.0), "angle": 0.0}
-    return write(work / "walk.mp4", frames, pictures), frames, list(range(POSES)), pictures
+    return Filmed(
+        name="walk",
+        order=order,
+        even=list(range(POSES)),
+        pictures=pictures,
+        blur_px=(5, 12),
+        swing_px={POSES + k: float(moved) for k, moved in enumerate(swing_px)},
+    )
 
 
-def photographs(work: Path, folder: Path) -> tuple[Path, list[dict[str, Any]], list[int], list[dict[str, Any]]]:
-    """The same of photographs."""
+def photographs(folder: Path) -> Filmed:
     truth = json.loads((folder / "gt.json").read_text())
     pictures = [{"file": folder / "images" / name, **truth[name]} for name in sorted(truth)]
-    frames = blurred([pose for pose in range(len(pictures)) for _ in range(RATE // 5)], (10, 30))
-    return write(work / f"{folder.name}.mp4", frames, pictures), frames, list(range(len(pictures))), pictures
+    return Filmed(
+        name=folder.name,
+        order=[pose for pose in range(len(pictures)) for _ in range(RATE // 5)],
+        even=list(range(len(pictures))),
+        pictures=pictures,
+        blur_px=(10, 30),
+        swing_px={},
+    )
 
 
-def blurred(order: list[int], length_px: tuple[float, float]) -> list[dict[str, Any]]:
+def blurred(order: list[int], length_px: tuple[float, float], seed: int) -> list[dict[str, Any]]:
     """Frames with pose and blur, 40 % of them blurred in bursts."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(7 + seed)
     frames: list[dict[str, Any]] = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in order]
     sharp = list(range(len(frames)))
     while len(sharp) > 0.6 * len(frames):
@@ -178,53 +211,84 @@ def encode(
 # --------------------------------------------------------------------------------------------------------- comparison
 
 
-def compare(
-    work: Path,
-    video: Path,
-    frames: list[dict[str, Any]],
-    even: list[int],
-    pictures: list[dict[str, Any]],
-    mapper: str,
-    most: int,
-) -> None:
-    """Models of chosen, of sharp evenly spaced, and of plainly sampled frames."""
+def compare_all(work: Path, filmed: Filmed, mapper: str, most: int, videos: int) -> None:
+    """Models of chosen and of sharp evenly spaced frames of every video; of the first also others."""
+    rows = "frames", "number", "blurred", "registered", "models", "AUC@1", "AUC@3", "AUC@5", "CPU s"
+    print(f"| {' | '.join(rows)} |\n|{'---|' * len(rows)}", flush=True)
+    figures = []
+    for seed in range(videos):
+        frames = filmed.frames(seed)
+        video = write(work / f"{filmed.name}-{seed}.mp4", frames, filmed.pictures)
+        chosen = choose(video, work, frames, filmed, mapper, most)
+        count = int(chosen[0])
+        at = (np.arange(count) + (seed + 0.5) / videos) * len(filmed.even) / count
+        poses = [filmed.even[k] for k in at.astype(int)]
+        figures.append([chosen[1:], sharp(work, video.stem, poses, filmed, mapper, most)])
+        if seed == 0:
+            unblurred(work, video.stem, poses, filmed, mapper, most)
+            plain(work, video, frames, count, filmed, mapper, most)
+    means = np.mean(figures, axis=0)
+    print(f"means of AUC@1, 3, 5: chosen {np.round(means[0], 3)}, sharp {np.round(means[1], 3)}")
+    if videos > 1:
+        lost = np.subtract(*np.swapaxes(figures, 0, 1))
+        deviation = lost.std(axis=0, ddof=1) / np.sqrt(videos)
+        print(f"chosen - sharp: {np.round(lost.mean(axis=0), 3)}, standard errors {np.round(deviation, 3)}")
+
+
+def choose(
+    video: Path, work: Path, frames: list[dict[str, Any]], filmed: Filmed, mapper: str, most: int
+) -> list[float]:
+    """Number of frames that `reconstruct` chooses, and the figures of their model."""
     output = work / f"{video.stem}-chosen-{mapper}"
     done = reconstruct(video, output, mapper, most)
     (record,) = json.loads((output / "frames" / "frames.json").read_text())["videos"]
     chosen = [round(RATE * time_s) for time_s in record["time_s"]]
-    count = len(chosen)
-    print(f"{video.name}: {len(frames)} frames, {sum(f['blur_px'] > 0 for f in frames)} blurred; chosen {count}")
     blurs = [k for k in chosen if frames[k]["blur_px"]]
     needless = [k for k in blurs if any(not f["blur_px"] for f in near(frames, k))]
-    print(f"blurred frames chosen: {len(blurs)}; of them with a sharp one within {NEAR_S} s: {len(needless)}")
-    print("| frames | number | blurred | registered | models | AUC@1 | AUC@3 | AUC@5 | CPU s |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    name = f"chosen of {video.stem}, {len(needless)} blurred with a sharp one within {NEAR_S} s"
     names = dict(zip(record["names"], chosen, strict=True))
-    row("chosen", done, auc(output, work, names, frames, pictures), count, len(blurs))
+    figures = auc(output, work, names, frames, filmed.pictures)
+    row(name, done, figures, len(chosen), len(blurs))
+    return [len(chosen), *figures]
 
-    poses = [even[k] for k in np.linspace(0, len(even) - 1, count).round().astype(int)]
-    sharp = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in poses]
+
+def sharp(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, most: int) -> list[float]:
+    """Figures of perfect frames, as rendered or photographed."""
     rng = np.random.default_rng(2)
-    folder, output = work / f"{video.stem}-sharp", work / f"{video.stem}-sharp-{mapper}"
-    save(folder, (seen(f, np.asarray(Image.open(pictures[f["pose"]]["file"])), rng) for f in sharp))
+    frames = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in poses]
+    folder, output = work / f"{stem}-sharp", work / f"{stem}-sharp-{mapper}"
+    save(folder, (seen(f, np.asarray(Image.open(filmed.pictures[f["pose"]]["file"])), rng) for f in frames))
     done = reconstruct(folder, output, mapper, most)
-    names = {f"{k:05d}.jpg": k for k in range(count)}
-    row("sharp, evenly spaced", done, auc(output, work, names, sharp, pictures), count, 0)
+    names = {f"{k:05d}.jpg": k for k in range(len(poses))}
+    figures = auc(output, work, names, frames, filmed.pictures)
+    row(f"sharp, evenly spaced, as many as of {stem}", done, figures, len(poses), 0)
+    return figures
 
-    unblurred = write(work / f"{video.stem}-unblurred.mp4", [frame | {"blur_px": 0.0} for frame in frames], pictures)
-    first = [next(number for number, frame in enumerate(frames) if frame["pose"] == pose) for pose in poses]
-    folder, output = work / f"{video.stem}-encoded", work / f"{video.stem}-encoded-{mapper}"
-    save(folder, (frame.rgb() for frame in VideoStream(unblurred) if frame.number in first))
+
+def unblurred(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, most: int) -> None:
+    """The same out of a video without blur."""
+    frames = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in filmed.order]
+    video = write(work / f"{stem}-unblurred.mp4", frames, filmed.pictures)
+    first = [filmed.order.index(pose) for pose in poses]
+    folder, output = work / f"{stem}-encoded", work / f"{stem}-encoded-{mapper}"
+    save(folder, (frame.rgb() for frame in VideoStream(video) if frame.number in first))
     done = reconstruct(folder, output, mapper, most)
-    row("the same, out of a video of them", done, auc(output, work, names, sharp, pictures), count, 0)
+    names = {f"{k:05d}.jpg": number for k, number in enumerate(first)}
+    row("the same, out of a video of them", done, auc(output, work, names, frames, filmed.pictures), len(poses), 0)
 
-    plain = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)).tolist()
+
+def plain(
+    work: Path, video: Path, frames: list[dict[str, Any]], count: int, filmed: Filmed, mapper: str, most: int
+) -> None:
+    """Every so many-th frame."""
+    taken = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int)).tolist()
     folder, output = work / f"{video.stem}-plain", work / f"{video.stem}-plain-{mapper}"
-    save(folder, (frame.rgb() for frame in VideoStream(video) if frame.number in plain))
+    save(folder, (frame.rgb() for frame in VideoStream(video) if frame.number in taken))
     done = reconstruct(folder, output, mapper, most)
-    names = {f"{k:05d}.jpg": number for k, number in enumerate(plain)}
-    blurs = [k for k in plain if frames[k]["blur_px"]]
-    row("plain rate", done, auc(output, work, names, frames, pictures), len(plain), len(blurs))
+    names = {f"{k:05d}.jpg": number for k, number in enumerate(taken)}
+    blurs = [k for k in taken if frames[k]["blur_px"]]
+    figures = auc(output, work, names, frames, filmed.pictures)
+    row("plain rate", done, figures, len(taken), len(blurs))
 
 
 def row(name: str, done: tuple[int, int, float], figures: list[float], count: int, blurs: int) -> None:

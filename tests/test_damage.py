@@ -25,9 +25,10 @@ from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.gcp import read_gcp
-from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.images import load_image_set
 from anchorsfm.io.masks import with_masks
 from anchorsfm.io.owned import FolderPart, OwnedFolder
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.io.ply import PointCloud, read_ply
 from anchorsfm.io.rig_config import read_rig_config
 from anchorsfm.io.store import Store, to_json

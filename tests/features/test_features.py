@@ -17,7 +17,8 @@ from anchorsfm.features.sift import detect
 from anchorsfm.features.store import FeatureStore, MatchStore, neighbouring
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
-from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from anchorsfm.io.gravity import apple_acceleration, down_in_picture
-from anchorsfm.io.images import load_image_set, read_header
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.pictures import read_header
 from maker_notes import apple_note, photograph
 
 LEVEL = (-0.01, -0.99, -0.05)

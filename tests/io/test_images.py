@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from anchorsfm.io import decoding, listing
 from anchorsfm.io import images as io_images
 from anchorsfm.io.exif import Exif, exif_focal_px
-from anchorsfm.io.images import (
-    load_grey,
-    load_image_set,
-    load_rgb,
-    photo_bytes,
-    with_cameras_of_scenes,
-    working_size_wh,
-)
+from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
+from anchorsfm.io.pictures import load_grey, load_rgb, photo_bytes, working_size_wh
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.printable import printable
@@ -580,7 +575,7 @@ def test_errors_name_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def refuse(folder: Path, *, onerror, **_: object):
         onerror(PermissionError(13, "Permission denied", str(folder)))
 
-    monkeypatch.setattr(io_images.os, "walk", refuse)
+    monkeypatch.setattr(listing.os, "walk", refuse)
     with pytest.raises(InputError, match=r"cannot read .*raw: Permission denied"):
         load_image_set(tmp_path / "raw")
 
@@ -640,6 +635,6 @@ def test_avif_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = load_image_set(tmp_path)
     assert images.names == ("a.avif",) and images.size_wh.tolist() == [[96, 64]]
     assert np.abs(load_rgb(images, 0).astype(int) - picture()).mean() < 12
-    monkeypatch.setattr(io_images.features, "check", lambda _: False)
+    monkeypatch.setattr(decoding.features, "check", lambda _: False)
     with pytest.raises(InputError, match=r"a\.avif: AVIF pictures need Pillow 11\.3"):
         load_image_set(tmp_path)

@@ -9,7 +9,8 @@ import pytest
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import convert_camera, make_camera, project, turned_camera
 from anchorsfm.geometry.quarter_turns import turned_poses, turned_size_wh, turned_xy
-from anchorsfm.io.images import load_grey, load_image_set
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.pictures import load_grey
 from anchorsfm.mapping.base import MapperInput, Start
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.turned import find_turns, in_plane_turns

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anchorsfm.io.images import load_rgb
 from anchorsfm.io.layout import FETCHED
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
 

@@ -13,7 +13,8 @@ from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.geometry.pixels import pixel_centres
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, transform
-from anchorsfm.io.images import load_image_set, load_rgb
+from anchorsfm.io.images import load_image_set
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.io.store import Store
 from anchorsfm.pairing import make_pairs
 from anchorsfm.scene.pairs import PairStatus

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import coarse_scene
-from anchorsfm.io.images import load_grey
+from anchorsfm.io.pictures import load_grey
 from anchorsfm.io.store import Store
 from anchorsfm.scene.edit import select_observations
 from anchorsfm.scene.images import ImageSet

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 
 from anchorsfm.api import arguments
 from anchorsfm.frontend.base import Frontend, PairPredictor
-from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.io.pictures import load_rgb, working_size_wh
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.errors import InputError

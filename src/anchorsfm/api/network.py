@@ -20,7 +20,7 @@ from anchorsfm.frontend.mast3r.predictor import make_prediction, select_pair
 from anchorsfm.frontend.mast3r.preparation import Preparation, image_grid, plan_preparation, to_network_input
 from anchorsfm.frontend.mast3r.weights import DEFAULT_WEIGHTS, WeightsFile, load_network, resolve_weights
 from anchorsfm.geometry.pixels import pixel_centres
-from anchorsfm.io.images import load_rgb
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.io.store import Store
 from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.networks.mast3r import EncodedImages, PairNetwork

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from anchorsfm.colmap.cameras import project
 from anchorsfm.dense.views import DenseView
-from anchorsfm.io.images import load_rgb
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.scene.images import ImageGrid, ImageSet
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.stereo.grid import undistorted_rgb

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from anchorsfm.io.files import read_regular
-from anchorsfm.io.images import PhotoHeader, load_rgb, photo_bytes, read_header
 from anchorsfm.io.names import require_inside
+from anchorsfm.io.pictures import PhotoHeader, load_rgb, photo_bytes, read_header
 from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet

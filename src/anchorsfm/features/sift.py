@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from anchorsfm.features.base import Features
 from anchorsfm.features.config import FeatureConfig
-from anchorsfm.io.images import load_grey, working_size_wh
+from anchorsfm.io.pictures import load_grey, working_size_wh
 from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.scene.images import ImageSet

@@ -19,9 +19,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from anchorsfm.io.images import EXTENSIONS, no_images
 from anchorsfm.io.json_files import checked
 from anchorsfm.io.layout import TEMPORARY_PREFIX
+from anchorsfm.io.listing import EXTENSIONS, no_images
 from anchorsfm.io.names import is_inside
 from anchorsfm.io.remote import RemoteFile, RemoteFolder
 from anchorsfm.io.store import storage_error

@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 
+from anchorsfm.io.decoding import open_picture, why_unreadable
 from anchorsfm.io.files import read_regular
-from anchorsfm.io.images import load_alpha, open_picture, why_unreadable
 from anchorsfm.io.mask_files import mask_file
+from anchorsfm.io.pictures import load_alpha
 from anchorsfm.io.remote import url_of
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet, SkippedImage

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from anchorsfm.io.images import load_grey, working_size_wh
+from anchorsfm.io.pictures import load_grey, working_size_wh
 from anchorsfm.scene.images import ImageSet, SkippedImage
 
 MAX_IMAGES = 500

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.io.pictures import load_rgb, working_size_wh
 from anchorsfm.io.workers import map_stage
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from anchorsfm.io.exif import read_exif
-from anchorsfm.io.images import load_file_rgb
+from anchorsfm.io.pictures import load_file_rgb
 from anchorsfm.io.xmp import read_xmp
 from anchorsfm.scene.errors import InputError
 

@@ -18,10 +18,10 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.io.exif import view_exif
 from anchorsfm.io.files import read_regular
-from anchorsfm.io.images import load_file_rgb
 from anchorsfm.io.layout import RIG_CONFIG, VIEWS_RECORD
 from anchorsfm.io.names import plain_stem
 from anchorsfm.io.owned import FolderPart
+from anchorsfm.io.pictures import load_file_rgb
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.panorama.projection import cut, directions, focal_px, natural_side_px

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from anchorsfm.io.images import load_file_rgb, working_size_wh
+from anchorsfm.io.pictures import load_file_rgb, working_size_wh
 from anchorsfm.scene.errors import InputError
 
 MAX_SIDE, MIN_SIDE = 320, 48

@@ -22,8 +22,8 @@ from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.geometry.geodesy import about_origin
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
-from anchorsfm.io.images import photograph_files
 from anchorsfm.io.layout import Layout
+from anchorsfm.io.listing import photograph_files
 from anchorsfm.io.store import Store, to_json
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings
 from anchorsfm.mapping.config import KnownConfig, MapperName

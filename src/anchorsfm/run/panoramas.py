@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from anchorsfm.colmap.cameras import make_camera
-from anchorsfm.io.images import find_photographs
 from anchorsfm.io.layout import Layout
+from anchorsfm.io.listing import find_photographs
 from anchorsfm.io.mask_files import mask_file, without_masks
 from anchorsfm.io.masks import both_masks, read_mask, require_aspect
 from anchorsfm.panorama.projection import directions, focal_px

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from anchorsfm.geometry.pixels import pixel_centres
-from anchorsfm.io.images import load_grey, load_rgb
+from anchorsfm.io.pictures import load_grey, load_rgb
 from anchorsfm.scene.images import Distortion, ImageGrid, ImageSet
 
 MAX_HALF_FIELD_DEG = 48.0

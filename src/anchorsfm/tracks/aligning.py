@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from anchorsfm.io.images import load_grey
+from anchorsfm.io.pictures import load_grey
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.scene.images import ImageSet

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import normalised_from_pixels, normalised_per_pixel
-from anchorsfm.io.images import load_rgb, working_size_wh
+from anchorsfm.io.pictures import load_rgb, working_size_wh
 from anchorsfm.scene.edit import select_observations, select_points, view_of_image, with_colours, with_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks

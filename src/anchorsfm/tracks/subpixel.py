@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.io.images import load_grey
+from anchorsfm.io.pictures import load_grey
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store
 from anchorsfm.scene.edit import select_observations

@@ -18,7 +18,7 @@ from anchorsfm.geometry.upright import (
     up_of_manhattan,
     up_of_plane,
 )
-from anchorsfm.io.images import read_header
+from anchorsfm.io.pictures import read_header
 from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from anchorsfm.io.images import EXTENSIONS
+from anchorsfm.io.listing import EXTENSIONS
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anchorsfm.io.files import read_beginning
-from anchorsfm.io.images import EXTENSIONS, RAW_EXTENSIONS, VIDEO_EXTENSIONS
+from anchorsfm.io.listing import EXTENSIONS, RAW_EXTENSIONS, VIDEO_EXTENSIONS
 
 _LOOKED_AT = 4096
 

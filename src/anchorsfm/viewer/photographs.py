@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from anchorsfm.io.images import load_image_set, load_rgb, working_size_wh
+from anchorsfm.io.images import load_image_set
 from anchorsfm.io.names import require_inside
+from anchorsfm.io.pictures import load_rgb, working_size_wh
 from anchorsfm.io.recent import Recent
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Camera

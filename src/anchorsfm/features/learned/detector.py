@@ -17,8 +17,8 @@ from anchorsfm.features.base import Features
 from anchorsfm.features.config import FeatureConfig, LearnedDetectorName, NetworkConfig
 from anchorsfm.features.learned.networks import in_any_process, kornia_features, load_detector
 from anchorsfm.features.learned.releases import DETECTOR_WEIGHTS
-from anchorsfm.io.images import load_rgb, working_size_wh
 from anchorsfm.io.memory import physical_bytes
+from anchorsfm.io.pictures import load_rgb, working_size_wh
 from anchorsfm.io.store import digest
 from anchorsfm.io.weights.licence import LicenceRecord
 from anchorsfm.io.weights.release import find_release

@@ -8,15 +8,16 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.features.base import FeatureMatches
 from anchorsfm.features.config import DetectorName
-from anchorsfm.features.joint import JointMatchStore, joined, once_each, same_points
+from anchorsfm.features.joint import JointMatchStore, joined
 from anchorsfm.features.methods import make_detector, make_matcher
+from anchorsfm.features.same_points import once_each, same_points
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.two_view import RelativePose
 from anchorsfm.geometry.centred import centred
 from anchorsfm.geometry.quarter_turns import turned_size_wh, turned_xy
-from anchorsfm.io.images import working_size_wh
+from anchorsfm.io.pictures import working_size_wh
 from anchorsfm.io.workers import map_stage
 from anchorsfm.pairing.quarter_turns import quarter_turns, turn_between
 from anchorsfm.pairing.reinforce import Reinforcement
