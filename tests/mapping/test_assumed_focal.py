@@ -32,7 +32,9 @@ WIDE, NARROW = 1.0, 0.1
 """Baselines, with points at 4 to 9."""
 
 
-def pair(baseline: float, turn_deg: float = 0.0, start_px: float = 1000.0) -> tuple[MapperInput, Reconstruction]:
+def pair(
+    baseline: float, turn_deg: float = 0.0, start_px: float = 1000.0, noise_px: float = 0.3
+) -> tuple[MapperInput, Reconstruction]:
     """Matches of two cameras side by side, and where the adjustment starts: their poses, with another focal length."""
     rng = np.random.default_rng(3)
     camera = make_camera("SIMPLE_RADIAL", TRUE_PX, 1024, 768)
@@ -42,7 +44,7 @@ def pair(baseline: float, turn_deg: float = 0.0, start_px: float = 1000.0) -> tu
     poses[1, :, 3] = poses[1, :, :3] @ [-baseline, 0, 0]
     xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])
     seen = ((xy > 0) & (xy < [1024, 768])).all(-1).all(0)
-    xy = xy[:, seen] + 0.3 * rng.standard_normal((2, seen.sum(), 2))
+    xy = xy[:, seen] + noise_px * rng.standard_normal((2, seen.sum(), 2))
     count = xy.shape[1]
     matches = KeypointMatches(
         image_i=np.zeros(count, int), image_j=np.ones(count, int), xy_i=xy[0], xy_j=xy[1],
@@ -80,6 +82,12 @@ def test_parallel_cameras_make_a_model_with_an_assumed_focal_length(baseline: fl
     assert len(one.result.model.points) > 0.8 * given.tracks.num_points
     assert 0.15 < deviation(one) < 0.4
     assert abs(np.log(focal_length_px(camera) / TRUE_PX)) < 2 * deviation(one)
+
+
+def test_exactly_parallel_cameras_are_not_certain_of_a_focal_length() -> None:
+    """Their normal equations are singular, and say that the focal length is known to a pixel."""
+    given, start = pair(WIDE, noise_px=1e-3)
+    assert 0.15 < deviation(judged(given, start)) < 0.4
 
 
 def test_a_record_is_taken_rather_than_an_assumption() -> None:

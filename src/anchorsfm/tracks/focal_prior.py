@@ -11,8 +11,9 @@ with the focal length held at m the error of everything else rises by r variance
 |f - m| / sqrt(r) the deviation, as much larger as c is than that of noise alone.
 
 Where nothing is recorded, what most lenses have is assumed in place of a record, if c is above `_UNDETERMINED`; it is
-always tried, because c is least reliable there. Focal length or distortion of views that determine neither (two
-parallel cameras) may also run away until no model is left: `adjust_with_priors` then holds the distortion, and if that
+always tried, because c is least reliable there, and in models of few views, where c may be nothing but the rounding of
+normal equations that are singular (two cameras that are exactly parallel). Focal length or distortion of views that
+determine neither may also run away until no model is left: `adjust_with_priors` then holds the distortion, and if that
 is not enough the focal length at its prior. It holds both where few views are left with a c above `_ASSUMED_DEVIATION`:
 a lens that was found with such a focal length is noise.
 """
@@ -248,10 +249,11 @@ def _combined(
     estimates: list[_Estimate | None], result: AdjustResult, config: AdjustConfig
 ) -> tuple[SettledFocal | None, ...]:
     """Both together; records that seem to be contradicted, and assumptions, are tried."""
+    is_small = len(result.model.image_index) <= FEW_VIEWS
     doubted = {
         row: entry
         for row, entry in enumerate(estimates)
-        if entry is not None and entry.needs_prior and (entry.is_contradicted or entry.is_assumed)
+        if entry is not None and ((is_small or entry.needs_prior) if entry.is_assumed else entry.is_contradicted)
     }
     if doubted:
         wanted = [
