@@ -1,20 +1,22 @@
 """A run on a Ray cluster of three nodes, separate processes of this machine, beside the same run in one process.
 
-    OMP_NUM_THREADS=1 python benchmarks/cluster.py same PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py [--nodes 2 --threads 2] [--at-once] same PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py faults PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py disk PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py store-faults PHOTOS WORK [-- OPTIONS]
-    OMP_NUM_THREADS=1 python benchmarks/cluster.py speed PHOTOS WORK [-- OPTIONS]
+    OMP_NUM_THREADS=1 python benchmarks/cluster.py [--at-once] speed PHOTOS WORK [-- OPTIONS]
     OMP_NUM_THREADS=1 python benchmarks/cluster.py store
     OMP_NUM_THREADS=1 python benchmarks/cluster.py idle
 
-`same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind.
+`same`: are models and cache equal bit for bit, and what does each cost. CPU seconds are of all processes, by kind;
+beside them, what a worker's libraries cost to load, by themselves. `--nodes` and `--threads` for equal cores.
 `faults`: a node is killed while pairs are matched, the command while depth is computed; then the command is run again.
 Its result is compared with that of a run in one process in WORK/process-1, made if it is not there. OPTIONS are those
 of `anchorsfm reconstruct`; without any, `--no-dense --no-adjust`.
 `disk`: the disk is full for a moment, then for good, then there is room again (root only: it mounts a small one).
 `store-faults`: the store is an S3 server of this machine that is slow and fails every now and then.
-`speed`: two threads of one process against two nodes of one processor each, on a machine with nothing else to do.
+`speed`: two threads of one process against two nodes of one processor each, on a machine with nothing else to do; or
+with `--at-once` side by side, so that whatever else it does slows both alike.
 `store`: two processes at once write and read 1,000 entries at an S3 server of this machine (moto).
 `idle`: what Ray's own processes cost when nothing is asked of them.
 """
@@ -51,22 +53,34 @@ _FAILS, _SLOW_S = 0.05, 0.1
 
 
 class Costs:
-    """CPU seconds of this process's descendants by kind, as far as they were seen alive."""
+    """CPU seconds by kind, as far as processes were seen alive: of all that this one has started.
 
-    def __init__(self) -> None:
+    `root`: of that process and what it has started instead; `without`: of all but those.
+    """
+
+    def __init__(self, root: int | None = None, without: int | None = None) -> None:
+        self._root, self._without = root, without
         self._seconds: dict[tuple[int, float], tuple[str, float]] = {}
         self._peak_mib: dict[str, float] = {}
         self.look()
-        self._before = {process: seconds for process, (_, seconds) in self._seconds.items()}
+        self._before = {} if root else {process: seconds for process, (_, seconds) in self._seconds.items()}
 
     def look(self) -> None:
-        for process in psutil.Process().children(recursive=True):
+        for process in self._processes():
             try:
-                times, kind = process.cpu_times(), _kind(process.cmdline())
-                self._seconds[process.pid, process.create_time()] = kind, times.user + times.system
+                key, times = (process.pid, process.create_time()), process.cpu_times()
+                words = process.cmdline()
+                kind = _kind(words) if words else self._seconds[key][0]  # one that has ended has no name
+                self._seconds[key] = kind, times.user + times.system
                 self._peak_mib[kind] = max(self._peak_mib.get(kind, 0), process.memory_info().rss / 2**20)
-            except psutil.Error:
+            except (psutil.Error, KeyError):
                 continue
+
+    def _processes(self) -> list[psutil.Process]:
+        if self._root is not None:
+            return _family(self._root)
+        left_out = [] if self._without is None else _family(self._without)
+        return [process for process in psutil.Process().children(recursive=True) if process not in left_out]
 
     def __str__(self) -> str:
         total: dict[str, float] = {}
@@ -76,11 +90,20 @@ class Costs:
         return f"CPU {sum(total.values()):.1f} s: {', '.join(sorted(parts))}"
 
 
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:  # it has ended
+        return []
+
+
 def _kind(words: Sequence[str]) -> str:
     line = " ".join(words)
     if "anchorsfm.cli" in line:
         return "command"
-    return "workers" if line.startswith("ray::") and "Agent" not in line else "Ray's own processes"
+    is_worker = any(word.endswith("default_worker.py") for word in words)
+    return "workers" if is_worker or (line.startswith("ray::") and "Agent" not in line) else "Ray's own processes"
 
 
 class Cluster:
@@ -89,7 +112,8 @@ class Cluster:
     def __init__(self, num_nodes: int) -> None:
         from ray.cluster_utils import Cluster
 
-        os.environ.update(QUIET)
+        # Ray's workers give way to whatever else there is, with niceness 15
+        os.environ.update({**QUIET, "RAY_worker_niceness": "0"})
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         begin, costs = time.monotonic(), Costs()
         memory = 80 * 2**20
@@ -122,18 +146,23 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("work", type=Path, nargs="?")
     parser.add_argument("options", nargs="*", default=["--no-dense", "--no-adjust"])
+    parser.add_argument("--nodes", type=int, help=f"of one processor each (default: {NODES}; speed: 2)")
+    parser.add_argument("--threads", type=int, help="of the run in one process (default: 1; speed: 2)")
+    parser.add_argument("--at-once", action="store_true", help="same and speed: both runs side by side")
     args = parser.parse_args()
     if args.what in ("store", "idle"):
         _at_once() if args.what == "store" else _idle()
         return
     if args.work is None:
         parser.error("PHOTOS and WORK are needed")
-    num_nodes, threads = (2, 2) if args.what == "speed" else (NODES, 1)
+    is_speed = args.what == "speed"
+    num_nodes, threads = args.nodes or (2 if is_speed else NODES), args.threads or (2 if is_speed else 1)
     here, there = args.work / f"process-{threads}", args.work / f"cluster-{args.what}"
-    if args.what in ("same", "speed") or not here.exists():
+    if not args.at_once and (args.what in ("same", "speed") or not here.exists()):
         _fresh(here)
         print("one process:", _run(args.photos, here, args.options, threads=threads))
     _fresh(there)
+    print(f"a worker loads libraries in {_libraries_s():.1f} CPU s")
     # nodes are started with the keys of the server
     with _s3(_Faulty) if args.what == "store-faults" else nullcontext("") as url, Cluster(num_nodes) as cluster:
         options = [*args.options, "--ray", cluster.address]
@@ -148,8 +177,36 @@ def main() -> None:
             print("cluster:", _run(args.photos, there, [*options, "--cache-url", url]))
             print(f"requests that failed: {_Faulty.failed} of {_Faulty.asked}")
         else:
-            print("cluster:", _run(args.photos, there, options))
+            with _beside(args.photos, here, args.options, threads) if args.at_once else nullcontext() as other:
+                print("cluster:", _run(args.photos, there, options, without=other))
     _compare(here, there)
+
+
+@contextmanager
+def _beside(photos: Path, out: Path, options: Sequence[str], threads: int) -> Iterator[int]:
+    """A run in one process, of which the number is given, meanwhile."""
+    _fresh(out)
+    process = _started(photos, out, options, threads)
+    watch = threading.Thread(target=lambda: print("one process:", _watched(process, out, Costs(process.pid))))
+    watch.start()
+    yield process.pid
+    watch.join()
+
+
+def _libraries_s() -> float:
+    """CPU seconds in which a process loads what a worker does."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", _LIBRARIES], check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+_LIBRARIES = """
+import ray
+from anchorsfm.cluster import worker
+from anchorsfm.features import ratio_test, sift, store
+from anchorsfm.frontend.classical import tools
+"""
 
 
 def _idle() -> None:
@@ -299,35 +356,52 @@ def _run(
     options: Sequence[str],
     look: "Callable[[subprocess.Popen[str]], bool] | None" = None,
     threads: int = 1,
+    without: int | None = None,
 ) -> str:
+    costs = Costs(without=without)
+    return _watched(_started(photos, out, options, threads), out, costs, look)
+
+
+def _started(photos: Path, out: Path, options: Sequence[str], threads: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "anchorsfm.cli", "reconstruct", str(photos), "-o", str(out), *options]
-    begin, costs = time.monotonic(), Costs()
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*command, "--classical.workers.num-workers", str(threads)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def _watched(
+    process: "subprocess.Popen[str]",
+    out: Path,
+    costs: Costs,
+    look: "Callable[[subprocess.Popen[str]], bool] | None" = None,
+) -> str:
+    begin = time.monotonic()
     while process.poll() is None:
         costs.look()
         if look is not None and look(process):
             look = None
         time.sleep(_EVERY_S)
+    wall_s, load = time.monotonic() - begin, os.getloadavg()[1]
     said = process.communicate()[0]
     report = out / "report.json"
     if process.returncode == 2 or (process.returncode and look):
         print(said)
+    lines = []
     found = json.loads(report.read_text()) if report.exists() and not process.returncode else {}
     for line in found.get("warnings", ()):
-        print("  warning:", line)
+        lines.append(f"warning: {line}")
     for stage in found.get("stages", ()):
-        print(f"  {stage['stage']}: {stage['wall_s']:.1f} s")
+        lines.append(f"{stage['stage']}: {stage['wall_s']:.1f} s, {stage['cpu_s']:.1f} CPU s of the command")
     for share in found.get("cluster", ()):
         each = ", ".join(
             f"{share[f'bytes_{what}'] / share['rows'] / 1000:.1f} {what}" for what in ("sent", "read", "written")
         )
-        print(f"  {share['stage']}: {share['rows']} rows on {share['node']}; kB a row: {each}")
-    return f"exit code {process.returncode}, wall {time.monotonic() - begin:.0f} s, {costs}"
+        lines.append(f"{share['stage']}: {share['rows']} rows on {share['node']}; kB a row: {each}")
+    lines.insert(0, f"exit code {process.returncode}, wall {wall_s:.0f} s at a load of {load:.1f}, {costs}")
+    return "\n  ".join(lines)
 
 
 def _compare(here: Path, there: Path) -> None:

@@ -266,7 +266,9 @@ def drawn(
     for _ in range(records):
         geo = recorded(truth, rng)
         px = true_px * (1 + FOCAL_ERROR * rng.standard_normal())
-        focal = FocalPriors(focal_px=np.array([px]), sigma_px=np.array([EXIF_DEVIATION * px]))
+        focal = FocalPriors(
+            focal_px=np.array([px]), sigma_px=np.array([EXIF_DEVIATION * px]), is_assumed=np.zeros(1, bool)
+        )
         settled = settle_focal_lengths(free, focal, config)
         judged, found = georeference(settled, free, geo, "auto", config, focal)
         assert found.mode == "prior", found.problem

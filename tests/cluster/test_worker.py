@@ -2,11 +2,15 @@
 
 import pickle
 import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -19,9 +23,11 @@ from anchorsfm.cluster.worker import work
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, NetworkConfig
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, FindFeatures, MatchPairs, MatchStore
+from anchorsfm.io import remote
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
 from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.images import Origin
 from anchorsfm.scene.progress import SILENT
 from cluster_tools import Numbers
 
@@ -93,6 +99,51 @@ def test_a_machine_without_the_weights_is_named(rendered: Path, learned_weights:
     done = work([sent], pickle.dumps([0]))
     with pytest.raises(InputError, match=rf"^{done.node}: there is no .* in {weights}"):
         done.require_success()
+
+
+@pytest.mark.parametrize("num_faults", [1, len(remote.PAUSES_S) + 1])
+def test_a_photograph_at_a_url_is_asked_for_again(
+    num_faults: int, rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = LocalFileSystem.cat_file
+
+    def cat_file(files: LocalFileSystem, path: str, **kwargs: Any) -> bytes:
+        asked.append(Path(path).name)
+        if len(asked) <= num_faults:
+            raise ConnectionResetError("Connection reset by peer")
+        data: bytes = read(files, path, **kwargs)
+        return data
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", cat_file)
+    monkeypatch.setattr(remote, "PAUSES_S", (0.0,) * len(remote.PAUSES_S))
+    here = load_image_set(rendered / "images").select([0])
+    nowhere, url = tmp_path / "nowhere", f"file://{tmp_path}/bucket"
+    (tmp_path / "bucket").symlink_to((rendered / "images").absolute())
+    images = replace(here, root=nowhere, origins=(Origin(folder=nowhere, url=url),))
+    detector = make_detector(FeatureConfig(max_image_size=160), NetworkConfig())
+    found = FeatureStore(images=images, detector=detector, store=Store(tmp_path / "cache"))
+    done = work([Reference(FindFeatures(features=found))], pickle.dumps([0]))
+    assert found.store.has("features", found.key(0)) == (num_faults == 1)
+    if num_faults == 1:
+        done.require_success()
+    else:
+        with pytest.raises(StorageError, match=rf"^{done.node}: cannot read {url}/.* \(Connection reset .* 4 times\)"):
+            done.require_success()
+    assert asked == [here.names[0]] * min(num_faults + 1, len(remote.PAUSES_S) + 1)
+
+
+def test_workers_load_only_what_they_need() -> None:
+    """Each of them does, before its first entry."""
+    program = (
+        "import sys\n"
+        "from anchorsfm.cluster import worker\n"
+        "from anchorsfm.features import sift, store\n"
+        "from anchorsfm.frontend.classical import tools\n"
+        "print({'torch', 'pycolmap', 'viser', 'scipy.optimize', 'scipy.spatial', 'scipy.special'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
 
 
 def test_a_damaged_entry_that_a_worker_meets_is_told_once(tmp_path: Path) -> None:

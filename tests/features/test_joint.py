@@ -11,9 +11,10 @@ from PIL import Image
 from anchorsfm.features import methods
 from anchorsfm.features.base import FeatureMatches, Features
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, MatchingConfig
-from anchorsfm.features.joint import joined, once_each, same_points
+from anchorsfm.features.joint import joined
 from anchorsfm.features.methods import make_detector
 from anchorsfm.features.ratio_test import RatioTestMatcher
+from anchorsfm.features.same_points import once_each, same_points
 from anchorsfm.features.sift import SiftDetector
 from anchorsfm.frontend.classical import ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, SecondMethodConfig, WorkerConfig

@@ -6,7 +6,8 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.frontend.classical import focal as module
 from anchorsfm.frontend.classical.config import IntrinsicsConfig
-from anchorsfm.frontend.classical.focal import FocalEvidence, essential_residual, essential_slope
+from anchorsfm.frontend.classical.focal import essential_residual, essential_slope
+from anchorsfm.frontend.classical.focal_evidence import FocalEvidence
 
 
 def _fundamental(rng: np.random.Generator, focal_ij: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from anchorsfm.features.config import MatchingConfig
 from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical import focal
 from anchorsfm.frontend.classical.config import IntrinsicsConfig, TwoViewConfig
+from anchorsfm.frontend.classical.focal_evidence import FocalEvidence, gather_evidence
 from anchorsfm.frontend.classical.rays import bearing, parallax_deg, triangulate_depths
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.two_view import RelativePose, relate
@@ -150,7 +151,7 @@ def _evidence(focals, device, rng, noise_px=0.3):
         verified = verify(seen[i], seen[j], _rows(250), MATCHING)
         rows = verified.keypoint[:, 0]
         same = device[i] == device[j]
-        evidence.append(focal.gather_evidence(seen[i][rows], seen[j][rows], verified.fundamental, same, 1.5))
+        evidence.append(gather_evidence(seen[i][rows], seen[j][rows], verified.fundamental, same, 1.5))
     return pairs, evidence
 
 
@@ -174,7 +175,7 @@ def test_focal_of_a_long_lens():
 
 def test_single_unusual_focals_are_errors():
     def evidence(shared):
-        return focal.FocalEvidence(num_inliers=200, fundamental=np.eye(3), homography_ratio=0.3, shared_focal=shared)
+        return FocalEvidence(num_inliers=200, fundamental=np.eye(3), homography_ratio=0.3, shared_focal=shared)
 
     images = _images([(1024, 768)] * 5, [0] * 5, [np.nan] * 5)
     pairs = np.array([(0, 1), (1, 2), (2, 3), (3, 4), (0, 4)])
@@ -219,7 +220,7 @@ def test_without_usable_pairs_the_focal_is_the_record_or_the_typical_one():
     xy_i, xy_j, _ = project_random(rng, _pose((0, 10, 0), (0, 0, 0)), (900.0, 900.0), 200)
     verified = verify(xy_i, xy_j, _rows(200), MATCHING)
     rows = verified.keypoint[:, 0]
-    degenerate = focal.gather_evidence(xy_i[rows], xy_j[rows], verified.fundamental, False, 1.5)
+    degenerate = gather_evidence(xy_i[rows], xy_j[rows], verified.fundamental, False, 1.5)
     assert degenerate.is_degenerate
     found = focal.estimate_focals_px(images, np.array([[0, 1]]), [degenerate], IntrinsicsConfig())
     assert found == pytest.approx([1234.0, 1.1 * 800])

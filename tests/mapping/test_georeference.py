@@ -94,10 +94,10 @@ def recorded(truth: Reconstruction, seed: int = 0, sigma: float = NOISE_M) -> Ge
 
 def focal_record(error: float, deviation: float = 0.015) -> FocalPriors:
     px = FOCAL_PX * (1 + error)
-    return FocalPriors(focal_px=np.array([px]), sigma_px=np.array([deviation * px]))
+    return FocalPriors(focal_px=np.array([px]), sigma_px=np.array([deviation * px]), is_assumed=np.zeros(1, bool))
 
 
-NO_RECORD = FocalPriors(focal_px=np.array([np.nan]), sigma_px=np.array([np.nan]))
+NO_RECORD = FocalPriors(focal_px=np.array([np.nan]), sigma_px=np.array([np.nan]), is_assumed=np.zeros(1, bool))
 
 
 def run(
@@ -241,7 +241,7 @@ def test_a_deviation_that_promises_too_much_does_not_refuse_a_record(monkeypatch
     honest = settle_focal_lengths(flat, record, CONFIG).result.focal[0]
     monkeypatch.setattr(focal_prior, "estimate_uncertainty", promising)
     (focal,) = settle_focal_lengths(flat, record, CONFIG).result.focal
-    assert abs(focal.free_px - focal.recorded_px) > 3 * np.hypot(0.1 * honest.free_sigma_px, focal.recorded_sigma_px)
+    assert abs(focal.free_px - focal.prior_px) > 3 * np.hypot(0.1 * honest.free_sigma_px, focal.prior_sigma_px)
     assert focal.is_kept and focal.free_sigma_px == pytest.approx(honest.free_sigma_px, rel=0.5)
     assert settle_focal_lengths(relief, focal_record(0.1), CONFIG).result is relief  # here it does rise
 

@@ -344,3 +344,35 @@ def test_two_views_have_deviations(truth):
     tracks, points = select_observations(tracks, (length == 2)[tracks.obs_point])
     claimed = estimate_uncertainty(result_of(with_points(pair, tracks, pair.points[points])))
     assert np.isfinite(claimed.position).all() and claimed.camera_params[0][0] > 0
+
+
+@pytest.mark.parametrize("num_views", [3, 8])
+def test_parallel_cameras_are_not_certain_of_their_focal_length(num_views: int) -> None:
+    """It can be changed together with all depths: normal equations are singular, and no residual shows that."""
+    rng = np.random.default_rng(5)
+    points, poses = rng.uniform([-3, -2, 4], [3, 2, 9], (200, 3)), np.tile(np.eye(3, 4), (num_views, 1, 1))
+    poses[:, 0, 3] = -0.3 * np.arange(num_views)
+    xy = np.concatenate([project(CAMERA, points + pose[:, 3])[0] for pose in poses])
+    order = np.argsort(np.tile(np.arange(200), num_views), kind="stable")
+    tracks = Tracks(
+        obs_point=np.repeat(np.arange(200), num_views),
+        obs_image=np.repeat(np.arange(num_views), 200)[order],
+        obs_xy=(xy + 0.01 * rng.standard_normal(xy.shape))[order],
+    )
+    truth = Reconstruction(
+        image_index=np.arange(num_views),
+        cam_from_world=poses,
+        cameras=(CAMERA,),
+        camera_index=np.zeros(num_views, int),
+        points=points,
+        rgb=np.zeros((200, 3), np.uint8),
+        error_px=np.full(200, np.nan),
+        tracks=tracks,
+    )
+    options = replace(OPTIONS, refine_distortion=False)
+    model, _ = adjust(truth, options)
+    found = estimate_uncertainty(
+        AdjustResult(model=model, dropped={}, options=options, held=Held.nothing(model), lenses=())
+    )
+    (params,) = found.camera_params
+    assert params is not None and params[0] > 0.05 * CAMERA.params[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +22,7 @@ from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_star
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.coarse import CoarseKeypoints
 from anchorsfm.tracks.config import FEW_VIEWS, AdjustConfig, SubpixelConfig
+from anchorsfm.tracks.focal_prior import FocalPriors, adjust_with_priors
 from anchorsfm.tracks.points import triangulate_model
 from anchorsfm.tracks.precision import refine_coarse
 from anchorsfm.tracks.resect import register_missing
@@ -219,18 +221,24 @@ def _adjust(
         cameras = zip(model.cameras, start.held.camera, strict=True)
         kept = tuple(camera if held else with_focal_length(camera, settings.focal_px) for camera, held in cameras)
         model, config = with_cameras(model, kept), replace(config, refine_focal=False)
-    return adjust_model(
-        model,
-        given.tracks,
-        config,
-        working_scale=working_scale,
-        matches=given.matches if complete else None,
-        coarse=given.coarse if complete else None,
-        held=start.held,
-        choose_camera_model=settings.choose_camera_model,
-        is_settled=settings.goes_on,
-        progress=progress,
-    )
+
+    def adjust(model: Reconstruction, config: AdjustConfig, refine_distortion: bool) -> AdjustResult:
+        return adjust_model(
+            model,
+            given.tracks,
+            config,
+            working_scale=working_scale,
+            matches=given.matches if complete else None,
+            coarse=given.coarse if complete else None,
+            held=start.held,
+            choose_camera_model=settings.choose_camera_model and refine_distortion,
+            refine_distortion=refine_distortion,
+            is_settled=settings.goes_on,
+            progress=progress,
+        )
+
+    priors = partial(FocalPriors.of, images=given.images)
+    return adjust_with_priors(adjust, model, priors, config, start.held.camera)
 
 
 def _with_missing(

@@ -235,7 +235,8 @@ def _with_priors(
     start = moved(result.at_optimum, placed.scale, placed.pose)
     result = readjust(result, start, config, options=result.options, held=held)
     if any(result.focal) and is_better_determined(result):
-        result = readjust(replace(result, focal=()), result.at_optimum, config, options=free.options, held=held)
+        options = replace(free.options, refine_focal=True)
+        result = readjust(replace(result, focal=()), result.at_optimum, config, options=options, held=held)
         return settle_focal_lengths(result, focal, config)
     return JudgedModel(result=result, uncertainty=estimate_uncertainty(result))
 

@@ -160,13 +160,17 @@ def _georeference(model: Reconstruction, found: Georeferenced, names: Sequence[s
 
 
 def _focal(camera: int, found: SettledFocal) -> FocalReport:
-    is_recorded = np.isfinite(found.recorded_px)
+    def known(value: float, is_known: bool = True) -> float | None:
+        return round(value, 3) if is_known and np.isfinite(value) else None
+
     return FocalReport(
         camera=camera,
-        free_px=round(found.free_px, 3),
-        free_sigma_px=round(found.free_sigma_px, 3),
-        recorded_px=round(found.recorded_px, 3) if is_recorded else None,
-        recorded_sigma_px=round(found.recorded_sigma_px, 3) if is_recorded else None,
+        free_px=known(found.free_px),
+        free_sigma_px=known(found.free_sigma_px),
+        recorded_px=known(found.prior_px, not found.is_assumed),
+        recorded_sigma_px=known(found.prior_sigma_px, not found.is_assumed),
+        assumed_px=known(found.prior_px, found.is_assumed),
+        assumed_sigma_px=known(found.prior_sigma_px, found.is_assumed),
         sigma_px=round(found.sigma_px, 3),
     )
 

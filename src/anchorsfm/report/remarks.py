@@ -36,7 +36,7 @@ def model_remarks(
     return (
         *_shape(model),
         *_positions(uncertainty),
-        *_focal_lengths(model, uncertainty, images),
+        *_focal_lengths(result, uncertainty, images),
         *_contradictions(evidence),
         *_failures(result.failed_steps),
     )
@@ -98,8 +98,8 @@ def _positions(uncertainty: ModelUncertainty) -> list[str]:
     return [f"positions are uncertain by {_percent(share)} of the scene size (median of the images)"]
 
 
-def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images: ImageSet) -> list[str]:
-    undetermined, contradicted = [], []
+def _focal_lengths(result: AdjustResult, uncertainty: ModelUncertainty, images: ImageSet) -> list[str]:
+    model, undetermined, contradicted = result.model, [], []
     for row, camera in enumerate(model.cameras):
         deviations = uncertainty.camera_params[row]
         if deviations is None:
@@ -107,7 +107,9 @@ def _focal_lengths(model: Reconstruction, uncertainty: ModelUncertainty, images:
         focal_px, sigma_px = focal_length_px(camera), float(np.mean(np.array(deviations)[focal_rows(camera)]))
         if sigma_px == 0:
             continue
-        claim = f"camera {row}: focal length {focal_px:.0f} px +- {short(sigma_px, 2):g} estimated"
+        found = result.focal[row] if result.focal else None
+        source = "assumed" if found is not None and found.is_assumed and found.is_kept else "estimated"
+        claim = f"camera {row}: focal length {focal_px:.0f} px +- {short(sigma_px, 2):g} {source}"
         recorded = images.focal_prior_px[model.image_index[model.camera_index == row]]
         recorded_px = float(np.median(recorded)) if len(recorded) and np.isfinite(recorded).all() else np.nan
         if abs(focal_px - recorded_px) > CONTRADICTION * recorded_px:

@@ -198,18 +198,21 @@ class GeoreferenceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FocalReport:
-    """A focal length that photographs and a record (EXIF, or given) say together."""
+    """A focal length that photographs and a record (EXIF, or given), or an assumption, say together."""
 
     camera: int
     """Row among the cameras of the model."""
-    free_px: float
-    """What the photographs say alone."""
-    free_sigma_px: float
+    free_px: float | None
+    """What the photographs say alone; None: nothing that makes a model."""
+    free_sigma_px: float | None
     recorded_px: float | None
     """None: nothing is recorded, or it contradicts the photographs."""
     recorded_sigma_px: float | None
     sigma_px: float
     """Standard deviation of the focal length of the model."""
+    assumed_px: float | None = None
+    """A usual focal length that was brought in because neither photographs nor a record show it; None: it was not."""
+    assumed_sigma_px: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from anchorsfm.scene.ground import GroundPoints
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.adjust import AdjustResult, SettledFocal
 from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.degeneracy import pairs_without_motion
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
@@ -165,7 +165,7 @@ def finish(
         georeferenced.append(place)
         ups.append(up)
     _name_placement(judged, georeferenced, given.images, config, progress)
-    _name_undetermined(judged, progress)
+    name_undetermined(judged, progress)
     if ground is not None:
         _name_control(controlled, ground, progress)
     for number, one in enumerate(judged):
@@ -207,14 +207,14 @@ def _in_frame(
         is_in_it = np.allclose(way.matrix, np.eye(4))
         found = compare_in_frame(judged, images.geo, None if is_in_it else way)
         return judged, replace(found, mode="control") if frame.by_control else found
-    return georeference(judged, result, images.geo, "check", config.adjust, _focal_priors(result.model, images))
+    return georeference(judged, result, images.geo, "check", config.adjust, FocalPriors.of(result.model, images))
 
 
 def _with_records(
     result: AdjustResult, images: ImageSet, config: PipelineConfig, ground: GroundPoints | None
 ) -> tuple[JudgedModel, Georeferenced | None, Controlled | None]:
     """A finished model with control points and what cameras recorded: focal lengths and positions."""
-    focal = _focal_priors(result.model, images)
+    focal = FocalPriors.of(result.model, images)
     judged = settle_focal_lengths(result, focal, config.adjust)
     control = None
     if ground is not None:
@@ -243,18 +243,6 @@ def _level(
         return judged, None
     judged, up = levelled(judged, config.up, given.images.down)
     return judged, UpReport(source=up.source, deviation_deg=round(up.deviation_deg, 2))
-
-
-def _focal_priors(model: Reconstruction, images: ImageSet) -> FocalPriors:
-    """Recorded focal lengths of the cameras of a model."""
-    focal_px, sigma_px = np.full((2, len(model.cameras)), np.nan)
-    if images.focal_deviation is not None:
-        for row in range(len(model.cameras)):
-            views = model.image_index[model.camera_index == row]
-            if len(views):
-                focal_px[row] = np.median(images.focal_prior_px[views])
-                sigma_px[row] = focal_px[row] * np.median(images.focal_deviation[views])
-    return FocalPriors(focal_px=focal_px, sigma_px=sigma_px)
 
 
 def _name_placement(
@@ -303,16 +291,34 @@ def _rig_lines(model: Reconstruction, images: ImageSet) -> Iterator[str]:
         )
 
 
-def _name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:
-    """One warning about focal lengths that photographs do not determine."""
+def name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:
+    """Warnings about focal lengths that photographs do not determine: which are recorded, and which assumed."""
     kept = [found for one in judged for found in one.result.focal if found is not None and found.is_kept]
-    if kept:
-        first, more = kept[0], "" if len(kept) == 1 else f" (and of {len(kept) - 1} more cameras)"
+    recorded, assumed = ([found for found in kept if found.is_assumed == value] for value in (False, True))
+    if recorded:
+        first = recorded[0]
         progress.warn(
-            f"the photographs do not determine the focal length{more}: alone they say {first.free_px:.0f} px +- "
-            f"{first.free_sigma_px:.0f}, the recorded {first.recorded_px:.0f} px are kept within their deviation of "
-            f"{first.recorded_sigma_px:.0f} px"
+            f"the photographs do not determine the focal length{_and_more(recorded)}: {_alone(first)}, the recorded "
+            f"{first.prior_px:.0f} px are kept within their deviation of {first.prior_sigma_px:.0f} px"
         )
+    if assumed:
+        first = assumed[0]
+        progress.warn(
+            f"the photographs do not determine the focal length{_and_more(assumed)}: {_alone(first)}; "
+            f"{first.focal_px:.0f} px +- {first.sigma_px:.0f} are assumed (most lenses have {first.prior_px:.0f} px +- "
+            f"{first.prior_sigma_px:.0f}), and depths and angles of the model are as uncertain; if you know the focal "
+            "length, give --focal-px"
+        )
+
+
+def _and_more(found: Sequence[SettledFocal]) -> str:
+    return "" if len(found) == 1 else f" (and of {len(found) - 1} more cameras)"
+
+
+def _alone(found: SettledFocal) -> str:
+    if not np.isfinite(found.free_px):
+        return "alone they say next to nothing"
+    return f"alone they say {found.free_px:.0f} px +- {found.free_sigma_px:.0f}"
 
 
 def _name_still_pairs(given: MapperInput, progress: Progress) -> None:

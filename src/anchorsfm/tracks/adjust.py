@@ -44,25 +44,42 @@ LOOSE, TIGHT = 1e-4, 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class SettledFocal:
-    """The focal length of a camera that photographs and a record say together; it is held then."""
+    """The focal length of a camera that photographs and a prior say together; it is held then."""
 
     free_px: float
-    """What the photographs say alone."""
+    """What the photographs say alone; NaN where that is nothing."""
     free_sigma_px: float
-    recorded_px: float
-    recorded_sigma_px: float
+    """Infinite where they say nothing."""
+    prior_px: float
+    """What is recorded, or assumed; NaN: nothing, or it contradicts the photographs."""
+    prior_sigma_px: float
+    is_assumed: bool = False
+    """The prior is not recorded: it is what most lenses have."""
     sigma_px: float
     """Standard deviation of the settled one."""
 
     @property
-    def weight_of_record(self) -> float:
-        """0: the photographs decide, 1: the record does."""
-        return self.free_sigma_px**2 / (self.free_sigma_px**2 + self.recorded_sigma_px**2)
+    def weight_of_prior(self) -> float:
+        """0: the photographs decide, 1: the prior does."""
+        if not np.isfinite(self.prior_px):
+            return 0.0
+        if not np.isfinite(self.free_sigma_px):
+            return 1.0
+        free, prior = self.free_sigma_px / self.free_px, self.prior_sigma_px / self.prior_px
+        return float(free**2 / (free**2 + prior**2))
+
+    @property
+    def focal_px(self) -> float:
+        """The settled one."""
+        weight = self.weight_of_prior
+        if weight in (0.0, 1.0):
+            return self.prior_px if weight else self.free_px
+        return float(self.free_px * (self.prior_px / self.free_px) ** weight)
 
     @property
     def is_kept(self) -> bool:
-        """Whether the photographs add little to the record."""
-        return self.weight_of_record > 0.5
+        """Whether the photographs add little to the prior."""
+        return self.weight_of_prior > 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +96,7 @@ class AdjustResult:
     lenses: tuple[LensChoice, ...]
     """How the camera model of each camera was chosen; empty if it was given."""
     focal: tuple[SettledFocal | None, ...] = ()
-    """Of each camera, where a record of any was brought in: then `options` holds all focal lengths."""
+    """Of each camera, where a prior of any was brought in: then `options` holds all focal lengths."""
     adjusted: bool = True
     """False: only triangulated, so that nothing is known about its precision."""
     failed_steps: int = 0
@@ -107,6 +124,7 @@ class _Setting:
     held: Held
     coarse: CoarseKeypoints | None = None
     """Of the tracks."""
+    refine_distortion: bool = True
     failed_steps: list[int] = field(default_factory=list)
     """Of each adjustment so far."""
 
@@ -133,6 +151,7 @@ class _Setting:
         return BundleOptions(
             loss_scale_px=loss_scale_px(model, float(np.median(self.working_scale))),
             refine_focal=self.config.refine_focal,
+            refine_distortion=self.refine_distortion,
             max_iterations=self.config.max_iterations,
             function_tolerance=tolerance,
             num_threads=self.config.threads_for(len(self.start.image_index)),
@@ -180,6 +199,7 @@ def adjust_model(
     coarse: CoarseKeypoints | None = None,
     held: Held | None = None,
     choose_camera_model: bool = False,
+    refine_distortion: bool = True,
     is_settled: bool = False,
     progress: Progress = SILENT,
 ) -> AdjustResult:
@@ -194,6 +214,7 @@ def adjust_model(
         coarse: keypoints that are less exact: see `precision`.
         held: given poses and intrinsics, by row of `start` (default: none).
         choose_camera_model: choose the camera model of each camera; otherwise those of `start` stay.
+        refine_distortion: False: it stays as it is in `start`.
         is_settled: `start` is about right: the first round, with the widest threshold, is left out.
         progress: receives one stage with a step per round.
     """
@@ -204,7 +225,15 @@ def adjust_model(
         split = split_tracks(mine, coarse)
         tracks, added = split.adjusting, split.added
         matches = None if matches is None else _without_keypoints(matches, added)
-    setting = _Setting(config=config, tracks=tracks, start=start, working_scale=working_scale, held=held, coarse=coarse)
+    setting = _Setting(
+        config=config,
+        tracks=tracks,
+        start=start,
+        working_scale=working_scale,
+        held=held,
+        coarse=coarse,
+        refine_distortion=refine_distortion,
+    )
     lenses: tuple[LensChoice, ...] = ()
     with progress.stage("adjusting", 4) as advance:
         model = start if is_settled else _round(start, setting, config.first_error)

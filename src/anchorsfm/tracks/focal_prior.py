@@ -1,33 +1,50 @@
-"""Focal lengths where photographs and a record say something about them (docs/method.md, Recorded focal lengths).
+"""Focal lengths where photographs and a prior say something about them (docs/method.md, Recorded focal lengths).
 
-Adjusted freely, the focal length of a camera comes out at f with a standard deviation c: that of `uncertainty`, which
-knows that errors of a model are not noise alone. Recorded is m with a deviation p. Both are combined by their
-precision, f' = f - g (f - m) with g = c^2 / (c^2 + p^2), everything else is adjusted with the focal length held at f',
-and its deviation is p sqrt(g). Where photographs determine the focal length, g is about 0 and the model stays as it is;
-over flat ground seen from straight above, or with cameras that only turn, it is about 1. A record that is more than
+Adjusted freely, the focal length of a camera comes out at f with a standard deviation c f: that of `uncertainty`, which
+knows that errors of a model are not noise alone. Recorded is m with a deviation p m. Both are combined by their
+precision, f' = f (m / f)^g with g = c^2 / (c^2 + p^2), everything else is adjusted with the focal length held at f',
+and its deviation is f' p sqrt(g). Where photographs determine the focal length, g is about 0 and the model stays as it
+is; over flat ground seen from straight above, or with cameras that only turn, it is about 1. A record that is more than
 `_CONTRADICTION` deviations away is wrong (a digital zoom, a cropped picture): it has no say. But c is that of a model
 linearised where the adjustment ended, and far from there the error may hardly rise, so such a record is tried first:
 with the focal length held at m the error of everything else rises by r variances of an observation, which makes
 |f - m| / sqrt(r) the deviation, as much larger as c is than that of noise alone.
+
+Where nothing is recorded, what most lenses have is assumed in place of a record, if c is above `_UNDETERMINED`; it is
+always tried, because c is least reliable there, and in models of few views, where c may be nothing but the rounding of
+normal equations that are singular (two cameras that are exactly parallel). Focal length or distortion of views that
+determine neither may also run away until no model is left: `adjust_with_priors` then holds the distortion, and if that
+is not enough the focal length at its prior. It holds both where few views are left with a c above `_ASSUMED_DEVIATION`:
+a lens that was found with such a focal length is noise.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from anchorsfm.colmap.cameras import focal_length_px, focal_rows
+from anchorsfm.colmap.cameras import focal_length_px, focal_rows, with_focal_length
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.edit import with_cameras
-from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.settings import TYPICAL_FOCAL
 from anchorsfm.tracks.adjust import LOOSE, AdjustResult, SettledFocal, readjust
-from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.config import FEW_VIEWS, AdjustConfig
 from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
+_ASSUMED_DEVIATION = 0.35
+"""Of usual focal lengths, which are between .7 (most phones) and 1.6 times the long side: of their logarithm."""
+_UNDETERMINED = 0.1
+"""A focal length that is more certain than this, as a share of it, needs no assumption."""
+_FEWEST = 2
+"""Views of a model."""
+_AS_GOOD = 0.8
+"""Share of its points that a model must keep with the lens that is assumed."""
 _NO_WEIGHT = 0.05
-"""Records with a smaller weight change nothing worth another adjustment."""
+"""Priors with a smaller weight change nothing worth another adjustment."""
 _BETTER = 0.5
 """Share of the deviation of a free focal length below which it is worth finding it again."""
 _CONTRADICTION = 3.0
@@ -41,10 +58,30 @@ _LARGEST_STEP = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class FocalPriors:
-    """Recorded focal lengths of the cameras of a model; NaN where nothing is recorded."""
+    """What is known of the focal lengths of the cameras of a model before looking; NaN: nothing."""
 
     focal_px: Float[np.ndarray, "camera"]
     sigma_px: Float[np.ndarray, "camera"]
+    is_assumed: Bool[np.ndarray, "camera"]
+    """Not recorded, but what most lenses have."""
+
+    @staticmethod
+    def of(model: Reconstruction, images: ImageSet) -> "FocalPriors":
+        """Recorded ones, and a usual one where nothing is recorded."""
+        focal_px, sigma_px = np.full((2, len(model.cameras)), np.nan)
+        if images.focal_deviation is not None:
+            for row in range(len(model.cameras)):
+                views = model.image_index[model.camera_index == row]
+                if len(views):
+                    focal_px[row] = np.median(images.focal_prior_px[views])
+                    sigma_px[row] = focal_px[row] * np.median(images.focal_deviation[views])
+        is_assumed = ~np.isfinite(sigma_px)
+        usual_px = TYPICAL_FOCAL * np.array([max(camera.width, camera.height) for camera in model.cameras], float)
+        return FocalPriors(
+            focal_px=np.where(is_assumed, usual_px, focal_px),
+            sigma_px=np.where(is_assumed, _ASSUMED_DEVIATION * usual_px, sigma_px),
+            is_assumed=is_assumed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +93,7 @@ class JudgedModel:
 
 
 def settle_focal_lengths(result: AdjustResult, priors: FocalPriors, config: AdjustConfig) -> JudgedModel:
-    """The model with the focal lengths that photographs and records say together; as it is where records add nothing.
+    """The model with the focal lengths that photographs and priors say together; as it is where priors add nothing.
 
     `result` was adjusted with free focal lengths, or has held ones, which stay.
     """
@@ -65,15 +102,84 @@ def settle_focal_lengths(result: AdjustResult, priors: FocalPriors, config: Adju
     if not result.adjusted or not result.options.refine_focal:
         return unchanged
     found = _combined(_estimated(result, free, priors), result, config)
-    if all(entry is None or entry.weight_of_record < _NO_WEIGHT for entry in found):
+    if all(entry is None or entry.weight_of_prior < _NO_WEIGHT for entry in found):
         return unchanged
     wanted = [
-        camera if entry is None else _scaled(camera, _focal_px(entry) / focal_length_px(camera))
+        camera if entry is None else _scaled(camera, entry.focal_px / focal_length_px(camera))
         for camera, entry in zip(result.at_optimum.cameras, found, strict=True)
     ]
     result = _moved(result, wanted, config)
     result = replace(result, focal=found)
     return JudgedModel(result=result, uncertainty=estimate_uncertainty(result))
+
+
+def adjust_with_priors(
+    adjust: Callable[[Reconstruction, AdjustConfig, bool], AdjustResult],
+    start: Reconstruction,
+    priors: Callable[[Reconstruction], FocalPriors],
+    config: AdjustConfig,
+    known: Bool[np.ndarray, "camera"],
+) -> AdjustResult:
+    """A start adjusted freely; where few views show no focal length, or no model is left, with less that is free.
+
+    Args:
+        adjust: adjusts a start, with the given thresholds, and refines the distortion or not.
+        start: cameras and poses.
+        priors: of the focal lengths of a model.
+        config: thresholds; where no model is left, narrow angles of points do.
+        known: cameras of the start whose intrinsics are held.
+    """
+    free = adjust(start, config, True)
+    if len(start.image_index) < _FEWEST or known.all():
+        return free
+    if not _is_model(free):
+        config = replace(config, min_angle_deg=min(config.min_angle_deg, config.narrow_angle_deg))
+        result = adjust(start, config, False)
+        if _is_model(result):
+            return result
+    elif not _shows_little(free):
+        return free
+    if not config.refine_focal:
+        return free
+    before = priors(start)
+    cameras = tuple(
+        camera if known[row] else with_focal_length(camera, float(before.focal_px[row]))
+        for row, camera in enumerate(start.cameras)
+    )
+    result = adjust(with_cameras(start, cameras), replace(config, refine_focal=False), False)
+    if not _is_model(result) or len(result.model.points) < _AS_GOOD * len(free.model.points):
+        return free
+    before = priors(result.model)
+    focal = tuple(None if held else _as_prior(before, row) for row, held in enumerate(result.held.camera.tolist()))
+    return replace(result, focal=focal)
+
+
+def _is_model(result: AdjustResult) -> bool:
+    return len(result.model.image_index) >= _FEWEST
+
+
+def _shows_little(result: AdjustResult) -> bool:
+    """Whether few views say so little about a focal length that what they say about the lens is nothing either."""
+    if len(result.model.image_index) > FEW_VIEWS or not result.options.refine_focal:
+        return False
+    deviations = estimate_uncertainty(result).camera_params
+    return any(
+        deviation is not None
+        and float(np.mean(np.array(deviation)[focal_rows(camera)])) > _ASSUMED_DEVIATION * focal_length_px(camera)
+        for deviation, camera in zip(deviations, result.model.cameras, strict=True)
+    )
+
+
+def _as_prior(priors: FocalPriors, row: int) -> SettledFocal:
+    """The photographs have said nothing."""
+    return SettledFocal(
+        free_px=np.nan,
+        free_sigma_px=np.inf,
+        prior_px=float(priors.focal_px[row]),
+        prior_sigma_px=float(priors.sigma_px[row]),
+        is_assumed=bool(priors.is_assumed[row]),
+        sigma_px=float(priors.sigma_px[row]),
+    )
 
 
 def is_better_determined(result: AdjustResult) -> bool:
@@ -96,12 +202,17 @@ class _Estimate:
     sigma_px: float
     noise_px: float
     """Deviation by noise alone."""
-    recorded_px: float
-    recorded_sigma_px: float
+    prior_px: float
+    prior_sigma_px: float
+    is_assumed: bool
 
     @property
     def is_contradicted(self) -> bool:
-        return self.misfit_px > _CONTRADICTION * float(np.hypot(self.sigma_px, self.recorded_sigma_px))
+        return self.misfit_px > _CONTRADICTION * float(np.hypot(self.sigma_px, self.prior_sigma_px))
+
+    @property
+    def needs_prior(self) -> bool:
+        return not self.is_assumed or self.sigma_px > _UNDETERMINED * self.focal_px
 
     @property
     def beyond_noise(self) -> float:
@@ -110,7 +221,7 @@ class _Estimate:
 
     @property
     def misfit_px(self) -> float:
-        return abs(self.focal_px - self.recorded_px)
+        return abs(self.focal_px - self.prior_px)
 
 
 def _estimated(result: AdjustResult, free: ModelUncertainty, priors: FocalPriors) -> list[_Estimate | None]:
@@ -126,8 +237,9 @@ def _estimated(result: AdjustResult, free: ModelUncertainty, priors: FocalPriors
             focal_px=focal_length_px(camera),
             sigma_px=sigma_px,
             noise_px=noise_px,
-            recorded_px=float(priors.focal_px[row]),
-            recorded_sigma_px=float(priors.sigma_px[row]),
+            prior_px=float(priors.focal_px[row]),
+            prior_sigma_px=float(priors.sigma_px[row]),
+            is_assumed=bool(priors.is_assumed[row]),
         )
         found.append(estimate if sigma_px > 0 else None)
     return found
@@ -136,11 +248,16 @@ def _estimated(result: AdjustResult, free: ModelUncertainty, priors: FocalPriors
 def _combined(
     estimates: list[_Estimate | None], result: AdjustResult, config: AdjustConfig
 ) -> tuple[SettledFocal | None, ...]:
-    """Both together; records that seem to be contradicted are tried."""
-    doubted = {row: entry for row, entry in enumerate(estimates) if entry is not None and entry.is_contradicted}
+    """Both together; records that seem to be contradicted, and assumptions, are tried."""
+    is_small = len(result.model.image_index) <= FEW_VIEWS
+    doubted = {
+        row: entry
+        for row, entry in enumerate(estimates)
+        if entry is not None and ((is_small or entry.needs_prior) if entry.is_assumed else entry.is_contradicted)
+    }
     if doubted:
         wanted = [
-            _scaled(camera, doubted[row].recorded_px / doubted[row].focal_px) if row in doubted else camera
+            _scaled(camera, doubted[row].prior_px / doubted[row].focal_px) if row in doubted else camera
             for row, camera in enumerate(result.at_optimum.cameras)
         ]
         hopeless = _CLEAR * max(entry.beyond_noise**2 for entry in doubted.values())
@@ -201,24 +318,21 @@ def _moved(
 
 
 def _settled(estimate: _Estimate) -> SettledFocal:
-    """A record that contradicts the photographs is none."""
-    recorded_px, recorded_sigma_px = estimate.recorded_px, estimate.recorded_sigma_px
-    both_px = float(np.hypot(estimate.sigma_px, recorded_sigma_px))
-    if not np.isfinite(both_px) or estimate.is_contradicted:
-        recorded_px, recorded_sigma_px, both_px = np.nan, np.inf, np.inf
-    return SettledFocal(
+    """A prior that contradicts the photographs is none, nor is an assumption where they know better."""
+    is_known = bool(np.isfinite(estimate.prior_sigma_px))
+    is_used = is_known and estimate.needs_prior and not estimate.is_contradicted
+    found = SettledFocal(
         free_px=estimate.focal_px,
         free_sigma_px=estimate.sigma_px,
-        recorded_px=recorded_px,
-        recorded_sigma_px=recorded_sigma_px,
-        sigma_px=estimate.sigma_px if np.isinf(both_px) else estimate.sigma_px * recorded_sigma_px / both_px,
+        prior_px=estimate.prior_px if is_used else np.nan,
+        prior_sigma_px=estimate.prior_sigma_px if is_used else np.inf,
+        is_assumed=is_used and estimate.is_assumed,
+        sigma_px=estimate.sigma_px,
     )
-
-
-def _focal_px(found: SettledFocal) -> float:
-    if not found.weight_of_record:
-        return found.free_px
-    return found.free_px - found.weight_of_record * (found.free_px - found.recorded_px)
+    if not is_used:
+        return found
+    share = found.prior_sigma_px / found.prior_px * np.sqrt(found.weight_of_prior)
+    return replace(found, sigma_px=float(share * found.focal_px))
 
 
 def _scaled(camera: Camera, factor: float) -> Camera:

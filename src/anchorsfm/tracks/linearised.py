@@ -26,6 +26,8 @@ _STEP = 1e-6
 """Of numerical derivatives of projections: relative to depth and to the size of parameters."""
 _DAMPING = 1e-12
 """Added to the unit diagonal of scaled normal equations: what nothing determines does not end in an error."""
+POINT_DAMPING = 1e-10
+"""The same of points, as a share of the trace of their normal equations."""
 NUM_FURTHER = 8
 """Unknowns of `with_further_distortion` for every camera."""
 _OBSERVATIONS_AT_A_TIME = 250_000
@@ -171,7 +173,10 @@ def with_further_distortion(
 
 
 def normal_equations(
-    lin: Linearised, unknowns: Int[np.ndarray, "free"], keep: Bool[np.ndarray, "obs"]
+    lin: Linearised,
+    unknowns: Int[np.ndarray, "free"],
+    keep: Bool[np.ndarray, "obs"],
+    point_damping: float = POINT_DAMPING,
 ) -> NormalEquations:
     """Of some unknowns, with the observations that are kept; points with fewer than two of them do not count."""
     length = np.bincount(lin.point[keep], minlength=int(lin.point.max(initial=0)) + 1)
@@ -182,14 +187,16 @@ def normal_equations(
     part = (np.cumsum(length) - length) // _OBSERVATIONS_AT_A_TIME
     for number in np.unique(part[length > 0]).tolist():
         rows = np.flatnonzero(keep & ((length > 0) & (part == number))[lin.point])
-        of_points = _of_points(lin, unknowns, rows)
+        of_points = _of_points(lin, unknowns, rows, point_damping)
         summed.hessian[:] += of_points.hessian
         summed.gradient[:] += of_points.gradient
         summed.outer[:] += of_points.outer
     return summed
 
 
-def _of_points(lin: Linearised, unknowns: Int[np.ndarray, "free"], rows: Int[np.ndarray, "row"]) -> NormalEquations:
+def _of_points(
+    lin: Linearised, unknowns: Int[np.ndarray, "free"], rows: Int[np.ndarray, "row"], point_damping: float
+) -> NormalEquations:
     """What some points add, from all of their observations that count."""
     weight, by_point = lin.weight[rows], lin.by_point[rows]
     point = np.unique(lin.point[rows], return_inverse=True)[1]
@@ -198,7 +205,7 @@ def _of_points(lin: Linearised, unknowns: Int[np.ndarray, "free"], rows: Int[np.
     by_unknown = csr_array(lin.by_unknown[lines][:, unknowns].multiply(np.repeat(weight, 2)[:, None]))
     block = np.zeros((num_points, 3, 3))
     np.add.at(block, point, np.einsum("n,nki,nkj->nij", weight**2, by_point, by_point))
-    block += 1e-10 * np.trace(block, axis1=1, axis2=2)[:, None, None] * np.eye(3)
+    block += point_damping * np.trace(block, axis1=1, axis2=2)[:, None, None] * np.eye(3)
     root = np.linalg.inv(np.linalg.cholesky(block))  # block^-1 = root^T root
     scaled = weight[:, None, None] * np.einsum("nki,nji->nkj", by_point, root[point])
     of_points = _sparse_rows(scaled, 3 * point[:, None] + np.arange(3), 3 * num_points)

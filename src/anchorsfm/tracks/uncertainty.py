@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, PositionPriors
-from anchorsfm.colmap.cameras import focal_rows, principal_point_rows
+from anchorsfm.colmap.cameras import focal_length_px, focal_rows, principal_point_rows
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
@@ -35,6 +35,7 @@ from anchorsfm.tracks.error_modes import ErrorModes, largest_modes, with_deviati
 from anchorsfm.tracks.lens import LensChoice
 from anchorsfm.tracks.linearised import (
     NUM_FURTHER,
+    POINT_DAMPING,
     Linearised,
     NormalEquations,
     gauge_directions,
@@ -61,6 +62,12 @@ _MIN_VIEWS = 4
 """Fewer are not left out in turn; groups of points are."""
 _WORSE = 0.04
 """Camera models whose held-out score is larger by this share still count, three times this hardly: exp(-x^2 / 2)."""
+_FOCAL = 3.0
+"""Deviation that any focal length has before looking, as a share of it."""
+_EXACT_PX = 0.1
+"""No observations are taken to be more exact than this when they are weighed against expectations."""
+_LITTLE_DAMPING = 1e-13
+"""Of points: more acts like knowledge of where they are, from which focal lengths follow that nothing else shows."""
 _RADIAL, _OTHER, _CENTRE = 0.01, 0.001, 0.0075
 """What is expected of a lens beyond its camera model; see `with_further_distortion`."""
 
@@ -324,10 +331,11 @@ def _noise_and_lens(problem: _Problem) -> _NoiseAndLens:
     if num + len(further) > MAX_UNKNOWNS:  # a camera for every image: there is no telling what each of them does
         further = further[:0]
     columns = np.concatenate([problem.unknowns, further])
-    equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
+    equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool), _LITTLE_DAMPING)
     hessian, outer = equations.hessian, equations.outer
-    noise = _variance_of(_sandwich(hessian[:num, :num], outer[:num, :num]))
     unit = float(np.median(np.diag(outer)[:num] / np.maximum(np.diag(hessian)[:num], 1e-300)))
+    _expect_focal_lengths(problem, hessian, outer, max(unit, _EXACT_PX**2))
+    noise = _variance_of(_sandwich(hessian[:num, :num], outer[:num, :num]))
     expected = np.arange(num, len(columns))
     hessian[expected, expected] += unit
     step = solve(hessian, equations.gradient[:, None])[:num, 0]
@@ -337,6 +345,22 @@ def _noise_and_lens(problem: _Problem) -> _NoiseAndLens:
         extra=np.maximum(_variance_of(covariance)[:num] - noise, 0) + step**2,
         joint=covariance[:num, :num] + np.outer(step, step),
     )
+
+
+def _expect_focal_lengths(
+    problem: _Problem, hessian: Float[np.ndarray, "free free"], outer: Float[np.ndarray, "free free"], unit: float
+) -> None:
+    """Add what is expected of any focal length, as one more observation, with a variance of `unit`.
+
+    Where nothing else shows a focal length, as in photographs of parallel cameras, it is as uncertain as that. Without
+    it, it would be certain: no observation contradicts any.
+    """
+    for row, camera in enumerate(problem.model.cameras):
+        focal = np.isin(problem.unknowns, problem.lin.first_param[row] + np.array(focal_rows(camera)))
+        at = np.flatnonzero(focal)
+        information = unit / (_FOCAL * focal_length_px(camera)) ** 2
+        hessian[at, at] += information
+        outer[at, at] += information**2 / unit
 
 
 def _by_focal_length(problem: _Problem, spread_px: Sequence[float]) -> Float[np.ndarray, "camera free"]:
@@ -427,10 +451,14 @@ def _connected(lin: Linearised, keep: Bool[np.ndarray, "obs"]) -> Bool[np.ndarra
 
 
 def _equations(
-    problem: _Problem, lin: Linearised, columns: Int[np.ndarray, "free"], keep: Bool[np.ndarray, "obs"]
+    problem: _Problem,
+    lin: Linearised,
+    columns: Int[np.ndarray, "free"],
+    keep: Bool[np.ndarray, "obs"],
+    point_damping: float = POINT_DAMPING,
 ) -> NormalEquations:
     """Normal equations with position priors, or with a gauge where nothing sets the frame."""
-    equations = normal_equations(lin, columns, keep)
+    equations = normal_equations(lin, columns, keep, point_damping)
     hessian, gradient, outer = equations.hessian, equations.gradient, equations.outer
     poses = columns[problem.of_views(columns)]
     priors = problem.held.positions

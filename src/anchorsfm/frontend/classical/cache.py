@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.frontend.classical.focal import FocalEvidence
+from anchorsfm.frontend.classical.focal_evidence import FocalEvidence
 from anchorsfm.frontend.classical.two_view import RelativePose
 from anchorsfm.scene.pairs import PairStatus
 from anchorsfm.stereo.pair import DensePair, DepthMap

@@ -2,9 +2,8 @@
 
 Three sources, of which the first two are averaged by their precision where a camera has both:
  1. a recorded focal length (EXIF, user); ignored where many pairs of that camera clearly contradict it;
- 2. pairs of images of one camera: six points determine the relative pose and a common focal length (Kukelova et al.,
-    "Polynomial eigenvalue solutions to minimal problems in computer vision", PAMI 2012, as in PoseLib); the median over
-    pairs weighted by inliers;
+ 2. pairs of images of one camera, each of which determines a common focal length (see `focal_evidence`); the median
+    over pairs weighted by inliers;
  3. for cameras without either, pairs of different cameras: with the right focal lengths K_j^T F K_i is an essential
     matrix, whose two singular values are equal (Mendonca and Cipolla, "A simple technique for self-calibration",
     CVPR 1999); a robust joint fit over all pairs and log focal lengths, with a soft prior to a typical field of view.
@@ -13,24 +12,20 @@ All focal lengths in here are in centred coordinates (long side 1024, see `geome
 cameras.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import poselib
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import least_squares
 from scipy.sparse import csr_array, eye_array, vstack
 
 from anchorsfm.frontend.classical.config import IntrinsicsConfig
+from anchorsfm.frontend.classical.focal_evidence import MIN_INLIERS, FocalEvidence
 from anchorsfm.geometry.centred import REFERENCE_SIZE, reference_scale
 from anchorsfm.scene.images import ImageSet
 
-MIN_INLIERS = 50
-"""Pairs with fewer verified matches do not determine a focal length."""
 USUAL_RANGE = (0.3, 4.0)
 """Focal lengths over the long side that most lenses have: others are errors unless most pairs agree on them."""
-MAX_HOMOGRAPHY_RATIO = 0.8
-"""Pairs of which a homography explains a larger share (plane, rotation) do not determine a focal length."""
 MIN_CONTRADICTING_PAIRS = 5
 MIN_OWN_PAIRS = 3
 """Cameras with fewer usable pairs of their own, and without a record, are left to the joint fit."""
@@ -48,55 +43,6 @@ AT_BOUND = 0.02
 """A fit that ends so close to the usual range (log) wanted to leave it."""
 RESIDUAL_SIGMA = 0.01
 """Typical relative difference of the singular values of K_j^T F K_i at the true focal lengths, for 100 inliers."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FocalEvidence:
-    """What one pair says about the focal lengths of its cameras."""
-
-    num_inliers: int
-    fundamental: Float[np.ndarray, "3 3"]
-    """x_j^T F x_i = 0 in centred coordinates, norm 1."""
-    homography_ratio: float
-    """Share of the matches that a plane or a rotation would explain as well; 1 where nothing was tried."""
-    shared_focal: float
-    """Focal length common to both images; NaN if not determined."""
-
-    @property
-    def is_degenerate(self) -> bool:
-        """Such a pair says nothing about focal lengths."""
-        return self.homography_ratio > MAX_HOMOGRAPHY_RATIO
-
-    @property
-    def weight(self) -> float:
-        return self.num_inliers * (1 - self.homography_ratio)
-
-
-def gather_evidence(
-    xy_i: Float[np.ndarray, "match 2"],
-    xy_j: Float[np.ndarray, "match 2"],
-    fundamental: Float[np.ndarray, "3 3"],
-    same_device: bool,
-    max_error_px: float,
-    seed: int = 0,
-) -> FocalEvidence:
-    """Evidence from the verified matches of a pair."""
-    num = len(xy_i)
-    scaled = fundamental / max(float(np.linalg.norm(fundamental)), 1e-30)
-    nothing = FocalEvidence(num_inliers=num, fundamental=scaled, homography_ratio=1.0, shared_focal=np.nan)
-    if num < MIN_INLIERS:
-        return nothing
-    ransac = {"max_iterations": 500, "min_iterations": 100, "seed": seed}
-    _, info = poselib.estimate_homography(xy_i, xy_j, {**ransac, "max_reproj_error": 2 * max_error_px}, {})
-    ratio = float(info["num_inliers"]) / num
-    if ratio > MAX_HOMOGRAPHY_RATIO:
-        return replace(nothing, homography_ratio=ratio)
-    shared = np.nan
-    if same_device:
-        epipolar = {**ransac, "max_epipolar_error": max_error_px}
-        pair, _ = poselib.estimate_shared_focal_relative_pose(xy_i, xy_j, np.zeros(2), epipolar, {})
-        shared = float(pair.camera1.focal())
-    return FocalEvidence(num_inliers=num, fundamental=scaled, homography_ratio=ratio, shared_focal=shared)
 
 
 def devices(images: ImageSet) -> Int[np.ndarray, "image"]:

@@ -19,7 +19,8 @@ from anchorsfm.features.verification import VerificationStore, Verified
 from anchorsfm.frontend.classical import lens
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
-from anchorsfm.frontend.classical.focal import FocalEvidence, devices, estimate_focals_px
+from anchorsfm.frontend.classical.focal import devices, estimate_focals_px
+from anchorsfm.frontend.classical.focal_evidence import FocalEvidence
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.second import Helped, SecondMethod, second_store

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
 from anchorsfm.frontend.classical.rays import bearing
 
@@ -54,7 +54,7 @@ def fit_rotation(
         normal[3, 3] += prior
         gradient[3] += prior * zoom
         step = -np.linalg.solve(normal + damping * np.diag(np.diag(normal)) + 1e-12 * np.eye(4), gradient)
-        tried = Rotation.from_rotvec(step[:3]).as_matrix() @ rotation
+        tried = cv2.Rodrigues(step[:3])[0] @ rotation
         after = _cost(_turned(x, focal_ij, tried, zoom + step[3])[0] - y, zoom + step[3], max_error_px)
         if after >= cost:
             if damping > MAX_DAMPING:

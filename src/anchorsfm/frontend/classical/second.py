@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.features.base import FeatureMatches
 from anchorsfm.features.config import DetectorName
-from anchorsfm.features.joint import JointMatchStore, joined, once_each, same_points
+from anchorsfm.features.joint import JointMatchStore, joined
 from anchorsfm.features.methods import make_detector, make_matcher
+from anchorsfm.features.same_points import once_each, same_points
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import verify
 from anchorsfm.frontend.classical.config import ClassicalConfig

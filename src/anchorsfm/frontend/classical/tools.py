@@ -15,7 +15,7 @@ from anchorsfm.features.config import MatchingConfig
 from anchorsfm.features.verification import Verified, kept_or_made, unverified
 from anchorsfm.frontend.classical import cache
 from anchorsfm.frontend.classical.config import TwoViewConfig
-from anchorsfm.frontend.classical.focal import FocalEvidence, gather_evidence
+from anchorsfm.frontend.classical.focal_evidence import FocalEvidence, gather_evidence
 from anchorsfm.frontend.classical.two_view import PairLens, RelativePose, relate, unrelated, verify_pair
 from anchorsfm.io.recent import Recent
 from anchorsfm.io.store import Store

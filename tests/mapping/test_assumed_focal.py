@@ -1,0 +1,135 @@
+"""Two parallel cameras determine neither focal length nor distortion: a usual focal length is assumed, and said so."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from anchorsfm.align.config import AlignConfig
+from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.cameras import focal_length_px, make_camera
+from anchorsfm.io.store import Store
+from anchorsfm.mapping.base import MapperInput, MapperSettings, Start
+from anchorsfm.mapping.finish import ModellingSettings, finish_models
+from anchorsfm.mapping.incremental import map_incrementally
+from anchorsfm.report.numbers import report_model
+from anchorsfm.report.remarks import model_remarks
+from anchorsfm.run.modelling import name_undetermined
+from anchorsfm.scene.edit import without_points
+from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.build import KeypointMatches
+from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
+from matched_images import mapper_input
+from point_scene import project_pinhole
+
+TRUE_PX, USUAL_PX = 900.0, 1.1 * 1024
+SETTINGS = ModellingSettings(adjust=AdjustConfig(), subpixel=None, choose_camera_model=True, from_grid=False)
+WIDE, NARROW = 1.0, 0.1
+"""Baselines, with points at 4 to 9."""
+
+
+def pair(
+    baseline: float, turn_deg: float = 0.0, start_px: float = 1000.0, noise_px: float = 0.3
+) -> tuple[MapperInput, Reconstruction]:
+    """Matches of two cameras side by side, and where the adjustment starts: their poses, with another focal length."""
+    rng = np.random.default_rng(3)
+    camera = make_camera("SIMPLE_RADIAL", TRUE_PX, 1024, 768)
+    points = rng.uniform([-3, -2, 4], [3, 2, 9], (300, 3))
+    poses = np.tile(np.eye(3, 4), (2, 1, 1))
+    poses[1, :, :3] = Rotation.from_rotvec([0, np.deg2rad(turn_deg), 0]).as_matrix()
+    poses[1, :, 3] = poses[1, :, :3] @ [-baseline, 0, 0]
+    xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])
+    seen = ((xy > 0) & (xy < [1024, 768])).all(-1).all(0)
+    xy = xy[:, seen] + noise_px * rng.standard_normal((2, seen.sum(), 2))
+    count = xy.shape[1]
+    matches = KeypointMatches(
+        image_i=np.zeros(count, int), image_j=np.ones(count, int), xy_i=xy[0], xy_j=xy[1],
+        confidence=np.full(count, 10.0),
+    )  # fmt: skip
+    begun = make_camera("SIMPLE_RADIAL", start_px, 1024, 768)
+    return mapper_input(matches, 2, begun, is_known=False), without_points(
+        np.arange(2), poses, (begun,), np.zeros(2, int)
+    )
+
+
+def finished(given: MapperInput, start: Reconstruction) -> AdjustResult:
+    (result,) = finish_models([Start(model=start, held=Held.nothing(start))], given, SETTINGS).results
+    return result
+
+
+def judged(given: MapperInput, start: Reconstruction) -> JudgedModel:
+    result = finished(given, start)
+    return settle_focal_lengths(result, FocalPriors.of(result.model, given.images), SETTINGS.adjust)
+
+
+def deviation(one: JudgedModel) -> float:
+    """Of the focal length, as a share."""
+    (camera,), (params,) = one.result.model.cameras, one.uncertainty.camera_params
+    assert params is not None
+    return params[0] / focal_length_px(camera)
+
+
+@pytest.mark.parametrize("baseline", [WIDE, NARROW])
+def test_parallel_cameras_make_a_model_with_an_assumed_focal_length(baseline: float) -> None:
+    given, start = pair(baseline)
+    one = judged(given, start)
+    (focal,), (camera,) = one.result.focal, one.result.model.cameras
+    assert focal is not None and focal.is_assumed and focal.prior_px == pytest.approx(USUAL_PX)
+    assert len(one.result.model.points) > 0.8 * given.tracks.num_points
+    assert 0.15 < deviation(one) < 0.4
+    assert abs(np.log(focal_length_px(camera) / TRUE_PX)) < 2 * deviation(one)
+
+
+def test_exactly_parallel_cameras_are_not_certain_of_a_focal_length() -> None:
+    """Their normal equations are singular, and say that the focal length is known to a pixel."""
+    given, start = pair(WIDE, noise_px=1e-3)
+    assert 0.15 < deviation(judged(given, start)) < 0.4
+
+
+def test_a_record_is_taken_rather_than_an_assumption() -> None:
+    given, start = pair(NARROW)
+    images = replace(given.images, focal_prior_px=np.full(2, 910.0), focal_deviation=np.full(2, 0.02))
+    one = judged(replace(given, images=images), start)
+    (focal,), (camera,) = one.result.focal, one.result.model.cameras
+    assert not focal.is_assumed and focal_length_px(camera) == pytest.approx(910, rel=0.01)
+    assert deviation(one) == pytest.approx(0.02, rel=0.1)
+    assert "assumed" not in said(one, given)
+
+
+def test_cameras_that_determine_it_need_no_assumption() -> None:
+    given, start = pair(5.0, turn_deg=50.0, start_px=930.0)
+    one = judged(given, start)
+    assert not one.result.focal or one.result.focal[0].weight_of_prior == 0
+    assert focal_length_px(one.result.model.cameras[0]) == pytest.approx(TRUE_PX, rel=0.03)
+
+
+def test_what_is_said_is_that_it_is_assumed_and_how_to_give_it() -> None:
+    given, start = pair(NARROW)
+    one = judged(given, start)
+    assert "assumed" in said(one, given) and "--focal-px" in said(one, given) and "recorded" not in said(one, given)
+    assert any("assumed: undetermined" in line for line in model_remarks(one.result, one.uncertainty, given.images))
+    model = report_model(0, one.result.model, (), one.uncertainty, given.images.names, focal=one.result.focal)
+    (focal,) = model.focal_lengths
+    assert focal.assumed_px == pytest.approx(USUAL_PX) and focal.recorded_px is None
+
+
+def test_the_mapper_of_tracks_makes_a_start_of_a_pair_without_a_focal_length() -> None:
+    given, _ = pair(WIDE)
+    mapped = map_incrementally(given, MapperSettings(align=AlignConfig(), store=Store(None)), Progress())
+    (result,) = finish_models(mapped.starts, given, SETTINGS).results
+    assert len(result.model.image_index) == 2
+
+
+def said(one: JudgedModel, given: MapperInput) -> str:
+    lines: list[str] = []
+
+    class Listening(Progress):
+        def warn(self, message: str) -> None:
+            lines.append(message)
+
+    name_undetermined([one], Listening())
+    return "\n".join(lines)
