@@ -104,6 +104,14 @@ def test_each_camera_decides_for_itself_and_held_ones_stay():
     assert not result.choices[2].trials and len(result.choices[0].trials) >= 3
 
 
+@pytest.mark.parametrize("num_views", [3, 4, 6])
+def test_few_views_have_square_pixels(num_views: int) -> None:
+    """What a second focal length explains of few views is noise, or a lens that more of them show."""
+    (choice,) = chosen(make_lens_scene((TANGENTIAL,), num_views=num_views, num_points=900)).choices
+    assert (choice.camera_model == "OPENCV") == (num_views > 4)
+    assert any("OPENCV" in trial.camera_model for trial in choice.trials) == (num_views > 4)
+
+
 def test_few_observations_keep_the_simplest_distortion():
     truth = make_lens_scene((TANGENTIAL,), num_views=4, num_points=140)
     assert len(truth.tracks.obs_point) < 300

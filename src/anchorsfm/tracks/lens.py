@@ -23,6 +23,7 @@ from anchorsfm.colmap.cameras import (
 )
 from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras, with_points, with_poses_of
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.config import FEW_VIEWS
 from anchorsfm.tracks.residuals import pixel_errors
 
 MAX_TRACKS = 3000
@@ -45,6 +46,8 @@ _LADDER = (
     ("FULL_OPENCV", "THIN_PRISM_FISHEYE"),
 )
 """Candidates by number of parameters."""
+_NOT_SQUARE = ("OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "THIN_PRISM_FISHEYE")
+"""Those with a focal length across and one down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +120,13 @@ def choose_lenses(
             trials[name] = _held_out_scores(sample, name, open_, halves, options, held, free_centre)
         return trials[name]
 
-    chosen = ["SIMPLE_PINHOLE"] * len(model.cameras)
+    chosen, num_views = ["SIMPLE_PINHOLE"] * len(model.cameras), len(model.image_index)
     for level in _LADDER[1:]:
         for name in level:
             candidates = [
-                row for row in np.flatnonzero(open_).tolist() if _worth_trying(name, model.cameras[row], chosen[row])
+                row
+                for row in np.flatnonzero(open_).tolist()
+                if _worth_trying(name, model.cameras[row], chosen[row], num_views)
             ]
             for row in candidates:
                 if _is_better(scores(name), scores(chosen[row]), row, camera == row, sample.tracks.obs_point):
@@ -155,8 +160,11 @@ def _sample(model: Reconstruction) -> Reconstruction:
     return with_points(model, tracks, model.points[kept])
 
 
-def _worth_trying(name: str, camera: Camera, best: str) -> bool:
-    """Fisheyes only for wide lenses, and many parameters only where fewer have helped already."""
+def _worth_trying(name: str, camera: Camera, best: str, num_views: int) -> bool:
+    """Fisheyes only for wide lenses, many parameters only where fewer have helped already, and two focal lengths only
+    where there are views enough: two or three fit each other better with pixels that are not square."""
+    if num_views <= FEW_VIEWS and name in _NOT_SQUARE:
+        return False
     fisheye = name.endswith("FISHEYE")
     if fisheye and field_of_view_deg(camera) < WIDE_DEG:
         return False
