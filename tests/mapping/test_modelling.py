@@ -199,15 +199,24 @@ def test_a_given_focal_length_is_kept(scene, choose):
 
 
 def test_steps_that_cannot_be_computed_are_counted_and_not_printed(capfd):
-    """All cameras in one place see one point: the solver has a line for every step."""
+    """All cameras in one place see one point, far away: the solver has a line for every step.
+
+    Which steps fail is a matter of rounding, which differs between processors: several scenes.
+    """
     camera = Camera(model="SIMPLE_RADIAL", width=1024, height=768, params=(900.0, 512.0, 384.0, 0.0))
-    model = make_lens_scene((camera,), num_views=4, num_points=200, noise_px=0.5, extent=3.5, roll_deg=30.0)
-    poses = np.repeat(model.cam_from_world[:1], 4, axis=0)
-    tracks = replace(model.tracks, obs_xy=np.repeat(model.tracks.obs_xy[:1], len(model.tracks.obs_xy), axis=0))
-    _, report = adjust(replace(model, cam_from_world=poses, tracks=tracks), BundleOptions(loss_scale_px=1.0))
-    assert report.failed_steps > 0
+    failed = []
+    for seed in range(5):
+        model = make_lens_scene(
+            (camera,), num_views=4, num_points=200, noise_px=0.5, extent=3.5, roll_deg=30.0, seed=seed
+        )
+        assert adjust(model, BundleOptions(loss_scale_px=1.0))[1].failed_steps == 0
+        poses = np.repeat(model.cam_from_world[:1], 4, axis=0)
+        tracks = replace(model.tracks, obs_xy=np.repeat(model.tracks.obs_xy[:1], len(model.tracks.obs_xy), axis=0))
+        for points in (model.points, 1e6 * model.points):
+            bad = replace(model, cam_from_world=poses, tracks=tracks, points=points)
+            failed.append(adjust(bad, BundleOptions(loss_scale_px=1.0))[1].failed_steps)
+    assert sum(failed) > 0
     assert "Linear solver failure" not in capfd.readouterr().err
-    assert adjust(model, BundleOptions(loss_scale_px=1.0))[1].failed_steps == 0
 
 
 def test_coarse_observations_are_refined_before_cameras_are_adjusted(scene, monkeypatch):
