@@ -74,8 +74,8 @@ class AdjustConfig(Settings):
     min_angle_deg: Annotated[float, Range(0, 90)] = 1.5
     """Smallest triangulation angle of a point in degrees."""
     narrow_angle_deg: Annotated[float, Range(0, 90)] = 0.3
-    """Smallest triangulation angle of a point in degrees where no model would be left otherwise, as of two cameras close
-    together."""
+    """Smallest triangulation angle of a point in degrees where no model would be left otherwise, as of two cameras
+    close together."""
     first_error: Annotated[float, Range(1e-5, 1)] = 0.012
     """Largest reprojection error in the first round of the adjustment, as a share of the long side of the image."""
     second_error: Annotated[float, Range(1e-5, 1)] = 0.004
