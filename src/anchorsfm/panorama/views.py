@@ -5,7 +5,6 @@
 <folder>/<side>px/<direction>/<panorama>.jpg   one view; a folder holds what one camera of the rig sees
 """
 
-import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from anchorsfm.io.decoding import photo_digest
 from anchorsfm.io.exif import view_exif
 from anchorsfm.io.files import read_regular
 from anchorsfm.io.layout import RIG_CONFIG, VIEWS_RECORD
@@ -175,7 +175,7 @@ def _with_digests(panoramas: Sequence[Panorama], progress: Progress) -> Iterable
     seen: dict[str, Path] = {}
     for panorama in panoramas:
         try:
-            key = hashlib.sha256(read_regular(panorama.path)).hexdigest()
+            key = photo_digest(read_regular(panorama.path))
         except OSError as error:
             raise InputError(f"cannot read {panorama.path}: {error.strerror or error}") from error
         if key in seen:

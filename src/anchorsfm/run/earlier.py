@@ -5,7 +5,6 @@ A run is read from its output folder (`finished`). Once the photographs of the n
 finds those of the earlier ones in it, and everything else by index in the ImageSet.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from anchorsfm.frontend.base import Frontend, PairPredictor
 from anchorsfm.geometry.geodesy import about_origin
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
+from anchorsfm.io.decoding import photo_digest
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.listing import photograph_files
 from anchorsfm.io.store import Store, to_json
@@ -204,7 +204,7 @@ def _index_of(path: Path, row: dict[str, int], of_content: dict[str, int]) -> in
     found = row.get(str(path))
     if found is None:
         try:
-            found = of_content.get(hashlib.sha256(path.read_bytes()).hexdigest())
+            found = of_content.get(photo_digest(path.read_bytes()))
         except OSError:
             found = None
     return -1 if found is None else found

@@ -162,7 +162,7 @@ def _sample(model: Reconstruction) -> Reconstruction:
 
 def _worth_trying(name: str, camera: Camera, best: str, num_views: int) -> bool:
     """Fisheyes only for wide lenses, many parameters only where fewer have helped already, and two focal lengths only
-    where there are views enough: two or three fit each other better with pixels that are not square."""
+    where there are views enough: few of them fit each other better with pixels that are not square."""
     if num_views <= FEW_VIEWS and name in _NOT_SQUARE:
         return False
     fisheye = name.endswith("FISHEYE")
