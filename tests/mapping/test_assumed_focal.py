@@ -84,6 +84,14 @@ def test_parallel_cameras_make_a_model_with_an_assumed_focal_length(baseline: fl
     assert abs(np.log(focal_length_px(camera) / TRUE_PX)) < 2 * deviation(one)
 
 
+def test_what_two_views_say_of_a_lens_is_not_taken_where_they_show_no_focal_length() -> None:
+    given, start = pair(WIDE)
+    result = finished(given, start)
+    (focal,), (camera,) = result.focal, result.model.cameras
+    assert focal is not None and focal.is_assumed and focal_length_px(camera) == pytest.approx(USUAL_PX)
+    assert camera.params[-1] == 0 and not result.options.refine_distortion
+
+
 def test_exactly_parallel_cameras_are_not_certain_of_a_focal_length() -> None:
     """Their normal equations are singular, and say that the focal length is known to a pixel."""
     given, start = pair(WIDE, noise_px=1e-3)
