@@ -51,7 +51,7 @@ def extend(work: Path, folder: Path, first: int) -> None:
     more = command("extend", work / "out", folder / "images", "--quiet")
     command("evaluate", work / "out", "--truth", truth)
     after = read_stored_poses(read_models(work / "out")[0].folder)
-    same = sum(after[name].tobytes() == pose.tobytes() for name, pose in before.items())
+    same = sum(after[name].cam_from_world.tobytes() == pose.cam_from_world.tobytes() for name, pose in before.items())
     print(
         f"\nCPU of the extension: {more / whole:.1%} of the run with all; "
         f"{same} of {len(before)} poses have the same bits"

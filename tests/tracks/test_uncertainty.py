@@ -11,13 +11,14 @@ from anchorsfm.colmap.cameras import project
 from anchorsfm.colmap.covariance import intrinsics_covariances
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.report import report_uncertainty
-from anchorsfm.scene.edit import select_observations, with_points
+from anchorsfm.scene.edit import select_observations, select_points, with_points
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.synthetic import GroundConfig, SceneConfig, make_scene
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.lens import LensChoice, LensTrial
-from anchorsfm.tracks.linearised import gauge_directions
+from anchorsfm.tracks.linearised import gauge_directions, linearise, normal_equations
 from anchorsfm.tracks.residuals import loss_scale_px, residual_variance_px2
+from anchorsfm.tracks.selection import seen_by
 from anchorsfm.tracks.uncertainty import ModelUncertainty, _stands_out, estimate_uncertainty
 from point_scene import make_lens_scene
 
@@ -255,6 +256,38 @@ def test_a_large_model_is_summed_up_by_parts(truth, monkeypatch):
     assert len(result.model.tracks.obs_point) > 5 * 300
     np.testing.assert_allclose(by_parts.position, at_once.position, rtol=1e-6)
     np.testing.assert_allclose(by_parts.camera_params[0], at_once.camera_params[0], rtol=1e-6)
+
+
+def test_products_of_dense_arrays_and_of_sparse_ones_say_the_same(truth, monkeypatch):
+    result = result_of(noisy(truth, 0))
+    found = []
+    for dense in (0.0, 1.0):
+        monkeypatch.setattr("anchorsfm.tracks.linearised._DENSE", dense)
+        found.append(estimate_uncertainty(result))
+    np.testing.assert_allclose(found[0].position, found[1].position, rtol=1e-6)
+    np.testing.assert_allclose(found[0].camera_params[0], found[1].camera_params[0], rtol=1e-6)
+
+
+def test_points_that_nothing_free_sees_say_nothing(truth):
+    held = hold(truth, 0, 1, 2, 3)
+    all_points = result_of(noisy(truth, 0), replace(held, camera=np.array([True])))
+    mine = seen_by(truth, ~held.pose)
+    assert not mine.all()
+    some = replace(all_points, model=select_points(all_points.model, mine[all_points.model.tracks.obs_point]))
+    # of their equations, and so of all but the size of the scene
+    a, b = (linearise(result.model, OPTIONS.loss_scale_px) for result in (all_points, some))
+    unknowns = np.flatnonzero(np.repeat(~held.pose, 6))
+    every, fewer = (normal_equations(lin, unknowns, np.ones(len(lin.point), bool)) for lin in (a, b))
+    assert every.outer is not None and fewer.outer is not None
+    for one, other in (
+        (every.hessian, fewer.hessian),
+        (every.gradient, fewer.gradient),
+        (every.outer, fewer.outer),
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * np.abs(one).max())
+    alone = normal_equations(a, unknowns, np.ones(len(a.point), bool), with_outer=False)
+    np.testing.assert_allclose(alone.gradient, every.gradient, atol=1e-9 * np.abs(every.gradient).max())
+    assert alone.outer is None
 
 
 # ------------------------------------------------------------------------------------------------ errors of the model

@@ -92,21 +92,9 @@ def on_surface(
 
     `masked`: pixels whose depth nobody looked for; they are not valid.
     """
-    for _ in range(ROUNDS):
-        valid = valid & (_share_on_plane(inverse_depth, planes, valid, rgb, masked) >= MIN_SHARE)
-    return valid
-
-
-def _share_on_plane(
-    inverse_depth: Float32[np.ndarray, "h w"],
-    planes: Planes,
-    valid: Bool[np.ndarray, "h w"],
-    rgb: UInt8[np.ndarray, "h w 3"],
-    masked: Bool[np.ndarray, "h w"] | None,
-) -> Float32[np.ndarray, "h w"]:
-    height, width = inverse_depth.shape
+    height, width = valid.shape
     bands = cv2.split(rgb)
-    alike, on_plane = np.full((height, width), 1e-6, np.float32), np.zeros((height, width), np.float32)
+    asked, votes = np.full((height, width), 1e-6, np.float32), []
     for du, dv in _offsets(VOTE_REACH_PX, VOTE_STRIDE_PX):
         if du == dv == 0:
             continue
@@ -116,9 +104,14 @@ def _share_on_plane(
             weight[masked[there]] *= MASKED_SAY
         expected = planes.value[here] + np.float32(du) * planes.du[here] + np.float32(dv) * planes.dv[here]
         close = np.abs(inverse_depth[there] - expected) < ON_PLANE * planes.value[here]
-        alike[here] += weight
-        on_plane[here] += weight * (close & valid[there])
-    return on_plane / alike
+        asked[here] += weight
+        votes.append((here, there, weight * close))
+    for _ in range(ROUNDS):
+        on_plane = np.zeros((height, width), np.float32)
+        for here, there, weight in votes:
+            on_plane[here] += weight * valid[there]
+        valid = valid & (on_plane / asked >= MIN_SHARE)
+    return valid
 
 
 def normals(planes: Planes, focal_px: float, principal_point_px: np.ndarray) -> Float32[np.ndarray, "h w 3"]:
@@ -136,7 +129,8 @@ def _colour_weight(
 ) -> Float32[np.ndarray, "rows cols"]:
     """1 for pixels of the same colour, less for others; the band that differs most counts."""
     differences = [cv2.absdiff(band[here], band[there]) for band in bands]
-    return _WEIGHT_OF_DIFFERENCE[np.maximum(np.maximum(differences[0], differences[1]), differences[2])]
+    largest = cv2.max(cv2.max(differences[0], differences[1]), differences[2])
+    return np.asarray(cv2.LUT(largest, _WEIGHT_OF_DIFFERENCE))
 
 
 _WEIGHT_OF_DIFFERENCE = np.exp(-0.5 * (np.arange(256) / COLOUR_SIGMA) ** 2).astype(np.float32)

@@ -35,7 +35,7 @@ from anchorsfm.tracks.precision import split_tracks
 from anchorsfm.tracks.principal_point import PrincipalPoints, settle_principal_points
 from anchorsfm.tracks.resect import resect
 from anchorsfm.tracks.residuals import loss_scale_px, with_errors
-from anchorsfm.tracks.selection import spread_points
+from anchorsfm.tracks.selection import seen_by, spread_points
 from anchorsfm.tracks.triangulate import triangulate
 
 LOOSE, TIGHT = 1e-4, 1e-7
@@ -174,9 +174,27 @@ class _Setting:
 
     def adjusted(self, model: Reconstruction, options: BundleOptions) -> Reconstruction:
         """The model at the optimum of what is not held."""
-        result, report = adjust(model, options, self.held_in(model))
+        moving = self.moving(model)
+        if moving.all() or not moving.any():
+            return self._adjusted(model, options, self.held_in(model))
+        # what does not move the cameras is soon at its optimum, and would be looked at in all of their steps
+        found = self._adjusted(_with_points(model, moving), options, self.held_in(model))
+        moved = replace(found, points=model.points, rgb=model.rgb, error_px=model.error_px, tracks=model.tracks)
+        everything = Held(pose=np.ones(len(model.image_index), bool), camera=np.ones(len(model.cameras), bool))
+        others = self._adjusted(_with_points(moved, ~moving), options, everything)
+        points = np.empty_like(model.points)
+        points[moving], points[~moving] = found.points, others.points
+        return replace(moved, points=points)
+
+    def _adjusted(self, model: Reconstruction, options: BundleOptions, held: Held) -> Reconstruction:
+        result, report = adjust(model, options, held)
         self.failed_steps.append(report.failed_steps)
         return result
+
+    def moving(self, model: Reconstruction) -> Bool[np.ndarray, "point"]:
+        """Points that say something of what is not held: those that more than held views see."""
+        held = self.held_in(model)
+        return seen_by(model, ~(held.pose & held.camera[model.camera_index]))
 
     def thins(self, model: Reconstruction) -> bool:
         """Whether the rounds adjust the cameras with a selection of the points."""
@@ -266,6 +284,10 @@ def adjust_model(
     if result.lost_points:
         progress.warn(f"{result.lost_points} points ended behind a camera that sees them and were left out")
     return result
+
+
+def _with_points(model: Reconstruction, chosen: Bool[np.ndarray, "point"]) -> Reconstruction:
+    return model if chosen.all() else select_points(model, chosen[model.tracks.obs_point])
 
 
 def _without_keypoints(matches: KeypointMatches, tracks: Tracks) -> KeypointMatches:
@@ -374,8 +396,10 @@ def triangulate_start(
 def _round(model: Reconstruction, setting: _Setting, share: float | None) -> Reconstruction:
     """Triangulate everything again and adjust."""
     model = _triangulate_and_resect(model, setting, share)
-    if not len(model.points):
+    moving = setting.moving(model)
+    if not moving.any():
         return model
+    model = _with_points(model, moving)  # every round triangulates the others anew
     if setting.thins(model):
         model = spread_points(model)
     adjusted = setting.adjusted(model, setting.options(model, LOOSE))

@@ -10,12 +10,13 @@ order, and H^-1 (sum of g g^T over points) H^-1 is the covariance of the estimat
 residuals ("sandwich": Huber 1967, White 1980); the inverse of H times a variance is so only if they are all alike.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import coo_array, csr_array, hstack
+from scipy.sparse import coo_array, csc_array, csr_array, hstack
 
 from anchorsfm.colmap.cameras import principal_point_px, project
 from anchorsfm.geometry.transforms import camera_centres, cross_matrix
@@ -31,6 +32,8 @@ POINT_DAMPING = 1e-10
 NUM_FURTHER = 8
 """Unknowns of `with_further_distortion` for every camera."""
 _OBSERVATIONS_AT_A_TIME = 250_000
+_DENSE = 0.2
+"""Products of arrays of which more is not zero are faster as dense ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,8 @@ class NormalEquations:
 
     hessian: Float[np.ndarray, "free free"]
     gradient: Float[np.ndarray, "free"]
-    outer: Float[np.ndarray, "free free"]
-    """Sum over points of the outer products of their parts of the gradient."""
+    outer: Float[np.ndarray, "free free"] | None
+    """Sum over points of the outer products of their parts of the gradient; None: not asked for."""
 
 
 def linearise(model: Reconstruction, loss_scale_px: float) -> Linearised:
@@ -177,25 +180,43 @@ def normal_equations(
     unknowns: Int[np.ndarray, "free"],
     keep: Bool[np.ndarray, "obs"],
     point_damping: float = POINT_DAMPING,
+    *,
+    with_outer: bool = True,
 ) -> NormalEquations:
     """Of some unknowns, with the observations that are kept; points with fewer than two of them do not count."""
     length = np.bincount(lin.point[keep], minlength=int(lin.point.max(initial=0)) + 1)
     length[length < 2] = 0
+    length[~_depends_on(lin, unknowns, len(length))] = 0
     shape = (len(unknowns), len(unknowns))
-    summed = NormalEquations(hessian=np.zeros(shape), gradient=np.zeros(len(unknowns)), outer=np.zeros(shape))
+    hessian, gradient, outer = np.zeros(shape), np.zeros(len(unknowns)), np.zeros(shape)
     # the sums over some points at a time, whose sparse arrays are all that needs memory
     part = (np.cumsum(length) - length) // _OBSERVATIONS_AT_A_TIME
     for number in np.unique(part[length > 0]).tolist():
         rows = np.flatnonzero(keep & ((length > 0) & (part == number))[lin.point])
-        of_points = _of_points(lin, unknowns, rows, point_damping)
-        summed.hessian[:] += of_points.hessian
-        summed.gradient[:] += of_points.gradient
-        summed.outer[:] += of_points.outer
-    return summed
+        of_points = _of_points(lin, unknowns, rows, point_damping, with_outer=with_outer)
+        hessian += of_points.hessian
+        gradient += of_points.gradient
+        if of_points.outer is not None:
+            outer += of_points.outer
+    return NormalEquations(hessian=hessian, gradient=gradient, outer=outer if with_outer else None)
+
+
+def _depends_on(lin: Linearised, unknowns: Int[np.ndarray, "free"], num_points: int) -> Bool[np.ndarray, "point"]:
+    """Points with an observation that some of the unknowns change; others say nothing of them."""
+    is_asked = np.zeros(lin.by_unknown.shape[1], bool)
+    is_asked[unknowns] = True
+    lines = np.repeat(np.arange(lin.by_unknown.shape[0]), np.diff(lin.by_unknown.indptr))
+    points = lin.point[lines[is_asked[lin.by_unknown.indices]] // 2]
+    return np.bincount(points, minlength=num_points) > 0
 
 
 def _of_points(
-    lin: Linearised, unknowns: Int[np.ndarray, "free"], rows: Int[np.ndarray, "row"], point_damping: float
+    lin: Linearised,
+    unknowns: Int[np.ndarray, "free"],
+    rows: Int[np.ndarray, "row"],
+    point_damping: float,
+    *,
+    with_outer: bool,
 ) -> NormalEquations:
     """What some points add, from all of their observations that count."""
     weight, by_point = lin.weight[rows], lin.by_point[rows]
@@ -209,16 +230,21 @@ def _of_points(
     root = np.linalg.inv(np.linalg.cholesky(block))  # block^-1 = root^T root
     scaled = weight[:, None, None] * np.einsum("nki,nji->nkj", by_point, root[point])
     of_points = _sparse_rows(scaled, 3 * point[:, None] + np.arange(3), 3 * num_points)
-    cross = csr_array(by_unknown.T @ of_points)
-    # every point's part of the gradient, after it has moved to where its own gradient is zero
+    cross = by_unknown.T @ of_points
+    cross = cross.toarray() if cross.nnz > _DENSE * math.prod(cross.shape) else csr_array(cross)
     residual = lin.residual[rows].ravel()
+    hessian = _dense(by_unknown.T @ by_unknown) - _dense(cross @ cross.T)
+    # of a point after it has moved to where its own gradient is zero
+    gradient = np.asarray(by_unknown.T @ residual - cross @ (of_points.T @ residual))
+    if not with_outer:
+        return NormalEquations(hessian=hessian, gradient=gradient, outer=None)
     own = csr_array((residual, (np.repeat(point, 2), np.arange(2 * len(rows)))), shape=(num_points, 2 * len(rows)))
-    parts = csr_array(own @ by_unknown - (own @ of_points) @ cross.T)
-    return NormalEquations(
-        hessian=(by_unknown.T @ by_unknown - cross @ cross.T).toarray(),
-        gradient=np.asarray(parts.sum(axis=0)).ravel(),
-        outer=(parts.T @ parts).toarray(),
-    )
+    parts = own @ by_unknown - (own @ of_points) @ cross.T
+    return NormalEquations(hessian=hessian, gradient=gradient, outer=_dense(parts.T @ parts))
+
+
+def _dense(array: csr_array | csc_array | Float[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
+    return array if isinstance(array, np.ndarray) else array.toarray()
 
 
 def solve(

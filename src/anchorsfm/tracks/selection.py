@@ -6,6 +6,7 @@ in a heap.
 """
 
 import numpy as np
+from jaxtyping import Bool
 
 from anchorsfm.scene.edit import select_points, view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -30,3 +31,9 @@ def spread_points(model: Reconstruction) -> Reconstruction:
     chosen = np.zeros(len(model.points), bool)
     chosen[tracks.obs_point[order[is_longest]]] = True
     return select_points(model, chosen[tracks.obs_point])
+
+
+def seen_by(model: Reconstruction, views: Bool[np.ndarray, "view"]) -> Bool[np.ndarray, "point"]:
+    """Points that some of these views see."""
+    of_views = views[view_of_image(model)[model.tracks.obs_image]]
+    return np.bincount(model.tracks.obs_point[of_views], minlength=len(model.points)) > 0

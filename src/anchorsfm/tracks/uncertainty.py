@@ -333,6 +333,7 @@ def _noise_and_lens(problem: _Problem) -> _NoiseAndLens:
     columns = np.concatenate([problem.unknowns, further])
     equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool), _LITTLE_DAMPING)
     hessian, outer = equations.hessian, equations.outer
+    assert outer is not None
     unit = float(np.median(np.diag(outer)[:num] / np.maximum(np.diag(hessian)[:num], 1e-300)))
     _expect_focal_lengths(problem, hessian, outer, max(unit, _EXACT_PX**2))
     noise = _variance_of(_sandwich(hessian[:num, :num], outer[:num, :num]))
@@ -370,7 +371,7 @@ def _by_focal_length(problem: _Problem, spread_px: Sequence[float]) -> Float[np.
     steps = [np.zeros((0, len(columns)))]
     if not wanted:
         return steps[0]
-    equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool))
+    equations = _equations(problem, lin, columns, np.ones(len(lin.point), bool), with_outer=False)
     for row, spread in wanted:
         focal = np.isin(columns, lin.first_param[row] + np.array(focal_rows(problem.model.cameras[row])))
         if focal.any():
@@ -412,7 +413,7 @@ def _jackknife(problem: _Problem) -> _Disagreement:
         if len(views) < 2:
             continue
         rest = np.flatnonzero(~problem.of_views(columns) | np.isin(columns // 6, views))
-        equations = _equations(problem, lin, columns[rest], keep)
+        equations = _equations(problem, lin, columns[rest], keep, with_outer=False)
         steps[group, rest] = -solve(equations.hessian, equations.gradient[:, None])[:, 0]
     num = int(np.isfinite(steps).any(axis=1).sum())
     if num < 2:
@@ -456,9 +457,11 @@ def _equations(
     columns: Int[np.ndarray, "free"],
     keep: Bool[np.ndarray, "obs"],
     point_damping: float = POINT_DAMPING,
+    *,
+    with_outer: bool = True,
 ) -> NormalEquations:
     """Normal equations with position priors, or with a gauge where nothing sets the frame."""
-    equations = normal_equations(lin, columns, keep, point_damping)
+    equations = normal_equations(lin, columns, keep, point_damping, with_outer=with_outer)
     hessian, gradient, outer = equations.hessian, equations.gradient, equations.outer
     poses = columns[problem.of_views(columns)]
     priors = problem.held.positions
@@ -477,7 +480,8 @@ def _equations(
         rows = np.flatnonzero((poses % 6 >= 3) & np.isfinite(away))
         hessian[rows, rows] += 1 / sigma[rows] ** 2
         gradient[rows] += away[rows] / sigma[rows] ** 2
-        outer[rows, rows] += 1 / sigma[rows] ** 2
+        if outer is not None:
+            outer[rows, rows] += 1 / sigma[rows] ** 2
     return equations
 
 
