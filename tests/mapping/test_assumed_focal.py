@@ -1,7 +1,13 @@
-"""Two parallel cameras determine neither focal length nor distortion: a usual focal length is assumed, and said so."""
+"""Two parallel cameras determine neither focal length nor distortion: a usual focal length is assumed, and said so.
 
+Where straight edges of the photographs are at right angles, they show it.
+"""
+
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -17,8 +23,11 @@ from anchorsfm.report.numbers import report_model
 from anchorsfm.report.remarks import model_remarks
 from anchorsfm.run.modelling import name_undetermined
 from anchorsfm.scene.edit import without_points
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.masks import ImageMask
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.tracks import focal_prior
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.config import AdjustConfig
@@ -141,3 +150,82 @@ def said(one: JudgedModel, given: MapperInput) -> str:
 
     name_undetermined([one], Listening())
     return "\n".join(lines)
+
+
+def draw(folder: Path, poses: np.ndarray) -> tuple[str, ...]:
+    """Pictures of edges in three directions at right angles; their digests."""
+    rng = np.random.default_rng(0)
+    frame = (Rotation.from_euler("x", 10, degrees=True) * Rotation.from_euler("y", 35, degrees=True)).as_matrix()
+    middle = rng.uniform([-3, -2, 5], [3, 2, 9], (70, 3))
+    half = frame[:, rng.integers(0, 3, 70)].T * rng.uniform(0.3, 0.8, (70, 1))
+    digests = []
+    for view, pose in enumerate(poses):
+        picture = np.full((768, 1024), 128, np.uint8)
+        for ends, grey in zip(np.stack([middle - half, middle + half], axis=1), rng.integers(0, 90, 70), strict=True):
+            in_camera = ends @ pose[:, :3].T + pose[:, 3]
+            xy = TRUE_PX * in_camera[:, :2] / in_camera[:, 2:] + [512, 384]
+            first, last = (tuple(map(int, np.round(16 * (end - 0.5)))) for end in xy)
+            cv2.line(picture, first, last, int(grey), 5, cv2.LINE_AA, 4)
+        encoded = cv2.imencode(".png", picture)[1].tobytes()
+        (folder / f"{view}.jpg").write_bytes(encoded)
+        digests.append(hashlib.sha256(encoded).hexdigest())
+    return tuple(digests)
+
+
+@pytest.fixture(scope="module", params=[WIDE, NARROW], ids=["wide", "narrow"])
+def scene(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MapperInput, Reconstruction]:
+    """With photographs. Cameras far apart end with the assumed focal length, others with a free one."""
+    folder = tmp_path_factory.mktemp("photographs")
+    given, start = pair(request.param)
+    images = replace(given.images, root=folder, digests=draw(folder, start.cam_from_world))
+    return replace(given, images=images), start
+
+
+def with_photographs(given: MapperInput, start: Reconstruction, images: ImageSet) -> JudgedModel:
+    result = finished(given, start)
+    return settle_focal_lengths(result, FocalPriors.of(result.model, images), SETTINGS.adjust, images)
+
+
+def test_edges_show_the_focal_length_and_it_is_said(scene: tuple[MapperInput, Reconstruction]) -> None:
+    given, start = scene
+    one = with_photographs(given, start, given.images)
+    (focal,), (camera,), (params,) = one.result.focal, one.result.model.cameras, one.uncertainty.camera_params
+    assert focal.is_from_lines and not focal.is_assumed
+    assert abs(np.log(focal_length_px(camera) / TRUE_PX)) < focal.sigma_px / TRUE_PX < 0.13
+    assert params[0] == pytest.approx(focal.sigma_px, rel=0.05)
+    assert (
+        "straight edges" in said(one, given) and "--focal-px" in said(one, given) and "assumed" not in said(one, given)
+    )
+    remarks = model_remarks(one.result, one.uncertainty, given.images)
+    assert not any("assumed" in line for line in remarks)
+    model = report_model(0, one.result.model, (), one.uncertainty, given.images.names, focal=one.result.focal)
+    (recorded,) = model.focal_lengths
+    assert recorded.lines_px == pytest.approx(focal.prior_px, abs=0.01)
+    assert recorded.assumed_px is None and recorded.recorded_px is None
+
+
+def test_without_edges_that_count_it_is_assumed(scene: tuple[MapperInput, Reconstruction]) -> None:
+    given, start = scene
+    everything = ImageMask.of(np.zeros((768, 1024), bool))
+    changed = replace(given.images, digests=("another", "picture"))
+    missing = replace(given.images, root=given.images.root / "missing")
+    for images in (replace(given.images, masks=(everything, everything)), changed, missing):
+        (focal,) = with_photographs(given, start, images).result.focal
+        assert focal.is_assumed and not focal.is_from_lines
+
+
+def test_edges_are_not_asked_where_the_focal_length_is_known(
+    scene: tuple[MapperInput, Reconstruction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(focal_prior, "focal_in_lines", asked)
+    given, start = scene
+    images = replace(given.images, focal_prior_px=np.full(2, 910.0), focal_deviation=np.full(2, 0.02))
+    (focal,) = with_photographs(replace(given, images=images), start, images).result.focal
+    assert not focal.is_from_lines
+    with pytest.raises(AssertionError):
+        with_photographs(given, start, given.images)
