@@ -9,8 +9,8 @@
 show, whether or not their matches leave the focal length open; true is what `gt.json` says, or the whole model.
 `stereo`: FOLDER/images holds the two pictures of parallel cameras. `made`: segments of two views that are turned
 against each other by 16 to 60 degrees (`turned`), or by one degree (`still`), and with them rotations that hold
-f tan(turn / 2), as matches of a walk around something do, in worlds with and without right angles. Errors and deviations
-are of the logarithm, in percent.
+f tan(turn / 2), as matches of a walk around something do, in worlds with and without right angles. Errors and
+deviations are of the logarithm, in percent.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from anchorsfm.io.images import load_image_set
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.scene.edit import select_points, select_views
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.settings import TYPICAL_FOCAL
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
@@ -111,6 +112,12 @@ def pairs(args: argparse.Namespace) -> None:
                 for pair in itertools.combinations(range(len(model.image_index)), 2)
                 if model.camera_index[pair[0]] == model.camera_index[pair[1]]
             ]
+            if args.singles:
+                for view in range(len(model.image_index)):
+                    camera = model.cameras[model.camera_index[view]]
+                    name_of = run.images.names[model.image_index[view]]
+                    tally.row(name_of, by_itself(run.images, int(model.image_index[view])), focal_length_px(camera))
+                continue
             for pair in both[:: max(-(-len(both) // args.pairs), 1)]:
                 part = alone(whole, list(pair), config.adjust)
                 if len(part.model.points) < config.adjust.min_observations:
@@ -121,6 +128,16 @@ def pairs(args: argparse.Namespace) -> None:
                 seen = focal_in_lines(part, run.images, config.adjust)
                 tally.row(f"{Path(name).name} {', '.join(names)}: {matches_say(part, true_px)}", seen, true_px)
         tally.sum(entry)
+
+
+def by_itself(images: ImageSet, image: int) -> LineFocal:
+    """What the edges of one photograph show."""
+    edges, size_wh = straight_edges(images, image), images.size_wh[image]
+    segments = Segments(
+        ends_px=edges.ends_px - size_wh / 2, view=np.zeros(len(edges.sigma), np.int64), sigma=edges.sigma
+    )
+    rotations = np.broadcast_to(np.eye(3), (len(TRIED), 1, 3, 3))
+    return focal_of_lines(segments, TRIED * float(size_wh.max()), rotations)
 
 
 def matches_say(part: AdjustResult, true_px: float) -> str:
@@ -221,6 +238,9 @@ def main() -> None:
     of_pairs.add_argument("--work", type=Path, required=True)
     of_pairs.add_argument("--weights", type=Path, help="folder with the released weights: use both detectors")
     of_pairs.add_argument("--pairs", type=int, default=15, help="most pairs of a model")
+    of_pairs.add_argument(
+        "--singles", action="store_true", help="each photograph by itself instead, and its own camera"
+    )
     of_pairs.set_defaults(run=pairs)
     of_stereo = kinds.add_parser("stereo")
     of_stereo.add_argument("folders", nargs="+")

@@ -4,7 +4,7 @@ Where straight edges of the photographs are at right angles, they show it.
 """
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.align.config import AlignConfig
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import focal_length_px, make_camera
+from anchorsfm.geometry.right_angles import LineFocal
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import MapperInput, MapperSettings, Start
 from anchorsfm.mapping.finish import ModellingSettings, finish_models
@@ -22,7 +23,7 @@ from anchorsfm.mapping.incremental import map_incrementally
 from anchorsfm.report.numbers import report_model
 from anchorsfm.report.remarks import model_remarks
 from anchorsfm.run.modelling import name_undetermined
-from anchorsfm.scene.edit import without_points
+from anchorsfm.scene.edit import select_views, without_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask
 from anchorsfm.scene.progress import Progress
@@ -31,6 +32,7 @@ from anchorsfm.tracks import focal_prior
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.build import KeypointMatches
 from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.focal_lines import can_ask_lines
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
 from matched_images import mapper_input
 from point_scene import project_pinhole
@@ -156,12 +158,12 @@ def draw(folder: Path, poses: np.ndarray) -> tuple[str, ...]:
     """Pictures of edges in three directions at right angles; their digests."""
     rng = np.random.default_rng(0)
     frame = (Rotation.from_euler("x", 10, degrees=True) * Rotation.from_euler("y", 35, degrees=True)).as_matrix()
-    middle = rng.uniform([-3, -2, 5], [3, 2, 9], (70, 3))
-    half = frame[:, rng.integers(0, 3, 70)].T * rng.uniform(0.3, 0.8, (70, 1))
+    middle = rng.uniform([-3, -2, 5], [3, 2, 9], (40, 3))
+    half = frame[:, rng.integers(0, 3, 40)].T * rng.uniform(0.4, 0.9, (40, 1))
     digests = []
     for view, pose in enumerate(poses):
         picture = np.full((768, 1024), 128, np.uint8)
-        for ends, grey in zip(np.stack([middle - half, middle + half], axis=1), rng.integers(0, 90, 70), strict=True):
+        for ends, grey in zip(np.stack([middle - half, middle + half], axis=1), rng.integers(0, 90, 40), strict=True):
             in_camera = ends @ pose[:, :3].T + pose[:, 3]
             xy = TRUE_PX * in_camera[:, :2] / in_camera[:, 2:] + [512, 384]
             first, last = (tuple(map(int, np.round(16 * (end - 0.5)))) for end in xy)
@@ -172,60 +174,81 @@ def draw(folder: Path, poses: np.ndarray) -> tuple[str, ...]:
     return tuple(digests)
 
 
+@dataclass(frozen=True)
+class Photographed:
+    """A pair of parallel cameras with photographs, before its focal length is settled."""
+
+    given: MapperInput
+    result: AdjustResult
+
+    def judged(self, images: ImageSet) -> JudgedModel:
+        return settle_focal_lengths(self.result, FocalPriors.of(self.result.model, images), SETTINGS.adjust, images)
+
+
 @pytest.fixture(scope="module", params=[WIDE, NARROW], ids=["wide", "narrow"])
-def scene(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[MapperInput, Reconstruction]:
-    """With photographs. Cameras far apart end with the assumed focal length, others with a free one."""
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Photographed:
+    """Cameras far apart are held at the assumed focal length before it is settled, others have a free one."""
     folder = tmp_path_factory.mktemp("photographs")
     given, start = pair(request.param)
     images = replace(given.images, root=folder, digests=draw(folder, start.cam_from_world))
-    return replace(given, images=images), start
+    given = replace(given, images=images)
+    return Photographed(given, finished(given, start))
 
 
-def with_photographs(given: MapperInput, start: Reconstruction, images: ImageSet) -> JudgedModel:
-    result = finished(given, start)
-    return settle_focal_lengths(result, FocalPriors.of(result.model, images), SETTINGS.adjust, images)
-
-
-def test_edges_show_the_focal_length_and_it_is_said(scene: tuple[MapperInput, Reconstruction]) -> None:
-    given, start = scene
-    one = with_photographs(given, start, given.images)
+def test_edges_show_the_focal_length_and_it_is_said(scene: Photographed) -> None:
+    given, one = scene.given, scene.judged(scene.given.images)
     (focal,), (camera,), (params,) = one.result.focal, one.result.model.cameras, one.uncertainty.camera_params
-    assert focal.is_from_lines and not focal.is_assumed
+    assert focal is not None and focal.is_from_lines and not focal.is_assumed
     assert abs(np.log(focal_length_px(camera) / TRUE_PX)) < focal.sigma_px / TRUE_PX < 0.13
-    assert params[0] == pytest.approx(focal.sigma_px, rel=0.05)
-    assert (
-        "straight edges" in said(one, given) and "--focal-px" in said(one, given) and "assumed" not in said(one, given)
-    )
-    remarks = model_remarks(one.result, one.uncertainty, given.images)
-    assert not any("assumed" in line for line in remarks)
+    assert params is not None and params[0] == pytest.approx(focal.sigma_px, rel=0.05)
+    assert len(one.result.model.points) == len(scene.result.model.points)
+    warning = said(one, given)
+    assert "straight edges" in warning and "--focal-px" in warning and "assumed" not in warning
+    assert not any("assumed" in line for line in model_remarks(one.result, one.uncertainty, given.images))
     model = report_model(0, one.result.model, (), one.uncertainty, given.images.names, focal=one.result.focal)
     (recorded,) = model.focal_lengths
     assert recorded.lines_px == pytest.approx(focal.prior_px, abs=0.01)
     assert recorded.assumed_px is None and recorded.recorded_px is None
 
 
-def test_without_edges_that_count_it_is_assumed(scene: tuple[MapperInput, Reconstruction]) -> None:
-    given, start = scene
-    everything = ImageMask.of(np.zeros((768, 1024), bool))
-    changed = replace(given.images, digests=("another", "picture"))
-    missing = replace(given.images, root=given.images.root / "missing")
-    for images in (replace(given.images, masks=(everything, everything)), changed, missing):
-        (focal,) = with_photographs(given, start, images).result.focal
-        assert focal.is_assumed and not focal.is_from_lines
+def test_without_edges_that_count_it_is_assumed(scene: Photographed) -> None:
+    images = scene.given.images
+    nothing = ImageMask.of(np.zeros((768, 1024), bool))
+    masked = replace(images, masks=(nothing, nothing))
+    changed = replace(images, digests=("another", "picture"))
+    missing = replace(images, root=images.root / "missing")
+    for without in (masked, changed, missing):
+        (focal,) = scene.judged(without).result.focal
+        assert focal is not None and focal.is_assumed and not focal.is_from_lines
 
 
-def test_edges_are_not_asked_where_the_focal_length_is_known(
-    scene: tuple[MapperInput, Reconstruction], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def asked(*_: object) -> None:
-        raise AssertionError
+def test_edges_that_the_matches_contradict_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, start = pair(2.0, turn_deg=6.0)
+    result = finished(given, start)
+    for focal_px, is_believed in ((TRUE_PX, True), (0.4 * TRUE_PX, False)):
+        seen = LineFocal(focal_px=focal_px, deviation=0.05, doubt="")
+        monkeypatch.setattr(focal_prior, "focal_in_lines", lambda *_, seen=seen: seen)
+        one = settle_focal_lengths(result, FocalPriors.of(result.model, given.images), SETTINGS.adjust, given.images)
+        (focal,) = one.result.focal
+        assert focal is not None and focal.is_from_lines == is_believed and focal.is_assumed != is_believed
 
-    monkeypatch.setattr(focal_prior, "focal_in_lines", asked)
-    given, start = scene
-    images = replace(given.images, focal_prior_px=np.full(2, 910.0), focal_deviation=np.full(2, 0.02))
-    (focal,) = with_photographs(replace(given, images=images), start, images).result.focal
-    assert not focal.is_from_lines
-    with pytest.raises(AssertionError):
-        with_photographs(given, start, given.images)
+
+def test_edges_are_asked_only_where_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(focal_prior, "focal_in_lines", lambda *args: asked.append(args))
+    given, start = pair(NARROW)
+    result = finished(given, start)
+    for recorded in (True, False):
+        images = given.images
+        if recorded:
+            images = replace(images, focal_prior_px=np.full(2, 910.0), focal_deviation=np.full(2, 0.02))
+        settle_focal_lengths(result, FocalPriors.of(result.model, images), SETTINGS.adjust, images)
+        assert bool(asked) != recorded
+
+
+def test_edges_are_asked_only_of_two_views_of_one_camera() -> None:
+    _, model = pair(NARROW)
+    assert can_ask_lines(model)
+    assert not can_ask_lines(select_views(model, np.array([0])))
+    two_cameras = replace(model, cameras=model.cameras * 2, camera_index=np.arange(2))
+    assert not can_ask_lines(two_cameras)
