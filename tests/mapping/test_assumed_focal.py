@@ -176,7 +176,7 @@ def draw(folder: Path, poses: np.ndarray) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Photographed:
-    """A pair of parallel cameras with photographs, before its focal length is settled."""
+    """A pair of cameras with photographs, before their focal length is settled."""
 
     given: MapperInput
     result: AdjustResult
@@ -185,11 +185,11 @@ class Photographed:
         return settle_focal_lengths(self.result, FocalPriors.of(self.result.model, images), SETTINGS.adjust, images)
 
 
-@pytest.fixture(scope="module", params=[WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.fixture(scope="module", params=[(WIDE, 0.0), (2.0, 6.0)], ids=["held", "free"])
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Photographed:
-    """Cameras far apart are held at the assumed focal length before it is settled, others have a free one."""
+    """Before it is settled, the focal length of parallel cameras is held at the assumed one, that of others is free."""
     folder = tmp_path_factory.mktemp("photographs")
-    given, start = pair(request.param)
+    given, start = pair(*request.param)
     images = replace(given.images, root=folder, digests=draw(folder, start.cam_from_world))
     given = replace(given, images=images)
     return Photographed(given, finished(given, start))
