@@ -16,6 +16,9 @@ normal equations that are singular (two cameras that are exactly parallel). Foca
 determine neither may also run away until no model is left: `adjust_with_priors` then holds the distortion, and if that
 is not enough the focal length at its prior. It holds both where few views are left with a c above `_ASSUMED_DEVIATION`:
 a lens that was found with such a focal length is noise.
+
+Two views of one camera whose focal length would be assumed are first asked what their straight edges say of it
+(`focal_lines`); that takes the place of the assumption, and is tried like it.
 """
 
 from collections.abc import Callable
