@@ -27,7 +27,7 @@ from scipy.spatial.transform import Rotation
 from accuracy import pick
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows
 from anchorsfm.features.segments import straight_edges
-from anchorsfm.geometry.right_angles import LineFocal, Segments, focal_of_lines
+from anchorsfm.geometry.right_angles import UNCHECKED, LineFocal, Segments, focal_of_lines
 from anchorsfm.io.images import load_image_set
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
@@ -61,7 +61,7 @@ WORLDS: dict[str, tuple[list[float], list[float]]] = {
 class Tally:
     """Of what is used."""
 
-    errors: list[tuple[float, float]] = field(default_factory=list)
+    errors: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"used": [], "unchecked": []})
     asked: int = 0
 
     def row(self, name: str, seen: LineFocal | None, true_px: float) -> None:
@@ -70,19 +70,24 @@ class Tally:
             print(f"| {name} | | | few edges |", flush=True)
             return
         error = math.log(seen.focal_px / true_px)
-        if not seen.doubt:
-            self.errors.append((error, seen.deviation))
-        print(f"| {name} | {100 * error:+.1f} | {100 * seen.deviation:.1f} | {seen.doubt or 'used'} |", flush=True)
+        kind = {"": "used", UNCHECKED: "unchecked"}.get(seen.doubt)
+        if kind is not None:
+            self.errors[kind].append((error, seen.deviation))
+        print(f"| {name} | {100 * error:+.1f} | {100 * seen.deviation:.1f} | {seen.doubt or kind} |", flush=True)
 
     def sum(self, name: str) -> None:
-        error, deviation = np.array(self.errors).reshape(-1, 2).T
-        ratio = np.append(np.abs(error / deviation), 0.0)
-        print(
-            f"| **{name}** | {100 * np.sqrt(np.mean(error**2)) if len(error) else math.nan:.1f} (RMS) | "
-            f"{np.sqrt((ratio**2).sum() / max(len(error), 1)):.2f} deviations (RMS), at most {ratio.max():.2f} | "
-            f"{len(error)} of {self.asked} used, {int((ratio > 3).sum())} off by more than three |",
-            flush=True,
-        )
+        for kind, errors in self.errors.items():
+            error, deviation = np.array(errors).reshape(-1, 2).T
+            ratio = np.abs(error / deviation)
+            if len(ratio):
+                print(
+                    f"| **{name}** | {100 * np.sqrt(np.mean(error**2)):.1f} (RMS) | {np.sqrt(np.mean(ratio**2)):.2f} "
+                    f"deviations (RMS), at most {ratio.max():.2f} | {len(ratio)} of {self.asked} {kind}, "
+                    f"{int((ratio > 3).sum())} off by more than three |",
+                    flush=True,
+                )
+        if not any(self.errors.values()):
+            print(f"| **{name}** | | | none of {self.asked} used |", flush=True)
 
 
 def alone(result: AdjustResult, views: list[int], config: AdjustConfig) -> AdjustResult:

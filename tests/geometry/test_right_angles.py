@@ -8,7 +8,7 @@ import pytest
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.geometry.right_angles import LineFocal, Segments, focal_of_lines
+from anchorsfm.geometry.right_angles import UNCHECKED, LineFocal, Segments, focal_of_lines
 
 TRUE_PX = 1000.0
 HALF_WH = np.array([360.0, 270.0])
@@ -67,11 +67,18 @@ def found(
     return focal_of_lines(segments(directions, true, **kinds), TRIED_PX, rotations)
 
 
-@pytest.mark.parametrize("turn_deg", [0.5, 35.0])
-def test_edges_at_right_angles_show_the_focal_length(turn_deg: float) -> None:
-    seen = found([*level(0, 90), UP], turn_deg)
+def test_edges_at_right_angles_show_the_focal_length() -> None:
+    seen = found([*level(0, 90), UP], 35.0)
     assert not seen.doubt and seen.deviation <= 0.12
     assert abs(math.log(seen.focal_px / TRUE_PX)) < seen.deviation
+
+
+@pytest.mark.parametrize("corner_deg", [90.0, 62.0])
+def test_parallel_views_do_not_tell_whether_edges_are_at_right_angles(corner_deg: float) -> None:
+    """Those of another corner fit as well, with another focal length."""
+    seen = found([*level(0, corner_deg), UP], 0.5, tilt_deg=0.0, clutter=0.2)
+    assert seen.doubt == UNCHECKED
+    assert (abs(math.log(seen.focal_px / TRUE_PX)) < 2 * seen.deviation) == (corner_deg == 90)
 
 
 def test_walls_at_other_angles_are_refused() -> None:

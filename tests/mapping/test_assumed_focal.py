@@ -44,15 +44,18 @@ WIDE, NARROW = 1.0, 0.1
 
 
 def pair(
-    baseline: float, turn_deg: float = 0.0, start_px: float = 1000.0, noise_px: float = 0.3
+    baseline: float, turn_deg: float = 0.0, start_px: float = 1000.0, noise_px: float = 0.3, ahead: float = 0.0
 ) -> tuple[MapperInput, Reconstruction]:
-    """Matches of two cameras side by side, and where the adjustment starts: their poses, with another focal length."""
+    """Matches of two cameras side by side, and where the adjustment starts: their poses, with another focal length.
+
+    The second is turned, and may be further ahead.
+    """
     rng = np.random.default_rng(3)
     camera = make_camera("SIMPLE_RADIAL", TRUE_PX, 1024, 768)
     points = rng.uniform([-3, -2, 4], [3, 2, 9], (300, 3))
     poses = np.tile(np.eye(3, 4), (2, 1, 1))
     poses[1, :, :3] = Rotation.from_rotvec([0, np.deg2rad(turn_deg), 0]).as_matrix()
-    poses[1, :, 3] = poses[1, :, :3] @ [-baseline, 0, 0]
+    poses[1, :, 3] = poses[1, :, :3] @ [-baseline, 0, -ahead]
     xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])
     seen = ((xy > 0) & (xy < [1024, 768])).all(-1).all(0)
     xy = xy[:, seen] + noise_px * rng.standard_normal((2, seen.sum(), 2))
@@ -158,12 +161,12 @@ def draw(folder: Path, poses: np.ndarray) -> tuple[str, ...]:
     """Pictures of edges in three directions at right angles; their digests."""
     rng = np.random.default_rng(0)
     frame = (Rotation.from_euler("x", 10, degrees=True) * Rotation.from_euler("y", 35, degrees=True)).as_matrix()
-    middle = rng.uniform([-3, -2, 5], [3, 2, 9], (40, 3))
-    half = frame[:, rng.integers(0, 3, 40)].T * rng.uniform(0.4, 0.9, (40, 1))
+    middle = rng.uniform([-3, -2, 5], [3, 2, 9], (24, 3))
+    half = frame[:, rng.integers(0, 3, 24)].T * rng.uniform(0.4, 0.9, (24, 1))
     digests = []
     for view, pose in enumerate(poses):
         picture = np.full((768, 1024), 128, np.uint8)
-        for ends, grey in zip(np.stack([middle - half, middle + half], axis=1), rng.integers(0, 90, 40), strict=True):
+        for ends, grey in zip(np.stack([middle - half, middle + half], axis=1), rng.integers(0, 90, 24), strict=True):
             in_camera = ends @ pose[:, :3].T + pose[:, 3]
             xy = TRUE_PX * in_camera[:, :2] / in_camera[:, 2:] + [512, 384]
             first, last = (tuple(map(int, np.round(16 * (end - 0.5)))) for end in xy)
@@ -185,14 +188,22 @@ class Photographed:
         return settle_focal_lengths(self.result, FocalPriors.of(self.result.model, images), SETTINGS.adjust, images)
 
 
-@pytest.fixture(scope="module", params=[(WIDE, 0.0), (2.0, 6.0)], ids=["held", "free"])
-def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Photographed:
-    """Before it is settled, the focal length of parallel cameras is held at the assumed one, that of others is free."""
-    folder = tmp_path_factory.mktemp("photographs")
-    given, start = pair(*request.param)
+def photographed(folder: Path, given: MapperInput, start: Reconstruction) -> Photographed:
     images = replace(given.images, root=folder, digests=draw(folder, start.cam_from_world))
     given = replace(given, images=images)
     return Photographed(given, finished(given, start))
+
+
+def walk_around(asymmetry: float) -> tuple[MapperInput, Reconstruction]:
+    """Two cameras that look at a point 6 away, from about the same distance: matches hardly show a focal length."""
+    turn = np.deg2rad(40)
+    return pair(6 * np.sin(turn), 40, ahead=6 * (1 - np.cos(turn)) + asymmetry)
+
+
+@pytest.fixture(scope="module", params=[0.0, 0.05], ids=["held", "free"])
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Photographed:
+    """Before it is settled the focal length is held at the assumed one, or free."""
+    return photographed(tmp_path_factory.mktemp("photographs"), *walk_around(request.param))
 
 
 def test_edges_show_the_focal_length_and_it_is_said(scene: Photographed) -> None:
@@ -211,6 +222,12 @@ def test_edges_show_the_focal_length_and_it_is_said(scene: Photographed) -> None
     assert recorded.assumed_px is None and recorded.recorded_px is None
 
 
+def test_parallel_cameras_do_not_check_right_angles(tmp_path: Path) -> None:
+    parallel = photographed(tmp_path, *pair(WIDE))
+    (focal,) = parallel.judged(parallel.given.images).result.focal
+    assert focal is not None and focal.is_assumed and not focal.is_from_lines
+
+
 def test_without_edges_that_count_it_is_assumed(scene: Photographed) -> None:
     images = scene.given.images
     nothing = ImageMask.of(np.zeros((768, 1024), bool))
@@ -223,7 +240,7 @@ def test_without_edges_that_count_it_is_assumed(scene: Photographed) -> None:
 
 
 def test_edges_that_the_matches_contradict_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, start = pair(2.0, turn_deg=6.0)
+    given, start = walk_around(0.05)
     result = finished(given, start)
     for focal_px, is_believed in ((TRUE_PX, True), (0.4 * TRUE_PX, False)):
         seen = LineFocal(focal_px=focal_px, deviation=0.05, doubt="")

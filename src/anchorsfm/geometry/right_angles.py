@@ -9,9 +9,10 @@ best frame of three directions, shared by all photographs with the rotations tha
 is found from samples of three segments and refined by Gauss-Newton with soft assignments.
 
 That likelihood is too sure of itself: edges of one wall or one moulding err together. So its curvature is not the
-deviation that is stated, a bootstrap over segments has a say, and there are reasons to say nothing: few segments,
-other focal lengths that fit about as well, or three directions at other angles that fit much better, as with walls that
-are not at right angles.
+deviation that is stated, a bootstrap over segments has a say, and there are reasons to say nothing: few segments, or
+other focal lengths that fit about as well. And walls need not be at right angles. Two views that are turned against
+each other check it: parallel edges have one direction in both with the right focal length only, so three directions at
+whatever angles have to prefer it too.
 """
 
 import itertools
@@ -25,6 +26,8 @@ from anchorsfm.geometry.transforms import cross_matrix
 
 _ANYTHING = 0.5
 """Share of segments in any direction."""
+UNCHECKED = "nothing shows whether straight edges are at right angles"
+"""Where views are hardly turned against each other: directions at other angles fit with other focal lengths."""
 FEWEST = 20
 """Segments that say something."""
 _SAMPLES, _REFINED = 200, 4
@@ -101,14 +104,17 @@ def focal_of_lines(
         doubt = "straight edges fit other focal lengths as well"
     elif deviation > _LARGEST_DEVIATION:
         doubt = "some straight edges say one focal length, some another"
-    elif _is_contradicted(_loose_scores(lines, found, focal_px, rotations), is_other):
-        doubt = "straight edges do not seem to be at right angles"
+    else:
+        doubt = _doubt_of_angles(_loose_scores(lines, found, focal_px, rotations), is_other)
     return LineFocal(focal_px=math.exp(place), deviation=deviation, doubt=doubt)
 
 
-def _is_contradicted(loose: Float[np.ndarray, " try"], is_other: Bool[np.ndarray, " try"]) -> bool:
-    """Whether the segments without right angles want another focal length."""
-    return bool(loose[is_other].max() > loose[~is_other].max() + _LEAD)
+def _doubt_of_angles(loose: Float[np.ndarray, " try"], is_other: Bool[np.ndarray, " try"]) -> str:
+    """Why directions that edges share, at whatever angles, do not confirm the focal length of right angles."""
+    lead = float(loose[~is_other].max() - loose[is_other].max())
+    if lead > _LEAD:
+        return ""
+    return "straight edges do not seem to be at right angles" if lead < -_LEAD else UNCHECKED
 
 
 @dataclass(frozen=True, kw_only=True)

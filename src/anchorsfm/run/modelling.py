@@ -306,9 +306,9 @@ def name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None
     if by_lines:
         first = by_lines[0]
         progress.warn(
-            f"matches do not determine the focal length{_and_more(by_lines)}: {_alone(first)}; straight edges, taken to "
-            f"be at right angles, show {first.prior_px:.0f} px +- {first.prior_sigma_px:.0f}, and {first.focal_px:.0f} px "
-            f"+- {first.sigma_px:.0f} are used; if you know the focal length, give --focal-px"
+            f"matches do not determine the focal length{_and_more(by_lines)}: {_alone(first)}; straight edges at right "
+            f"angles show {first.prior_px:.0f} px +- {first.prior_sigma_px:.0f}: {first.focal_px:.0f} px +- "
+            f"{first.sigma_px:.0f} are used; if you know the focal length, give --focal-px"
         )
     if assumed:
         first = assumed[0]

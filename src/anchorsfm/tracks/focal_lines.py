@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from anchorsfm.colmap.cameras import focal_length_px, normalised_from_pixels
 from anchorsfm.features.segments import straight_edges
 from anchorsfm.geometry.right_angles import FEWEST, LineFocal, Segments, focal_of_lines
+from anchorsfm.geometry.transforms import rotation_angle_deg
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -22,6 +23,8 @@ from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.held_focal import scaled, with_focal_held
 
+_LEAST_TURN_DEG = 3.0
+"""Between two views: with less nothing checks whether edges are at right angles."""
 _RANGE = 0.8
 """Of logarithms on either side of the usual focal length."""
 _TRIED = 65
@@ -38,9 +41,12 @@ def can_ask_lines(model: Reconstruction) -> bool:
 def focal_in_lines(result: AdjustResult, images: ImageSet, config: AdjustConfig) -> LineFocal | None:
     """What straight edges say about the focal length of a model of two views of one camera.
 
-    None where there are few, and where a photograph cannot be read any more, or is another one.
+    None where there are few or views are hardly turned against each other, and where a photograph cannot be read any
+    more, or is another one.
     """
     model = result.at_optimum
+    if rotation_angle_deg(_second_from_first(model)[None])[0] < _LEAST_TURN_DEG:
+        return None
     try:
         segments = _segments(model, images)
     except (InputError, StorageError):
@@ -93,7 +99,12 @@ def _rotations(
 
 
 def _knot(result: AdjustResult) -> _Knot:
-    first, second = result.at_optimum.cam_from_world[:, :, :3]
+    model = result.at_optimum
     return _Knot(
-        log_focal=float(np.log(focal_length_px(result.at_optimum.cameras[0]))), second_from_first=second @ first.T
+        log_focal=float(np.log(focal_length_px(model.cameras[0]))), second_from_first=_second_from_first(model)
     )
+
+
+def _second_from_first(model: Reconstruction) -> Float[np.ndarray, "3 3"]:
+    first, second = model.cam_from_world[:, :, :3]
+    return np.asarray(second @ first.T)
