@@ -1,16 +1,17 @@
 """Whether the focal lengths that straight edges show are as far from the truth as is stated.
 
     python benchmarks/straight_lines.py pairs FOLDER[:0,3,6,9] ... --work WORK [--weights W]
+    python benchmarks/straight_lines.py known FOLDER[:0,3,6,9] ...
     python benchmarks/straight_lines.py stereo FOLDER ... --focal-px 451
     python benchmarks/straight_lines.py made [--scenes 8]
 
 `pairs`: FOLDER holds `images/`, and `gt.json` where poses are known; some images of it, or all. They are reconstructed
 (with `--weights` with both detectors), and every two views of one camera are adjusted alone and asked what their edges
 show, whether or not their matches leave the focal length open; true is what `gt.json` says, or the whole model.
-`stereo`: FOLDER/images holds the two pictures of parallel cameras. `made`: segments of two views that are turned
-against each other by 16 to 60 degrees (`turned`), or by one degree (`still`), and with them rotations that hold
-f tan(turn / 2), as matches of a walk around something do, in worlds with and without right angles. Errors and
-deviations are of the logarithm, in percent.
+`known`: nothing is matched, rotations are made of the true ones as for `made`. `stereo`: FOLDER/images holds the two
+pictures of parallel cameras. `made`: segments of two views that are turned against each other by 16 to 60 degrees
+(`turned`), or by one degree (`still`), and with them rotations that hold f tan(turn / 2), as matches of a walk around
+something do, in worlds with and without right angles. Errors and deviations are of the logarithm, in percent.
 """
 
 import argparse
@@ -153,19 +154,40 @@ def matches_say(part: AdjustResult, true_px: float) -> str:
     return f"{len(part.model.points)} points, free {100 * math.log(focal_px / true_px):+.1f} +- {100 * stated:.1f}"
 
 
+def known(args: argparse.Namespace) -> None:
+    for entry in args.folders:
+        name, _, picked = entry.partition(":")
+        images = load_image_set(Path(name) / "images")
+        rendered = Path(name) / "truth.json"
+        truth = json.loads((rendered if rendered.exists() else Path(name) / "gt.json").read_text())
+        rows = [int(k) for k in picked.split(",")] if picked else range(images.num_images)
+        both, tally = list(itertools.combinations(rows, 2)), Tally()
+        for pair in both[:: max(-(-len(both) // args.pairs), 1)]:
+            first, second = (truth[images.names[k]] for k in pair)
+            focal_px = float(first["K"][0][0])
+            turns = [np.array(view["R_cam_from_world"]) for view in (first, second)]
+            tried_px = TRIED * float(images.size_wh[0].max())
+            seen = focal_of_lines(_of_pair(images, pair), tried_px, _rotations(turns, focal_px, tried_px))
+            turn_deg = np.degrees(Rotation.from_matrix(turns[1] @ turns[0].T).magnitude())
+            tally.row(f"{Path(name).name} {pair[0]}, {pair[1]}: turned by {turn_deg:.0f}", seen, focal_px)
+        tally.sum(entry)
+
+
+def _of_pair(images: ImageSet, pair: tuple[int, int]) -> Segments:
+    edges = [straight_edges(images, k) for k in pair]
+    return Segments(
+        ends_px=np.concatenate([one.ends_px for one in edges]) - images.size_wh[pair[0]] / 2,
+        view=np.repeat([0, 1], [len(one.sigma) for one in edges]),
+        sigma=np.concatenate([one.sigma for one in edges]),
+    )
+
+
 def stereo(args: argparse.Namespace) -> None:
     tally = Tally()
     for folder in args.folders:
         images = load_image_set(Path(folder) / "images")
-        edges = [straight_edges(images, k) for k in (0, 1)]
-        middle = images.size_wh[0] / 2
-        segments = Segments(
-            ends_px=np.concatenate([one.ends_px for one in edges]) - middle,
-            view=np.repeat([0, 1], [len(one.sigma) for one in edges]),
-            sigma=np.concatenate([one.sigma for one in edges]),
-        )
         rotations = np.broadcast_to(np.eye(3), (len(TRIED), 2, 3, 3))
-        seen = focal_of_lines(segments, TRIED * float(images.size_wh[0].max()), rotations)
+        seen = focal_of_lines(_of_pair(images, (0, 1)), TRIED * float(images.size_wh[0].max()), rotations)
         tally.row(Path(folder).name, seen, args.focal_px)
     tally.sum("parallel cameras")
 
@@ -181,7 +203,7 @@ def made(args: argparse.Namespace) -> None:
             turns = [_view(azimuth + side * half, tilt, rng) for side in (-1, 1)]
             count, clutter = int(rng.choice([60, 150])), float(rng.choice([0.3, 0.6]))
             segments = _segments(*WORLDS[world], focal_px, np.stack(turns), count, clutter, rng)
-            seen = focal_of_lines(segments, 1024 * TRIED, _rotations(turns, focal_px))
+            seen = focal_of_lines(segments, 1024 * TRIED, _rotations(turns, focal_px, 1024 * TRIED))
             tally.row(f"{world}, {kind} {scene}", seen, focal_px)
         tally.sum(f"{world}, {kind}")
 
@@ -227,10 +249,13 @@ def _segments(
     )
 
 
-def _rotations(turns: list[Float[np.ndarray, "3 3"]], focal_px: float) -> Float[np.ndarray, "try 2 3 3"]:
+def _rotations(
+    turns: list[Float[np.ndarray, "3 3"]], focal_px: float, tried_px: Float[np.ndarray, " try"]
+) -> Float[np.ndarray, "try 2 3 3"]:
+    """Those that hold f tan(turn / 2)."""
     between = Rotation.from_matrix(turns[1] @ turns[0].T).as_rotvec()
     angle = float(np.linalg.norm(between))
-    allowed = 2 * np.arctan(focal_px * math.tan(angle / 2) / (1024 * TRIED))
+    allowed = 2 * np.arctan(focal_px * math.tan(angle / 2) / tried_px)
     second = Rotation.from_rotvec(between / angle * allowed[:, None]).as_matrix()
     return np.stack([np.broadcast_to(np.eye(3), second.shape), second], axis=1)
 
@@ -247,6 +272,10 @@ def main() -> None:
         "--singles", action="store_true", help="each photograph by itself instead, and its own camera"
     )
     of_pairs.set_defaults(run=pairs)
+    of_known = kinds.add_parser("known")
+    of_known.add_argument("folders", nargs="+")
+    of_known.add_argument("--pairs", type=int, default=15, help="most pairs of a folder")
+    of_known.set_defaults(run=known)
     of_stereo = kinds.add_parser("stereo")
     of_stereo.add_argument("folders", nargs="+")
     of_stereo.add_argument("--focal-px", type=float, required=True)
