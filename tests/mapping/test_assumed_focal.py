@@ -22,7 +22,8 @@ from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.incremental import map_incrementally
 from anchorsfm.report.numbers import report_model
 from anchorsfm.report.remarks import model_remarks
-from anchorsfm.run.modelling import name_undetermined
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.modelling import _with_records, name_undetermined
 from anchorsfm.scene.edit import select_views, without_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask
@@ -185,7 +186,8 @@ class Photographed:
     result: AdjustResult
 
     def judged(self, images: ImageSet) -> JudgedModel:
-        return settle_focal_lengths(self.result, FocalPriors.of(self.result.model, images), SETTINGS.adjust, images)
+        """As a run has it."""
+        return _with_records(self.result, images, PipelineConfig(adjust=SETTINGS.adjust), None)[0]
 
 
 def photographed(folder: Path, given: MapperInput, start: Reconstruction) -> Photographed:
