@@ -13,8 +13,8 @@ VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and o
 the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC
 is over the frames of each (`anchorsfm evaluate`). `--videos N` writes N videos, blurred otherwise, and takes the evenly
 spaced ones from N phases: one set of frames tells differences of AUC to some hundredths only. The long videos are 60
-frames many times over: ten minutes and an hour of 96 x 54 at 30 a second, for as many frames as an hour usually has, and
-of 3840 x 2160 at one a second, for decoding costs most; a minute and five of 3840 x 2160 at 30 a second.
+frames many times over: ten minutes and an hour of 96 x 54 at 30 a second, for as many frames as an hour usually has,
+and of 3840 x 2160 at one a second, for decoding costs most; a minute and five of 3840 x 2160 at 30 a second.
 """
 
 import argparse
