@@ -1,294 +1,290 @@
-"""How well straight lines at right angles show a focal length, in models of two views and in whole ones.
+"""Whether the focal lengths that straight edges show are as far from the truth as is stated.
 
-    python benchmarks/straight_lines.py FOLDER:0,3,6,9 [FOLDER ...] --work WORK [--weights W]
+    python benchmarks/straight_lines.py pairs FOLDER[:0,3,6,9] ... --work WORK [--weights W]
+    python benchmarks/straight_lines.py known FOLDER[:0,3,6,9] ...
+    python benchmarks/straight_lines.py stereo FOLDER ... --focal-px 451
+    python benchmarks/straight_lines.py made [--scenes 8]
 
-FOLDER holds `images/`, and `gt.json` where poses are known; some images of it, or all. They are reconstructed (with
-`--weights` with both detectors); then every two views of the model are adjusted alone, freely and with the focal length
-held on a grid, and so is the whole model. At every focal length the line segments of the photographs (OpenCV's LSD) are
-held against a frame of three directions at right angles that all photographs share (Coughlan and Yuille, "Manhattan
-world", ICCV 1999): the angle between a segment and the direction from its middle to the vanishing point of an axis is
-normal, or, with a probability of one half, anything. The frame is found from samples of three segments and refined by
-least squares with soft assignments; the focal length is where the log-likelihood is largest, its deviation what the
-curvature there says (`curvature`) or what other drawings of the segments give (`bootstrap`). Nothing of this is part of
-the program. Focal lengths are given by how far they are from the truth, or from that of the whole model, in percent;
-rotations, freely and where the lines say, by their errors in degrees.
+`pairs`: FOLDER holds `images/`, and `gt.json` where poses are known; some images of it, or all. They are reconstructed
+(with `--weights` with both detectors), and every two views of one camera are adjusted alone and asked what their edges
+show, whether or not their matches leave the focal length open; true is what `gt.json` says, or the whole model.
+`known`: nothing is matched, rotations are made of the true ones as for `made`. `stereo`: FOLDER/images holds the two
+pictures of parallel cameras. `made`: segments of two views that are turned against each other by 16 to 60 degrees
+(`turned`), or by one degree (`still`), and with them rotations that hold f tan(turn / 2), as matches of a walk around
+something do, in worlds with and without right angles. Errors and deviations are of the logarithm, in percent.
 """
 
 import argparse
 import itertools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from accuracy import pick
-from anchorsfm.colmap.cameras import focal_length_px, focal_rows, principal_point_px, with_focal_length
-from anchorsfm.geometry.transforms import rotation_angle_deg
+from anchorsfm.colmap.cameras import focal_length_px, focal_rows
+from anchorsfm.features.segments import straight_edges
+from anchorsfm.geometry.right_angles import UNCHECKED, LineFocal, Segments, focal_of_lines
+from anchorsfm.io.images import load_image_set
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.run.config import PipelineConfig
-from anchorsfm.scene.edit import select_points, select_views, with_cameras
+from anchorsfm.scene.edit import select_points, select_views
 from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.settings import TYPICAL_FOCAL
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.focal_lines import focal_in_lines
 from anchorsfm.tracks.uncertainty import estimate_uncertainty
 
-SIZE = 1024
-"""Long side in pixels of the pictures that segments are looked for in."""
-MIN_LENGTH = 0.03
-"""Of a segment, as a share of the long side."""
-DIRECTION_DEG, END_PX = 0.4, 0.7
-"""Deviations of the direction of a segment: what is not exactly straight or at right angles, and of its ends."""
-ANYTHING = 0.5
-"""Share of segments in any direction."""
-GRID = np.exp(np.linspace(math.log(0.72), math.log(1.4), 15))
-"""Focal lengths that are tried, over that of the free adjustment."""
-SAMPLES, REFINED, DRAWINGS = 200, 4, 8
-"""Frames from samples, how many of the best are refined, and drawings of the bootstrap."""
+TRIED = TYPICAL_FOCAL * np.exp(np.linspace(-0.8, 0.8, 65))
+"""Over the long side, as in the program."""
+_UP = (0.0, 1.0, 0.0)
+WORLDS: dict[str, tuple[list[float], list[float]]] = {
+    "right angles": ([0, 90], []),
+    "one wall": ([0], []),
+    "two walls at 60": ([0, 60], []),
+    "two walls at 75": ([0, 75], []),
+    "three walls at 75 and 60": ([0, 75, 135], []),
+    "hexagon": ([0, 60, 120], []),
+    "octagon": ([0, 45, 90, 135], []),
+    "right angles, roof at 35": ([0, 90], [35, -35]),
+    "one wall, roof at 45": ([0], [45, -45]),
+    "any direction": ([], []),
+}
+"""Azimuths of walls, and slopes of roofs over the first, in degrees; and the vertical."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segments:
-    """Line segments of some photographs."""
+@dataclass
+class Tally:
+    """Of what is used."""
 
-    ends_px: Float[np.ndarray, "segment 2 2"]
-    """From the principal point of their photograph."""
-    view: Int[np.ndarray, " segment"]
-    sigma: Float[np.ndarray, " segment"]
-    """Deviation of the direction in radians."""
-    weight: Float[np.ndarray, " segment"]
+    errors: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: {"used": [], "unchecked": []})
+    asked: int = 0
 
-    def misses(
-        self, focal_px: float, rotations: Float[np.ndarray, "view 3 3"], frame: Float[np.ndarray, "3 3"]
-    ) -> Float[np.ndarray, "segment 3"]:
-        """Angles between segments and directions to the vanishing points of the axes (columns of `frame`, world)."""
-        axes = (rotations @ frame)[self.view]
-        middle, along = self.ends_px.mean(axis=1), np.diff(self.ends_px, axis=1)[:, 0]
-        along /= np.linalg.norm(along, axis=1, keepdims=True)
-        there = focal_px * axes[:, :2] - middle[:, :, None] * axes[:, 2:]
-        across = along[:, 0, None] * there[:, 1] - along[:, 1, None] * there[:, 0]
-        return np.arcsin(np.clip(across / (np.linalg.norm(there, axis=1) + 1e-12), -1, 1))
+    def row(self, name: str, seen: LineFocal | None, true_px: float) -> None:
+        self.asked += 1
+        if seen is None:
+            print(f"| {name} | | | few edges |", flush=True)
+            return
+        error = math.log(seen.focal_px / true_px)
+        kind = {"": "used", UNCHECKED: "unchecked"}.get(seen.doubt)
+        if kind is not None:
+            self.errors[kind].append((error, seen.deviation))
+        print(f"| {name} | {100 * error:+.1f} | {100 * seen.deviation:.1f} | {seen.doubt or kind} |", flush=True)
 
-    def densities(self, miss: Float[np.ndarray, "segment 3"]) -> Float[np.ndarray, "segment 3"]:
-        """Of the miss if a segment belongs to an axis, times the share of the axis."""
-        sigma = self.sigma[:, None]
-        return (1 - ANYTHING) / 3 * np.exp(-0.5 * (miss / sigma) ** 2) / (math.sqrt(2 * math.pi) * sigma)
-
-    def score(
-        self, focal_px: float, rotations: Float[np.ndarray, "view 3 3"], frame: Float[np.ndarray, "3 3"]
-    ) -> float:
-        """Log-likelihood."""
-        density = self.densities(self.misses(focal_px, rotations, frame)).sum(axis=1)
-        return float(self.weight @ np.log(ANYTHING / math.pi + density))
-
-
-def segments_of(images: ImageSet, result: AdjustResult) -> Segments:
-    """Those of the photographs of a model."""
-    ends, views, sigmas = [], [], []
-    for view, image in enumerate(result.model.image_index.tolist()):
-        picture = cv2.imread(str(images.path(image)), cv2.IMREAD_GRAYSCALE)
-        shrunk = min(1.0, SIZE / max(picture.shape))
-        if shrunk < 1:
-            picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
-        found = cv2.createLineSegmentDetector(cv2.LSD_REFINE_STD).detect(picture)[0].reshape(-1, 2, 2) + 0.5
-        length = np.linalg.norm(found[:, 0] - found[:, 1], axis=1)
-        kept = length > max(25.0, MIN_LENGTH * max(picture.shape))
-        centre = principal_point_px(result.model.cameras[result.model.camera_index[view]])
-        ends.append(found[kept] / shrunk - centre)
-        views.append(np.full(int(kept.sum()), view))
-        sigmas.append(np.hypot(math.radians(DIRECTION_DEG), 2 * END_PX / length[kept]))
-    count = sum(map(len, ends))
-    return Segments(
-        ends_px=np.concatenate(ends),
-        view=np.concatenate(views),
-        sigma=np.concatenate(sigmas),
-        weight=np.ones(count),
-    )
-
-
-def refined(
-    lines: Segments, focal_px: float, rotations: Float[np.ndarray, "view 3 3"], frame: Float[np.ndarray, "3 3"]
-) -> tuple[float, Float[np.ndarray, "3 3"]]:
-    """Log-likelihood and frame at the optimum near a frame."""
-    best = lines.score(focal_px, rotations, frame)
-    for _ in range(8):
-        miss = lines.misses(focal_px, rotations, frame)
-        density = lines.densities(miss)
-        belongs = density / (ANYTHING / math.pi + density.sum(axis=1, keepdims=True))
-        weight = lines.weight[:, None] * belongs / lines.sigma[:, None] ** 2
-        turned = [Rotation.from_rotvec(1e-5 * axis).as_matrix() @ frame for axis in np.eye(3)]
-        slope = np.stack([(lines.misses(focal_px, rotations, other) - miss) / 1e-5 for other in turned], axis=-1)
-        normal = np.einsum("sa,sai,saj->ij", weight, slope, slope) + 1e-6 * np.eye(3)
-        step = -np.linalg.solve(normal, np.einsum("sa,sai,sa->i", weight, slope, miss))
-        wanted = Rotation.from_rotvec(step).as_matrix() @ frame
-        score = lines.score(focal_px, rotations, wanted)
-        if score <= best + 1e-4:
-            break
-        frame, best = wanted, score
-    return best, frame
-
-
-def searched(
-    lines: Segments, focal_px: float, rotations: Float[np.ndarray, "view 3 3"], rng: np.random.Generator
-) -> Float[np.ndarray, "3 3"]:
-    """The best frame of samples: an axis from two segments, one across it from a third."""
-    rays = np.concatenate([lines.ends_px, np.full((*lines.ends_px.shape[:2], 1), focal_px)], axis=2)
-    normal = np.cross(rays[:, 0], rays[:, 1])
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    normal = np.einsum("sij,si->sj", rotations[lines.view], normal)
-    length = np.linalg.norm(np.diff(lines.ends_px, axis=1)[:, 0], axis=1)
-    frames = []
-    for _ in range(SAMPLES):
-        first, second, third = normal[rng.choice(len(normal), 3, replace=False, p=length / length.sum())]
-        axis = np.cross(first, second)
-        across = np.cross(axis, third)
-        if min(np.linalg.norm(axis), np.linalg.norm(across)) > 0.05:
-            axis, across = axis / np.linalg.norm(axis), across / np.linalg.norm(across)
-            frame = np.stack([axis, across, np.cross(axis, across)], axis=1)
-            frames.append((lines.score(focal_px, rotations, frame), frame))
-    frames.sort(key=lambda entry: -entry[0])
-    return max((refined(lines, focal_px, rotations, frame) for _, frame in frames[:REFINED]), key=lambda e: e[0])[1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What the lines say."""
-
-    log_focal: float
-    """NaN where no focal length within the grid is the best."""
-    curvature: float
-    """Deviation of the logarithm."""
-    bootstrap: float
-    gain: float
-    """Log-likelihood of the best focal length over that of the three worst."""
-
-
-def peak(log_focal: Float[np.ndarray, "try"], score: Float[np.ndarray, "try"]) -> tuple[float, float]:
-    """Place and deviation of a maximum, from a parabola."""
-    best = int(score.argmax())
-    if best in (0, len(score) - 1):
-        return math.nan, math.nan
-    near = slice(best - 1, best + 2)
-    second, first, _ = np.polyfit(log_focal[near] - log_focal[best], score[near], 2)
-    return float(log_focal[best] - first / (2 * second)), float(1 / math.sqrt(-2 * second))
-
-
-def focal_of_lines(
-    lines: Segments,
-    focal_px: Float[np.ndarray, "try"],
-    rotations: Sequence[Float[np.ndarray, "view 3 3"]],
-    rng: np.random.Generator,
-) -> Found:
-    """The best of focal lengths, with the rotations that the matches want for each of them."""
-    score, frames = np.full(len(focal_px), -np.inf), [np.eye(3)] * len(focal_px)
-    for begin in (len(focal_px) // 2, len(focal_px) // 6, 5 * len(focal_px) // 6):
-        first = searched(lines, float(focal_px[begin]), rotations[begin], rng)
-        for order in (range(begin, len(focal_px)), range(begin, -1, -1)):
-            frame = first
-            for k in order:
-                value, frame = refined(lines, float(focal_px[k]), rotations[k], frame)
-                if value > score[k]:
-                    score[k], frames[k] = value, frame
-    log_focal = np.log(focal_px)
-    place, deviation = peak(log_focal, score)
-    drawn = []
-    for _ in range(DRAWINGS):
-        weight = np.bincount(rng.integers(0, len(lines.view), len(lines.view)), minlength=len(lines.view))
-        some = replace(lines, weight=weight.astype(float))
-        values = [refined(some, float(f), r, m)[0] for f, r, m in zip(focal_px, rotations, frames, strict=True)]
-        again, _ = peak(log_focal, np.array(values))
-        drawn.append(again if math.isfinite(again) else log_focal[int(np.argmax(values))])
-    return Found(
-        log_focal=place,
-        curvature=deviation,
-        bootstrap=float(np.std(drawn)),
-        gain=float(score.max() - np.sort(score)[:3].mean()),
-    )
+    def sum(self, name: str) -> None:
+        for kind, errors in self.errors.items():
+            error, deviation = np.array(errors).reshape(-1, 2).T
+            ratio = np.abs(error / deviation)
+            if len(ratio):
+                print(
+                    f"| **{name}** | {100 * np.sqrt(np.mean(error**2)):.1f} (RMS) | {np.sqrt(np.mean(ratio**2)):.2f} "
+                    f"deviations (RMS), at most {ratio.max():.2f} | {len(ratio)} of {self.asked} {kind}, "
+                    f"{int((ratio > 3).sum())} off by more than three |",
+                    flush=True,
+                )
+        if not any(self.errors.values()):
+            print(f"| **{name}** | | | none of {self.asked} used |", flush=True)
 
 
 def alone(result: AdjustResult, views: list[int], config: AdjustConfig) -> AdjustResult:
-    """Some views of a model with the points that at least two of them see, adjusted freely."""
+    """Two views of a model and one camera, with the points that both see, adjusted freely."""
     part = select_views(result.at_optimum, np.array(views))
     part = select_points(part, np.isin(part.tracks.obs_image, part.image_index))
-    held = replace(result.held, pose=result.held.pose[views])
+    held = replace(result.held, pose=result.held.pose[views], camera=np.zeros(len(part.cameras), bool))
     options = replace(result.options, refine_focal=True, refine_principal_point=False)
-    return readjust(replace(result, added_points=0), part, config, options=options, held=held)
+    return readjust(replace(result, added_points=0, focal=()), part, config, options=options, held=held)
 
 
-def with_focal_held(result: AdjustResult, focal_px: float, config: AdjustConfig) -> AdjustResult:
-    """Everything else adjusted."""
-    cameras = [with_focal_length(camera, focal_px) for camera in result.model.cameras]
-    options = replace(result.options, refine_focal=False, max_iterations=2 * result.options.max_iterations)
-    return readjust(result, with_cameras(result.model, cameras), config, options=options, held=result.held)
-
-
-def rotation_error_deg(rotations: Float[np.ndarray, "view 3 3"], names: Sequence[str], truth: dict) -> float:
-    """Of the last view against the first; NaN where nothing is known."""
-    if not truth:
-        return math.nan
-    first, last = (np.array(truth[name]["R_cam_from_world"]) for name in (names[0], names[-1]))
-    return float(rotation_angle_deg((rotations[-1] @ rotations[0].T @ first @ last.T)[None])[0])
-
-
-def row(result: AdjustResult, images: ImageSet, expected_px: float, truth: dict, config: AdjustConfig) -> str:
-    """What photographs and lines say about one model."""
-    camera, rng = result.model.cameras[0], np.random.default_rng(0)
-    free_px = focal_length_px(camera)
-    deviations = estimate_uncertainty(result).camera_params[0]
-    stated = float(np.mean(np.array(deviations)[focal_rows(camera)])) / free_px if deviations else math.nan
-    focal_px, middle = free_px * GRID, len(GRID) // 2
-    rotations: list[Float[np.ndarray, "view 3 3"]] = [result.model.cam_from_world[:, :, :3]] * len(GRID)
-    for order in (range(middle, len(GRID)), range(middle, -1, -1)):
-        held = result
-        for k in order:
-            held = with_focal_held(held, float(focal_px[k]), config)
-            rotations[k] = held.model.cam_from_world[:, :, :3]
-    found = focal_of_lines(segments_of(images, result), focal_px, rotations, rng)
-    names = [images.names[k] for k in result.model.image_index]
-    best = int(np.abs(np.log(focal_px) - found.log_focal).argmin()) if math.isfinite(found.log_focal) else middle
-    free = result.model.cam_from_world[:, :, :3]
-    return (
-        f"| {len(result.model.points)} | {100 * math.log(free_px / expected_px):+.1f} | {100 * stated:.1f} | "
-        f"{rotation_error_deg(free, names, truth):.2f} | {100 * (found.log_focal - math.log(expected_px)):+.1f} | "
-        f"{100 * found.curvature:.1f} | {100 * found.bootstrap:.1f} | {found.gain:.0f} | "
-        f"{rotation_error_deg(rotations[best], names, truth):.2f} |"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+")
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, help="folder with the released weights: use both detectors")
-    parser.add_argument("--pairs", type=int, default=15, help="most pairs of a set")
-    args = parser.parse_args()
-    heads = ("model", "points", "free", "stated", "rotation", "lines", "curvature", "bootstrap", "gain", "rotation")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+def pairs(args: argparse.Namespace) -> None:
     for entry in args.folders:
         name, _, picked = entry.partition(":")
-        photos = pick(Path(name), args.work / entry.replace("/", "_").strip("_"), picked)
+        photos = pick(Path(name), args.work / entry.replace("/", "_").replace(",", "-").strip("_"), picked)
         truth = json.loads((photos / "gt.json").read_text()) if (photos / "gt.json").exists() else {}
         config = PipelineConfig(dense=False)
         if args.weights is not None:
             features = replace(config.classical.features, detector="auto")
             config = replace(config, weights=args.weights, classical=replace(config.classical, features=features))
         run = reconstruct(photos / "images", photos / "out", config)
-        whole, adjust = run.adjusted[0], config.adjust
-        known_px = [view["K"][0][0] for view in truth.values()]
-        expected_px = float(np.mean(known_px)) if known_px else focal_length_px(whole.model.cameras[0])
-        if len(whole.model.image_index) > 2:
-            print(f"| {entry} {row(whole, run.images, expected_px, truth, adjust)}", flush=True)
-        pairs = list(itertools.combinations(range(len(whole.model.image_index)), 2))
-        for pair in pairs[:: -(-len(pairs) // args.pairs)]:
-            part = alone(whole, list(pair), adjust)
-            if len(part.model.points) >= adjust.min_observations:
-                images = ", ".join(str(k) for k in part.model.image_index)
-                print(f"| {entry} {images} {row(part, run.images, expected_px, truth, adjust)}", flush=True)
+        tally = Tally()
+        for whole in run.adjusted:
+            model = whole.model
+            both = [
+                pair
+                for pair in itertools.combinations(range(len(model.image_index)), 2)
+                if model.camera_index[pair[0]] == model.camera_index[pair[1]]
+            ]
+            if args.singles:
+                for view in range(len(model.image_index)):
+                    camera = model.cameras[model.camera_index[view]]
+                    name_of = run.images.names[model.image_index[view]]
+                    tally.row(name_of, by_itself(run.images, int(model.image_index[view])), focal_length_px(camera))
+                continue
+            for pair in both[:: max(-(-len(both) // args.pairs), 1)]:
+                part = alone(whole, list(pair), config.adjust)
+                if len(part.model.points) < config.adjust.min_observations:
+                    continue
+                names = [run.images.names[k] for k in part.model.image_index]
+                camera = model.cameras[model.camera_index[pair[0]]]
+                true_px = truth[names[0]]["K"][0][0] if truth else focal_length_px(camera)
+                seen = focal_in_lines(part, run.images, config.adjust)
+                tally.row(f"{Path(name).name} {', '.join(names)}: {matches_say(part, true_px)}", seen, true_px)
+        tally.sum(entry)
+
+
+def by_itself(images: ImageSet, image: int) -> LineFocal:
+    """What the edges of one photograph show."""
+    edges, size_wh = straight_edges(images, image), images.size_wh[image]
+    segments = Segments(
+        ends_px=edges.ends_px - size_wh / 2, view=np.zeros(len(edges.sigma), np.int64), sigma=edges.sigma
+    )
+    rotations = np.broadcast_to(np.eye(3), (len(TRIED), 1, 3, 3))
+    return focal_of_lines(segments, TRIED * float(size_wh.max()), rotations)
+
+
+def matches_say(part: AdjustResult, true_px: float) -> str:
+    """Error of the free focal length, and the stated deviation."""
+    (camera,), (deviations,) = part.model.cameras, estimate_uncertainty(part).camera_params
+    focal_px = focal_length_px(camera)
+    stated = np.mean(np.array(deviations)[focal_rows(camera)]) / focal_px if deviations else math.nan
+    return f"{len(part.model.points)} points, free {100 * math.log(focal_px / true_px):+.1f} +- {100 * stated:.1f}"
+
+
+def known(args: argparse.Namespace) -> None:
+    for entry in args.folders:
+        name, _, picked = entry.partition(":")
+        images = load_image_set(Path(name) / "images")
+        rendered = Path(name) / "truth.json"
+        truth = json.loads((rendered if rendered.exists() else Path(name) / "gt.json").read_text())
+        rows = [int(k) for k in picked.split(",")] if picked else range(images.num_images)
+        both, tally = list(itertools.combinations(rows, 2)), Tally()
+        for pair in both[:: max(-(-len(both) // args.pairs), 1)]:
+            first, second = (truth[images.names[k]] for k in pair)
+            focal_px = float(first["K"][0][0])
+            turns = [np.array(view["R_cam_from_world"]) for view in (first, second)]
+            tried_px = TRIED * float(images.size_wh[0].max())
+            seen = focal_of_lines(_of_pair(images, pair), tried_px, _rotations(turns, focal_px, tried_px))
+            turn_deg = np.degrees(Rotation.from_matrix(turns[1] @ turns[0].T).magnitude())
+            tally.row(f"{Path(name).name} {pair[0]}, {pair[1]}: turned by {turn_deg:.0f}", seen, focal_px)
+        tally.sum(entry)
+
+
+def _of_pair(images: ImageSet, pair: tuple[int, int]) -> Segments:
+    edges = [straight_edges(images, k) for k in pair]
+    return Segments(
+        ends_px=np.concatenate([one.ends_px for one in edges]) - images.size_wh[pair[0]] / 2,
+        view=np.repeat([0, 1], [len(one.sigma) for one in edges]),
+        sigma=np.concatenate([one.sigma for one in edges]),
+    )
+
+
+def stereo(args: argparse.Namespace) -> None:
+    tally = Tally()
+    for folder in args.folders:
+        images = load_image_set(Path(folder) / "images")
+        rotations = np.broadcast_to(np.eye(3), (len(TRIED), 2, 3, 3))
+        seen = focal_of_lines(_of_pair(images, (0, 1)), TRIED * float(images.size_wh[0].max()), rotations)
+        tally.row(Path(folder).name, seen, args.focal_px)
+    tally.sum("parallel cameras")
+
+
+def made(args: argparse.Namespace) -> None:
+    for world, kind in itertools.product(WORLDS, ("turned", "still")):
+        tally = Tally()
+        for scene in range(args.scenes):
+            rng = np.random.default_rng(1000 + scene)
+            focal_px = 1024 * float(rng.choice([0.75, 1.0, 1.4]))
+            azimuth, tilt = rng.uniform(20, 70), float(rng.choice([0, 0, 10, 20]))
+            half = rng.uniform(8, 30) if kind == "turned" else 0.5
+            turns = [_view(azimuth + side * half, tilt, rng) for side in (-1, 1)]
+            count, clutter = int(rng.choice([60, 150])), float(rng.choice([0.3, 0.6]))
+            segments = _segments(*WORLDS[world], focal_px, np.stack(turns), count, clutter, rng)
+            seen = focal_of_lines(segments, 1024 * TRIED, _rotations(turns, focal_px, 1024 * TRIED))
+            tally.row(f"{world}, {kind} {scene}", seen, focal_px)
+        tally.sum(f"{world}, {kind}")
+
+
+def _view(azimuth_deg: float, tilt_deg: float, rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
+    angles = [tilt_deg + rng.normal(0, 2), rng.normal(0, 1.5), azimuth_deg]
+    return np.asarray(Rotation.from_euler("XZY", angles, degrees=True).as_matrix())
+
+
+def _segments(
+    walls: list[float],
+    roofs: list[float],
+    focal_px: float,
+    turns: Float[np.ndarray, "2 3 3"],
+    count: int,
+    clutter: float,
+    rng: np.random.Generator,
+) -> Segments:
+    """Some for each view, with noise, and an error of .3 degrees that edges of one direction share."""
+    directions = [(math.cos(a), 0.0, math.sin(a)) for a in np.radians(walls)]
+    directions += [
+        (math.cos(a) * math.cos(math.radians(walls[0])), -math.sin(a), math.cos(a) * math.sin(math.radians(walls[0])))
+        for a in np.radians(roofs)
+    ]
+    middle = rng.uniform([-512, -384], [512, 384], (2, count, 2))
+    length = rng.uniform(30, 180, (2, count))
+    sigma = np.hypot(math.radians(0.4), 1.4 / length)
+    angle = rng.uniform(0, math.pi, (2, count))
+    if directions:
+        directions.append(_UP)
+        which = rng.integers(0, len(directions), (2, count))
+        there = np.einsum("vij,vsj->vsi", turns, np.array(directions)[which])
+        along = focal_px * there[..., :2] - there[..., 2:] * middle
+        shared = rng.normal(0, math.radians(0.3), (2, len(directions)))
+        straight = np.arctan2(along[..., 1], along[..., 0]) + np.take_along_axis(shared, which, axis=1)
+        straight += sigma * rng.standard_normal((2, count))
+        angle = np.where(rng.random((2, count)) < clutter, angle, straight)
+    half = length[..., None] / 2 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return Segments(
+        ends_px=np.stack([middle - half, middle + half], axis=2).reshape(-1, 2, 2),
+        view=np.repeat([0, 1], count),
+        sigma=sigma.ravel(),
+    )
+
+
+def _rotations(
+    turns: list[Float[np.ndarray, "3 3"]], focal_px: float, tried_px: Float[np.ndarray, " try"]
+) -> Float[np.ndarray, "try 2 3 3"]:
+    """Those that hold f tan(turn / 2)."""
+    between = Rotation.from_matrix(turns[1] @ turns[0].T).as_rotvec()
+    angle = float(np.linalg.norm(between))
+    allowed = 2 * np.arctan(focal_px * math.tan(angle / 2) / tried_px)
+    second = Rotation.from_rotvec(between / angle * allowed[:, None]).as_matrix()
+    return np.stack([np.broadcast_to(np.eye(3), second.shape), second], axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(required=True)
+    of_pairs = kinds.add_parser("pairs")
+    of_pairs.add_argument("folders", nargs="+")
+    of_pairs.add_argument("--work", type=Path, required=True)
+    of_pairs.add_argument("--weights", type=Path, help="folder with the released weights: use both detectors")
+    of_pairs.add_argument("--pairs", type=int, default=15, help="most pairs of a model")
+    of_pairs.add_argument(
+        "--singles", action="store_true", help="each photograph by itself instead, and its own camera"
+    )
+    of_pairs.set_defaults(run=pairs)
+    of_known = kinds.add_parser("known")
+    of_known.add_argument("folders", nargs="+")
+    of_known.add_argument("--pairs", type=int, default=15, help="most pairs of a folder")
+    of_known.set_defaults(run=known)
+    of_stereo = kinds.add_parser("stereo")
+    of_stereo.add_argument("folders", nargs="+")
+    of_stereo.add_argument("--focal-px", type=float, required=True)
+    of_stereo.set_defaults(run=stereo)
+    of_made = kinds.add_parser("made")
+    of_made.add_argument("--scenes", type=int, default=8)
+    of_made.set_defaults(run=made)
+    args = parser.parse_args()
+    args.run(args)
 
 
 if __name__ == "__main__":

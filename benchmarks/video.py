@@ -3,7 +3,7 @@
     python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 480 x 360
     python benchmarks/video.py photos WORK FOLDER   a video of the photographs of FOLDER, at their size
     python benchmarks/video.py cost WORK VIDEO      CPU and wall time of both passes, and as shares of the duration
-    python benchmarks/video.py memory WORK          peak memory for ten minutes and for an hour of 3840 x 2160
+    python benchmarks/video.py memory WORK          peak memory of long videos up to 3840 x 2160
 
 The walk goes along a street at 1 m/s, a tenth of a metre per rendered pose, stands still three times (15 s in all), and
 swings its view to the side and back within a second once. 40 % of the frames are blurred by 5 to 12 pixels in bursts of
@@ -13,8 +13,8 @@ VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and o
 the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC
 is over the frames of each (`anchorsfm evaluate`). `--videos N` writes N videos, blurred otherwise, and takes the evenly
 spaced ones from N phases: one set of frames tells differences of AUC to some hundredths only. The long videos are 60
-frames many times over: of 3840 x 2160 at one a second, for decoding costs most, and of 96 x 54 at 30 a second, for as
-many frames as an hour usually has.
+frames many times over: ten minutes and an hour of 96 x 54 at 30 a second, for as many frames as an hour usually has,
+and of 3840 x 2160 at one a second, for decoding costs most; a minute and five of 3840 x 2160 at 30 a second.
 """
 
 import argparse
@@ -54,8 +54,8 @@ PAUSES = {110: 150, 240: 210, 350: 90}
 """Frames of standing still after a pose."""
 SWING_AT = 180
 NEAR_S = 0.2
-LONG = (((96, 54), 30), ((3840, 2160), 1))
-"""Sizes and frames a second of long videos."""
+LONG = (((96, 54), 30, (600, 3600)), ((3840, 2160), 1, (600, 3600)), ((3840, 2160), 30, (60, 300)))
+"""Sizes, frames a second, and durations in seconds of long videos."""
 
 
 def main() -> None:
@@ -377,13 +377,13 @@ def cost(work: Path, video: Path) -> None:
 def memory(work: Path) -> None:
     """Peak resident memory of `anchorsfm frames`."""
     print("| video | frames | peak, MiB | CPU s |\n|---|---:|---:|---:|", flush=True)
-    for (width, height), rate in LONG:
-        once = work / f"{width}-once.mp4"
+    for (width, height), rate, durations_s in LONG:
+        once = work / f"{width}-{rate}-once.mp4"
         if not once.exists():
             small = np.random.default_rng(0).integers(0, 256, (height // 8, (width + 60 * 8) // 8, 3), np.uint8)
             picture = cv2.resize(small, (width + 60 * 8, height), interpolation=cv2.INTER_CUBIC)
             encode(once, (picture[:, 8 * k : 8 * k + width] for k in range(60)), "ultrafast", rate, "38")
-        for duration_s in (600, 3600):
+        for duration_s in durations_s:
             path, output = repeated(once, duration_s * rate // 60, work), work / "long-frames"
             shutil.rmtree(output, ignore_errors=True)
             arguments = ["frames", str(path), "-o", str(output), "--quiet"]

@@ -163,14 +163,17 @@ def _focal(camera: int, found: SettledFocal) -> FocalReport:
     def known(value: float, is_known: bool = True) -> float | None:
         return round(value, 3) if is_known and np.isfinite(value) else None
 
+    is_recorded = not found.is_assumed and not found.is_from_lines
     return FocalReport(
         camera=camera,
         free_px=known(found.free_px),
         free_sigma_px=known(found.free_sigma_px),
-        recorded_px=known(found.prior_px, not found.is_assumed),
-        recorded_sigma_px=known(found.prior_sigma_px, not found.is_assumed),
+        recorded_px=known(found.prior_px, is_recorded),
+        recorded_sigma_px=known(found.prior_sigma_px, is_recorded),
         assumed_px=known(found.prior_px, found.is_assumed),
         assumed_sigma_px=known(found.prior_sigma_px, found.is_assumed),
+        lines_px=known(found.prior_px, found.is_from_lines),
+        lines_sigma_px=known(found.prior_sigma_px, found.is_from_lines),
         sigma_px=round(found.sigma_px, 3),
     )
 

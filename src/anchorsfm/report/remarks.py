@@ -11,7 +11,7 @@ from anchorsfm.report.figures import short
 from anchorsfm.results.record import AlignmentReport
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Reconstruction
-from anchorsfm.tracks.adjust import AdjustResult
+from anchorsfm.tracks.adjust import AdjustResult, SettledFocal
 from anchorsfm.tracks.degeneracy import FEW_POINTS, describe_degeneracy
 from anchorsfm.tracks.uncertainty import WEAK_POSITION, ModelUncertainty
 
@@ -108,7 +108,7 @@ def _focal_lengths(result: AdjustResult, uncertainty: ModelUncertainty, images: 
         if sigma_px == 0:
             continue
         found = result.focal[row] if result.focal else None
-        source = "assumed" if found is not None and found.is_assumed and found.is_kept else "estimated"
+        source = _source(found)
         claim = f"camera {row}: focal length {focal_px:.0f} px +- {short(sigma_px, 2):g} {source}"
         recorded = images.focal_prior_px[model.image_index[model.camera_index == row]]
         recorded_px = float(np.median(recorded)) if len(recorded) and np.isfinite(recorded).all() else np.nan
@@ -117,6 +117,13 @@ def _focal_lengths(result: AdjustResult, uncertainty: ModelUncertainty, images: 
         elif sigma_px > UNDETERMINED * focal_px:
             undetermined.append(f"{claim}: undetermined; give --focal-px or add tilted views")
     return contradicted[:_MAX_CAMERAS] + undetermined[:_MAX_CAMERAS]
+
+
+def _source(found: SettledFocal | None) -> str:
+    """How a focal length is known that is not recorded."""
+    if found is None or not found.is_kept or not (found.is_assumed or found.is_from_lines):
+        return "estimated"
+    return "assumed" if found.is_assumed else "from straight edges"
 
 
 def _record(images: ImageSet, model: Reconstruction, row: int, recorded_px: float) -> str:

@@ -198,7 +198,7 @@ class GeoreferenceReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FocalReport:
-    """A focal length that photographs and a record (EXIF, or given), or an assumption, say together."""
+    """A focal length that matches say together with a record (EXIF, or given), straight edges or an assumption."""
 
     camera: int
     """Row among the cameras of the model."""
@@ -213,6 +213,9 @@ class FocalReport:
     assumed_px: float | None = None
     """A usual focal length that was brought in because neither photographs nor a record show it; None: it was not."""
     assumed_sigma_px: float | None = None
+    lines_px: float | None = None
+    """What straight edges of the photographs show, taken to be at right angles; None: they were not brought in."""
+    lines_sigma_px: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,7 +215,7 @@ def _with_records(
 ) -> tuple[JudgedModel, Georeferenced | None, Controlled | None]:
     """A finished model with control points and what cameras recorded: focal lengths and positions."""
     focal = FocalPriors.of(result.model, images)
-    judged = settle_focal_lengths(result, focal, config.adjust)
+    judged = settle_focal_lengths(result, focal, config.adjust, images)
     control = None
     if ground is not None:
         judged, control = with_control(judged, ground, config.adjust)
@@ -292,14 +292,23 @@ def _rig_lines(model: Reconstruction, images: ImageSet) -> Iterator[str]:
 
 
 def name_undetermined(judged: Sequence[JudgedModel], progress: Progress) -> None:
-    """Warnings about focal lengths that photographs do not determine: which are recorded, and which assumed."""
+    """Warnings about focal lengths that matches do not determine: recorded, shown by straight edges, or assumed."""
     kept = [found for one in judged for found in one.result.focal if found is not None and found.is_kept]
-    recorded, assumed = ([found for found in kept if found.is_assumed == value] for value in (False, True))
+    assumed = [found for found in kept if found.is_assumed]
+    by_lines = [found for found in kept if found.is_from_lines]
+    recorded = [found for found in kept if not found.is_assumed and not found.is_from_lines]
     if recorded:
         first = recorded[0]
         progress.warn(
             f"the photographs do not determine the focal length{_and_more(recorded)}: {_alone(first)}, the recorded "
             f"{first.prior_px:.0f} px are kept within their deviation of {first.prior_sigma_px:.0f} px"
+        )
+    if by_lines:
+        first = by_lines[0]
+        progress.warn(
+            f"matches do not determine the focal length{_and_more(by_lines)}: {_alone(first)}; straight edges at right "
+            f"angles show {first.prior_px:.0f} px +- {first.prior_sigma_px:.0f}: {first.focal_px:.0f} px +- "
+            f"{first.sigma_px:.0f} are used; if you know the focal length, give --focal-px"
         )
     if assumed:
         first = assumed[0]

@@ -51,10 +51,12 @@ class SettledFocal:
     free_sigma_px: float
     """Infinite where they say nothing."""
     prior_px: float
-    """What is recorded, or assumed; NaN: nothing, or it contradicts the photographs."""
+    """What is recorded, assumed, or shown by straight edges; NaN: nothing, or it contradicts the photographs."""
     prior_sigma_px: float
     is_assumed: bool = False
     """The prior is not recorded: it is what most lenses have."""
+    is_from_lines: bool = False
+    """The prior is not recorded: straight edges of the photographs show it."""
     sigma_px: float
     """Standard deviation of the settled one."""
 

@@ -16,22 +16,28 @@ normal equations that are singular (two cameras that are exactly parallel). Foca
 determine neither may also run away until no model is left: `adjust_with_priors` then holds the distortion, and if that
 is not enough the focal length at its prior. It holds both where few views are left with a c above `_ASSUMED_DEVIATION`:
 a lens that was found with such a focal length is noise.
+
+Two views of one camera whose focal length would be assumed are first asked what their straight edges say of it
+(`focal_lines`); that takes the place of the assumption, and is tried like it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows, with_focal_length
+from anchorsfm.geometry.right_angles import LineFocal
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.edit import with_cameras
 from anchorsfm.scene.images import ImageSet
-from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.scene.settings import TYPICAL_FOCAL
-from anchorsfm.tracks.adjust import LOOSE, AdjustResult, SettledFocal, readjust
+from anchorsfm.tracks.adjust import AdjustResult, SettledFocal
 from anchorsfm.tracks.config import FEW_VIEWS, AdjustConfig
+from anchorsfm.tracks.focal_lines import can_ask_lines, focal_in_lines
+from anchorsfm.tracks.held_focal import scaled, with_focal_held
 from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
@@ -52,8 +58,6 @@ _CLEAR = 100.0
 """Rise of the error on the way to a record from which on there is no need to go further: ten deviations."""
 _LEAST_RISE = 0.01
 """Smaller rises are what the adjustment leaves undone."""
-_LARGEST_STEP = 0.1
-"""Of a focal length, as a share of it: the rest of the model follows before it is changed further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,25 +96,83 @@ class JudgedModel:
     uncertainty: ModelUncertainty
 
 
-def settle_focal_lengths(result: AdjustResult, priors: FocalPriors, config: AdjustConfig) -> JudgedModel:
+def settle_focal_lengths(
+    result: AdjustResult, priors: FocalPriors, config: AdjustConfig, images: ImageSet | None = None
+) -> JudgedModel:
     """The model with the focal lengths that photographs and priors say together; as it is where priors add nothing.
 
-    `result` was adjusted with free focal lengths, or has held ones, which stay.
+    `result` was adjusted with free focal lengths, or has held ones, which stay: but for an assumed one where straight
+    edges of the photographs show another. They are asked where `images` are given.
     """
     free = estimate_uncertainty(result)
     unchanged = JudgedModel(result=result, uncertainty=free)
-    if not result.adjusted or not result.options.refine_focal:
+    if not result.adjusted:
         return unchanged
-    found = _combined(_estimated(result, free, priors), result, config)
+    if not result.options.refine_focal:
+        return _with_lines_alone(unchanged, images, config)
+    estimates = _estimated(result, free, priors)
+    found = _combined(estimates, result, config)
+    if images is not None:
+        found = _with_lines(found, estimates, result, images, config)
     if all(entry is None or entry.weight_of_prior < _NO_WEIGHT for entry in found):
         return unchanged
     wanted = [
-        camera if entry is None else _scaled(camera, entry.focal_px / focal_length_px(camera))
+        camera if entry is None else scaled(camera, entry.focal_px / focal_length_px(camera))
         for camera, entry in zip(result.at_optimum.cameras, found, strict=True)
     ]
-    result = _moved(result, wanted, config)
+    result = with_focal_held(result, wanted, config)
     result = replace(result, focal=found)
     return JudgedModel(result=result, uncertainty=estimate_uncertainty(result))
+
+
+def _with_lines(
+    found: tuple[SettledFocal | None, ...],
+    estimates: list["_Estimate | None"],
+    result: AdjustResult,
+    images: ImageSet,
+    config: AdjustConfig,
+) -> tuple[SettledFocal | None, ...]:
+    """With what straight edges show in place of what is assumed, if they show it and matches do not contradict."""
+    first, estimate = found[0], estimates[0]
+    if first is None or estimate is None or not _is_assumed(first) or not can_ask_lines(result.model):
+        return found
+    seen = focal_in_lines(result, images, config)
+    if seen is None or seen.doubt:
+        return found
+    with_seen = _combined([_by_lines(estimate, seen)], result, config)
+    return with_seen if with_seen[0] is not None and with_seen[0].is_from_lines else found
+
+
+def _with_lines_alone(judged: JudgedModel, images: ImageSet | None, config: AdjustConfig) -> JudgedModel:
+    """The same for a model that is held at an assumed focal length: its matches say nothing."""
+    result = judged.result
+    if images is None or not can_ask_lines(result.model) or not result.focal:
+        return judged
+    first = result.focal[0]
+    if first is None or not _is_assumed(first):
+        return judged
+    seen = focal_in_lines(result, images, config)
+    if seen is None or seen.doubt:
+        return judged
+    camera = result.at_optimum.cameras[0]
+    held = with_focal_held(result, [scaled(camera, seen.focal_px / focal_length_px(camera))], config)
+    if _rise(result, held) > _CLEAR:
+        return judged
+    sigma_px = seen.deviation * seen.focal_px
+    focal = replace(
+        first,
+        prior_px=seen.focal_px,
+        prior_sigma_px=sigma_px,
+        sigma_px=sigma_px,
+        is_assumed=False,
+        is_from_lines=True,
+    )
+    held = replace(held, focal=(focal,))
+    return JudgedModel(result=held, uncertainty=estimate_uncertainty(held))
+
+
+def _is_assumed(found: SettledFocal) -> bool:
+    return found.is_assumed and found.weight_of_prior >= _NO_WEIGHT
 
 
 def adjust_with_priors(
@@ -205,6 +267,8 @@ class _Estimate:
     prior_px: float
     prior_sigma_px: float
     is_assumed: bool
+    is_from_lines: bool = False
+    """The prior is what straight edges show."""
 
     @property
     def is_contradicted(self) -> bool:
@@ -245,26 +309,38 @@ def _estimated(result: AdjustResult, free: ModelUncertainty, priors: FocalPriors
     return found
 
 
+def _by_lines(estimate: _Estimate, seen: LineFocal) -> _Estimate:
+    return replace(
+        estimate,
+        prior_px=seen.focal_px,
+        prior_sigma_px=seen.deviation * seen.focal_px,
+        is_assumed=False,
+        is_from_lines=True,
+    )
+
+
 def _combined(
     estimates: list[_Estimate | None], result: AdjustResult, config: AdjustConfig
 ) -> tuple[SettledFocal | None, ...]:
-    """Both together; records that seem to be contradicted, and assumptions, are tried."""
+    """Both together; records that seem to be contradicted, assumptions, and what lines show are tried."""
     is_small = len(result.model.image_index) <= FEW_VIEWS
-    doubted = {
-        row: entry
-        for row, entry in enumerate(estimates)
-        if entry is not None and ((is_small or entry.needs_prior) if entry.is_assumed else entry.is_contradicted)
-    }
+    doubted = {row: entry for row, entry in enumerate(estimates) if entry is not None and _is_doubted(entry, is_small)}
     if doubted:
         wanted = [
-            _scaled(camera, doubted[row].prior_px / doubted[row].focal_px) if row in doubted else camera
+            scaled(camera, doubted[row].prior_px / doubted[row].focal_px) if row in doubted else camera
             for row, camera in enumerate(result.at_optimum.cameras)
         ]
         hopeless = _CLEAR * max(entry.beyond_noise**2 for entry in doubted.values())
-        moved = _moved(result, wanted, config, is_enough=lambda tried: _rise(result, tried) > hopeless)
+        moved = with_focal_held(result, wanted, config, is_enough=lambda tried: _rise(result, tried) > hopeless)
         rise = _rise(result, moved)
         estimates = [_with_rise(entry, rise) if row in doubted else entry for row, entry in enumerate(estimates)]
     return tuple(None if entry is None else _settled(entry) for entry in estimates)
+
+
+def _is_doubted(estimate: _Estimate, is_small: bool) -> bool:
+    if estimate.is_from_lines:
+        return True
+    return (is_small or estimate.needs_prior) if estimate.is_assumed else estimate.is_contradicted
 
 
 def _with_rise(estimate: _Estimate | None, rise: float) -> _Estimate | None:
@@ -296,27 +372,6 @@ def _position_error(result: AdjustResult) -> float:
     return float(np.nansum(((camera_centres(result.model.cam_from_world) - priors.position) / priors.sigmas) ** 2))
 
 
-def _moved(
-    result: AdjustResult,
-    wanted: Sequence[Camera],
-    config: AdjustConfig,
-    *,
-    is_enough: Callable[[AdjustResult], bool] = lambda _: False,
-) -> AdjustResult:
-    """Everything else adjusted with the focal lengths of the wanted cameras held; on the way there, if `is_enough`."""
-    options = replace(result.options, refine_focal=False, max_iterations=2 * result.options.max_iterations)
-    while True:
-        model = result.at_optimum
-        ratio = [focal_length_px(w) / focal_length_px(c) for w, c in zip(wanted, model.cameras, strict=True)]
-        steps = np.clip(ratio, 1 - _LARGEST_STEP, 1 + _LARGEST_STEP)
-        cameras = tuple(_scaled(camera, float(step)) for camera, step in zip(model.cameras, steps, strict=True))
-        is_last = np.allclose(ratio, steps)
-        step_options = options if is_last else replace(options, function_tolerance=LOOSE)
-        result = readjust(result, with_cameras(model, cameras), config, options=step_options, held=result.held)
-        if is_last or is_enough(result):
-            return result
-
-
 def _settled(estimate: _Estimate) -> SettledFocal:
     """A prior that contradicts the photographs is none, nor is an assumption where they know better."""
     is_known = bool(np.isfinite(estimate.prior_sigma_px))
@@ -327,18 +382,10 @@ def _settled(estimate: _Estimate) -> SettledFocal:
         prior_px=estimate.prior_px if is_used else np.nan,
         prior_sigma_px=estimate.prior_sigma_px if is_used else np.inf,
         is_assumed=is_used and estimate.is_assumed,
+        is_from_lines=is_used and estimate.is_from_lines,
         sigma_px=estimate.sigma_px,
     )
     if not is_used:
         return found
     share = found.prior_sigma_px / found.prior_px * np.sqrt(found.weight_of_prior)
     return replace(found, sigma_px=float(share * found.focal_px))
-
-
-def _scaled(camera: Camera, factor: float) -> Camera:
-    """The camera with its focal lengths times a factor."""
-    if factor == 1:
-        return camera
-    params = np.array(camera.params)
-    params[focal_rows(camera)] *= factor
-    return replace(camera, params=tuple(params.tolist()))
