@@ -289,7 +289,7 @@ def adjust_model(
 
 
 def _with_points(model: Reconstruction, chosen: Bool[np.ndarray, "point"]) -> Reconstruction:
-    return model if chosen.all() else select_points(model, chosen[model.tracks.obs_point])
+    return model if chosen.all() else select_points(model, chosen[model.tracks.obs_point], min_length=1)
 
 
 def _without_keypoints(matches: KeypointMatches, tracks: Tracks) -> KeypointMatches:
