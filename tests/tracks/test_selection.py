@@ -110,3 +110,10 @@ def test_with_everything_held_the_points_are_adjusted_once(truth):
     result, counts = adjusted(truth, AdjustConfig(), held)
     assert counts == [len(result.model.points)]
     np.testing.assert_allclose(result.model.cam_from_world, truth.cam_from_world, atol=1e-12)
+
+
+def test_held_views_of_a_camera_that_is_not_held_count_in_every_adjustment(truth):
+    held = Held(pose=np.arange(6) < 4, camera=np.array([False]))
+    result, counts = adjusted(truth, AdjustConfig(), held)
+    assert len(counts) > 1 and counts[-1] == len(result.model.points), "none is left for later"
+    assert abs(result.model.cameras[0].params[0] - 900) < 0.5
