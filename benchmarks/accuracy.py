@@ -198,6 +198,7 @@ def readjusted(photos: Path, output: Path) -> dict:
     images = sorted(entry.images.values(), key=lambda image: image.image_id)
     keypoints = [np.array([p.xy for p in image.points2D]).reshape(-1, 2) for image in images]
     start = from_mapper(entry, keypoints)
+    assert start is not None, "PyCOLMAP's model has no points"
     scale = max(start.cameras[0].width, start.cameras[0].height) / 1024
     result = adjust_model(
         start,

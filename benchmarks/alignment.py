@@ -16,6 +16,7 @@ import json
 import pickle
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -134,7 +135,7 @@ def _recast(oracle: ModuleType, made: dict[str, Any]) -> None:
         made["corres"][i, j] = oracle._correspond(made, i, j)
 
 
-def _predictions(made: dict[str, Any]):
+def _predictions(made: dict[str, Any]) -> Iterator[PairPrediction]:
     for i, j in made["pairs"]:
         first, second, found = made["pred"][i, j], made["pred"][j, i], made["corres"][i, j]
         frames = [

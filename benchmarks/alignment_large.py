@@ -171,6 +171,7 @@ def load(folder: Path) -> tuple[ObservedScene, PoseSet]:
         xy_j=np.concatenate([part[1] for part in parts]),
         confidence=np.concatenate([part[2] for part in parts]),
         is_matching=np.ones(len(pairs), np.int64),
+        confirmed=np.ones(len(pairs), bool),
         fallback=FallbackTargets.empty(),
         component=np.zeros(count, np.int64),
     )

@@ -36,6 +36,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -289,10 +290,10 @@ class _Faulty:
 
 
 @contextmanager
-def _s3(around: "Callable[..., object]" = lambda server: server) -> Iterator[str]:
+def _s3(around: "Callable[..., Any]" = lambda server: server) -> Iterator[str]:
     """A folder at an S3 server of this machine, whose address the environment gives."""
     import fsspec
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

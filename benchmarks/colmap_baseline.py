@@ -11,7 +11,9 @@ import json
 import resource
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pycolmap
 
@@ -34,7 +36,7 @@ def main() -> None:
     pycolmap.set_random_seed(args.seed)
     steps = {}
 
-    def timed(name, call):
+    def timed(name: str, call: Callable[[], Any]) -> Any:
         start = time.process_time()
         value = call()
         steps[name] = round(time.process_time() - start, 2)
@@ -59,7 +61,7 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def extract(args, database: Path) -> None:
+def extract(args: argparse.Namespace, database: Path) -> None:
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = args.max_image_size
     options.use_gpu = False
@@ -69,7 +71,7 @@ def extract(args, database: Path) -> None:
     )
 
 
-def match(args, database: Path) -> None:
+def match(args: argparse.Namespace, database: Path) -> None:
     options = pycolmap.FeatureMatchingOptions()
     options.use_gpu = False
     verification = pycolmap.TwoViewGeometryOptions()
@@ -79,7 +81,7 @@ def match(args, database: Path) -> None:
     )
 
 
-def map_images(args, database: Path) -> dict:
+def map_images(args: argparse.Namespace, database: Path) -> dict:
     if args.mapper == "global":
         options = pycolmap.GlobalPipelineOptions()
         options.random_seed = options.mapper.random_seed = args.seed

@@ -91,7 +91,7 @@ def fuse_before(maps: DepthMaps) -> tuple[np.ndarray, np.ndarray, float]:
     """The earlier fusion: all views in memory, one point per voxel, nothing matched."""
     depths, scene = maps.depths, maps.scene
     views = [
-        dense_view(depths, k, scene.views[image], scene.config.subsample)  # type: ignore[arg-type]
+        dense_view(depths, k, scene.views[image], scene.config.subsample)
         for k, image in enumerate(depths.image_index.tolist())
     ]
     cleaned = [view.confidence.copy() for view in views]
@@ -139,7 +139,7 @@ def measured(work: Callable[[DepthMaps], tuple[np.ndarray, np.ndarray, float]], 
     return result
 
 
-def _measure(work: Callable, maps: DepthMaps, send) -> None:  # type: ignore[no-untyped-def, type-arg]
+def _measure(work: Callable, maps: DepthMaps, send) -> None:  # type: ignore[no-untyped-def]
     cv2.setNumThreads(1)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     xyz, rgb, pixels = work(maps)

@@ -36,7 +36,9 @@ from anchorsfm.geometry.transforms import camera_centres, compose
 from anchorsfm.io.images import load_image_set
 from anchorsfm.mapping.georeference import georeference
 from anchorsfm.pipeline import RunResult, reconstruct
+from anchorsfm.results.record import ModelReport
 from anchorsfm.run.config import PipelineConfig
+from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.synthetic import GroundConfig, SceneConfig, SyntheticScene, make_scene, write_photographs
@@ -83,8 +85,8 @@ def real(photos: Path, work: Path) -> None:
     move_positions(photos, spoiled)
     result = reconstruct(spoiled, work / "out-spoiled", PipelineConfig(dense=False))
     row(f"{len(MOVED)} positions moved by {BY_M:g} m", result)
-    origins = [load_image_set(folder).geo for folder in (photos, spoiled)]
-    shift = origins[1].enu_m[0] - origins[0].enu_m[0]  # their frames have different origins
+    first, moved = (positions_of(load_image_set(folder)) for folder in (photos, spoiled))
+    shift = moved.enu_m[0] - first.enu_m[0]  # their frames have different origins
     other = camera_centres(result.models[0].cam_from_world) - shift
     change = np.linalg.norm(other - camera_centres(truth.cam_from_world), axis=1)
     print(f"\npositions changed by {np.sqrt((change**2).mean()):.3f} m (RMS)")
@@ -93,9 +95,9 @@ def real(photos: Path, work: Path) -> None:
 
 def row(name: str, result: RunResult) -> None:
     model, found = result.models[0], result.report.models[0].georeference
+    assert found is not None and found.rms_m is not None, "the model has no positions to compare with"
     east, north, up = found.rms_m
-    focal = result.report.models[0].focal_lengths
-    sigma_px = focal[0].sigma_px if focal else result.report.models[0].uncertainty.camera_params[0][0]
+    sigma_px = focal_deviation_px(result.report.models[0])
     outliers = [entry.name for entry in found.residuals if entry.outlier]
     print(
         f"| {name} | {len(model.image_index)} | {east:.2f} {north:.2f} {up:.2f} | {np.hypot(east, north):.2f} "
@@ -103,6 +105,19 @@ def row(name: str, result: RunResult) -> None:
         f"| {' '.join(outliers)} |",
         flush=True,
     )
+
+
+def positions_of(images: ImageSet) -> GeoPositions:
+    assert images.geo is not None, "no positions are recorded"
+    return images.geo
+
+
+def focal_deviation_px(found: ModelReport) -> float:
+    if found.focal_lengths:
+        return found.focal_lengths[0].sigma_px
+    assert found.uncertainty is not None
+    deviations = found.uncertainty.camera_params[0]
+    return deviations[0] if deviations is not None else np.nan
 
 
 def tilt_deg(cam_from_world: np.ndarray) -> float:
@@ -129,14 +144,15 @@ def move_positions(photos: Path, spoiled: Path) -> None:
 def with_pycolmap(photos: Path, work: Path) -> None:
     """PyCOLMAP's incremental mapper with position priors, on the same verified matches."""
     images = load_image_set(photos)
+    geo = positions_of(images)
     database, out = work / "priors.db", work / "pycolmap"
     shutil.copy(work / "complete" / "database.db", database)
     out.mkdir(exist_ok=True)
     with pycolmap.Database.open(str(database)) as opened:
         for image in opened.read_all_images():
             prior = pycolmap.PosePrior()
-            prior.position = images.geo.enu_m[images.names.index(image.name)]
-            prior.position_covariance = np.diag(images.geo.sigma_m[0] ** 2)
+            prior.position = geo.enu_m[images.names.index(image.name)]
+            prior.position_covariance = np.diag(geo.sigma_m[0] ** 2)
             prior.coordinate_system = pycolmap.PosePriorCoordinateSystem.CARTESIAN
             prior.corr_data_id = image.data_id
             opened.write_pose_prior(prior)
@@ -144,7 +160,7 @@ def with_pycolmap(photos: Path, work: Path) -> None:
     models = pycolmap.incremental_mapping(str(database), str(photos), str(out), options)
     model = max(models.values(), key=lambda one: one.num_reg_images())
     centres = {image.name: image.projection_center() for image in model.images.values()}
-    residual = np.array([centres[name] - images.geo.enu_m[images.names.index(name)] for name in centres])
+    residual = np.array([centres[name] - geo.enu_m[images.names.index(name)] for name in centres])
     rms = np.sqrt((residual**2).mean(axis=0))
     poses = np.array([image.cam_from_world().matrix() for image in model.images.values()])
     focal = " ".join(f"{camera.mean_focal_length():.1f}" for camera in model.cameras.values())
@@ -262,7 +278,7 @@ def drawn(
     enu_from_world = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     truth = scale * camera_centres(scene.cam_from_world) @ enu_from_world.T
     true_px = float(scene.focal_px[0])
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for _ in range(records):
         geo = recorded(truth, rng)
         px = true_px * (1 + FOCAL_ERROR * rng.standard_normal())
@@ -273,12 +289,13 @@ def drawn(
         judged, found = georeference(settled, free, geo, "auto", config, focal)
         assert found.mode == "prior", found.problem
         aligned, _ = georeference(settled, free, geo, "align", config, focal)
-        (camera,) = judged.result.model.cameras
+        (camera,), (deviations,) = judged.result.model.cameras, judged.uncertainty.camera_params
+        assert deviations is not None
         kept = [entry is not None and entry.is_kept for entry in judged.result.focal]
         rows.append(
             (
                 focal_length_px(camera) / true_px - 1,
-                judged.uncertainty.camera_params[0][0] / true_px,
+                deviations[0] / true_px,
                 rms(judged.result.model, truth),
                 float(np.sqrt((judged.uncertainty.position**2).mean() / 3)),
                 rms(aligned.result.model, truth),

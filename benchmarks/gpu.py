@@ -17,6 +17,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from scipy.spatial import KDTree
 
 from alignment import CASES, load_oracle, make_scene, run
 from anchorsfm.align.config import AlignConfig
-from anchorsfm.features.base import BatchMatcher, FeatureMatches, Features, Matcher
+from anchorsfm.features.base import BatchMatcher, Detector, FeatureMatches, Features, Matcher
 from anchorsfm.features.config import DescriptorMatchingConfig, FeatureConfig, LearnedDetectorName, NetworkConfig
 from anchorsfm.features.learned.detector import MAX_KEYPOINTS
 from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.io.images import load_image_set
 from anchorsfm.networks.devices import inference, resolve_device
 from anchorsfm.networks.mast3r import architecture_from_arguments, build_network
+from anchorsfm.scene.images import ImageSet
 
 WORKING_PX, SAME_PX = 1024, 0.05
 FIGURES = ("loss_2d", "rotation_deg", "direction_deg", "auc_1")
@@ -73,6 +75,7 @@ def network(reference: Path, device: torch.device) -> None:
             for suffix, view in (("1", output.first), ("2", output.second)):
                 found = (view.points, view.confidence, view.descriptors, view.descriptor_confidence)
                 for name, value in zip(worst, found, strict=True):
+                    assert value is not None
                     want = arrays[f"{case}/{name}{suffix}"]
                     error = np.abs(value.float().cpu().numpy() - want).max() / np.abs(want).max()
                     worst[name] = max(worst[name], float(error))
@@ -99,7 +102,7 @@ def learned(folder: Path, weights: Path, device: str, names: Sequence[LearnedDet
         for where in ("cpu", device):
             detector = make_detector(config, NetworkConfig(weights=weights, device=where))  # type: ignore[arg-type]
             detector.detect(images, 0)
-            made, seconds = timed(lambda detector=detector: [detector.detect(images, image) for image in rows])
+            made, seconds = timed(partial(keypoints, detector, images))
             same = 0.0
             if where != "cpu":
                 same = float(np.mean([agreement(one, two) for one, two in zip(found["cpu"], made, strict=True)]))
@@ -112,7 +115,7 @@ def learned(folder: Path, weights: Path, device: str, names: Sequence[LearnedDet
             matcher = make_matcher(DescriptorMatchingConfig(matcher="lightglue"), name, networks)
             prepared = [matcher.prepare(one) for one in found["cpu"]]
             all_matches(matcher, prepared, pairs[:batch])
-            matches, seconds = timed(lambda m=matcher, p=prepared: all_matches(m, p, pairs))
+            matches, seconds = timed(partial(all_matches, matcher, prepared, pairs))
             reference = reference or matches
             shared = sum(
                 len({*map(tuple, one.keypoint.tolist())} & {*map(tuple, two.keypoint.tolist())})
@@ -122,6 +125,11 @@ def learned(folder: Path, weights: Path, device: str, names: Sequence[LearnedDet
             kind = f"{where}, {'float16' if half == 'auto' else 'float32'}, {batch} at a time"
             share = shared / max(sum(len(one.keypoint) for one in reference), 1)
             print(f"| {name} LightGlue | {kind} | {seconds / len(pairs):.3f} | {share:.4f} | {total} |", flush=True)
+
+
+def keypoints(detector: Detector, images: ImageSet) -> list[Features]:
+    """Of all photographs."""
+    return [detector.detect(images, image) for image in range(images.num_images)]
 
 
 def agreement(one: Features, two: Features) -> float:
@@ -135,7 +143,7 @@ def all_matches(matcher: Matcher, prepared: list[Any], pairs: list[tuple[int, in
         return [matcher.match(prepared[i], prepared[j]) for i, j in pairs]
     found: dict[int, FeatureMatches] = {}
     keys = [matcher.batch_key(prepared[i], prepared[j]) for i, j in pairs]
-    for key in sorted(set(keys)):
+    for key in dict.fromkeys(keys):
         rows = [row for row, own in enumerate(keys) if own == key]
         for start in range(0, len(rows), matcher.batch_size):
             batch = rows[start : start + matcher.batch_size]
@@ -157,7 +165,7 @@ def alignment(oracle: Path, device: str, scenes: Sequence[str]) -> None:
         for where in ("cpu", device):
             config = AlignConfig(device=where)
             run(scene, config)
-            (result, told), seconds = timed(lambda scene=scene, config=config: run(scene, config))
+            (result, told), seconds = timed(partial(run, scene, config))
             figures = [f"{seconds:.2f}", str(sum(told["iterations"])), *(str(told[key]) for key in FIGURES)]
             print(f"| {name} | {where}: {result.fine.method} | {' | '.join(figures)} |", flush=True)
 

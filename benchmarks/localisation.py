@@ -124,11 +124,15 @@ def localised_by_pycolmap(output: Path, old: list[Path], new: list[Path], work: 
     model_s = time.process_time()
     model = triangulated(output, database, root, work)
     model_s = time.process_time() - model_s
-    camera_of = {image.name: image.camera for image in ours.images}
+    camera_of = {image.name: image.camera for image in ours.images if image.camera is not None}
     images = []
     with pycolmap.Database.open(database) as opened:
         for file in new:
-            images.append(absolute_pose(opened, model, file.name, camera_of[file.name]))
+            camera = camera_of.get(file.name)
+            if camera is None:
+                images.append(LocalisedImage(name=file.name, reason="no camera of ours"))
+            else:
+                images.append(absolute_pose(opened, model, file.name, camera))
     each_s = (time.process_time() - start - model_s) / len(new)
     return Localised(program="PyCOLMAP", images=images, cpu_s=each_s)
 
@@ -218,7 +222,7 @@ def report(output: Path, found: Localised, pose_of: dict[str, np.ndarray]) -> No
     print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
     errors, ratios = [], []
     for image in found.images:
-        if image.cam_from_world is None:
+        if image.cam_from_world is None or image.camera is None or image.position_deviation is None:
             print(f"| {image.name} | | {image.num_matches} | | | | | | {image.reason} |")
             continue
         position, rotation = error(image.cam_from_world, pose_of[image.name], scale, pose)
@@ -329,8 +333,9 @@ def localise_copies(folder: Path, work: Path) -> None:
         for file in files:
             with Image.open(file) as picture:
                 width, height = picture.size
-                edges = (width * border, height * border, width * (1 - border), height * (1 - border))
-                changed = ImageEnhance.Contrast(picture.crop(tuple(map(round, edges)))).enhance(0.9)
+                left, top = round(width * border), round(height * border)
+                part = picture.crop((left, top, width - left, height - top))
+                changed = ImageEnhance.Contrast(part).enhance(0.9)
                 changed.save(copies / f"{file.stem}.jpg", quality=80)
         found = localised(output, photographs(copies))
         stored = read_models(output)[0]

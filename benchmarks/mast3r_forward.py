@@ -113,8 +113,8 @@ class PartTimer:
 
     def watch(self, network: PairNetwork) -> None:
         """From now on, the parts of this network and all matching are timed."""
-        network.encode = self.wrap("encoder", network.encode)
-        network.decode = self.wrap("decoder", network.decode)
+        for part, name in (("encoder", "encode"), ("decoder", "decode")):
+            setattr(network, name, self.wrap(part, getattr(network, name)))
         for head in (network.downstream_head1, network.downstream_head2):
             head.forward = self.wrap("heads", head.forward)
         front_end.find_matches = self.wrap("matching", front_end.find_matches)
@@ -256,7 +256,7 @@ def main() -> None:
         write_photographs(folder, args.images, size_wh)
         images = load_image_set(folder)
         config = Mast3rFrontend(
-            device=device.type, half_precision="off", batch_size=args.batch_size, image_size=max(size_wh)
+            device=args.device, half_precision="off", batch_size=args.batch_size, image_size=max(size_wh)
         )
 
         def run(label: str, config: Mast3rFrontend) -> PathFigures:

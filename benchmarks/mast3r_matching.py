@@ -75,7 +75,7 @@ def plain(maps: list[Tensor], block: tuple[int, int]) -> Correspondences:
     """The same walks; nothing is remembered between them."""
     found = []
     for one in plain_passes(maps, block):
-        shapes = [tuple(image.shape) for image in (one.confidence_1, one.confidence_2)]
+        shapes = [(image.shape[0], image.shape[1]) for image in (one.confidence_1, one.confidence_2)]
         sizes = [shape[0] * shape[1] for shape in shapes]
         there = fast_reciprocal(one.forward, one.backward, grid_pixels(shapes[0], 8), second_size=sizes[1])
         back = fast_reciprocal(one.backward, one.forward, grid_pixels(shapes[1], 8), second_size=sizes[0])
@@ -102,9 +102,9 @@ def plain_passes(maps: list[Tensor], block: tuple[int, int]) -> list[MatchingPas
 
 
 def ours(maps: list[Tensor], eight_bits: bool) -> Correspondences:
-    nearest._eight_bits_are_faster = lambda _device: eight_bits
+    setattr(nearest, "_eight_bits_are_faster", lambda _device: eight_bits)  # noqa: B010
     ones = torch.ones(maps[0].shape[:2])
-    return extract_correspondences([descriptor_pass(*pair, ones, ones) for pair in (maps[:2], maps[2:])])
+    return extract_correspondences([descriptor_pass(one, other, ones, ones) for one, other in (maps[:2], maps[2:])])
 
 
 def timed(function: Callable[[], Correspondences], repeat: int) -> tuple[float, Correspondences]:

@@ -166,8 +166,8 @@ def print_rows(name: str, models: Path, folder: Path, cpu_s: str, peak_gib: str,
     mixed = sum(len(counts) > 1 for counts in scenes)
     sizes = ", ".join(str(len(model.names)) for model in found) + (f"; {mixed} MIXED" if mixed else "")
     for scene, total in sorted(Counter(scene_of.values()).items()):
-        best = max(range(len(found)), key=lambda k: scenes[k][scene], default=None)
-        placed = scenes[best][scene] if best is not None else 0
+        best = max(range(len(found)), key=lambda k: scenes[k][scene], default=-1)
+        placed = scenes[best][scene] if found else 0
         cells = [scene, f"{placed}/{total}"]
         posed = {
             photo: pose for photo, pose in truth.items() if scene_of[photo] == scene and "R_cam_from_world" in pose

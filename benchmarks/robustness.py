@@ -47,12 +47,16 @@ def main() -> None:
         TABLES[what](arguments)
 
 
+Scores = tuple[list[tuple[float, float, float]], list[tuple[float, float, float]]]
+"""Of both variants."""
+
+
 def focal_table(arguments: argparse.Namespace, *, is_known: bool = False) -> None:
     print("| predictions | focal / side | rotation before | after | focal % before | after | AUC@1 before | after |")
     print("|---|---|---|---|---|---|---|---|")
     for name, noise in NOISE.items():
         for focal in FOCALS:
-            both = [[], []]
+            both: Scores = ([], [])
             for seed in arguments.seeds:
                 scene = make_scene(SceneConfig(num_images=6, focal=focal, radius_m=3 * focal / 0.9, seed=seed))
                 for scores, focal_range in zip(both, (FORMER_RANGE, GraphConfig().focal_range), strict=True):
@@ -74,7 +78,7 @@ def scale_table(arguments: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for solver in map(Solver, arguments.solvers):
         for scale in SCALES:
-            both = [[], []]
+            both: Scores = ([], [])
             for seed in arguments.seeds:
                 scene = make_scene(SceneConfig(num_images=5, seed=seed))
                 observed, predictor = observe(scene, OracleNoise(), GraphConfig())
@@ -93,7 +97,7 @@ def resized_table(arguments: argparse.Namespace) -> None:
     print("| solver | rotation before | after | focal % before | after | AUC@1 before | after |")
     print("|---|---|---|---|---|---|---|")
     for solver in map(Solver, arguments.solvers):
-        both = [[], []]
+        both: Scores = ([], [])
         for seed in arguments.seeds:
             scene = make_scene(SceneConfig(num_images=5, seed=seed))
             observed, predictor = observe(scene, OracleNoise(), GraphConfig(), halved=(4,))
@@ -139,7 +143,7 @@ def score(results: Sequence[AlignmentResult], truth: PoseSet) -> tuple[float, fl
     return figures.median_rotation_deg, 100 * float(np.expm1(worst)), float(figures.auc[0])
 
 
-def _columns(before: list[tuple[float, ...]], after: list[tuple[float, ...]]) -> str:
+def _columns(before: Sequence[tuple[float, ...]], after: Sequence[tuple[float, ...]]) -> str:
     medians = np.median(before, axis=0), np.median(after, axis=0)
     return " | ".join(f"{medians[0][k]:.3f} | {medians[1][k]:.3f}" for k in range(3))
 

@@ -63,9 +63,9 @@ def main() -> None:
             for clean in views:
                 name, known = run.images.names[clean.image], clean.view.confidence > 0
                 wh = known.shape[::-1]
-                masks = resized(sky[name], wh)
-                away = cv2.erode(masks.astype(np.uint8), OFF_BORDER, borderValue=1).astype(bool)
-                counts += [(known & ~masks).sum(), (known & outlined(name, wh)).sum(), (known & away).sum()]
+                masked_out = resized(sky[name], wh)
+                away = cv2.erode(masked_out.astype(np.uint8), OFF_BORDER, borderValue=1).astype(bool)
+                counts += [(known & ~masked_out).sum(), (known & outlined(name, wh)).sum(), (known & away).sum()]
             model, cloud = run.models[0], cloud_points(run.depth_maps[0], views)
             row = [seed, "on" if masked else "off", len(model.image_index), len(model.points), *counts, cloud]
             print("| " + " | ".join(map(str, row)) + " |", flush=True)

@@ -108,7 +108,8 @@ def pairs(args: argparse.Namespace) -> None:
         config = PipelineConfig(dense=False)
         if args.weights is not None:
             features = replace(config.classical.features, detector="auto")
-            config = replace(config, weights=args.weights, classical=replace(config.classical, features=features))
+            networks = replace(config.classical.networks, weights=args.weights)
+            config = replace(config, classical=replace(config.classical, features=features, networks=networks))
         run = reconstruct(photos / "images", photos / "out", config)
         tally = Tally()
         for whole in run.adjusted:

@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -35,11 +36,11 @@ from anchorsfm.synthetic import GroundConfig, LensConfig, SceneConfig, Synthetic
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.tracks.linearised import gauge_directions, linearise, normal_equations, solve
 from anchorsfm.tracks.residuals import residual_variance_px2
-from anchorsfm.tracks.uncertainty import estimate_uncertainty
+from anchorsfm.tracks.uncertainty import ModelUncertainty, estimate_uncertainty
 
 MILD = (None, ("SIMPLE_RADIAL", (-0.08,)), ("RADIAL", (-0.15, 0.03)))
 STRONG = (None, ("RADIAL", (-0.12, 0.01)), ("OPENCV", (-0.2, 0.04, 0.0008, -0.0006)))
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "nadir-flat": {"num_images": 9, "ground": GroundConfig()},
     "nadir-relief": {"num_images": 9, "ground": GroundConfig(relief=0.3)},
     "oblique-plane": {"num_images": 8, "arc_deg": 90.0, "ground": GroundConfig(tilt_deg=40)},
@@ -66,8 +67,8 @@ def main() -> None:
             try:
                 config = PipelineConfig(dense=False, mapper="tracks")
                 run = reconstruct(folder / "images", folder / "out", config)
-            except AnchorSfMError as error:
-                print(f"{kind} {seed}: {error}")
+            except AnchorSfMError as problem:
+                print(f"{kind} {seed}: {problem}")
                 continue
             registered += 1
             adjusting += sum(stage.cpu_s for stage in run.report.stages if stage.stage == "adjustment")
@@ -106,9 +107,10 @@ def configuration(kind: str, seed: int) -> SceneConfig:
     )
 
 
-def compare(result: AdjustResult, uncertainty, scene: SyntheticScene) -> dict[str, np.ndarray]:
+def compare(result: AdjustResult, uncertainty: ModelUncertainty, scene: SyntheticScene) -> dict[str, np.ndarray]:
     """Rows (error, former deviation, deviation) of every quantity that was estimated."""
     model, truth = result.model, scene.camera(int(result.model.image_index[0]))
+    assert uncertainty.camera_params[0] is not None, "nothing determines the camera"
     camera, now = model.cameras[0], np.array(uncertainty.camera_params[0])
     former_params, former_position, former_rotation = former(result)
     position, rotation_deg = pose_errors(model.cam_from_world, scene.cam_from_world[model.image_index])
@@ -138,6 +140,7 @@ def former(result: AdjustResult) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Deviations of the camera parameters, positions and rotations (degrees) by noise that is alike everywhere."""
     model, variance = result.model, residual_variance_px2(result.model)
     covariance = intrinsics_covariances(model, result.options, result.held, variance)[0]
+    assert covariance is not None, "nothing determines the camera"
     lin = linearise(model, result.options.loss_scale_px)
     once = replace(lin, weight=np.sqrt(lin.weight))  # Ceres' covariance is that of the reweighted problem
     free = np.flatnonzero(np.concatenate([np.ones(6 * len(model.image_index)), np.diag(covariance) > 0]))
@@ -173,7 +176,10 @@ def pose_errors(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.nd
         turned = Rotation.from_matrix(found[:, :, :3] @ np.swapaxes(truth[:, :, :3] @ turn.T, 1, 2)).as_rotvec()
         return np.concatenate([centres - moved, size * turned], axis=1)
 
-    best = errors(least_squares(lambda x: errors(x).ravel(), np.zeros(7)).x)
+    def flat(x: np.ndarray) -> np.ndarray:
+        return errors(x).ravel()
+
+    best = errors(least_squares(flat, np.zeros(7)).x)
     return np.linalg.norm(best[:, :3], axis=1), np.degrees(np.linalg.norm(best[:, 3:], axis=1) / size)
 
 

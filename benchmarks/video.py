@@ -254,7 +254,7 @@ def choose(
 def sharp(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, most: int) -> list[float]:
     """Figures of perfect frames, as rendered or photographed."""
     rng = np.random.default_rng(2)
-    frames = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in poses]
+    frames: list[dict[str, Any]] = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in poses]
     folder, output = work / f"{stem}-sharp", work / f"{stem}-sharp-{mapper}"
     save(folder, (seen(f, np.asarray(Image.open(filmed.pictures[f["pose"]]["file"])), rng) for f in frames))
     done = reconstruct(folder, output, mapper, most)
@@ -266,7 +266,7 @@ def sharp(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, 
 
 def unblurred(work: Path, stem: str, poses: list[int], filmed: Filmed, mapper: str, most: int) -> list[float]:
     """The same out of a video without blur."""
-    frames = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in filmed.order]
+    frames: list[dict[str, Any]] = [{"pose": pose, "blur_px": 0.0, "angle": 0.0} for pose in filmed.order]
     video = write(work / f"{filmed.name}-unblurred.mp4", frames, filmed.pictures)
     first = [filmed.order.index(pose) for pose in poses]
     folder, output = work / f"{stem}-encoded", work / f"{stem}-encoded-{mapper}"
@@ -394,9 +394,9 @@ def memory(work: Path) -> None:
             told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            peak = int(re.search(r"VmHWM:\s*(\d+) kB", told).group(1)) / 1024
+            (peak_kib,) = re.findall(r"VmHWM:\s*(\d+) kB", told)
             name = f"{duration_s // 60} minutes of {width} x {height}, {rate} a second"
-            print(f"| {name} | {duration_s * rate} | {peak:.0f} | {cpu_s:.0f} |", flush=True)
+            print(f"| {name} | {duration_s * rate} | {int(peak_kib) / 1024:.0f} | {cpu_s:.0f} |", flush=True)
             path.unlink()
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ SAME_SURFACE = 1e-3
 """Relative depth difference up to which a point counts as seen."""
 
 
-def photographs(scene: SyntheticScene, folder):
+def photographs(scene: SyntheticScene, folder: Path) -> ImageSet:
     """The scene's image set, with photographs in `folder`."""
     return with_digests(image_set(scene, root=folder))
 

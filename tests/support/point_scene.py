@@ -34,7 +34,7 @@ def make_point_scene(
     *,
     noise_px: float = 0.3,
     outliers: float = 0.0,
-    centre=(800.0, 600.0),
+    centre: tuple[float, float] = (800.0, 600.0),
     seed: int = 0,
 ) -> PointScene:
     rng = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ def make_point_scene(
     camera = Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(1500.0, *centre, 0.0))
     xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])  # (view, point, 2)
     noisy = xy + noise_px * rng.standard_normal(xy.shape)
-    inside = ((xy >= 0) & (xy < [1600, 1200])).all(-1)
+    inside = np.all((xy >= 0) & (xy < [1600, 1200]), axis=-1)
     rows = []
     for i in range(num_views):
         for j in range(i + 1, min(i + 4, num_views)):

@@ -72,10 +72,10 @@ def _observed(
         valid &= facing & ((xy > 0) & (xy < [CAMERA.width, CAMERA.height])).all(1)
         seen = np.flatnonzero(valid & (rng.random(len(points)) < min(1.0, 18 / len(poses))))
         rows.append((np.full(len(seen), view), seen, xy[seen] + rng.normal(0, 0.4, (len(seen), 2))))
-    view, point, xy = (np.concatenate(part) for part in zip(*rows, strict=True))
+    views, point, xy = (np.concatenate(part) for part in zip(*rows, strict=True))
     enough = np.bincount(point, minlength=len(points))[point] >= 2
-    order = np.lexsort((view[enough], point[enough]))
-    return view[enough][order], point[enough][order], xy[enough][order]
+    order = np.lexsort((views[enough], point[enough]))
+    return views[enough][order], point[enough][order], xy[enough][order]
 
 
 def ring_pairs(num_images: int, *, reach: int = 10, seed: int = 0) -> Iterator[PairPrediction]:
