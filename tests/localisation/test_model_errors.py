@@ -67,6 +67,7 @@ def placed(photograph: Reconstruction, focal_deviation_px: float = 0.0) -> Place
         error_px=0.0,
         covariance=np.eye(6),
         focal_deviation_px=focal_deviation_px,
+        open_deviations=np.array([np.inf if focal_deviation_px else 0.0, 0.0, 0.0, 0.0]),
     )
 
 

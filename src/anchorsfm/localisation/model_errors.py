@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from anchorsfm.colmap.cameras import focal_rows
-from anchorsfm.localisation.pose import PlacedView
+from anchorsfm.localisation.pose import MEDIAN_OF_NORM, PlacedView
 from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.edit import select_points, view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
@@ -102,19 +101,18 @@ def _followed(
         error_px=seen.error_px,
         tracks=Tracks(obs_point=np.arange(len(point)), obs_image=np.zeros(len(point), np.int64), obs_xy=xy_px[order]),
     )
-    lin = linearise(photograph, loss_scale_px(photograph, 1.0))
+    lin, noise_px = linearise(photograph, loss_scale_px(photograph, 1.0)), view.error_px / MEDIAN_OF_NORM
     by_unknown = lin.by_unknown.toarray().reshape(-1, 2, lin.by_unknown.shape[1])
     moved = np.einsum("nij,mnj->nim", lin.by_point, shift[:, lin.point])
     if view.camera in model.cameras:  # it errs with the model's
         first = sum(len(camera.params) for camera in model.cameras[: model.cameras.index(view.camera)])
         moved += by_unknown[:, :, 6:] @ modes.params[:, first : first + len(view.camera.params)].T
-    by_pose = by_unknown[:, :, :6]
-    if view.focal_deviation_px > 0:
-        focal = by_unknown[:, :, 6 + np.array(focal_rows(view.camera))].sum(axis=2, keepdims=True)
-        by_pose = np.concatenate([by_pose, focal], axis=2)
+    adjusted = np.flatnonzero(view.open_deviations)
+    by_adjusted = np.concatenate([by_unknown[:, :, :6], by_unknown[:, :, 6 + adjusted]], axis=2)
     weight = lin.weight[:, None, None]
-    rows = (weight * by_pose).reshape(-1, by_pose.shape[2])
-    step = -solve(rows.T @ rows, rows.T @ (weight * moved).reshape(len(rows), -1))[:6]
+    rows = (weight * by_adjusted).reshape(-1, 6 + len(adjusted))
+    expected = np.append(np.zeros(6), (noise_px / view.open_deviations[adjusted]) ** 2)
+    step = -solve(rows.T @ rows + np.diag(expected), rows.T @ (weight * moved).reshape(len(rows), -1))[:6]
     return np.asarray(step @ step.T)
 
 

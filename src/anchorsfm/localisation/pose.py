@@ -1,7 +1,7 @@
 """The pose of one photograph from points of a model: which camera, robust pose, refinement, deviations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.colmap.cameras import focal_length_px, make_camera, project, with_focal_length
 from anchorsfm.geometry.transforms import camera_centres, transform
 from anchorsfm.scene.reconstruction import Camera
+from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.resect import absolute_pose
 
 _COARSE, _FINE = 0.004, 0.003
@@ -21,6 +22,12 @@ _FOCALS = tuple(float(f) for f in np.geomspace(0.45, 3.0, 11))
 """Over the long side, that are tried where nothing is known."""
 _SAME_LENS = 0.05
 """A focal length that the user gives belongs to the model's camera if it differs by a smaller share."""
+MEDIAN_OF_NORM = float(np.sqrt(2 * np.log(2)))
+"""Of an error in two coordinates, over the deviation of each."""
+_DISTORTION = 0.1
+"""Standard deviation of the first radial term of a lens that is not the model's, before looking."""
+_CENTRE = AdjustConfig().principal_point_prior
+"""The same of its principal point about the middle of the picture, as a share of the long side."""
 _CELLS = 8
 _MIN_CELLS = 6
 """Of the 8 x 8 cells of a picture, that must have points which agree."""
@@ -37,6 +44,17 @@ class CameraGuess:
     """given, model, EXIF or estimated."""
     focal_deviation: float
     """Standard deviation of the focal length, as a share; 0: it is kept; inf: nothing is known."""
+    lens_is_known: bool
+    """Whether principal point and distortion are those of the model's camera; others (of a SIMPLE_RADIAL) are adjusted
+    within what is usual."""
+
+    @property
+    def deviations(self) -> Float[np.ndarray, "param"]:
+        """Standard deviation of every parameter before looking, in its unit; 0: it is kept; inf: nothing is known."""
+        if self.lens_is_known:
+            return np.zeros(len(self.camera.params))
+        centre_px = _CENTRE * max(self.camera.width, self.camera.height)
+        return np.array([self.focal_deviation * focal_length_px(self.camera), centre_px, centre_px, _DISTORTION])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +72,9 @@ class PlacedView:
     agrees."""
     focal_deviation_px: float
     """0 where the focal length was kept."""
+    open_deviations: Float[np.ndarray, "param"]
+    """Standard deviation of each parameter of the camera before looking, in its unit; 0: it was not adjusted; inf:
+    nothing was known."""
 
     @property
     def position_deviation(self) -> float:
@@ -88,16 +109,18 @@ def camera_guesses(
     if focal_px is not None:
         own = [camera for camera in same if abs(focal_length_px(camera) / focal_px - 1) < _SAME_LENS]
         camera = with_focal_length(own[0], focal_px) if own else make_camera("SIMPLE_RADIAL", focal_px, width, height)
-        return [CameraGuess(camera=camera, source="given", focal_deviation=0.0)]
-    guesses = [CameraGuess(camera=camera, source="model", focal_deviation=0.0) for camera in same]
+        return [CameraGuess(camera=camera, source="given", focal_deviation=0.0, lens_is_known=bool(own))]
+    guesses = [CameraGuess(camera=camera, source="model", focal_deviation=0.0, lens_is_known=True) for camera in same]
     if np.isfinite(recorded_px):
         allowed = max(0.1, 4 * recorded_deviation)
         guesses = [g for g in guesses if abs(focal_length_px(g.camera) / recorded_px - 1) < allowed]
         camera = make_camera("SIMPLE_RADIAL", recorded_px, width, height)
-        guesses.append(CameraGuess(camera=camera, source="EXIF", focal_deviation=recorded_deviation))
+        guesses.append(
+            CameraGuess(camera=camera, source="EXIF", focal_deviation=recorded_deviation, lens_is_known=False)
+        )
     for share in _FOCALS:
         camera = make_camera("SIMPLE_RADIAL", share * max(size_wh), width, height)
-        guesses.append(CameraGuess(camera=camera, source="estimated", focal_deviation=np.inf))
+        guesses.append(CameraGuess(camera=camera, source="estimated", focal_deviation=np.inf, lens_is_known=False))
     return guesses
 
 
@@ -157,20 +180,20 @@ def _refined(
     guess: CameraGuess,
     pose: Float[np.ndarray, "3 4"],
 ) -> PlacedView:
-    """Least squares of the reprojection errors (Cauchy loss) over pose and, where it is not kept, focal length.
+    """Least squares of the reprojection errors (Cauchy loss) over the pose and what is open of the camera.
 
     The deviations are those of the residuals' own spread: noise of the keypoints and of the points of the model alike.
     """
     camera, size = guess.camera, max(guess.camera.width, guess.camera.height)
     limit_px, coarse_px = _FINE * size, _COARSE * size
-    free_focal = guess.focal_deviation > 0
+    is_open = guess.deviations > 0
     error = _errors(camera, pose, xy_px, points)
     inlier = error < coarse_px
     covariance = np.full((7, 7), np.nan)
     for largest_px in (coarse_px, limit_px, limit_px):
         if inlier.sum() < 4:
             break
-        noise_px = max(float(np.median(error[inlier])) / 1.1774, 1e-3)
+        noise_px = max(float(np.median(error[inlier])) / MEDIAN_OF_NORM, 1e-3)
         pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
         error = _errors(camera, pose, xy_px, points)
         inlier = error < largest_px
@@ -181,7 +204,8 @@ def _refined(
         inlier=inlier,
         error_px=float(np.median(error[inlier])) if inlier.any() else np.nan,
         covariance=covariance[:6, :6],
-        focal_deviation_px=float(np.sqrt(covariance[6, 6]) * focal_length_px(camera)) if free_focal else 0.0,
+        focal_deviation_px=float(np.sqrt(covariance[6, 6])) if is_open[0] else 0.0,
+        open_deviations=guess.deviations,
     )
 
 
@@ -192,34 +216,36 @@ def _solve(
     points: Float[np.ndarray, "inlier 3"],
     noise_px: float,
     guess: CameraGuess,
-) -> tuple[Float[np.ndarray, "3 4"], Camera, Float[np.ndarray, "7 7"]]:
-    """Pose, camera, and the covariance of rotation vector, centre (world units) and logarithm of the focal length."""
+) -> tuple[Float[np.ndarray, "3 4"], Camera, Float[np.ndarray, "unknown unknown"]]:
+    """Pose, camera, and the covariance of rotation vector, centre (world units) and open parameters of the camera."""
     rotation, centre = pose[:, :3], camera_centres(pose)
     unit = float(np.median(np.linalg.norm(points - centre, axis=1)))  # so that all unknowns are of one size
-    focal, recorded, free_focal = focal_length_px(camera), focal_length_px(guess.camera), guess.focal_deviation > 0
+    before, params = np.array(guess.camera.params), np.array(camera.params)
+    deviation = guess.deviations
+    is_open, is_expected = deviation > 0, (deviation > 0) & np.isfinite(deviation)
+    long_side = max(camera.width, camera.height)
+    of_lens = np.array([long_side, long_side, long_side, 1.0])[is_open] if is_open.any() else np.zeros(0)
+    scale = np.concatenate([[1, 1, 1, unit, unit, unit], of_lens])
 
     def moved(x: Float[np.ndarray, "unknown"]) -> tuple[Float[np.ndarray, "3 4"], Camera]:
         turned = Rotation.from_rotvec(x[:3]).as_matrix() @ rotation
         new = np.column_stack([turned, -turned @ (centre + unit * x[3:6])])
-        return new, with_focal_length(camera, focal * float(np.exp(x[6]))) if free_focal else camera
+        changed = params.copy()
+        changed[is_open] += scale[6:] * x[6:]
+        return new, replace(camera, params=tuple(changed.tolist())) if is_open.any() else camera
 
     def residual(x: Float[np.ndarray, "unknown"]) -> Float[np.ndarray, "row"]:
         new, lens = moved(x)
         xy, visible = project(lens, transform(new, points))
         miss = np.where(visible[:, None], (xy - xy_px) / noise_px, 1e3).ravel()
-        if not free_focal or not np.isfinite(guess.focal_deviation):
-            return miss
-        return np.append(miss, np.log(focal / recorded * np.exp(x[6])) / guess.focal_deviation)
+        return np.append(miss, (np.array(lens.params) - before)[is_expected] / deviation[is_expected])
 
-    found = least_squares(
-        residual, np.zeros(7 if free_focal else 6), loss="cauchy", f_scale=2.0, x_scale=1e-3, max_nfev=50
-    )
+    found = least_squares(residual, np.zeros(len(scale)), loss="cauchy", f_scale=2.0, x_scale=1e-3, max_nfev=50)
     jacobian = np.asarray(found.jac, np.float64)
-    covariance = np.full((7, 7), np.nan)
+    covariance = np.full((len(scale), len(scale)), np.nan)
     information = jacobian.T @ jacobian
     if np.linalg.cond(information) < 1e14:
-        scale = np.array([1, 1, 1, unit, unit, unit, 1.0])[: len(found.x)]
-        covariance[: len(scale), : len(scale)] = np.linalg.inv(information) * np.outer(scale, scale)
+        covariance = np.linalg.inv(information) * np.outer(scale, scale)
     new, lens = moved(found.x)
     return new, lens, covariance
 
