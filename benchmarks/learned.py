@@ -143,9 +143,13 @@ def all_pairs(folder: Path, methods: list[Method], networks: NetworkConfig, stor
         error = np.array([max(judged(matches, truth, i, j, matches.matches(i, j).keypoint)[1:]) for i, j in pairs])
         angle = np.array([rotation_angle_deg(truth.relative(i, j)[0]) for i, j in pairs])
         chosen = [np.ones(len(pairs), bool), *[(low <= angle) & (angle < high) for low, high in BANDS_DEG]]
-        cells = [" / ".join(f"{area_under_curve(error[rows], limit):.2f}" for limit in (5, 10, 20)) for rows in chosen]
-        counted = [f"{cell} ({rows.sum()})" for cell, rows in zip(cells, chosen, strict=True)]
-        print(f"| {method.title} | {' | '.join(counted)} |", flush=True)
+        cells = [areas(error[rows]) if rows.any() else "" for rows in chosen]
+        print(f"| {method.title} | {' | '.join(cells)} |", flush=True)
+
+
+def areas(error_deg: np.ndarray) -> str:
+    """Under the curve up to 5, 10 and 20 degrees, and the number of pairs."""
+    return f"{' / '.join(f'{area_under_curve(error_deg, limit):.2f}' for limit in (5, 10, 20))} ({len(error_deg)})"
 
 
 def opened(folder: Path, method: Method, networks: NetworkConfig, store: Store) -> tuple[MatchStore, Truth]:
