@@ -120,6 +120,24 @@ def test_the_first_order_is_what_solving_anew_gives(camera: Camera, focal_deviat
     assert np.linalg.norm((covariance - expected)[3:, 3:]) < 0.01 * np.linalg.norm(expected[3:, 3:])
 
 
+def test_what_is_expected_of_a_lens_holds_it_as_far_as_it_goes() -> None:
+    """A lens that hardly may differ is a held one, one that may differ as it likes is a free one."""
+    model, photograph = scene(OTHER)
+    photograph, rows, xy = seen(model, photograph)
+    errors, size = errors_of(model, one_mode(model)), np.array([900.0, 1000.0, 1000.0, 1.0])
+
+    def covariance(deviations: np.ndarray) -> np.ndarray:
+        view = replace(placed(photograph), error_px=1.0, open_deviations=deviations)
+        found = errors.covariance(view, rows, xy)
+        assert found is not None
+        return found
+
+    held, free = covariance(np.zeros(4)), covariance(np.full(4, np.inf))
+    assert np.linalg.norm(held - free) > 0.1 * np.linalg.norm(held)
+    np.testing.assert_allclose(covariance(1e-7 * size), held, rtol=1e-3, atol=1e-6 * np.abs(held).max())
+    np.testing.assert_allclose(covariance(1e4 * size), free, rtol=1e-3, atol=1e-6 * np.abs(free).max())
+
+
 def test_a_mode_that_moves_all_cameras_moves_the_photograph_with_them() -> None:
     """A turn of the whole model about its origin: nothing else is wrong."""
     model, photograph = scene(CAMERA)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from anchorsfm.localisation.pose import MEDIAN_OF_NORM, PlacedView
+from anchorsfm.localisation.pose import PlacedView
 from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.edit import select_points, view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.error_modes import ErrorModes
 from anchorsfm.tracks.linearised import linearise, solve
-from anchorsfm.tracks.residuals import loss_scale_px
+from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN, loss_scale_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +101,13 @@ def _followed(
         error_px=seen.error_px,
         tracks=Tracks(obs_point=np.arange(len(point)), obs_image=np.zeros(len(point), np.int64), obs_xy=xy_px[order]),
     )
-    lin, noise_px = linearise(photograph, loss_scale_px(photograph, 1.0)), view.error_px / MEDIAN_OF_NORM
+    lin, noise_px = linearise(photograph, loss_scale_px(photograph, 1.0)), view.error_px / RAYLEIGH_MEDIAN
     by_unknown = lin.by_unknown.toarray().reshape(-1, 2, lin.by_unknown.shape[1])
     moved = np.einsum("nij,mnj->nim", lin.by_point, shift[:, lin.point])
     if view.camera in model.cameras:  # it errs with the model's
         first = sum(len(camera.params) for camera in model.cameras[: model.cameras.index(view.camera)])
         moved += by_unknown[:, :, 6:] @ modes.params[:, first : first + len(view.camera.params)].T
-    adjusted = np.flatnonzero(view.open_deviations)
+    adjusted = np.flatnonzero(view.open_deviations > 0)
     by_adjusted = np.concatenate([by_unknown[:, :, :6], by_unknown[:, :, 6 + adjusted]], axis=2)
     weight = lin.weight[:, None, None]
     rows = (weight * by_adjusted).reshape(-1, 6 + len(adjusted))

@@ -13,6 +13,7 @@ from anchorsfm.geometry.transforms import camera_centres, transform
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.resect import absolute_pose
+from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN
 
 _COARSE, _FINE = 0.004, 0.003
 """Largest reprojection error as a share of the long side: of the robust pose, and after the refinement."""
@@ -22,8 +23,6 @@ _FOCALS = tuple(float(f) for f in np.geomspace(0.45, 3.0, 11))
 """Over the long side, that are tried where nothing is known."""
 _SAME_LENS = 0.05
 """A focal length that the user gives belongs to the model's camera if it differs by a smaller share."""
-MEDIAN_OF_NORM = float(np.sqrt(2 * np.log(2)))
-"""Of an error in two coordinates, over the deviation of each."""
 _DISTORTION = 0.1
 """Standard deviation of the first radial term of a lens that is not the model's, before looking."""
 _CENTRE = AdjustConfig().principal_point_prior
@@ -193,7 +192,7 @@ def _refined(
     for largest_px in (coarse_px, limit_px, limit_px):
         if inlier.sum() < 4:
             break
-        noise_px = max(float(np.median(error[inlier])) / MEDIAN_OF_NORM, 1e-3)
+        noise_px = max(float(np.median(error[inlier])) / RAYLEIGH_MEDIAN, 1e-3)
         pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
         error = _errors(camera, pose, xy_px, points)
         inlier = error < largest_px

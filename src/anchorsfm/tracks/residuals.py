@@ -7,6 +7,9 @@ from anchorsfm.colmap.cameras import project
 from anchorsfm.scene.edit import view_of_image, with_point_errors
 from anchorsfm.scene.reconstruction import Reconstruction
 
+RAYLEIGH_MEDIAN = 1.1774
+"""Median length of an error in two coordinates, over the standard deviation of each."""
+
 
 def pixel_errors(model: Reconstruction) -> Float[np.ndarray, "obs"]:
     """Distance in original pixels between every observation and the projection of its point; infinite behind."""
@@ -53,4 +56,4 @@ def residual_variance_px2(model: Reconstruction) -> float:
     residuals = 2 * len(error)
     unknowns = 3 * len(model.points) + 6 * len(model.image_index) + sum(len(camera.params) for camera in model.cameras)
     left = max(residuals - unknowns, 1) / max(residuals, 1)
-    return float((np.median(error) / 1.1774) ** 2 / left) if len(error) else 0.0
+    return float((np.median(error) / RAYLEIGH_MEDIAN) ** 2 / left) if len(error) else 0.0
