@@ -1,14 +1,18 @@
 """Which images of a model a photograph is compared with, and which poses are believed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from anchorsfm.colmap.cameras import make_camera, project
 from anchorsfm.features.base import Features
+from anchorsfm.features.ratio_test import RatioTestMatcher
 from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.localisation.candidates import PointFinder
 from anchorsfm.localisation.index import VERSION, IndexSettings, ModelIndex
 from anchorsfm.localisation.pose import CameraGuess, PlacedView, camera_guesses, place
+from anchorsfm.localisation.run import place_among
 from anchorsfm.scene.reconstruction import Camera
 
 SETTINGS = IndexSettings(
@@ -51,10 +55,41 @@ def test_the_images_that_look_most_alike_are_found_and_their_points_matched() ->
     finder = PointFinder(index=index, max_candidates=3)
     candidates = finder.candidates(photograph)
     assert len(candidates) == 3 and 17 in candidates
-    found = finder.find(photograph)
+    (found,) = finder.find(photograph, enough=None)
     right = found.point - 17 * each == found.keypoint - 200
     assert right.sum() > 50 and right.mean() > 0.8
-    assert len(finder.find(features(descriptors(rng, 0))).point) == 0
+    (nothing,) = finder.find(features(descriptors(rng, 0)), enough=None)
+    assert len(nothing.point) == 0
+
+
+@pytest.mark.parametrize("case", ("plain", "few points", "much that disagrees", "another lens"))
+def test_all_candidates_are_compared_only_where_the_first_leave_something_open(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten views of the same points, by the descriptors of each with noise of its own."""
+    rng, views = np.random.default_rng(0), 10
+    num_points = 200 if case == "few points" else 500
+    xy, points = matches(rng, num_points // 3 if case == "much that disagrees" else num_points, 0)
+    wrong = num_points - len(xy)
+    xy = np.concatenate([xy, rng.uniform(0, (1000, 750), (wrong, 2))])
+    points = np.concatenate([points, rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (wrong, 3))])
+    shown = descriptors(rng, num_points)
+    index = ModelIndex(
+        settings=SETTINGS,
+        num_points=num_points,
+        descriptor=np.clip(shown + rng.normal(0, 5, (views, *shown.shape)), 0, 255).astype(np.uint8).reshape(-1, 128),
+        point=np.tile(np.arange(num_points, dtype=np.int32), views),
+        start=np.arange(views + 1) * num_points,
+    )
+    compared, match = [], RatioTestMatcher.match
+    monkeypatch.setattr(RatioTestMatcher, "match", lambda *given: compared.append(1) or match(*given))
+    cameras = [] if case == "another lens" else [CAMERA]
+    guesses = camera_guesses((1000, 750), cameras, focal_px=None, recorded_px=780.0, recorded_deviation=0.02)
+    finder = PointFinder(index=index, max_candidates=8)
+    found, view = place_among(replace(features(shown), xy=xy), points, finder, guesses, min_inliers=25)
+    assert isinstance(view, PlacedView) and np.abs(view.cam_from_world - POSE).max() < 0.02
+    assert view.inlier.sum() > 0.9 * (num_points - wrong) and (found.point == found.keypoint).mean() > 0.95
+    assert len(compared) == (6 if case == "plain" else 8)
 
 
 def matches(

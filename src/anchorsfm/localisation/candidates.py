@@ -1,5 +1,6 @@
 """Which images of a model a photograph may show, and which of their points it sees."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,8 @@ from anchorsfm.localisation.index import ModelIndex
 _STRONGEST_OF_IMAGE = 200
 _STRONGEST_OF_PHOTOGRAPH = 1000
 """Descriptors that are compared to find out which images look alike: those of the largest image structures."""
+_FIRST = 6
+"""Images that a photograph is compared with at first: their points are enough as a rule."""
 _AT_ONCE = 64
 """Images whose similarity is computed together."""
 
@@ -38,35 +41,38 @@ class PointFinder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_matcher", RatioTestMatcher(self.index.settings.matching))
 
-    def find(self, features: Features) -> PointMatches:
-        """Points that a photograph shows, from the images that look most like it.
+    def find(self, features: Features, enough: int | None) -> Iterator[PointMatches]:
+        """Points that a photograph shows: from the few images that look most like it, if these give `enough`, and then,
+        for those who need more, from all candidates; None: only these.
 
         Descriptors of the points are compared with all of the photograph's: the ratio test then knows everything that
         the photograph shows, not only what became a point.
         """
-        none = np.zeros(0, np.int64)
-        if len(features.descriptor) < 2:
-            return PointMatches(keypoint=none, point=none)
-        photograph = self._matcher.prepare(features)
         pairs, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-        for view in self.candidates(features).tolist():
+        if len(features.descriptor) < 2:
+            yield _one_to_one(pairs, scores)
+            return
+        photograph = self._matcher.prepare(features)
+        candidates = self.candidates(features).tolist()
+        for rank, view in enumerate(candidates, start=1):
             found = self._matcher.match(self._image(view), photograph)
             pairs.append(found.keypoint.astype(np.int64))
             scores.append(found.score.astype(float))
-        pair, group = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
-        total = np.bincount(group.reshape(-1), weights=np.concatenate(scores), minlength=len(pair))
-        best = one_to_one(pair, total)
-        return PointMatches(point=best.keypoint[:, 0].astype(np.int64), keypoint=best.keypoint[:, 1].astype(np.int64))
+            if enough is not None and rank == _FIRST < len(candidates):
+                first = _one_to_one(pairs, scores)
+                if len(first.point) >= enough:
+                    yield first
+        yield _one_to_one(pairs, scores)
 
     def candidates(self, features: Features) -> Int[np.ndarray, "candidate"]:
-        """Views of the model that look most like a photograph; all if there are few."""
-        if self.index.num_views <= self.max_candidates:
+        """Views of the model that look most like a photograph, the likest first."""
+        if self.index.num_views <= min(_FIRST, self.max_candidates):
             return np.arange(self.index.num_views)
         strongest = np.argsort(-features.score, kind="stable")[:_STRONGEST_OF_PHOTOGRAPH]
         best = _best_per_view(_unit(features.descriptor[strongest]), self.index)
         # what a descriptor has in common with most images says nothing about any of them
         votes = np.maximum(best - np.median(best, axis=1, keepdims=True), 0).sum(axis=0)
-        return np.sort(np.argsort(-votes, kind="stable")[: self.max_candidates])
+        return np.argsort(-votes, kind="stable")[: self.max_candidates]
 
     def _image(self, view: int) -> DescriptorIndex:
         """The descriptors of an image with the points as its keypoints."""
@@ -83,6 +89,14 @@ class PointFinder:
                 )
             )
         return self._prepared[view]
+
+
+def _one_to_one(pairs: list[Int[np.ndarray, "_ 2"]], scores: list[Float[np.ndarray, "_"]]) -> PointMatches:
+    """Of (point, keypoint) from several images those that agree best; what more images say is worth more."""
+    pair, group = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
+    total = np.bincount(group.reshape(-1), weights=np.concatenate(scores), minlength=len(pair)).astype(float)
+    best = one_to_one(pair, total)
+    return PointMatches(point=best.keypoint[:, 0].astype(np.int64), keypoint=best.keypoint[:, 1].astype(np.int64))
 
 
 def _best_per_view(

@@ -1,6 +1,6 @@
 """Photographs in, their poses in a finished model out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,11 @@ from anchorsfm.features.methods import make_detector
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.workers import single_threaded_libraries
-from anchorsfm.localisation.candidates import PointFinder
+from anchorsfm.localisation.candidates import PointFinder, PointMatches
 from anchorsfm.localisation.config import LocaliseConfig
 from anchorsfm.localisation.index import ModelIndex, read_index
 from anchorsfm.localisation.model_errors import ModelErrors
-from anchorsfm.localisation.pose import PlacedView, camera_guesses, place
+from anchorsfm.localisation.pose import CameraGuess, PlacedView, camera_guesses, place
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -27,6 +27,8 @@ from anchorsfm.scene.reconstruction import Camera
 
 _MAX_CAMERAS = 5
 """Cameras of a model that a photograph may be from."""
+_PLENTY, _MAJORITY = 300, 0.5
+"""Points that agree with a pose, and their share of the matches, which are enough to be sure of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,6 @@ def _localise(
     config: LocaliseConfig,
 ) -> LocalisedImage:
     width, height = images.size_wh[image].tolist()
-    found = finder.find(features)
     guesses = camera_guesses(
         (width, height),
         list(_by_use(model.stored)),
@@ -183,11 +184,39 @@ def _localise(
         recorded_px=float(images.focal_prior_px[image]),
         recorded_deviation=np.nan if images.focal_deviation is None else float(images.focal_deviation[image]),
     )
-    xy = features.xy[found.keypoint].astype(float)
-    view = place(xy, model.stored.model.points[found.point], guesses, min_inliers=config.min_inliers)
+    found, view = place_among(features, model.stored.model.points, finder, guesses, min_inliers=config.min_inliers)
     if not isinstance(view, PlacedView):
-        return LocalisedImage(name=images.names[image], reason=view, num_matches=len(xy))
-    return _placed(images.names[image], view, found.point[view.inlier], xy[view.inlier], view.inlier, model.errors)
+        return LocalisedImage(name=images.names[image], reason=view, num_matches=len(found.point))
+    point, xy = found.point[view.inlier], features.xy[found.keypoint[view.inlier]].astype(float)
+    return _placed(images.names[image], view, point, xy, view.inlier, model.errors)
+
+
+def place_among(
+    features: Features,
+    points: Float[np.ndarray, "point 3"],
+    finder: PointFinder,
+    guesses: Sequence[CameraGuess],
+    *,
+    min_inliers: int,
+) -> tuple[PointMatches, PlacedView | str]:
+    """What a photograph shows of a model's points, and its pose or why it has none.
+
+    It is compared with all candidates where the first leave a doubt, and where its lens is not the model's: the more
+    points there are, the better they determine it.
+    """
+    is_of_model = any(guess.lens_is_known for guess in guesses)
+    for found in finder.find(features, enough=max(_PLENTY, min_inliers) if is_of_model else None):
+        xy = features.xy[found.keypoint].astype(float)
+        view = place(xy, points[found.point], guesses, min_inliers=min_inliers)
+        if isinstance(view, PlacedView) and _is_plain(view):
+            break
+    return found, view
+
+
+def _is_plain(view: PlacedView) -> bool:
+    """Whether more points would not change a pose."""
+    count = int(view.inlier.sum())
+    return not view.open_deviations.any() and count >= max(_PLENTY, _MAJORITY * len(view.inlier))
 
 
 def _placed(
