@@ -36,7 +36,9 @@ def test_views_with_less_texture_are_not_blurred() -> None:
 
 def way(pictures) -> list[float]:
     odometer = Odometer()
-    return [odometer.add(grey(picture)) for picture in pictures]
+    for picture in pictures:
+        odometer.add(grey(picture))
+    return odometer.way.tolist()
 
 
 def test_the_way_of_a_pan_is_its_length() -> None:

@@ -36,7 +36,7 @@ from anchorsfm.video.record import VideoFrames, read_record, record_text
 
 _SHORTEST_INTERVAL_S = 0.0249
 """Frames that follow sooner than this are not measured: of 60 a second every other one is."""
-_MEASURES = 1
+_MEASURES = 2
 """Raised when frames are measured in another way."""
 _JPEG_QUALITY = 95
 _CUT_SHORT = 0.02
@@ -183,7 +183,7 @@ def _measured(path: Path, key: str, store: Store, progress: Progress) -> _Measur
 
 def _pass(stream: VideoStream, progress: Progress) -> dict[str, np.ndarray]:
     odometer = Odometer()
-    rows = array("d")  # number, time, sharpness, way of one after the other: an hour has a hundred thousand
+    rows = array("d")  # number, time, sharpness of one after the other: an hour has a hundred thousand
     decoded, last_s = 0, -math.inf
     with progress.stage(f"choosing frames of {stream.path.name}", stream.info.expected_frames) as advance:
         for frame in stream:
@@ -193,13 +193,14 @@ def _pass(stream: VideoStream, progress: Progress) -> dict[str, np.ndarray]:
                 continue
             last_s = frame.time_s
             grey = frame.small_grey(LONG_SIDE)
-            rows.extend((frame.number, frame.time_s, sharpness(grey), odometer.add(grey)))
-    number, time_s, sharp, way = np.array(rows).reshape(-1, 4).T.copy()
+            rows.extend((frame.number, frame.time_s, sharpness(grey)))
+            odometer.add(grey)
+    number, time_s, sharp = np.array(rows).reshape(-1, 3).T.copy()
     return {
         "number": number.astype(np.int64),
         "time_s": time_s,
         "sharpness": sharp,
-        "way": way,
+        "way": odometer.way,
         "decoded_damaged": np.array([decoded, stream.damaged]),
     }
 

@@ -5,14 +5,18 @@ takes the direction with the least: motion blurs along one direction only, and h
 
 The way of the view is measured by points that are tracked from an anchor frame on. Where their median has moved by
 `ANCHOR_STEP`, the frame becomes the next anchor with points of its own, so that a hand that trembles adds nothing,
-nor does the noise of a still moment, and an error of one track ends with its anchor.
+nor does the noise of a still moment, and an error of one track ends with its anchor. Where the camera turns about what
+it shows by more than the picture moves, a degree counts as `WAY_OF_DEGREE`.
 """
 
+from array import array
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
+
+from anchorsfm.video.turning import FollowedPoints, followed
 
 LONG_SIDE = 640
 """Of the pictures that are measured."""
@@ -26,14 +30,10 @@ _MAX_POINTS = 200
 _FEWEST_POINTS = 8
 _TRACKED = 0.3
 """Share of the points that must be found again."""
-_MAX_TRACK_ERROR = 25.0
-"""Mean difference in grey levels of a point's surroundings."""
-_FLOW = {
-    "winSize": (15, 15),
-    "maxLevel": 4,
-    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
-    "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
-}
+TURN_STEP = 0.05
+"""Way after which it is asked by how much the camera has turned."""
+WAY_OF_DEGREE = 0.01
+"""Keypoints are found again after turns about a thing of some 20 degrees, and in half of the picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,40 +71,52 @@ class Odometer:
     """How far the view has travelled, frame after frame; points are tracked at half the size of the pictures."""
 
     def __init__(self) -> None:
+        self._moved = array("d")
+        """Of every frame, by the picture alone: an hour has a hundred thousand."""
+        self._turns: list[tuple[int, int, float]] = []
+        """First and last frame of a stretch, and by how much longer its turn makes it."""
         self._anchor: UInt8[np.ndarray, "h w"] | None = None
         self._start: Float32[np.ndarray, "point 1 2"] = np.zeros((0, 1, 2), np.float32)
         self._guess = self._start
         self._way_of_anchor = 0.0
+        self._followed = FollowedPoints(self._start)
+        self._followed_from = 0
 
-    def add(self, grey: UInt8[np.ndarray, "h w"]) -> float:
-        """The way up to this frame, in longer sides."""
-        return self._added(cv2.pyrDown(grey))
+    @property
+    def way(self) -> Float[np.ndarray, "frame"]:
+        """Up to every frame, in longer sides."""
+        growth = np.diff(np.array(self._moved), prepend=0.0)
+        for first, last, longer in self._turns:
+            growth[first + 1 : last + 1] *= longer
+        return np.cumsum(growth)
+
+    def add(self, grey: UInt8[np.ndarray, "h w"]) -> None:
+        """The next frame."""
+        self._moved.append(self._added(cv2.pyrDown(grey)))
 
     def _added(self, grey: UInt8[np.ndarray, "h w"]) -> float:
+        """The way up to it, by the picture alone."""
         if self._anchor is None:
             self._set_anchor(grey, 0.0)
+            self._follow_anew()
             return 0.0
         if len(self._start) < _FEWEST_POINTS:  # nothing to be seen: a wall, a cap on the lens
             self._set_anchor(grey, self._way_of_anchor)
+            self._follow_anew()
             return self._way_of_anchor
-        found, status, error = cv2.calcOpticalFlowPyrLK(
-            self._anchor,
-            grey,
-            self._start,
-            self._guess.copy(),
-            **_FLOW,  # type: ignore[call-overload]
-        )
-        xy, start = found.reshape(-1, 2), self._start.reshape(-1, 2)
-        inside = (xy >= 0).all(axis=1) & (xy < grey.shape[::-1]).all(axis=1)
-        good = (status.reshape(-1) > 0) & (error.reshape(-1) < _MAX_TRACK_ERROR) & inside
+        found, good = followed(self._anchor, grey, self._start, self._guess)
         if good.mean() < _TRACKED:
             self._set_anchor(grey, self._way_of_anchor + LOST)
+            self._follow_anew()
             return self._way_of_anchor
+        xy, start = found.reshape(-1, 2), self._start.reshape(-1, 2)
         moved = float(np.median(np.linalg.norm(xy[good] - start[good], axis=1))) / max(grey.shape)
         way = self._way_of_anchor + moved
         self._guess = np.where(good[:, None, None], found, self._guess)
         if moved > ANCHOR_STEP:
+            self._followed.follow(self._anchor, grey)
             self._set_anchor(grey, way)
+            self._ask_for_turn(grey, way)
         return way
 
     def _set_anchor(self, grey: UInt8[np.ndarray, "h w"], way: float) -> None:
@@ -112,3 +124,15 @@ class Odometer:
         points = cv2.goodFeaturesToTrack(grey, _MAX_POINTS, 0.01, 8)
         self._start = np.zeros((0, 1, 2), np.float32) if points is None else points
         self._guess = self._start
+
+    def _ask_for_turn(self, grey: UInt8[np.ndarray, "h w"], way: float) -> None:
+        moved = way - self._moved[self._followed_from]
+        if moved >= TURN_STEP or self._followed.are_few:
+            turned = WAY_OF_DEGREE * self._followed.turn_deg((grey.shape[1], grey.shape[0]))
+            if turned > moved:
+                self._turns.append((self._followed_from, len(self._moved), turned / moved))
+            self._follow_anew()
+
+    def _follow_anew(self) -> None:
+        """From the anchor, which is the frame that is being added."""
+        self._followed, self._followed_from = FollowedPoints(self._start), len(self._moved)
