@@ -6,8 +6,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.synthetic import SceneConfig, make_scene, render_image
-from anchorsfm.video.measure import WAY_OF_DEGREE, Odometer
-from anchorsfm.video.turning import turn_deg
+from anchorsfm.video.measure import LOST, TURN_STEP, WAY_OF_DEGREE, Odometer
+from anchorsfm.video.turning import FollowedPoints, turn_deg
+from video_files import panned
 
 SIZE_WH = (320, 180)
 THING = np.array([0.0, 0.0, 4.0])
@@ -60,6 +61,16 @@ def test_turning_on_the_spot_moves_the_picture_by_more_than_it_counts_as_a_turn(
 
 def test_going_sideways_moves_the_picture_by_more_than_it_counts_as_a_turn() -> None:
     assert WAY_OF_DEGREE * turned(0.0, np.array([0.36, 0, 0])) < 0.36 / 4
+
+
+def test_a_turn_is_worth_no_more_than_a_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that move by themselves may fit any turn."""
+    monkeypatch.setattr(FollowedPoints, "turn_deg", lambda self, size_wh: 170.0)
+    odometer = Odometer()
+    for picture in panned(np.linspace(0, 48, 25)):
+        odometer.add(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
+    stretches = 0.2 / TURN_STEP
+    assert 0.25 < odometer.way[-1] <= LOST * stretches
 
 
 def test_few_points_say_nothing() -> None:

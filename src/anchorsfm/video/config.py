@@ -18,5 +18,5 @@ class VideoConfig(Settings):
     """Take frames at this rate, whether the view moves or not, in place of a choice by movement; the sharpest nearby
     is taken."""
     step: Annotated[float, Range(0.005, 0.5)] = 0.08
-    """How far the view moves from one frame to the next, as a share of the longer side of the picture; a degree by which
-    the camera turns about what it shows counts as 0.01."""
+    """How far the view moves from one frame to the next, as a share of the longer side of the picture; a degree by
+    which the camera turns about what it shows counts as 0.01."""

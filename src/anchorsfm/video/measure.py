@@ -128,7 +128,7 @@ class Odometer:
     def _ask_for_turn(self, grey: UInt8[np.ndarray, "h w"], way: float) -> None:
         moved = way - self._moved[self._followed_from]
         if moved >= TURN_STEP or self._followed.are_few:
-            turned = WAY_OF_DEGREE * self._followed.turn_deg((grey.shape[1], grey.shape[0]))
+            turned = min(WAY_OF_DEGREE * self._followed.turn_deg((grey.shape[1], grey.shape[0])), LOST)
             if turned > moved:
                 self._turns.append((self._followed_from, len(self._moved), turned / moved))
             self._follow_anew()
