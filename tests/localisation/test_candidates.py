@@ -20,7 +20,7 @@ SETTINGS = IndexSettings(
 )
 CAMERA = make_camera("SIMPLE_RADIAL", 800.0, 1000, 750)
 BARREL = Camera(model="SIMPLE_RADIAL", width=1000, height=750, params=(800.0, 500.0, 375.0, -0.1))
-GUESS = CameraGuess(camera=CAMERA, source="model", focal_deviation=0.0, lens_is_known=True)
+GUESS = CameraGuess.exact(CAMERA, "model")
 POSE = np.column_stack([np.eye(3), [0.1, -0.2, 0.3]])
 
 
@@ -158,7 +158,7 @@ def test_deviations_are_those_of_the_errors() -> None:
 def test_a_camera_that_is_less_likely_must_explain_clearly_more(focal_px: float, source: str) -> None:
     """The model's camera is kept where EXIF's fits a little better, not where it fits much better."""
     camera = make_camera("SIMPLE_RADIAL", focal_px, 1000, 750)
-    exif = CameraGuess(camera=camera, source="EXIF", focal_deviation=0.02, lens_is_known=False)
+    exif = CameraGuess.usual((1000, 750), focal_px, "EXIF", 0.02)
     found = place(*matches(np.random.default_rng(0), 300, 0, camera=camera), [GUESS, exif], min_inliers=25)
     assert isinstance(found, PlacedView) and found.focal_source == source
 
@@ -169,9 +169,7 @@ def test_a_recorded_focal_length_counts_where_points_say_little() -> None:
     points[:, 2] = 6
     xy, _ = project(CAMERA, points + POSE[:, 3])
     xy = xy + np.random.default_rng(1).normal(0, 0.5, xy.shape)
-    exif = CameraGuess(
-        camera=make_camera("SIMPLE_RADIAL", 850.0, 1000, 750), source="EXIF", focal_deviation=0.02, lens_is_known=False
-    )
+    exif = CameraGuess.usual((1000, 750), 850.0, "EXIF", 0.02)
     found = place(xy, points, [exif], min_inliers=25)
     assert isinstance(found, PlacedView) and found.inlier.mean() > 0.95
     assert abs(found.camera.params[0] - 850) < 17 and found.focal_deviation_px == pytest.approx(17, rel=0.3)

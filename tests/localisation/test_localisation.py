@@ -107,7 +107,7 @@ def test_deviations_cover_the_error_of_repeated_noise(scene: Path) -> None:
 
     image = anchorsfm.localise(photograph(scene), scene / "out").images[0]
     points, rng = read_models(scene / "out")[0].model.points[image.point], np.random.default_rng(0)
-    guess = CameraGuess(camera=image.camera, source="model", focal_deviation=0.0, lens_is_known=True)
+    guess = CameraGuess.exact(image.camera, "model")
     ratios = []
     for _ in range(8):
         order = rng.permutation(len(points))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.colmap.cameras import project
+from anchorsfm.colmap.cameras import project, with_focal_length
 from anchorsfm.geometry.transforms import camera_centres, transform
 from anchorsfm.localisation.pose import CameraGuess, PlacedView, camera_guesses, place
 from anchorsfm.scene.reconstruction import Camera
@@ -83,3 +83,38 @@ def test_the_models_own_camera_is_kept() -> None:
     (said,) = camera_guesses((WIDTH, HEIGHT), [TRUE], **(NOTHING | {"focal_px": 1110.0}))
     view = place(xy, points, [said], min_inliers=12)
     assert isinstance(view, PlacedView) and view.camera.params == (1110.0, *TRUE.params[1:])
+
+
+@pytest.mark.parametrize("zoom", [1.03, 0.9, 1.4])
+def test_a_picture_of_the_models_size_that_was_zoomed_gets_a_focal_length_of_its_own(zoom: float) -> None:
+    """The pose makes up for most of it, so that more than half of the points agree with the model's camera too."""
+    models = with_focal_length(TRUE, TRUE.params[0] / zoom)
+    ratios = []
+    for seed in range(12):
+        xy, points, pose = photographed(seed, 500)
+        view = place(xy, points, camera_guesses((WIDTH, HEIGHT), [models], **NOTHING), min_inliers=12)
+        assert isinstance(view, PlacedView) and view.focal_source == "estimated"
+        assert view.camera.params[0] == pytest.approx(TRUE.params[0], rel=0.01) and view.focal_deviation_px > 0
+        position, rotation = errors(view, pose)
+        ratios.append((position / view.position_deviation, rotation / view.rotation_deviation_deg))
+    assert (np.sqrt(np.mean(np.square(ratios), axis=0)) < 1.7).all()
+
+
+@pytest.mark.parametrize(("zoom", "num_points", "depth"), [(1.0, 500, 2.0), (1.003, 500, 2.0), (1.03, 60, 0.05)])
+def test_the_models_camera_is_kept_where_nothing_says_that_it_is_another(
+    zoom: float, num_points: int, depth: float
+) -> None:
+    """The same lens, one that was focused otherwise, and a wall that is seen from the front."""
+    models = with_focal_length(TRUE, TRUE.params[0] / zoom)
+    for seed in range(12):
+        xy, points, _ = photographed(seed, num_points, depth)
+        view = place(xy, points, camera_guesses((WIDTH, HEIGHT), [models], **NOTHING), min_inliers=12)
+        assert isinstance(view, PlacedView) and view.camera == models and view.focal_source == "model"
+
+
+def test_a_focal_length_that_the_user_gives_is_kept_even_if_the_points_say_otherwise() -> None:
+    xy, points, _ = photographed(0, 500)
+    given = camera_guesses((WIDTH, HEIGHT), [TRUE], **(NOTHING | {"focal_px": 1.04 * TRUE.params[0]}))
+    view = place(xy, points, given, min_inliers=12)
+    assert isinstance(view, PlacedView) and view.focal_source == "given" and view.focal_deviation_px == 0
+    assert view.camera.params[0] == pytest.approx(1.04 * TRUE.params[0])

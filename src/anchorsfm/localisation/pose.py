@@ -8,7 +8,14 @@ from jaxtyping import Bool, Float
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from anchorsfm.colmap.cameras import focal_length_px, make_camera, project, with_focal_length
+from anchorsfm.colmap.cameras import (
+    focal_length_px,
+    focal_rows,
+    make_camera,
+    principal_point_rows,
+    project,
+    with_focal_length,
+)
 from anchorsfm.geometry.transforms import camera_centres, transform
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.tracks.config import AdjustConfig
@@ -27,6 +34,12 @@ _DISTORTION = 0.1
 """Standard deviation of the first radial term of a lens that is not the model's, before looking."""
 _CENTRE = AdjustConfig().principal_point_prior
 """The same of its principal point about the middle of the picture, as a share of the long side."""
+_ZOOM, _ZOOM_DEVIATIONS = 0.01, 4.0
+"""A focal length that differs from the model's camera's by a larger share, and by as many deviations, is another."""
+_ZOOM_ROUNDS = 4
+"""Most times that points are looked for which agree with such a focal length."""
+_FEWEST = 6
+"""Fewer points leave a pose with a focal length open."""
 _CELLS = 8
 _MIN_CELLS = 6
 """Of the 8 x 8 cells of a picture, that must have points which agree."""
@@ -41,19 +54,34 @@ class CameraGuess:
     camera: Camera
     source: str
     """given, model, EXIF or estimated."""
-    focal_deviation: float
-    """Standard deviation of the focal length, as a share; 0: it is kept; inf: nothing is known."""
-    lens_is_known: bool
-    """Whether principal point and distortion are those of the model's camera; others (of a SIMPLE_RADIAL) are adjusted
-    within what is usual."""
+    deviations: Float[np.ndarray, "param"]
+    """Standard deviation of every parameter before looking, in its unit; 0: it is kept; inf: nothing is known."""
 
     @property
-    def deviations(self) -> Float[np.ndarray, "param"]:
-        """Standard deviation of every parameter before looking, in its unit; 0: it is kept; inf: nothing is known."""
-        if self.lens_is_known:
-            return np.zeros(len(self.camera.params))
-        centre_px = _CENTRE * max(self.camera.width, self.camera.height)
-        return np.array([self.focal_deviation * focal_length_px(self.camera), centre_px, centre_px, _DISTORTION])
+    def is_exact(self) -> bool:
+        """Whether nothing of the camera is adjusted."""
+        return not self.deviations.any()
+
+    @staticmethod
+    def exact(camera: Camera, source: str) -> "CameraGuess":
+        """A lens that the model knows."""
+        return CameraGuess(camera=camera, source=source, deviations=np.zeros(len(camera.params)))
+
+    @staticmethod
+    def usual(size_wh: tuple[int, int], focal_px: float, source: str, focal_deviation: float) -> "CameraGuess":
+        """A lens of which no more is known than a focal length, with its standard deviation as a share."""
+        centre_px = _CENTRE * max(size_wh)
+        return CameraGuess(
+            camera=make_camera("SIMPLE_RADIAL", focal_px, *size_wh),
+            source=source,
+            deviations=np.array([focal_deviation * focal_px, centre_px, centre_px, _DISTORTION]),
+        )
+
+    def zoomed(self, focal_px: float) -> "CameraGuess":
+        """The same lens with a focal length of which nothing is known; a value to begin with."""
+        deviations = self.deviations.copy()
+        deviations[focal_rows(self.camera)] = np.inf
+        return CameraGuess(camera=with_focal_length(self.camera, focal_px), source="estimated", deviations=deviations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +131,19 @@ def camera_guesses(
         recorded_px: what EXIF says, NaN: nothing.
         recorded_deviation: how far it may be off, as a share.
     """
-    width, height = size_wh
     same = [camera for camera in cameras if (camera.width, camera.height) == size_wh]
     if focal_px is not None:
         own = [camera for camera in same if abs(focal_length_px(camera) / focal_px - 1) < _SAME_LENS]
-        camera = with_focal_length(own[0], focal_px) if own else make_camera("SIMPLE_RADIAL", focal_px, width, height)
-        return [CameraGuess(camera=camera, source="given", focal_deviation=0.0, lens_is_known=bool(own))]
-    guesses = [CameraGuess(camera=camera, source="model", focal_deviation=0.0, lens_is_known=True) for camera in same]
+        if own:
+            return [CameraGuess.exact(with_focal_length(own[0], focal_px), "given")]
+        return [CameraGuess.usual(size_wh, focal_px, "given", 0.0)]
+    guesses = [CameraGuess.exact(camera, "model") for camera in same]
     if np.isfinite(recorded_px):
         allowed = max(0.1, 4 * recorded_deviation)
         guesses = [g for g in guesses if abs(focal_length_px(g.camera) / recorded_px - 1) < allowed]
-        camera = make_camera("SIMPLE_RADIAL", recorded_px, width, height)
-        guesses.append(
-            CameraGuess(camera=camera, source="EXIF", focal_deviation=recorded_deviation, lens_is_known=False)
-        )
-    for share in _FOCALS:
-        camera = make_camera("SIMPLE_RADIAL", share * max(size_wh), width, height)
-        guesses.append(CameraGuess(camera=camera, source="estimated", focal_deviation=np.inf, lens_is_known=False))
-    return guesses
+        guesses.append(CameraGuess.usual(size_wh, recorded_px, "EXIF", recorded_deviation))
+    long_side = max(size_wh)
+    return guesses + [CameraGuess.usual(size_wh, share * long_side, "estimated", np.inf) for share in _FOCALS]
 
 
 def place(
@@ -155,6 +178,8 @@ def place(
     if best is None:
         return "no pose agrees with its matches"
     view = _refined(xy_px, points, best[1], best[2])
+    if best[1].source == "model":
+        view = _zoomed(xy_px, points, best[1], view)
     reason = _doubt(view, xy_px, min_inliers)
     return view if reason is None else reason
 
@@ -173,6 +198,33 @@ def _doubt(view: PlacedView, xy_px: Float[np.ndarray, "match 2"], min_inliers: i
     return None
 
 
+def _zoomed(
+    xy_px: Float[np.ndarray, "match 2"],
+    points: Float[np.ndarray, "match 3"],
+    guess: CameraGuess,
+    view: PlacedView,
+) -> PlacedView:
+    """A view by the model's camera as it is, or with a focal length of its own if the points say that it has another:
+    pictures of one size come from other lenses, zoomed or cropped ones too, and a pose makes up for much of it."""
+    inlier, focal_px = view.inlier, focal_length_px(guess.camera)
+    if inlier.sum() < _FEWEST:
+        return view
+    noise_px = max(view.error_px / RAYLEIGH_MEDIAN, 1e-3)
+    free = guess.zoomed(focal_px)
+    _, camera, covariance = _solve(view.camera, view.cam_from_world, xy_px[inlier], points[inlier], noise_px, free)
+    change_px, deviation_px = abs(focal_length_px(camera) - focal_px), float(np.sqrt(covariance[6, 6]))
+    if change_px < _ZOOM * focal_px or not change_px > _ZOOM_DEVIATIONS * deviation_px:  # NaN: nothing tells
+        return view
+    for _ in range(_ZOOM_ROUNDS):
+        guess = guess.zoomed(focal_length_px(camera))
+        found = absolute_pose(guess.camera, xy_px, points, _COARSE * max(camera.width, camera.height))
+        changed = None if found is None else _refined(xy_px, points, guess, found.cam_from_world)
+        if changed is None or changed.inlier.sum() <= view.inlier.sum():
+            break
+        view, camera = changed, changed.camera
+    return view
+
+
 def _refined(
     xy_px: Float[np.ndarray, "match 2"],
     points: Float[np.ndarray, "match 3"],
@@ -185,12 +237,11 @@ def _refined(
     """
     camera, size = guess.camera, max(guess.camera.width, guess.camera.height)
     limit_px, coarse_px = _FINE * size, _COARSE * size
-    is_open = guess.deviations > 0
     error = _errors(camera, pose, xy_px, points)
     inlier = error < coarse_px
     covariance = np.full((7, 7), np.nan)
     for largest_px in (coarse_px, limit_px, limit_px):
-        if inlier.sum() < 4:
+        if inlier.sum() < _FEWEST:
             break
         noise_px = max(float(np.median(error[inlier])) / RAYLEIGH_MEDIAN, 1e-3)
         pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
@@ -203,7 +254,7 @@ def _refined(
         inlier=inlier,
         error_px=float(np.median(error[inlier])) if inlier.any() else np.nan,
         covariance=covariance[:6, :6],
-        focal_deviation_px=float(np.sqrt(covariance[6, 6])) if is_open[0] else 0.0,
+        focal_deviation_px=float(np.sqrt(covariance[6, 6])) if guess.deviations[0] else 0.0,
         open_deviations=guess.deviations,
     )
 
@@ -223,8 +274,9 @@ def _solve(
     deviation = guess.deviations
     is_open, is_expected = deviation > 0, (deviation > 0) & np.isfinite(deviation)
     long_side = max(camera.width, camera.height)
-    of_lens = np.array([long_side, long_side, long_side, 1.0])[is_open] if is_open.any() else np.zeros(0)
-    scale = np.concatenate([[1, 1, 1, unit, unit, unit], of_lens])
+    of_lens = np.ones(len(params))
+    of_lens[[*focal_rows(camera), *principal_point_rows(camera)]] = long_side
+    scale = np.concatenate([[1, 1, 1, unit, unit, unit], of_lens[is_open]])
 
     def moved(x: Float[np.ndarray, "unknown"]) -> tuple[Float[np.ndarray, "3 4"], Camera]:
         turned = Rotation.from_rotvec(x[:3]).as_matrix() @ rotation

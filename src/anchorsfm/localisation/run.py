@@ -204,7 +204,7 @@ def place_among(
     It is compared with all candidates where the first leave a doubt, and where its lens is not the model's: the more
     points there are, the better they determine it.
     """
-    is_of_model = any(guess.lens_is_known for guess in guesses)
+    is_of_model = any(guess.is_exact for guess in guesses)
     for found in finder.find(features, enough=max(_PLENTY, min_inliers) if is_of_model else None):
         xy = features.xy[found.keypoint].astype(float)
         view = place(xy, points[found.point], guesses, min_inliers=min_inliers)
