@@ -1,26 +1,22 @@
 """The pose of one photograph from points of a model: which camera, robust pose, refinement, deviations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.optimize import least_squares
-from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.cameras import (
     focal_length_px,
     focal_rows,
     make_camera,
-    principal_point_rows,
-    project,
     with_focal_length,
 )
-from anchorsfm.geometry.transforms import camera_centres, transform
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.resect import absolute_pose
 from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN
+from anchorsfm.tracks.view_fit import FEWEST, find_zoom, fit_view, view_errors
 
 _COARSE, _FINE = 0.004, 0.003
 """Largest reprojection error as a share of the long side: of the robust pose, and after the refinement."""
@@ -34,12 +30,6 @@ _DISTORTION = 0.1
 """Standard deviation of the first radial term of a lens that is not the model's, before looking."""
 _CENTRE = AdjustConfig().principal_point_prior
 """The same of its principal point about the middle of the picture, as a share of the long side."""
-_ZOOM, _ZOOM_DEVIATIONS = 0.01, 4.0
-"""A focal length that differs from the model's camera's by a larger share, and by as many deviations, is another."""
-_ZOOM_ROUNDS = 4
-"""Most times that points are looked for which agree with such a focal length."""
-_FEWEST = 6
-"""Fewer points leave a pose with a focal length open."""
 _CELLS = 8
 _MIN_CELLS = 6
 """Of the 8 x 8 cells of a picture, that must have points which agree."""
@@ -206,23 +196,12 @@ def _zoomed(
 ) -> PlacedView:
     """A view by the model's camera as it is, or with a focal length of its own if the points say that it has another:
     pictures of one size come from other lenses, zoomed or cropped ones too, and a pose makes up for much of it."""
-    inlier, focal_px = view.inlier, focal_length_px(guess.camera)
-    if inlier.sum() < _FEWEST:
+    coarse_px = _COARSE * max(view.camera.width, view.camera.height)
+    found = find_zoom(view.camera, view.cam_from_world, xy_px, points, view.inlier, max_error_px=coarse_px)
+    if found is None:
         return view
-    noise_px = max(view.error_px / RAYLEIGH_MEDIAN, 1e-3)
-    free = guess.zoomed(focal_px)
-    _, camera, covariance = _solve(view.camera, view.cam_from_world, xy_px[inlier], points[inlier], noise_px, free)
-    change_px, deviation_px = abs(focal_length_px(camera) - focal_px), float(np.sqrt(covariance[6, 6]))
-    if change_px < _ZOOM * focal_px or not change_px > _ZOOM_DEVIATIONS * deviation_px:  # NaN: nothing tells
-        return view
-    for _ in range(_ZOOM_ROUNDS):
-        guess = guess.zoomed(focal_length_px(camera))
-        found = absolute_pose(guess.camera, xy_px, points, _COARSE * max(camera.width, camera.height))
-        changed = None if found is None else _refined(xy_px, points, guess, found.cam_from_world)
-        if changed is None or changed.inlier.sum() <= view.inlier.sum():
-            break
-        view, camera = changed, changed.camera
-    return view
+    changed = _refined(xy_px, points, guess.zoomed(focal_length_px(found.camera)), found.cam_from_world)
+    return changed if changed.inlier.sum() > view.inlier.sum() else view
 
 
 def _refined(
@@ -237,15 +216,24 @@ def _refined(
     """
     camera, size = guess.camera, max(guess.camera.width, guess.camera.height)
     limit_px, coarse_px = _FINE * size, _COARSE * size
-    error = _errors(camera, pose, xy_px, points)
+    error = view_errors(camera, pose, xy_px, points)
     inlier = error < coarse_px
     covariance = np.full((7, 7), np.nan)
     for largest_px in (coarse_px, limit_px, limit_px):
-        if inlier.sum() < _FEWEST:
+        if inlier.sum() < FEWEST:
             break
         noise_px = max(float(np.median(error[inlier])) / RAYLEIGH_MEDIAN, 1e-3)
-        pose, camera, covariance = _solve(camera, pose, xy_px[inlier], points[inlier], noise_px, guess)
-        error = _errors(camera, pose, xy_px, points)
+        fit = fit_view(
+            camera,
+            pose,
+            xy_px[inlier],
+            points[inlier],
+            noise_px=noise_px,
+            expected=guess.camera,
+            deviations=guess.deviations,
+        )
+        pose, camera, covariance = fit.cam_from_world, fit.camera, fit.covariance
+        error = view_errors(camera, pose, xy_px, points)
         inlier = error < largest_px
     return PlacedView(
         cam_from_world=pose,
@@ -257,55 +245,3 @@ def _refined(
         focal_deviation_px=float(np.sqrt(covariance[6, 6])) if guess.deviations[0] else 0.0,
         open_deviations=guess.deviations,
     )
-
-
-def _solve(
-    camera: Camera,
-    pose: Float[np.ndarray, "3 4"],
-    xy_px: Float[np.ndarray, "inlier 2"],
-    points: Float[np.ndarray, "inlier 3"],
-    noise_px: float,
-    guess: CameraGuess,
-) -> tuple[Float[np.ndarray, "3 4"], Camera, Float[np.ndarray, "unknown unknown"]]:
-    """Pose, camera, and the covariance of rotation vector, centre (world units) and open parameters of the camera."""
-    rotation, centre = pose[:, :3], camera_centres(pose)
-    unit = float(np.median(np.linalg.norm(points - centre, axis=1)))  # so that all unknowns are of one size
-    before, params = np.array(guess.camera.params), np.array(camera.params)
-    deviation = guess.deviations
-    is_open, is_expected = deviation > 0, (deviation > 0) & np.isfinite(deviation)
-    long_side = max(camera.width, camera.height)
-    of_lens = np.ones(len(params))
-    of_lens[[*focal_rows(camera), *principal_point_rows(camera)]] = long_side
-    scale = np.concatenate([[1, 1, 1, unit, unit, unit], of_lens[is_open]])
-
-    def moved(x: Float[np.ndarray, "unknown"]) -> tuple[Float[np.ndarray, "3 4"], Camera]:
-        turned = Rotation.from_rotvec(x[:3]).as_matrix() @ rotation
-        new = np.column_stack([turned, -turned @ (centre + unit * x[3:6])])
-        changed = params.copy()
-        changed[is_open] += scale[6:] * x[6:]
-        return new, replace(camera, params=tuple(changed.tolist())) if is_open.any() else camera
-
-    def residual(x: Float[np.ndarray, "unknown"]) -> Float[np.ndarray, "row"]:
-        new, lens = moved(x)
-        xy, visible = project(lens, transform(new, points))
-        miss = np.where(visible[:, None], (xy - xy_px) / noise_px, 1e3).ravel()
-        return np.append(miss, (np.array(lens.params) - before)[is_expected] / deviation[is_expected])
-
-    found = least_squares(residual, np.zeros(len(scale)), loss="cauchy", f_scale=2.0, x_scale=1e-3, max_nfev=50)
-    jacobian = np.asarray(found.jac, np.float64)
-    covariance = np.full((len(scale), len(scale)), np.nan)
-    information = jacobian.T @ jacobian
-    if np.linalg.cond(information) < 1e14:
-        covariance = np.linalg.inv(information) * np.outer(scale, scale)
-    new, lens = moved(found.x)
-    return new, lens, covariance
-
-
-def _errors(
-    camera: Camera,
-    pose: Float[np.ndarray, "3 4"],
-    xy_px: Float[np.ndarray, "match 2"],
-    points: Float[np.ndarray, "match 3"],
-) -> Float[np.ndarray, "match"]:
-    xy, visible = project(camera, transform(pose, points))
-    return np.where(visible, np.linalg.norm(np.nan_to_num(xy) - xy_px, axis=1), np.inf)
