@@ -15,6 +15,7 @@ from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consi
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.rigs import with_frames, with_whole_frames
 from anchorsfm.mapping.turned import find_turns
+from anchorsfm.mapping.zoomed import find_zoomed
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -97,7 +98,9 @@ def _finish_models(
     changes: list[Change] = []
     if settings.adjusts:
         results = _with_missing(results, given, settings, progress)
+        results, given, zoomed = _with_zoomed(results, given, settings, progress)
         results, evidence, given, changes = make_all_consistent(results, given, settings, progress)
+        changes = zoomed + changes
     else:
         evidence = [examine(result.model, given, settings.adjust) for result in results]
     if changes:
@@ -249,6 +252,30 @@ def _with_missing(
     for row in sorted(range(len(out)), key=lambda k: -len(out[k].model.image_index)):
         out[row] = _grown(out[row], _missing(out, given), given, settings, progress)
     return out
+
+
+def _with_zoomed(
+    results: Sequence[AdjustResult], given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> tuple[list[AdjustResult], MapperInput, list[Change]]:
+    """Models whose photographs with another focal length than the others have cameras of their own."""
+    out, changes = list(results), []
+    may_change = settings.focal_px is None and settings.adjust.refine_focal and not settings.goes_on
+    for row, result in enumerate(results):
+        if not may_change or given.images.rigs is not None or result.held.pose.any():
+            continue
+        zoomed = find_zoomed(result.model, given, settings.adjust)
+        if zoomed is None:
+            continue
+        start = Start(model=zoomed.model, held=_held_in(result, zoomed.model, zoomed.given))
+        again = _finish(start, zoomed.given, settings, progress)
+        if zoomed.is_confirmed(result.model, again.model):
+            out[row], given = replace(again, dropped=result.dropped | again.dropped), zoomed.given
+            own = zip(zoomed.groups, zoomed.focal_px(again.model), zoomed.former_px, strict=True)
+            changes += [
+                Change(images=group, what=f"a camera of their own: a focal length of {px:.0f} px, not {former:.0f} px")
+                for group, px, former in own
+            ]
+    return out, given, changes
 
 
 def _with_last_missing(

@@ -98,6 +98,22 @@ def view_errors(
     return np.where(visible, np.linalg.norm(np.nan_to_num(xy) - xy_px, axis=1), np.inf)
 
 
+def own_focal_length(
+    camera: Camera,
+    pose: Float[np.ndarray, "3 4"],
+    xy_px: Float[np.ndarray, "obs 2"],
+    points: Float[np.ndarray, "obs 3"],
+) -> ViewFit | None:
+    """The view with a focal length of its own, where its points say that this is surely not the camera's; else None."""
+    if len(xy_px) < FEWEST:
+        return None
+    focal_px, fit = focal_length_px(camera), _with_open_focal(camera, pose, xy_px, points)
+    change_px, deviation_px = abs(focal_length_px(fit.camera) - focal_px), float(np.sqrt(fit.covariance[6, 6]))
+    if change_px < MIN_CHANGE * focal_px or not change_px > MIN_DEVIATIONS * deviation_px:  # NaN: nothing tells
+        return None
+    return fit
+
+
 def find_zoom(
     camera: Camera,
     pose: Float[np.ndarray, "3 4"],
@@ -107,33 +123,33 @@ def find_zoom(
     *,
     max_error_px: float,
 ) -> ViewFit | None:
-    """The view with a focal length of its own, where its points say that this is surely not the camera's; else None.
+    """The same from observations of which not all are right: more must agree with the other focal length.
 
     Args:
         camera, pose: that `inlier` agree with.
         xy_px, points: all of which some may agree with another focal length.
         max_error_px: from which on they do not.
     """
-
-    def fitted(camera: Camera, pose: Float[np.ndarray, "3 4"], inlier: Bool[np.ndarray, "obs"]) -> ViewFit:
-        error = view_errors(camera, pose, xy_px[inlier], points[inlier])
-        noise_px = max(float(np.median(error)) / RAYLEIGH_MEDIAN, 1e-3)
-        xy, shown = xy_px[inlier], points[inlier]
-        return fit_view(camera, pose, xy, shown, noise_px=noise_px, expected=camera, deviations=deviations)
-
-    if inlier.sum() < FEWEST:
-        return None
-    focal_px, deviations = focal_length_px(camera), np.zeros(len(camera.params))
-    deviations[focal_rows(camera)] = np.inf
-    fit = fitted(camera, pose, inlier)
-    change_px, deviation_px = abs(focal_length_px(fit.camera) - focal_px), float(np.sqrt(fit.covariance[6, 6]))
-    if change_px < MIN_CHANGE * focal_px or not change_px > MIN_DEVIATIONS * deviation_px:  # NaN: nothing tells
+    fit = own_focal_length(camera, pose, xy_px[inlier], points[inlier])
+    if fit is None:
         return None
     best, count = None, int((view_errors(camera, pose, xy_px, points) < max_error_px).sum())
     for _ in range(_ROUNDS):
         found = absolute_pose(fit.camera, xy_px, points, max_error_px)
         if found is None or found.inlier.sum() <= count:
             break
-        count = int(found.inlier.sum())
-        best = fit = fitted(fit.camera, found.cam_from_world, found.inlier)
+        inlier, count = found.inlier, int(found.inlier.sum())
+        best = fit = _with_open_focal(fit.camera, found.cam_from_world, xy_px[inlier], points[inlier])
     return best
+
+
+def _with_open_focal(
+    camera: Camera,
+    pose: Float[np.ndarray, "3 4"],
+    xy_px: Float[np.ndarray, "obs 2"],
+    points: Float[np.ndarray, "obs 3"],
+) -> ViewFit:
+    error, deviations = view_errors(camera, pose, xy_px, points), np.zeros(len(camera.params))
+    deviations[focal_rows(camera)] = np.inf
+    noise_px = max(float(np.median(error)) / RAYLEIGH_MEDIAN, 1e-3)
+    return fit_view(camera, pose, xy_px, points, noise_px=noise_px, expected=camera, deviations=deviations)

@@ -1,0 +1,188 @@
+"""Photographs of one size that do not share a focal length, with nothing that says so: they get cameras of their own.
+
+Where only their sizes say that photographs share a camera, some of them may be zoomed, cropped and enlarged, or taken
+with another lens of the same phone. An adjustment with one camera for all hides that well: poses make up for most of
+it, and are wrong by it. So each view of an adjusted model is asked for its own focal length (`tracks.view_fit`) by
+points that the others make without it. As neighbours of such views are bent with them, those that say another one than
+the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each group
+gets a camera, and the model is adjusted again. That counts if more observations agree then in the photographs that it
+is about.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from anchorsfm.colmap.cameras import focal_length_px, with_focal_length
+from anchorsfm.mapping.base import MapperInput
+from anchorsfm.scene.edit import observations_per_view, select_observations, view_of_image, with_poses
+from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.points import ray_bundle
+from anchorsfm.tracks.resect import absolute_pose
+from anchorsfm.tracks.triangulate import triangulate
+from anchorsfm.tracks.view_fit import MIN_CHANGE, ViewFit, find_zoom
+
+MIN_VIEWS = 4
+"""Models with fewer do not show which of them are zoomed."""
+_MIN_OTHERS = 3
+"""Views that points are made of: fewer, or less than a third, are not taken for the right ones."""
+_MAX_OBSERVATIONS = 300
+"""Of a view, that are looked at."""
+_SAME_GROUP = 0.03
+"""Focal lengths that differ by a smaller share from the next are those of one camera."""
+_WORTH = 1.02
+"""How many times more observations must agree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoomed:
+    """A model whose zoomed photographs have cameras of their own, to be adjusted."""
+
+    model: Reconstruction
+    given: MapperInput
+    """With these cameras."""
+    groups: tuple[tuple[int, ...], ...]
+    """Images of each of them."""
+    former_px: tuple[float, ...]
+    """Focal length of the camera that each group had."""
+
+    def is_confirmed(self, before: Reconstruction, after: Reconstruction) -> bool:
+        """Whether the adjusted model holds all photographs, and agrees with more of what the zoomed ones show."""
+        if len(after.image_index) < len(before.image_index):
+            return False
+        images = [image for group in self.groups for image in group]
+        counts = [observations_per_view(model)[view_of_image(model)[images]].sum() for model in (before, after)]
+        changes = [abs(new / old - 1) for new, old in zip(self.focal_px(after), self.former_px, strict=True)]
+        return bool(counts[1] >= _WORTH * counts[0] and min(changes) >= MIN_CHANGE)
+
+    def focal_px(self, model: Reconstruction) -> list[float]:
+        """Of each group."""
+        views = view_of_image(model)[[group[0] for group in self.groups]]
+        return [focal_length_px(model.cameras[model.camera_index[view]]) for view in views]
+
+
+def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig) -> Zoomed | None:
+    """Photographs of an adjusted model that have another focal length than their camera; None: none are seen.
+
+    Args:
+        model: with points.
+        given: what it was made from.
+        config: thresholds of the adjustment.
+    """
+    unnamed = given.images.is_unnamed
+    if unnamed is None or len(model.image_index) < MIN_VIEWS or not len(model.points):
+        return None
+    camera = given.images.camera_index[model.image_index]
+    shared = np.bincount(camera, minlength=given.images.num_cameras)[camera] > 1
+    asked = np.flatnonzero(shared & unnamed[model.image_index] & ~given.known_camera[camera])
+    fits = _own_focal_lengths(model, given, config, asked)
+    if not fits:
+        return None
+    return _with_cameras(model, given, fits)
+
+
+def _own_focal_lengths(
+    model: Reconstruction, given: MapperInput, config: AdjustConfig, asked: Int[np.ndarray, "asked"]
+) -> dict[int, ViewFit]:
+    """Of the views whose points say another focal length than their camera's."""
+    every = np.arange(len(model.image_index))
+    limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
+    seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
+    doubtful = [view for view in asked.tolist() if seen.zoom(view, np.delete(every, view)) is not None]
+    others = np.setdiff1d(every, doubtful)
+    if len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
+        return {view: fit for view in doubtful if (fit := seen.zoom(view, np.delete(every, view))) is not None}
+    return {view: fit for view in doubtful if (fit := seen.zoom(view, others)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What views see of what others see."""
+
+    tracks: Tracks
+    model: Reconstruction
+    limit_px: Float[np.ndarray, "view"]
+    """Largest error of each view."""
+    config: AdjustConfig
+
+    @cached_property
+    def _by_image(self) -> tuple[Int[np.ndarray, "obs"], Int[np.ndarray, "image_plus_1"]]:
+        """Rows of the observations by image, and where each image's begin."""
+        order = np.argsort(self.tracks.obs_image, kind="stable")
+        images = np.arange(len(view_of_image(self.model)) + 1)
+        return order, np.searchsorted(self.tracks.obs_image[order], images)
+
+    def zoom(self, view: int, others: Int[np.ndarray, "other"]) -> ViewFit | None:
+        """A view with a focal length of its own, if points made from others say that it has one."""
+        xy, points = self._shown(view, others)
+        camera, limit_px = self.model.cameras[self.model.camera_index[view]], float(self.limit_px[view])
+        found = absolute_pose(camera, xy, points, limit_px)
+        if found is None or found.inlier.sum() < self.config.min_observations:
+            return None
+        return find_zoom(camera, found.cam_from_world, xy, points, found.inlier, max_error_px=limit_px)
+
+    def _shown(
+        self, view: int, others: Int[np.ndarray, "other"]
+    ) -> tuple[Float[np.ndarray, "obs 2"], Float[np.ndarray, "obs 3"]]:
+        """Observations of a view, and the points that other views make of their tracks."""
+        tracks, image = self.tracks, int(self.model.image_index[view])
+        order, first = self._by_image
+        mine = order[first[image] : first[image + 1]]
+        mine = mine[:: max(len(mine) // _MAX_OBSERVATIONS, 1)]
+        low, high = (np.searchsorted(tracks.obs_point, tracks.obs_point[mine], side=side) for side in ("left", "right"))
+        number = np.repeat(np.arange(len(mine)), high - low)  # of the rows of these tracks
+        rows = np.arange(len(number)) + np.repeat(low - np.concatenate([[0], np.cumsum(high - low)[:-1]]), high - low)
+        theirs = np.isin(tracks.obs_image[rows], self.model.image_index[others])
+        seen, which = select_observations(
+            Tracks(obs_point=number, obs_image=tracks.obs_image[rows], obs_xy=tracks.obs_xy[rows]), theirs
+        )
+        bundle = ray_bundle(self.model, seen, self.limit_px)
+        made = triangulate(bundle, seen.num_points, min_angle_deg=self.config.min_angle_deg)
+        good = np.isfinite(made.points).all(axis=1)
+        return tracks.obs_xy[mine[which[good]]], made.points[good]
+
+
+def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, ViewFit]) -> Zoomed:
+    """Each group of focal lengths with a camera; the largest keeps that of the ImageSet if no other view has it."""
+    poses = model.cam_from_world.copy()
+    for view, fit in fits.items():
+        poses[view] = fit.cam_from_world
+    former = model.camera_index
+    cameras, camera_index = list(model.cameras), model.camera_index.copy()
+    rows, own = list(given.cameras), given.images.camera_index.copy()
+    known, groups, former_px = given.known_camera.tolist(), [], []
+    for camera in np.unique(former[list(fits)]).tolist():
+        views = np.array([view for view in fits if former[view] == camera])
+        focal_px = np.array([focal_length_px(fits[view].camera) for view in views])
+        order = np.argsort(focal_px, kind="stable")
+        ends = np.flatnonzero(np.diff(np.log(focal_px[order])) > _SAME_GROUP) + 1
+        parts = sorted(np.split(order, ends), key=len, reverse=True)
+        everything = len(views) == (former == camera).sum()
+        for number, part in enumerate(parts):
+            mine, own_px = views[part], float(np.exp(np.log(focal_px[part]).mean()))
+            lens = with_focal_length(model.cameras[camera], own_px)
+            images = model.image_index[mine]
+            groups.append(tuple(sorted(images.tolist())))
+            former_px.append(focal_length_px(model.cameras[camera]))
+            if everything and number == 0:
+                cameras[camera] = lens
+                continue
+            camera_index[mine] = len(cameras)
+            cameras.append(lens)
+            own[images] = len(rows)
+            rows.append(lens)
+            known.append(False)
+    return Zoomed(
+        model=replace(with_poses(model, poses), cameras=tuple(cameras), camera_index=camera_index),
+        given=replace(
+            given,
+            images=replace(given.images, camera_index=own),
+            cameras=tuple(rows),
+            known_camera=np.array(known, bool),
+        ),
+        groups=tuple(groups),
+        former_px=tuple(former_px),
+    )
