@@ -1,0 +1,98 @@
+"""Photographs of one size that were zoomed differently, with nothing that says so."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anchorsfm.colmap.bundle import Held
+from anchorsfm.colmap.cameras import make_camera
+from anchorsfm.geometry.transforms import camera_centres, fit_similarity
+from anchorsfm.mapping.base import MapperInput, Start
+from anchorsfm.mapping.finish import FinishedModels, ModellingSettings, finish_models
+from anchorsfm.scene.images import ImageSet
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.tracks.build import build_tracks
+from anchorsfm.tracks.config import AdjustConfig
+from point_scene import all_matches, make_lens_scene
+
+FOCAL_PX = 1500.0
+SETTINGS = ModellingSettings(adjust=AdjustConfig(), subpixel=None, choose_camera_model=False, from_grid=False)
+
+
+def scene(zooms: list[float]) -> Reconstruction:
+    """True cameras, one a view."""
+    cameras = [
+        Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(zoom * FOCAL_PX, 800.0, 600.0, -0.03))
+        for zoom in zooms
+    ]
+    return make_lens_scene(tuple(cameras), len(zooms), 600, extent=2.5, arc_deg=60.0, seed=3)
+
+
+def finished(truth: Reconstruction, *, unnamed: bool = True, **given_settings: float) -> FinishedModels:
+    """As a run has it: one camera for pictures of one size."""
+    num, camera = len(truth.image_index), make_camera("SIMPLE_RADIAL", 1480.0, 1600, 1200)
+    images = ImageSet(
+        root=Path(),
+        names=tuple(f"{k}.jpg" for k in range(num)),
+        size_wh=np.tile([1600, 1200], (num, 1)),
+        camera_index=np.zeros(num, np.int64),
+        focal_prior_px=np.full(num, np.nan),
+        digests=("",) * num,
+        is_unnamed=np.full(num, unnamed),
+    )
+    matches = all_matches(truth)
+    given = MapperInput(
+        images=images,
+        cameras=(camera,),
+        known_camera=np.zeros(1, bool),
+        matches=matches,
+        tracks=build_tracks(matches, num),
+        working_scale=np.ones(num),
+    )
+    start = replace(truth, cameras=(camera,), camera_index=np.zeros(num, np.int64))
+    return finish_models([Start(model=start, held=Held.nothing(start))], given, replace(SETTINGS, **given_settings))
+
+
+def worst_error(model: Reconstruction, truth: Reconstruction) -> float:
+    """Largest error of a position, over the extent of all."""
+    theirs = camera_centres(truth.cam_from_world[model.image_index])
+    scale, pose = fit_similarity(camera_centres(model.cam_from_world), theirs)
+    ours = scale * camera_centres(model.cam_from_world) @ pose[:, :3].T + pose[:, 3]
+    return float(np.linalg.norm(ours - theirs, axis=1).max() / np.linalg.norm(np.ptp(theirs, axis=0)))
+
+
+@pytest.mark.parametrize(
+    "zooms",
+    [
+        [1, 1, 1.15, 1, 1, 1, 0.8, 1, 1.15],
+        [1, 1.3, 1, 1.3, 1, 1.3, 1, 1.3],
+        [1, 1, 1, 1.04, 1, 1, 1],
+    ],
+    ids=["two groups", "half of all", "one by 4 %"],
+)
+def test_zoomed_photographs_get_cameras_of_their_own(zooms: list[float]) -> None:
+    truth = scene(zooms)
+    found = finished(truth)
+    (model,) = (result.model for result in found.results)
+    assert len(model.image_index) == len(zooms) and len(model.cameras) == len(set(zooms))
+    for view, zoom in enumerate(zooms):
+        assert model.cameras[model.camera_index[view]].params[0] == pytest.approx(zoom * FOCAL_PX, rel=0.01)
+    assert worst_error(model, truth) < 0.003
+    named = {image for change in found.changes for image in change.images if "camera of their own" in change.what}
+    assert {view for view, zoom in enumerate(zooms) if zoom != 1} <= named
+    assert len(found.results[0].held.camera) == len(model.cameras)
+
+
+@pytest.mark.parametrize("zooms", [[1.0] * 8, [1, 1, 1.004, 1, 0.996, 1, 1, 1]], ids=["one lens", "focused"])
+def test_photographs_of_one_lens_share_a_camera(zooms: list[float]) -> None:
+    found = finished(scene(zooms))
+    assert len(found.results[0].model.cameras) == 1 and not found.changes
+
+
+@pytest.mark.parametrize("given", [{"unnamed": False}, {"focal_px": FOCAL_PX}, {"goes_on": True}], ids=str)
+def test_cameras_that_are_named_or_given_are_left_alone(given: dict[str, float]) -> None:
+    found = finished(scene([1, 1, 1.1, 1, 1, 1, 1]), **given)
+    assert all(len(result.model.cameras) <= 1 for result in found.results)
+    assert not any("camera of their own" in change.what for change in found.changes)
