@@ -1,0 +1,99 @@
+"""Photographs of one size of which some are zoomed, with nothing that says so: models, and single ones localised.
+
+    OMP_NUM_THREADS=1 python benchmarks/zoomed.py model WORK SET --zoom 1.03 1.2
+    OMP_NUM_THREADS=1 python benchmarks/zoomed.py localise WORK SET --zoom 1.03 1.2
+
+SET holds `images/` and `gt.json` with the poses; its photographs have no EXIF data. `model`: of every second
+photograph, every fifth of which is cut about its middle and enlarged to the size that it had; with the cameras that the
+run finds, and with one for each (`--camera-mode per-image`). Positions (share of the scene size) and rotations are
+compared with the truth after a similarity (rotation from those of the cameras) of the photographs that were not zoomed,
+in the middle and at most. `localise`: every sixth photograph, zoomed, against a model of all; compared with the pose
+that it has in the model.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import anchorsfm
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.results.model import read_models
+from localisation import alignment, error, localised, photographs, read_poses, reconstructed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("model", "localise"))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("set", type=Path)
+    parser.add_argument("--zoom", type=float, nargs="+", default=[1.0, 1.03, 1.1, 1.2, 1.5])
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    for zoom in given.zoom:
+        (models if given.what == "model" else single)(given.work, given.set, zoom)
+
+
+def models(work: Path, folder: Path, zoom: float) -> None:
+    files = photographs(folder / "images")[::2]
+    zoomed = {file.name for file in files[2::5]}
+    pictures = [copied(file, work / f"mixed-{zoom}", zoom if file.name in zoomed else 1.0) for file in files]
+    truth = {Path(name).stem: pose for name, pose in read_poses(folder / "gt.json").items()}
+    for mode in ("auto", "per-image"):
+        output, before = work / f"{folder.name}-{zoom}-{mode}", time.process_time()
+        anchorsfm.reconstruct(pictures, output, mapper="tracks", dense=False, camera_mode=mode)
+        cpu_s = time.process_time() - before
+        stored = read_models(output)[0]
+        stems = [Path(name).stem for name in stored.view_names]
+        theirs = np.array([truth[stem] for stem in stems])
+        plain = np.array([f"{stem}.jpg" not in zoomed for stem in stems])
+        scale, pose = alignment(stored.model.cam_from_world[plain], theirs[plain])
+        size = np.linalg.norm(np.ptp(camera_centres(theirs), axis=0))
+        off = [error(a, b, scale, pose) for a, b in zip(stored.model.cam_from_world, theirs, strict=True)]
+        share, turned = np.array(off).T / [[10 * size], [1.0]]  # errors are thousandths of the truth's unit
+        focals = ", ".join(f"{camera.params[0]:.0f}" for camera in stored.model.cameras[:4])
+        for name, rows in (("plain", plain), ("zoomed", ~plain)):
+            print(
+                f"| {folder.name} | {zoom} | {mode} | {len(stems)} of {len(files)} | {name} "
+                f"| {np.median(share[rows]):.2f} | {share[rows].max():.2f} "
+                f"| {np.median(turned[rows]):.2f} | {turned[rows].max():.2f} | {len(stored.model.cameras)}: {focals} | {cpu_s:.0f} |",
+                flush=True,
+            )
+
+
+def single(work: Path, folder: Path, zoom: float) -> None:
+    output = reconstructed(photographs(folder / "images"), work / f"{folder.name}-all")
+    files = [copied(file, work / f"zoomed-{zoom}", zoom) for file in photographs(folder / "images")[::6]]
+    found, stored = localised(output, files), read_models(output)[0]
+    pose_of = dict(zip([Path(n).stem for n in stored.view_names], stored.model.cam_from_world, strict=True))
+    size = json.loads((output / "uncertainty.json").read_text())[0]["scene_size"]
+    off, stated = [], []
+    for image in found.images:
+        if image.cam_from_world is not None and image.position_deviation is not None:
+            off.append(error(image.cam_from_world, pose_of[Path(image.name).stem], 1.0, np.eye(3, 4)))
+            stated.append(100 * image.position_deviation / size)
+    share, turned = np.array(off).T / [[10 * size], [1.0]]
+    print(
+        f"| {folder.name} | {zoom} | {len(off)} of {len(files)} | {np.median(share):.2f} | {share.max():.2f} "
+        f"| {np.median(turned):.2f} | {turned.max():.2f} | {np.median(share / stated):.1f} | {found.cpu_s:.2f} |",
+        flush=True,
+    )
+
+
+def copied(file: Path, folder: Path, zoom: float) -> Path:
+    """The middle of a photograph, as large as the whole was."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{file.stem}.jpg"
+    with Image.open(file) as picture:
+        width, height = picture.size
+        left, top = width * (1 - 1 / zoom) / 2, height * (1 - 1 / zoom) / 2
+        box = (left, top, width - left, height - top)
+        picture.resize((width, height), Image.Resampling.LANCZOS, box=box).save(copy, quality=92)
+    return copy
+
+
+if __name__ == "__main__":
+    main()
