@@ -59,7 +59,8 @@ def models(work: Path, folder: Path, zoom: float) -> None:
             print(
                 f"| {folder.name} | {zoom} | {mode} | {len(stems)} of {len(files)} | {name} "
                 f"| {np.median(share[rows]):.2f} | {share[rows].max():.2f} "
-                f"| {np.median(turned[rows]):.2f} | {turned[rows].max():.2f} | {len(stored.model.cameras)}: {focals} | {cpu_s:.0f} |",
+                f"| {np.median(turned[rows]):.2f} | {turned[rows].max():.2f} "
+                f"| {len(stored.model.cameras)}: {focals} | {cpu_s:.0f} |",
                 flush=True,
             )
 
