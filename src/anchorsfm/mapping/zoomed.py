@@ -23,7 +23,7 @@ from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import ray_bundle
 from anchorsfm.tracks.resect import absolute_pose
 from anchorsfm.tracks.triangulate import triangulate
-from anchorsfm.tracks.view_fit import MIN_CHANGE, ViewFit, find_zoom
+from anchorsfm.tracks.view_fit import ViewFit, find_zoom
 
 MIN_VIEWS = 4
 """Models with fewer do not show which of them are zoomed."""
@@ -31,6 +31,8 @@ _MIN_OTHERS = 3
 """Views that points are made of: fewer, or less than a third, are not taken for the right ones."""
 _MAX_OBSERVATIONS = 300
 """Of a view, that are looked at."""
+_MIN_CHANGE = 0.02
+"""Focal lengths that differ by a smaller share from the camera's are what lens and points leave open of one view."""
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
 _WORTH = 1.02
@@ -56,7 +58,7 @@ class Zoomed:
         images = [image for group in self.groups for image in group]
         counts = [observations_per_view(model)[view_of_image(model)[images]].sum() for model in (before, after)]
         changes = [abs(new / old - 1) for new, old in zip(self.focal_px(after), self.former_px, strict=True)]
-        return bool(counts[1] >= _WORTH * counts[0] and min(changes) >= MIN_CHANGE)
+        return bool(counts[1] >= _WORTH * counts[0] and min(changes) >= _MIN_CHANGE)
 
     def focal_px(self, model: Reconstruction) -> list[float]:
         """Of each group."""
@@ -122,7 +124,9 @@ class _Seen:
         found = absolute_pose(camera, xy, points, limit_px)
         if found is None or found.inlier.sum() < self.config.min_observations:
             return None
-        return find_zoom(camera, found.cam_from_world, xy, points, found.inlier, max_error_px=limit_px)
+        fit = find_zoom(camera, found.cam_from_world, xy, points, found.inlier, max_error_px=limit_px)
+        changes = fit is not None and abs(focal_length_px(fit.camera) / focal_length_px(camera) - 1) >= _MIN_CHANGE
+        return fit if changes else None
 
     def _shown(
         self, view: int, others: Int[np.ndarray, "other"]
