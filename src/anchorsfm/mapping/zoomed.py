@@ -5,8 +5,7 @@ with another lens of the same phone. An adjustment with one camera for all hides
 it, and are wrong by it. So each view of an adjusted model is asked for its own focal length (`tracks.view_fit`) by
 points that the others make without it. As neighbours of such views are bent with them, those that say another one than
 the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each group
-gets a camera, and the model is adjusted again. That counts if more observations agree then in the photographs that it
-is about.
+gets a camera, and the model is adjusted again. That counts if the photographs that it is about fit better then.
 """
 
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ from jaxtyping import Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px, with_focal_length
 from anchorsfm.mapping.base import MapperInput
-from anchorsfm.scene.edit import observations_per_view, select_observations, view_of_image, with_poses
+from anchorsfm.scene.edit import select_observations, view_of_image, with_poses
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import ray_bundle
 from anchorsfm.tracks.resect import absolute_pose
+from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.triangulate import triangulate
 from anchorsfm.tracks.view_fit import ViewFit, find_zoom
 
@@ -35,8 +35,8 @@ _MIN_CHANGE = 0.02
 """Focal lengths that differ by a smaller share from the camera's are what lens and points leave open of one view."""
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
-_WORTH = 1.02
-"""How many times more observations must agree."""
+_WORTH = 0.95
+"""What the median error of their observations must fall to, and none be lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +52,14 @@ class Zoomed:
     """Focal length of the camera that each group had."""
 
     def is_confirmed(self, before: Reconstruction, after: Reconstruction) -> bool:
-        """Whether the adjusted model holds all photographs, and agrees with more of what the zoomed ones show."""
+        """Whether the adjusted model holds all photographs, and those that are zoomed fit it better."""
         if len(after.image_index) < len(before.image_index):
             return False
         images = [image for group in self.groups for image in group]
-        counts = [observations_per_view(model)[view_of_image(model)[images]].sum() for model in (before, after)]
+        errors_px = [pixel_errors(model)[np.isin(model.tracks.obs_image, images)] for model in (before, after)]
+        fits_better = np.median(errors_px[1]) <= _WORTH * np.median(errors_px[0])
         changes = [abs(new / old - 1) for new, old in zip(self.focal_px(after), self.former_px, strict=True)]
-        return bool(counts[1] >= _WORTH * counts[0] and min(changes) >= _MIN_CHANGE)
+        return bool(fits_better and len(errors_px[1]) >= len(errors_px[0]) and min(changes) >= _MIN_CHANGE)
 
     def focal_px(self, model: Reconstruction) -> list[float]:
         """Of each group."""

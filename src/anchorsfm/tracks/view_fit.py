@@ -21,7 +21,9 @@ FEWEST = 6
 """Fewer points leave a pose with a focal length open."""
 MIN_CHANGE, MIN_DEVIATIONS = 0.01, 4.0
 """A focal length that differs from the camera's by a larger share, and by as many deviations, is another."""
-_ROUNDS = 4
+_MIN_GAIN = 0.05
+"""Share by which all observations must fit better with it (mean of log(1 + (e / s)^2))."""
+_ROUNDS = 5
 """Most times that points are looked for which agree with such a focal length."""
 
 
@@ -123,7 +125,7 @@ def find_zoom(
     *,
     max_error_px: float,
 ) -> ViewFit | None:
-    """The same from observations of which not all are right: more must agree with the other focal length.
+    """The same from observations of which not all are right: all together must fit clearly better.
 
     Args:
         camera, pose: that `inlier` agree with.
@@ -133,13 +135,22 @@ def find_zoom(
     fit = own_focal_length(camera, pose, xy_px[inlier], points[inlier])
     if fit is None:
         return None
-    best, count = None, int((view_errors(camera, pose, xy_px, points) < max_error_px).sum())
+    errors_px = view_errors(camera, pose, xy_px, points)
+    scale_px = max(float(np.median(errors_px[inlier])), 1e-3)
+
+    def misfit(errors_px: Float[np.ndarray, "obs"]) -> float:
+        return float(np.log1p((np.minimum(errors_px, 10 * max_error_px) / scale_px) ** 2).mean())
+
+    best, least = None, (1 - _MIN_GAIN) * misfit(errors_px)
     for _ in range(_ROUNDS):
-        found = absolute_pose(fit.camera, xy_px, points, max_error_px)
-        if found is None or found.inlier.sum() <= count:
+        now = misfit(view_errors(fit.camera, fit.cam_from_world, xy_px, points))
+        if now >= least:
             break
-        inlier, count = found.inlier, int(found.inlier.sum())
-        best = fit = _with_open_focal(fit.camera, found.cam_from_world, xy_px[inlier], points[inlier])
+        best, least = fit, now
+        found = absolute_pose(fit.camera, xy_px, points, max_error_px)
+        if found is None or found.inlier.sum() < FEWEST:
+            break
+        fit = _with_open_focal(fit.camera, found.cam_from_world, xy_px[found.inlier], points[found.inlier])
     return best
 
 
