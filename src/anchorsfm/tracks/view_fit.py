@@ -22,7 +22,7 @@ FEWEST = 6
 MIN_CHANGE, MIN_DEVIATIONS = 0.01, 4.0
 """A focal length that differs from the camera's by a larger share, and by as many deviations, is another."""
 _MIN_GAIN = 0.05
-"""Share by which all observations must fit better with it (mean of log(1 + (e / s)^2))."""
+"""Share by which what agrees with either must fit better with it (sum of log(1 + (e / s)^2))."""
 _ROUNDS = 5
 """Most times that points are looked for which agree with such a focal length."""
 
@@ -125,7 +125,7 @@ def find_zoom(
     *,
     max_error_px: float,
 ) -> ViewFit | None:
-    """The same from observations of which not all are right: all together must fit clearly better.
+    """The same from observations of which not all are right: together they must fit clearly better.
 
     Args:
         camera, pose: that `inlier` agree with.
@@ -135,15 +135,19 @@ def find_zoom(
     fit = own_focal_length(camera, pose, xy_px[inlier], points[inlier])
     if fit is None:
         return None
-    errors_px = view_errors(camera, pose, xy_px, points)
-    scale_px = max(float(np.median(errors_px[inlier])), 1e-3)
+    before_px = view_errors(camera, pose, xy_px, points)
+    scale_px = max(float(np.median(before_px[inlier])), 1e-3)
 
-    def misfit(errors_px: Float[np.ndarray, "obs"]) -> float:
-        return float(np.log1p((np.minimum(errors_px, 10 * max_error_px) / scale_px) ** 2).mean())
+    def misfit(errors_px: Float[np.ndarray, "obs"]) -> Float[np.ndarray, "obs"]:
+        return np.log1p((np.minimum(errors_px, max_error_px) / scale_px) ** 2)
 
-    best, least = None, (1 - _MIN_GAIN) * misfit(errors_px)
+    best, least, before = None, np.inf, misfit(before_px)
     for _ in range(_ROUNDS):
-        now = misfit(view_errors(fit.camera, fit.cam_from_world, xy_px, points))
+        errors_px = view_errors(fit.camera, fit.cam_from_world, xy_px, points)
+        now = float(misfit(errors_px).sum())
+        if best is None:  # what agrees with neither is no evidence
+            agrees = np.minimum(before_px, errors_px) < max_error_px
+            least = float(before.sum() - _MIN_GAIN * before[agrees].sum())
         if now >= least:
             break
         best, least = fit, now
