@@ -36,7 +36,9 @@ _MIN_CHANGE = 0.02
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
 _WORTH = 0.95
-"""What the median error of their observations must fall to, and none be lost."""
+"""What the median error of their observations must fall to ..."""
+_KEPT = 0.95
+"""... if they are not clearly more; share of them that must be left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +57,14 @@ class Zoomed:
         """Whether the adjusted model holds all photographs, and those that are zoomed fit it better."""
         if len(after.image_index) < len(before.image_index):
             return False
-        images = [image for group in self.groups for image in group]
-        errors_px = [pixel_errors(model)[np.isin(model.tracks.obs_image, images)] for model in (before, after)]
-        fits_better = np.median(errors_px[1]) <= _WORTH * np.median(errors_px[0])
-        changes = [abs(new / old - 1) for new, old in zip(self.focal_px(after), self.former_px, strict=True)]
-        return bool(fits_better and len(errors_px[1]) >= len(errors_px[0]) and min(changes) >= _MIN_CHANGE)
+        for group, former_px, own_px in zip(self.groups, self.former_px, self.focal_px(after), strict=True):
+            was, now = (pixel_errors(model)[np.isin(model.tracks.obs_image, group)] for model in (before, after))
+            has_more = len(now) > (2 - _KEPT) * len(was)  # a wrong focal length agrees with few, and these well
+            if not has_more and (len(now) < _KEPT * len(was) or np.median(now) > _WORTH * np.median(was)):
+                return False
+            if abs(own_px / former_px - 1) < _MIN_CHANGE:
+                return False
+        return True
 
     def focal_px(self, model: Reconstruction) -> list[float]:
         """Of each group."""

@@ -21,7 +21,7 @@ FEWEST = 6
 """Fewer points leave a pose with a focal length open."""
 MIN_CHANGE, MIN_DEVIATIONS = 0.01, 4.0
 """A focal length that differs from the camera's by a larger share, and by as many deviations, is another."""
-_MIN_GAIN = 0.05
+_MIN_GAIN = 0.1
 """Share by which what agrees with either must fit better with it (sum of log(1 + (e / s)^2))."""
 _ROUNDS = 5
 """Most times that points are looked for which agree with such a focal length."""
