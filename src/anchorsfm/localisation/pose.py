@@ -6,12 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from anchorsfm.colmap.cameras import (
-    focal_length_px,
-    focal_rows,
-    make_camera,
-    with_focal_length,
-)
+from anchorsfm.colmap.cameras import focal_length_px, focal_rows, make_camera, with_focal_length
 from anchorsfm.scene.reconstruction import Camera
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.resect import absolute_pose

@@ -25,7 +25,7 @@ from anchorsfm.tracks.residuals import pixel_errors
 from anchorsfm.tracks.triangulate import triangulate
 from anchorsfm.tracks.view_fit import ViewFit, find_zoom
 
-MIN_VIEWS = 4
+_MIN_VIEWS = 4
 """Models with fewer do not show which of them are zoomed."""
 _MIN_OTHERS = 3
 """Views that points are made of: fewer, or less than a third, are not taken for the right ones."""
@@ -35,10 +35,10 @@ _MIN_CHANGE = 0.02
 """Focal lengths that differ by a smaller share from the camera's are what lens and points leave open of one view."""
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
-_WORTH = 0.95
-"""What the median error of their observations must fall to ..."""
-_KEPT = 0.95
-"""... if they are not clearly more; share of them that must be left."""
+_MORE = 1.05
+"""How many times more observations of zoomed views must agree ..."""
+_WORTH, _KEPT = 0.95, 0.95
+"""... or what their median error must fall to, and the share of them that must be left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class Zoomed:
             return False
         for group, former_px, own_px in zip(self.groups, self.former_px, self.focal_px(after), strict=True):
             was, now = (pixel_errors(model)[np.isin(model.tracks.obs_image, group)] for model in (before, after))
-            has_more = len(now) > (2 - _KEPT) * len(was)  # a wrong focal length agrees with few, and these well
-            if not has_more and (len(now) < _KEPT * len(was) or np.median(now) > _WORTH * np.median(was)):
+            fits_better = len(now) >= _KEPT * len(was) and np.median(now) <= _WORTH * np.median(was)
+            if not fits_better and len(now) < _MORE * len(was):  # a wrong focal length agrees with few, and these well
                 return False
             if abs(own_px / former_px - 1) < _MIN_CHANGE:
                 return False
@@ -81,7 +81,7 @@ def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig)
         config: thresholds of the adjustment.
     """
     unnamed = given.images.is_unnamed
-    if unnamed is None or len(model.image_index) < MIN_VIEWS or not len(model.points):
+    if unnamed is None or len(model.image_index) < _MIN_VIEWS or not len(model.points):
         return None
     camera = given.images.camera_index[model.image_index]
     shared = np.bincount(camera, minlength=given.images.num_cameras)[camera] > 1
@@ -99,11 +99,12 @@ def _own_focal_lengths(
     every = np.arange(len(model.image_index))
     limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
     seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
-    doubtful = [view for view in asked.tolist() if seen.zoom(view, np.delete(every, view)) is not None]
-    others = np.setdiff1d(every, doubtful)
+    first = {view: seen.zoom(view, np.delete(every, view)) for view in asked.tolist()}
+    fits = {view: fit for view, fit in first.items() if fit is not None}
+    others = np.setdiff1d(every, list(fits))
     if len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
-        return {view: fit for view in doubtful if (fit := seen.zoom(view, np.delete(every, view))) is not None}
-    return {view: fit for view in doubtful if (fit := seen.zoom(view, others)) is not None}
+        return fits
+    return {view: fit for view in fits if (fit := seen.zoom(view, others)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

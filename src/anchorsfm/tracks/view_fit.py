@@ -1,4 +1,4 @@
-"""One view fitted to known points: its pose, and what is open of its camera (docs/method.md, Registration).
+"""One view fitted to known points: pose and what is open of the camera (docs/method.md, Photographs that are zoomed).
 
 Pictures of one size need not be of one focal length: they may be zoomed, cropped and enlarged, or taken with another
 lens of the same phone, and where nothing says so a wrong pose makes up for most of it.
@@ -19,7 +19,7 @@ from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN
 
 FEWEST = 6
 """Fewer points leave a pose with a focal length open."""
-MIN_CHANGE, MIN_DEVIATIONS = 0.01, 4.0
+_MIN_CHANGE, _MIN_DEVIATIONS = 0.01, 4.0
 """A focal length that differs from the camera's by a larger share, and by as many deviations, is another."""
 _MIN_GAIN = 0.1
 """Share by which what agrees with either must fit better with it (sum of log(1 + (e / s)^2))."""
@@ -100,22 +100,6 @@ def view_errors(
     return np.where(visible, np.linalg.norm(np.nan_to_num(xy) - xy_px, axis=1), np.inf)
 
 
-def own_focal_length(
-    camera: Camera,
-    pose: Float[np.ndarray, "3 4"],
-    xy_px: Float[np.ndarray, "obs 2"],
-    points: Float[np.ndarray, "obs 3"],
-) -> ViewFit | None:
-    """The view with a focal length of its own, where its points say that this is surely not the camera's; else None."""
-    if len(xy_px) < FEWEST:
-        return None
-    focal_px, fit = focal_length_px(camera), _with_open_focal(camera, pose, xy_px, points)
-    change_px, deviation_px = abs(focal_length_px(fit.camera) - focal_px), float(np.sqrt(fit.covariance[6, 6]))
-    if change_px < MIN_CHANGE * focal_px or not change_px > MIN_DEVIATIONS * deviation_px:  # NaN: nothing tells
-        return None
-    return fit
-
-
 def find_zoom(
     camera: Camera,
     pose: Float[np.ndarray, "3 4"],
@@ -125,14 +109,16 @@ def find_zoom(
     *,
     max_error_px: float,
 ) -> ViewFit | None:
-    """The same from observations of which not all are right: together they must fit clearly better.
+    """The view with a focal length of its own, where its points say that this is surely not the camera's; else None.
+
+    Not all observations need be right, but together they must fit clearly better.
 
     Args:
         camera, pose: that `inlier` agree with.
         xy_px, points: all of which some may agree with another focal length.
         max_error_px: from which on they do not.
     """
-    fit = own_focal_length(camera, pose, xy_px[inlier], points[inlier])
+    fit = _own_focal_length(camera, pose, xy_px[inlier], points[inlier])
     if fit is None:
         return None
     before_px = view_errors(camera, pose, xy_px, points)
@@ -156,6 +142,22 @@ def find_zoom(
             break
         fit = _with_open_focal(fit.camera, found.cam_from_world, xy_px[found.inlier], points[found.inlier])
     return best
+
+
+def _own_focal_length(
+    camera: Camera,
+    pose: Float[np.ndarray, "3 4"],
+    xy_px: Float[np.ndarray, "obs 2"],
+    points: Float[np.ndarray, "obs 3"],
+) -> ViewFit | None:
+    """The view with a focal length of its own, if that is surely not the camera's."""
+    if len(xy_px) < FEWEST:
+        return None
+    focal_px, fit = focal_length_px(camera), _with_open_focal(camera, pose, xy_px, points)
+    change_px, deviation_px = abs(focal_length_px(fit.camera) - focal_px), float(np.sqrt(fit.covariance[6, 6]))
+    if change_px < _MIN_CHANGE * focal_px or not change_px > _MIN_DEVIATIONS * deviation_px:  # NaN: nothing tells
+        return None
+    return fit
 
 
 def _with_open_focal(
