@@ -62,14 +62,15 @@ def test_the_images_that_look_most_alike_are_found_and_their_points_matched() ->
     assert len(nothing.point) == 0
 
 
-@pytest.mark.parametrize("case", ("plain", "few points", "much that disagrees", "another lens"))
+@pytest.mark.parametrize("case", ("plain", "few points", "much that disagrees", "more that disagrees", "another lens"))
 def test_all_candidates_are_compared_only_where_the_first_leave_something_open(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten views of the same points, by the descriptors of each with noise of its own."""
     rng, views = np.random.default_rng(0), 10
-    num_points = 200 if case == "few points" else 500
-    xy, points = matches(rng, num_points // 3 if case == "much that disagrees" else num_points, 0)
+    num_points = {"few points": 200, "more that disagrees": 1000}.get(case, 500)
+    right = {"much that disagrees": 170, "more that disagrees": 400}.get(case, num_points)
+    xy, points = matches(rng, right, 0)
     wrong = num_points - len(xy)
     xy = np.concatenate([xy, rng.uniform(0, (1000, 750), (wrong, 2))])
     points = np.concatenate([points, rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (wrong, 3))])

@@ -11,6 +11,8 @@ from anchorsfm.colmap.cameras import make_camera
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.mapping.base import MapperInput, Start
 from anchorsfm.mapping.finish import FinishedModels, ModellingSettings, finish_models
+from anchorsfm.mapping.zoomed import Zoomed
+from anchorsfm.scene.edit import select_points, select_views, with_tracks
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import build_tracks
@@ -30,7 +32,7 @@ def scene(zooms: list[float]) -> Reconstruction:
     return make_lens_scene(tuple(cameras), len(zooms), 600, extent=2.5, arc_deg=60.0, seed=3)
 
 
-def finished(truth: Reconstruction, *, unnamed: bool = True, **given_settings: float) -> FinishedModels:
+def mapper_input(truth: Reconstruction, *, unnamed: bool = True) -> MapperInput:
     """As a run has it: one camera for pictures of one size."""
     num, camera = len(truth.image_index), make_camera("SIMPLE_RADIAL", 1480.0, 1600, 1200)
     images = ImageSet(
@@ -43,7 +45,7 @@ def finished(truth: Reconstruction, *, unnamed: bool = True, **given_settings: f
         is_unnamed=np.full(num, unnamed),
     )
     matches = all_matches(truth)
-    given = MapperInput(
+    return MapperInput(
         images=images,
         cameras=(camera,),
         known_camera=np.zeros(1, bool),
@@ -51,7 +53,11 @@ def finished(truth: Reconstruction, *, unnamed: bool = True, **given_settings: f
         tracks=build_tracks(matches, num),
         working_scale=np.ones(num),
     )
-    start = replace(truth, cameras=(camera,), camera_index=np.zeros(num, np.int64))
+
+
+def finished(truth: Reconstruction, *, unnamed: bool = True, **given_settings: float) -> FinishedModels:
+    given = mapper_input(truth, unnamed=unnamed)
+    start = replace(truth, cameras=given.cameras, camera_index=given.images.camera_index)
     return finish_models([Start(model=start, held=Held.nothing(start))], given, replace(SETTINGS, **given_settings))
 
 
@@ -85,7 +91,7 @@ def test_zoomed_photographs_get_cameras_of_their_own(zooms: list[float]) -> None
     assert len(found.results[0].held.camera) == len(model.cameras)
 
 
-@pytest.mark.parametrize("zooms", [[1.0] * 8, [1, 1, 1.004, 1, 0.996, 1, 1, 1]], ids=["one lens", "focused"])
+@pytest.mark.parametrize("zooms", [[1.0] * 8, [1, 1, 1.012, 1, 0.996, 1, 1, 1]], ids=["one lens", "focused"])
 def test_photographs_of_one_lens_share_a_camera(zooms: list[float]) -> None:
     found = finished(scene(zooms))
     assert len(found.results[0].model.cameras) == 1 and not found.changes
@@ -96,3 +102,18 @@ def test_cameras_that_are_named_or_given_are_left_alone(given: dict[str, float])
     found = finished(scene([1, 1, 1.1, 1, 1, 1, 1]), **given)
     assert all(len(result.model.cameras) <= 1 for result in found.results)
     assert not any("camera of their own" in change.what for change in found.changes)
+
+
+def test_cameras_of_their_own_must_fit_clearly_better() -> None:
+    """Of two photographs: with more observations, or with smaller errors of the same ones."""
+    truth = scene([1, 1, 1.2, 1, 1.2, 1])
+    blurred = np.random.default_rng(0).normal(0, 2, truth.tracks.obs_xy.shape)
+    worse = with_tracks(truth, replace(truth.tracks, obs_xy=truth.tracks.obs_xy + blurred))
+    own = np.isin(truth.tracks.obs_image, (2, 4))
+    fewer = select_points(truth, ~own | (np.arange(len(own)) % 4 > 0))
+    zoomed = Zoomed(model=truth, given=mapper_input(truth), groups=((2, 4),), former_px=(FOCAL_PX,))
+    assert zoomed.is_confirmed(worse, truth) and zoomed.is_confirmed(fewer, truth)
+    assert not zoomed.is_confirmed(truth, truth)
+    assert not zoomed.is_confirmed(truth, worse) and not zoomed.is_confirmed(truth, fewer)
+    assert not replace(zoomed, former_px=(1.19 * FOCAL_PX,)).is_confirmed(worse, truth), "the same focal length"
+    assert not zoomed.is_confirmed(worse, select_views(truth, np.arange(1, 6))), "a photograph is lost"
