@@ -15,7 +15,7 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.edit import select_points, view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.error_modes import ErrorModes
-from anchorsfm.tracks.linearised import linearise, solve
+from anchorsfm.tracks.linearised import POINT_DAMPING, linearise, solve
 from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN, loss_scale_px
 
 
@@ -89,8 +89,7 @@ def _followed(
     order = np.argsort(point)
     shown = np.zeros(len(model.points), bool)
     shown[point] = True
-    seen = select_points(model, shown[model.tracks.obs_point])
-    shift = _point_steps(seen, modes)  # points of `seen` are in the order of their rows
+    seen = select_points(model, shown[model.tracks.obs_point])  # its points are in the order of their rows
     photograph = Reconstruction(
         image_index=np.zeros(1, np.int64),
         cam_from_world=view.cam_from_world[None],
@@ -103,29 +102,32 @@ def _followed(
     )
     lin, noise_px = linearise(photograph, loss_scale_px(photograph, 1.0)), view.error_px / RAYLEIGH_MEDIAN
     by_unknown = lin.by_unknown.toarray().reshape(-1, 2, lin.by_unknown.shape[1])
-    moved = np.einsum("nij,mnj->nim", lin.by_point, shift[:, lin.point])
-    if view.camera in model.cameras:  # it errs with the model's
-        first = sum(len(camera.params) for camera in model.cameras[: model.cameras.index(view.camera)])
-        moved += by_unknown[:, :, 6:] @ modes.params[:, first : first + len(view.camera.params)].T
     adjusted = np.flatnonzero(view.open_deviations > 0)
     by_adjusted = np.concatenate([by_unknown[:, :, :6], by_unknown[:, :, 6 + adjusted]], axis=2)
-    weight = lin.weight[:, None, None]
-    rows = (weight * by_adjusted).reshape(-1, 6 + len(adjusted))
+    weighed = lin.weight[:, None, None] ** 2 * by_adjusted
+    by_shift = np.zeros((len(point), by_adjusted.shape[2], 3))
+    by_shift[lin.point] = np.einsum("nik,nij->nkj", weighed, lin.by_point)
+    steps = np.concatenate([modes.poses.reshape(len(modes.params), -1), modes.params], axis=1)
+    gradient = _by_cameras(seen, by_shift) @ steps.T
+    if view.camera in model.cameras:  # it errs with the model's
+        first = sum(len(camera.params) for camera in model.cameras[: model.cameras.index(view.camera)])
+        of_camera = modes.params[:, first : first + len(view.camera.params)]
+        gradient += np.einsum("nik,nip->kp", weighed, by_unknown[:, :, 6:]) @ of_camera.T
     expected = np.append(np.zeros(6), (noise_px / view.open_deviations[adjusted]) ** 2)
-    step = -solve(rows.T @ rows + np.diag(expected), rows.T @ (weight * moved).reshape(len(rows), -1))[:6]
+    step = -solve(np.einsum("nik,nil->kl", weighed, by_adjusted) + np.diag(expected), gradient)[:6]
     return np.asarray(step @ step.T)
 
 
-def _point_steps(model: Reconstruction, modes: ErrorModes) -> Float[np.ndarray, "mode point 3"]:
-    """Where the points of a model go when its cameras move."""
+def _by_cameras(model: Reconstruction, by_shift: Float[np.ndarray, "point row 3"]) -> Float[np.ndarray, "row unknown"]:
+    """Derivatives by the cameras of a model of what has such ones by its points, which go with them.
+
+    From what is asked back to the cameras, for there are many more modes than rows.
+    """
     lin = linearise(model, loss_scale_px(model, 1.0))
-    steps = np.concatenate([modes.poses.reshape(len(modes.params), -1), modes.params], axis=1)
-    moved = (lin.by_unknown @ steps.T).reshape(-1, 2, len(steps))
-    by_point = lin.weight[:, None, None] * lin.by_point
-    moved = lin.weight[:, None, None] * moved
-    num = len(model.points)
-    normal, right = np.zeros((num, 3, 3)), np.zeros((num, 3, len(steps)))
-    np.add.at(normal, lin.point, np.einsum("nki,nkj->nij", by_point, by_point))
-    np.add.at(right, lin.point, np.einsum("nki,nkm->nim", by_point, moved))
-    normal += 1e-10 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-    return -np.moveaxis(np.linalg.solve(normal, right), 2, 0)
+    weighed = lin.weight[:, None, None] ** 2 * lin.by_point
+    normal = np.zeros((len(model.points), 3, 3))
+    np.add.at(normal, lin.point, np.einsum("nki,nkj->nij", weighed, lin.by_point))
+    normal += POINT_DAMPING * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
+    by_normal = np.moveaxis(np.linalg.solve(normal, np.moveaxis(by_shift, 1, 2)), 2, 1)
+    by_residual = -np.einsum("nri,nki->rnk", by_normal[lin.point], weighed)
+    return np.asarray((lin.by_unknown.T @ by_residual.reshape(len(by_residual), -1).T).T)
