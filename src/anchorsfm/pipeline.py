@@ -238,6 +238,7 @@ def _reconstruct(
         images = beginning.described(images, frontend, folder.store, progress)
         selected = make_run_pairs(config, images, frontend, folder.store, progress, beginning.looked_at)
         pairs, images = selected.pairs, told_apart(images, selected.scene, config)
+        known = known.regrouped(images)
         predictor = masked(frontend.open(images, pairs, folder.store, progress), images)
         beginning.keep_cameras(predictor, frontend, images, pairs, folder.store)
     with clock.stage(Stage.DEPTH):

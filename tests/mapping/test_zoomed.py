@@ -9,8 +9,10 @@ import pytest
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import make_camera
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
-from anchorsfm.mapping.base import MapperInput, Start
+from anchorsfm.mapping.base import MapperInput, Start, known_held
+from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.finish import FinishedModels, ModellingSettings, finish_models
+from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.zoomed import Zoomed
 from anchorsfm.scene.edit import select_points, select_views, with_tracks
 from anchorsfm.scene.images import ImageSet
@@ -97,11 +99,52 @@ def test_photographs_of_one_lens_share_a_camera(zooms: list[float]) -> None:
     assert len(found.results[0].model.cameras) == 1 and not found.changes
 
 
-@pytest.mark.parametrize("given", [{"unnamed": False}, {"focal_px": FOCAL_PX}, {"goes_on": True}], ids=str)
+@pytest.mark.parametrize("given", [{"unnamed": False}, {"focal_px": FOCAL_PX}], ids=str)
 def test_cameras_that_are_named_or_given_are_left_alone(given: dict[str, float]) -> None:
     found = finished(scene([1, 1, 1.1, 1, 1, 1, 1]), **given)
     assert all(len(result.model.cameras) <= 1 for result in found.results)
     assert not any("camera of their own" in change.what for change in found.changes)
+
+
+def extended(model: Reconstruction, kept: list[int]) -> FinishedModels:
+    """A model of which some poses stay and all cameras, finished as one that goes on."""
+    given, row = mapper_input(model), model.camera_index
+    given = replace(
+        given,
+        images=replace(given.images, camera_index=row),
+        cameras=model.cameras,
+        known_camera=np.ones(len(model.cameras), bool),
+        known=KnownCameras(config=KnownConfig(), poses={}, cameras={}, camera_index=row),
+    )
+    held = replace(known_held(model, given), pose=np.isin(model.image_index, kept))
+    return finish_models([Start(model=model, held=held)], given, replace(SETTINGS, goes_on=True))
+
+
+@pytest.mark.parametrize("of_model", [[1.0] * 5, [1, 1, 1.2, 1, 1.2]], ids=["not in it", "known to it"])
+def test_zoomed_photographs_that_are_added_to_a_model(of_model: list[float]) -> None:
+    """They share its camera with their focal length, if it has one; everything that it knows stays."""
+    zooms = [*of_model, 1, 1.2, 1, 1.2]
+    truth, known = scene(zooms), list(dict.fromkeys(of_model))
+    cameras = tuple(truth.cameras[zooms.index(zoom)] for zoom in known)
+    begun = replace(truth, cameras=cameras, camera_index=np.array([*map(known.index, of_model), 0, 0, 0, 0]))
+    found = extended(begun, kept=list(range(5)))
+    (model,) = (result.model for result in found.results)
+    assert len(model.image_index) == 9 and len(model.cameras) == 2
+    assert np.allclose(model.cam_from_world[:5], truth.cam_from_world[:5], atol=1e-12)
+    assert model.cameras[0] == truth.cameras[0] and (len(known) == 1 or model.cameras[1] == cameras[1])
+    assert model.cameras[1].params[0] == pytest.approx(1.2 * FOCAL_PX, rel=0.005)
+    assert model.camera_index.tolist() == [0 if zoom == 1 else 1 for zoom in zooms]
+    assert [change.images for change in found.changes] == [(6, 8)]
+    assert worst_error(model, truth) < 0.003
+
+
+def test_poses_that_stay_are_not_asked() -> None:
+    truth = scene([1, 1, 1.1, 1, 1, 1, 1])
+    bent = finished(truth, unnamed=False).results[0].model
+    assert len(bent.image_index) == 7 and worst_error(bent, truth) > 0.02
+    bent = replace(bent, tracks=truth.tracks, points=truth.points, rgb=truth.rgb, error_px=truth.error_px)
+    assert not extended(bent, kept=list(range(7))).changes
+    assert [change.images for change in extended(bent, kept=[0, 1, 3, 4, 5, 6]).changes] == [(2,)]
 
 
 def test_cameras_of_their_own_must_fit_clearly_better() -> None:

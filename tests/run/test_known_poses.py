@@ -9,6 +9,7 @@ import pytest
 
 from anchorsfm.cli.parsing import parse
 from anchorsfm.cli.wording import in_words
+from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export.run import export
 from anchorsfm.mapping.config import KnownConfig
@@ -63,6 +64,22 @@ def test_points_lie_on_the_surfaces_and_poses_stay(
     assert len(rows) > 500 and np.median(off) < 0.01  # of a room of nine metres
     (entry,) = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
     assert entry["up"] is None and entry["uncertainty"]["images"][4]["position_m"] is not None
+
+
+def test_intrinsics_follow_their_photographs_where_cameras_are_told_apart() -> None:
+    """Photographs a b c d with cameras 0 0 1 2, of which the last two are known, and then 0 1 2 3."""
+    scene = make_point_scene(num_views=4)
+    camera, images = (
+        scene.model.cameras[0],
+        mapper_input(scene.matches, 4, scene.model.cameras[0], is_known=True).images,
+    )
+    cameras = {row: with_focal_length(camera, 1000.0 * row) for row in (1, 2)}
+    known = KnownCameras(
+        config=KnownConfig(), poses={}, cameras=cameras, camera_index=np.array([0, 0, 1, 2]), exact=frozenset([2])
+    )
+    apart = known.regrouped(replace(images, camera_index=np.array([0, 1, 2, 3])))
+    assert apart.cameras == {2: cameras[1], 3: cameras[2]} and apart.exact == {3}
+    assert apart.frozen_cameras([0, 1, 2, 3]).tolist() == [False, False, True, True]
 
 
 def test_matches_off_the_known_lines_are_left_out() -> None:

@@ -17,6 +17,7 @@ from anchorsfm.mapping.rigs import with_frames, with_whole_frames
 from anchorsfm.mapping.turned import find_turns
 from anchorsfm.mapping.zoomed import find_zoomed
 from anchorsfm.scene.edit import select_observations, with_cameras
+from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model, triangulate_start
@@ -259,15 +260,16 @@ def _with_zoomed(
 ) -> tuple[list[AdjustResult], MapperInput, list[Change]]:
     """Models whose photographs with another focal length than the others have cameras of their own."""
     out, changes = list(results), []
-    may_change = settings.focal_px is None and settings.adjust.refine_focal and not settings.goes_on
-    for row, result in enumerate(results):
-        if not may_change or given.images.rigs is not None or result.held.pose.any():
-            continue
-        zoomed = find_zoomed(result.model, given, settings.adjust)
+    may_change = settings.focal_px is None and settings.adjust.refine_focal and given.images.rigs is None
+    for row, result in enumerate(results if may_change else ()):
+        zoomed = find_zoomed(result.model, given, settings.adjust, result.held.pose)
         if zoomed is None:
             continue
         start = Start(model=zoomed.model, held=_held_in(result, zoomed.model, zoomed.given))
-        again = _finish(start, zoomed.given, settings, progress)
+        try:
+            again = _finish(start, zoomed.given, settings, progress)
+        except NoReconstructionError:  # the model that there is holds
+            continue
         if zoomed.is_confirmed(result.model, again.model):
             out[row], given = replace(again, dropped=result.dropped | again.dropped), zoomed.given
             own = zip(zoomed.groups, zoomed.focal_px(again.model), zoomed.former_px, strict=True)

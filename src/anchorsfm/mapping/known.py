@@ -53,6 +53,16 @@ class KnownCameras:
             prior_is_known=is_known,
         )
 
+    def regrouped(self, images: ImageSet) -> "KnownCameras":
+        """The same of the same photographs where these share cameras in another way."""
+        former = dict(zip(images.camera_index.tolist(), self.camera_index.tolist(), strict=True))
+        return replace(
+            self,
+            cameras={row: self.cameras[old] for row, old in former.items() if old in self.cameras},
+            camera_index=images.camera_index,
+            exact=frozenset(row for row, old in former.items() if old in self.exact),
+        )
+
     def for_alignment(
         self, image: Int[np.ndarray, "image"], grid: ImageGrid, focal_px: float | None = None
     ) -> list[KnownImage | None]:

@@ -6,13 +6,14 @@ it, and are wrong by it. So each view of an adjusted model is asked for its own 
 points that the others make without it. As neighbours of such views are bent with them, those that say another one than
 the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each group
 gets a camera, and the model is adjusted again. That counts if the photographs that it is about fit better then.
+Views whose poses stay were asked when these were found: only what was added to them is.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px, with_focal_length
 from anchorsfm.mapping.base import MapperInput
@@ -72,37 +73,50 @@ class Zoomed:
         return [focal_length_px(model.cameras[model.camera_index[view]]) for view in views]
 
 
-def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig) -> Zoomed | None:
+def find_zoomed(
+    model: Reconstruction, given: MapperInput, config: AdjustConfig, kept_pose: Bool[np.ndarray, "view"]
+) -> Zoomed | None:
     """Photographs of an adjusted model that have another focal length than their camera; None: none are seen.
 
     Args:
         model: with points.
         given: what it was made from.
         config: thresholds of the adjustment.
+        kept_pose: views whose poses stay.
     """
     unnamed = given.images.is_unnamed
     if unnamed is None or len(model.image_index) < _MIN_VIEWS or not len(model.points):
         return None
     camera = given.images.camera_index[model.image_index]
     shared = np.bincount(camera, minlength=given.images.num_cameras)[camera] > 1
-    asked = np.flatnonzero(shared & unnamed[model.image_index] & ~given.known_camera[camera])
-    fits = _own_focal_lengths(model, given, config, asked)
+    may_differ = shared & unnamed[model.image_index] & ~_is_given(given)[camera] & ~kept_pose
+    fits = _own_focal_lengths(model, given, config, np.flatnonzero(may_differ), num_right=int(kept_pose.sum()))
     if not fits:
         return None
     return _with_cameras(model, given, fits)
 
 
+def _is_given(given: MapperInput) -> Bool[np.ndarray, "camera"]:
+    """Cameras that the user knows: those of earlier models stay as well, but not every photograph need be theirs."""
+    return given.known_camera if given.known is None else given.known.frozen_cameras(np.arange(len(given.cameras)))
+
+
 def _own_focal_lengths(
-    model: Reconstruction, given: MapperInput, config: AdjustConfig, asked: Int[np.ndarray, "asked"]
+    model: Reconstruction,
+    given: MapperInput,
+    config: AdjustConfig,
+    asked: Int[np.ndarray, "asked"],
+    *,
+    num_right: int,
 ) -> dict[int, ViewFit]:
-    """Of the views whose points say another focal length than their camera's."""
+    """Of the views whose points say another focal length than their camera's; `num_right` of the others are right."""
     every = np.arange(len(model.image_index))
     limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
     seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
     first = {view: seen.zoom(view, np.delete(every, view)) for view in asked.tolist()}
     fits = {view: fit for view, fit in first.items() if fit is not None}
     others = np.setdiff1d(every, list(fits))
-    if len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
+    if num_right < _MIN_OTHERS and len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
         return fits
     return {view: fit for view in fits if (fit := seen.zoom(view, others)) is not None}
 
@@ -157,7 +171,8 @@ class _Seen:
 
 
 def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, ViewFit]) -> Zoomed:
-    """Each group of focal lengths with a camera; the largest keeps that of the ImageSet if no other view has it."""
+    """Each group of focal lengths with a camera: that of the ImageSet for the largest if no other view has it, that of
+    other photographs of no name if it has this focal length, or a new one."""
     poses = model.cam_from_world.copy()
     for view, fit in fits.items():
         poses[view] = fit.cam_from_world
@@ -181,6 +196,11 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
             if everything and number == 0:
                 cameras[camera] = lens
                 continue
+            other = _camera_with(own_px, camera, model, given)
+            if other is not None:
+                camera_index[mine] = other
+                own[images] = own[model.image_index[former == other][0]]
+                continue
             camera_index[mine] = len(cameras)
             cameras.append(lens)
             own[images] = len(rows)
@@ -197,3 +217,16 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
         groups=tuple(groups),
         former_px=tuple(former_px),
     )
+
+
+def _camera_with(focal_px: float, former: int, model: Reconstruction, given: MapperInput) -> int | None:
+    """Another camera of a model with about this focal length, for pictures of the size of a former one; None: none."""
+    unnamed, size = given.images.is_unnamed, (model.cameras[former].width, model.cameras[former].height)
+    distance = {
+        row: abs(float(np.log(focal_length_px(camera) / focal_px)))
+        for row, camera in enumerate(model.cameras)
+        if row != former and (camera.width, camera.height) == size
+        if unnamed is not None and unnamed[model.image_index[model.camera_index == row]].all()
+    }
+    nearest = min(distance, key=lambda row: distance[row], default=None)
+    return nearest if nearest is not None and distance[nearest] < _SAME_GROUP else None
