@@ -1,18 +1,20 @@
-"""Photographs of one size of which some are zoomed, with nothing that says so: models, and single ones localised.
+"""Photographs of one size of which some are zoomed, with nothing that says so: in models, added to them, localised.
 
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py model WORK SET --zoom 1.03 1.2
+    OMP_NUM_THREADS=1 python benchmarks/zoomed.py extend WORK SET --zoom 1.03 1.2
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py localise WORK SET --zoom 1.03 1.2
 
 SET holds `images/` and `gt.json` with the poses; its photographs have no EXIF data. `model`: of every second
 photograph, every fifth of which is cut about its middle and enlarged to the size that it had; with the cameras that the
 run finds, and with one for each (`--camera-mode per-image`). Positions (share of the scene size) and rotations are
 compared with the truth after a similarity (rotation from those of the cameras) of the photographs that were not zoomed,
-in the middle and at most. `localise`: every sixth photograph, zoomed, against a model of all; compared with the pose
-that it has in the model.
+in the middle and at most. `extend`: the same model without the zoomed ones, to which these are added. `localise`: every
+sixth photograph, zoomed, against a model of all; compared with the pose that it has in the model.
 """
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -27,42 +29,59 @@ from localisation import alignment, error, localised, photographs, read_poses, r
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("model", "localise"))
+    parser.add_argument("what", choices=("model", "extend", "localise"))
     parser.add_argument("work", type=Path)
     parser.add_argument("set", type=Path)
     parser.add_argument("--zoom", type=float, nargs="+", default=[1.0, 1.03, 1.1, 1.2, 1.5])
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     for zoom in given.zoom:
-        (models if given.what == "model" else single)(given.work, given.set, zoom)
+        {"model": models, "extend": extended, "localise": single}[given.what](given.work, given.set, zoom)
 
 
 def models(work: Path, folder: Path, zoom: float) -> None:
     files = photographs(folder / "images")[::2]
-    zoomed = {file.name for file in files[2::5]}
-    pictures = [copied(file, work / f"mixed-{zoom}", zoom if file.name in zoomed else 1.0) for file in files]
-    truth = {Path(name).stem: pose for name, pose in read_poses(folder / "gt.json").items()}
+    zoomed = {file.stem for file in files[2::5]}
+    pictures = [copied(file, work / f"mixed-{zoom}", zoom if file.stem in zoomed else 1.0) for file in files]
     for mode in ("auto", "per-image"):
         output, before = work / f"{folder.name}-{zoom}-{mode}", time.process_time()
         anchorsfm.reconstruct(pictures, output, mapper="tracks", dense=False, camera_mode=mode)
-        cpu_s = time.process_time() - before
-        stored = read_models(output)[0]
-        stems = [Path(name).stem for name in stored.view_names]
-        theirs = np.array([truth[stem] for stem in stems])
-        plain = np.array([f"{stem}.jpg" not in zoomed for stem in stems])
-        scale, pose = alignment(stored.model.cam_from_world[plain], theirs[plain])
-        size = np.linalg.norm(np.ptp(camera_centres(theirs), axis=0))
-        off = [error(a, b, scale, pose) for a, b in zip(stored.model.cam_from_world, theirs, strict=True)]
-        share, turned = np.array(off).T / [[10 * size], [1.0]]  # errors are thousandths of the truth's unit
-        focals = ", ".join(f"{camera.params[0]:.0f}" for camera in stored.model.cameras[:4])
-        for name, rows in (("plain", plain), ("zoomed", ~plain)):
-            print(
-                f"| {folder.name} | {zoom} | {mode} | {len(stems)} of {len(files)} | {name} "
-                f"| {np.median(share[rows]):.2f} | {share[rows].max():.2f} "
-                f"| {np.median(turned[rows]):.2f} | {turned[rows].max():.2f} "
-                f"| {len(stored.model.cameras)}: {focals} | {cpu_s:.0f} |",
-                flush=True,
-            )
+        compare(f"| {folder.name} | {zoom} | {mode}", output, folder, zoomed, time.process_time() - before)
+
+
+def extended(work: Path, folder: Path, zoom: float) -> None:
+    files = photographs(folder / "images")[::2]
+    zoomed = {file.stem for file in files[2::5]}
+    plain = work / f"{folder.name}-plain"
+    if not plain.exists():
+        pictures = [copied(file, work / "plain", 1.0) for file in files if file.stem not in zoomed]
+        anchorsfm.reconstruct(pictures, plain, mapper="tracks", dense=False)
+    output = work / f"{folder.name}-{zoom}-extended"
+    shutil.copytree(plain, output)
+    added, before = [copied(file, work / f"added-{zoom}", zoom) for file in files[2::5]], time.process_time()
+    anchorsfm.extend(output, added)
+    compare(f"| {folder.name} | {zoom} | extended", output, folder, zoomed, time.process_time() - before)
+
+
+def compare(label: str, output: Path, folder: Path, zoomed: set[str], cpu_s: float) -> None:
+    """Prints errors of plain and of zoomed photographs."""
+    truth = {Path(name).stem: pose for name, pose in read_poses(folder / "gt.json").items()}
+    stored = read_models(output)[0]
+    stems = [Path(name).stem for name in stored.view_names]
+    theirs = np.array([truth[stem] for stem in stems])
+    plain = np.array([stem not in zoomed for stem in stems])
+    scale, pose = alignment(stored.model.cam_from_world[plain], theirs[plain])
+    size = np.linalg.norm(np.ptp(camera_centres(theirs), axis=0))
+    off = [error(a, b, scale, pose) for a, b in zip(stored.model.cam_from_world, theirs, strict=True)]
+    share, turned = np.array(off).T / [[10 * size], [1.0]]  # errors are thousandths of the truth's unit
+    focals = ", ".join(f"{camera.params[0]:.0f}" for camera in stored.model.cameras[:4])
+    for name, rows in (("plain", plain), ("zoomed", ~plain)):
+        print(
+            f"{label} | {rows.sum()} {name} | {np.median(share[rows]):.2f} | {share[rows].max():.2f} "
+            f"| {np.median(turned[rows]):.2f} | {turned[rows].max():.2f} "
+            f"| {len(stored.model.cameras)}: {focals} | {cpu_s:.0f} |",
+            flush=True,
+        )
 
 
 def single(work: Path, folder: Path, zoom: float) -> None:
