@@ -33,17 +33,21 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("set", type=Path)
     parser.add_argument("--zoom", type=float, nargs="+", default=[1.0, 1.03, 1.1, 1.2, 1.5])
+    parser.add_argument("--modes", nargs="+", default=["auto", "per-image"], help="camera modes of `model`")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     for zoom in given.zoom:
-        {"model": models, "extend": extended, "localise": single}[given.what](given.work, given.set, zoom)
+        if given.what == "model":
+            models(given.work, given.set, zoom, given.modes)
+        else:
+            (extended if given.what == "extend" else single)(given.work, given.set, zoom)
 
 
-def models(work: Path, folder: Path, zoom: float) -> None:
+def models(work: Path, folder: Path, zoom: float, modes: list[str]) -> None:
     files = photographs(folder / "images")[::2]
     zoomed = {file.stem for file in files[2::5]}
     pictures = [copied(file, work / f"mixed-{zoom}", zoom if file.stem in zoomed else 1.0) for file in files]
-    for mode in ("auto", "per-image"):
+    for mode in modes:
         output, before = work / f"{folder.name}-{zoom}-{mode}", time.process_time()
         anchorsfm.reconstruct(pictures, output, mapper="tracks", dense=False, camera_mode=mode)
         compare(f"| {folder.name} | {zoom} | {mode}", output, folder, zoomed, time.process_time() - before)

@@ -25,13 +25,13 @@ FOCAL_PX = 1500.0
 SETTINGS = ModellingSettings(adjust=AdjustConfig(), subpixel=None, choose_camera_model=False, from_grid=False)
 
 
-def scene(zooms: list[float]) -> Reconstruction:
+def scene(zooms: list[float], num_points: int = 600, seed: int = 3) -> Reconstruction:
     """True cameras, one a view."""
     cameras = [
         Camera(model="SIMPLE_RADIAL", width=1600, height=1200, params=(zoom * FOCAL_PX, 800.0, 600.0, -0.03))
         for zoom in zooms
     ]
-    return make_lens_scene(tuple(cameras), len(zooms), 600, extent=2.5, arc_deg=60.0, seed=3)
+    return make_lens_scene(tuple(cameras), len(zooms), num_points, extent=2.5, arc_deg=60.0, seed=seed)
 
 
 def mapper_input(truth: Reconstruction, *, unnamed: bool = True) -> MapperInput:
@@ -147,16 +147,43 @@ def test_poses_that_stay_are_not_asked() -> None:
     assert [change.images for change in extended(bent, kept=[0, 1, 3, 4, 5, 6]).changes] == [(2,)]
 
 
+@pytest.mark.parametrize(
+    ("zooms", "seed"),
+    [([1, 1, 1.2, 1, 1, 1, 1], 3), ([1, 1, 1.1, 1, 1, 1.1, 1, 1], 3), ([1, 1, 1, 0.85, 1, 0.85, 0.85, 1], 27559)],
+    ids=["one", "two, of which all others look zoomed", "three that hide each other"],
+)
+def test_zooms_are_told_from_those_of_neighbours_that_they_bend(zooms: list[float], seed: int) -> None:
+    """Where no point is seen by more than three views, which follow each other."""
+    truth = short_tracks(scene(zooms, num_points=1500, seed=seed), seed=0)
+    found = finished(truth)
+    model, zoomed = found.results[0].model, [view for view, zoom in enumerate(zooms) if zoom != 1]
+    assert len(model.image_index) == len(zooms) and worst_error(model, truth) < 0.003
+    assert sorted(image for change in found.changes for image in change.images) == zoomed
+
+
+def short_tracks(model: Reconstruction, seed: int) -> Reconstruction:
+    """Each point where three views see it, that follow each other."""
+    first = np.random.default_rng(seed).integers(0, len(model.image_index) - 2, len(model.points))
+    after = model.tracks.obs_image - first[model.tracks.obs_point]
+    return select_points(model, (after >= 0) & (after < 3))
+
+
 def test_cameras_of_their_own_must_fit_clearly_better() -> None:
     """Of two photographs: with more observations, or with smaller errors of the same ones."""
     truth = scene([1, 1, 1.2, 1, 1.2, 1])
     blurred = np.random.default_rng(0).normal(0, 2, truth.tracks.obs_xy.shape)
     worse = with_tracks(truth, replace(truth.tracks, obs_xy=truth.tracks.obs_xy + blurred))
     own = np.isin(truth.tracks.obs_image, (2, 4))
+    doubled = replace(truth.tracks, obs_xy=truth.tracks.obs_xy + 2 * blurred)
+    very_bad = with_tracks(truth, doubled)
     fewer = select_points(truth, ~own | (np.arange(len(own)) % 4 > 0))
-    zoomed = Zoomed(model=truth, given=mapper_input(truth), groups=((2, 4),), former_px=(FOCAL_PX,))
-    assert zoomed.is_confirmed(worse, truth) and zoomed.is_confirmed(fewer, truth)
-    assert not zoomed.is_confirmed(truth, truth)
-    assert not zoomed.is_confirmed(truth, worse) and not zoomed.is_confirmed(truth, fewer)
-    assert not replace(zoomed, former_px=(1.19 * FOCAL_PX,)).is_confirmed(worse, truth), "the same focal length"
-    assert not zoomed.is_confirmed(worse, select_views(truth, np.arange(1, 6))), "a photograph is lost"
+    zoomed = Zoomed(model=truth, given=mapper_input(truth), groups=((2, 4),), rest=((0, 1, 3, 5),), fits={})
+    assert zoomed.confirmed(worse, truth) == zoomed.confirmed(fewer, truth) == ((2, 4),)
+    assert not zoomed.confirmed(truth, truth)
+    assert not zoomed.confirmed(truth, worse) and not zoomed.confirmed(truth, fewer)
+    less_of_worse = select_points(worse, ~own | (np.arange(len(own)) % 4 > 0))
+    assert not zoomed.confirmed(less_of_worse, very_bad), "more, but bad ones"
+    assert not replace(zoomed, groups=((0,),)).confirmed(worse, truth), "the same focal length"
+    assert not zoomed.confirmed(worse, select_views(truth, np.arange(1, 6))), "a photograph is lost"
+    of_two = replace(zoomed, groups=((0, 1), (2, 4)), rest=((), ()))
+    assert of_two.confirmed(replace(fewer, cameras=worse.cameras[:1] * 6), truth) == ((2, 4),), "only one of two"

@@ -15,7 +15,7 @@ from anchorsfm.mapping.consistency import PLACED_ANEW, Change, examine, is_consi
 from anchorsfm.mapping.evidence import PairEvidence
 from anchorsfm.mapping.rigs import with_frames, with_whole_frames
 from anchorsfm.mapping.turned import find_turns
-from anchorsfm.mapping.zoomed import find_zoomed
+from anchorsfm.mapping.zoomed import find_zoomed, zoom_changes
 from anchorsfm.scene.edit import select_observations, with_cameras
 from anchorsfm.scene.errors import NoReconstructionError
 from anchorsfm.scene.progress import SILENT, Progress
@@ -262,22 +262,34 @@ def _with_zoomed(
     out, changes = list(results), []
     may_change = settings.focal_px is None and settings.adjust.refine_focal and given.images.rigs is None
     for row, result in enumerate(results if may_change else ()):
-        zoomed = find_zoomed(result.model, given, settings.adjust, result.held.pose)
-        if zoomed is None:
-            continue
+        own, found = given, result
+        for _ in range(_ROUNDS):  # one that is bent by another shows its zoom when that has its camera
+            again = _told_apart(found, own, settings, progress)
+            if again is None:
+                break
+            found, own = again
+        if found is not result:
+            changes += zoom_changes(result.model, found.model, given, own)
+            out[row], given = found, own
+    return out, given, changes
+
+
+def _told_apart(
+    result: AdjustResult, given: MapperInput, settings: ModellingSettings, progress: Progress
+) -> tuple[AdjustResult, MapperInput] | None:
+    """A model with further cameras, and what it was made from; None if no photograph needs one."""
+    zoomed = find_zoomed(result.model, given, settings.adjust, result.held.pose)
+    while zoomed is not None:
         start = Start(model=zoomed.model, held=_held_in(result, zoomed.model, zoomed.given))
         try:
             again = _finish(start, zoomed.given, settings, progress)
         except NoReconstructionError:  # the model that there is holds
-            continue
-        if zoomed.is_confirmed(result.model, again.model):
-            out[row], given = replace(again, dropped=result.dropped | again.dropped), zoomed.given
-            own = zip(zoomed.groups, zoomed.focal_px(again.model), zoomed.former_px, strict=True)
-            changes += [
-                Change(images=group, what=f"a camera of their own: a focal length of {px:.0f} px, not {former:.0f} px")
-                for group, px, former in own
-            ]
-    return out, given, changes
+            return None
+        confirmed = zoomed.confirmed(result.model, again.model)
+        if confirmed == zoomed.groups:
+            return replace(again, dropped=result.dropped | again.dropped), zoomed.given
+        zoomed = zoomed.only(confirmed, result.model, given) if confirmed else None
+    return None
 
 
 def _with_last_missing(

@@ -5,7 +5,7 @@ with another lens of the same phone. An adjustment with one camera for all hides
 it, and are wrong by it. So each view of an adjusted model is asked for its own focal length (`tracks.view_fit`) by
 points that the others make without it. As neighbours of such views are bent with them, those that say another one than
 the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each group
-gets a camera, and the model is adjusted again. That counts if the photographs that it is about fit better then.
+gets a camera, and the model is adjusted again. That counts for the groups that fit better then.
 Views whose poses stay were asked when these were found: only what was added to them is.
 """
 
@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.colmap.cameras import focal_length_px, with_focal_length
 from anchorsfm.mapping.base import MapperInput
-from anchorsfm.scene.edit import select_observations, view_of_image, with_poses
+from anchorsfm.mapping.consistency import Change
+from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras_of_views, with_poses
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.points import ray_bundle
@@ -36,8 +37,8 @@ _MIN_CHANGE = 0.02
 """Focal lengths that differ by a smaller share from the camera's are what lens and points leave open of one view."""
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
-_MORE = 1.05
-"""How many times more observations of zoomed views must agree ..."""
+_MORE, _NO_WORSE = 1.05, 1.5
+"""How many times more observations of zoomed views must agree, and what their median error may rise to ..."""
 _WORTH, _KEPT = 0.95, 0.95
 """... or what their median error must fall to, and the share of them that must be left."""
 
@@ -51,26 +52,38 @@ class Zoomed:
     """With these cameras."""
     groups: tuple[tuple[int, ...], ...]
     """Images of each of them."""
-    former_px: tuple[float, ...]
-    """Focal length of the camera that each group had."""
+    rest: tuple[tuple[int, ...], ...]
+    """Images that keep the camera that each group had."""
+    fits: dict[int, ViewFit]
+    """Of the views that they are made of."""
 
-    def is_confirmed(self, before: Reconstruction, after: Reconstruction) -> bool:
-        """Whether the adjusted model holds all photographs, and those that are zoomed fit it better."""
+    def confirmed(self, before: Reconstruction, after: Reconstruction) -> tuple[tuple[int, ...], ...]:
+        """Groups that fit the adjusted model better; none if it has lost a photograph."""
         if len(after.image_index) < len(before.image_index):
-            return False
-        for group, former_px, own_px in zip(self.groups, self.former_px, self.focal_px(after), strict=True):
-            was, now = (pixel_errors(model)[np.isin(model.tracks.obs_image, group)] for model in (before, after))
-            fits_better = len(now) >= _KEPT * len(was) and np.median(now) <= _WORTH * np.median(was)
-            if not fits_better and len(now) < _MORE * len(was):  # a wrong focal length agrees with few, and these well
-                return False
-            if abs(own_px / former_px - 1) < _MIN_CHANGE:
-                return False
-        return True
+            return ()
+        errors = [(pixel_errors(model), model.tracks.obs_image) for model in (before, after)]
+        found = []
+        for group, rest in zip(self.groups, self.rest, strict=True):
+            own_px = _focal_px_of(after, group[0])
+            other_px = _focal_px_of(after, rest[0]) if rest else _focal_px_of(before, group[0])
+            was, now = (error[np.isin(image, group)] for error, image in errors)
+            was_px, now_px = np.median(was), np.median(now)
+            fits_better = len(now) >= _KEPT * len(was) and now_px <= _WORTH * was_px
+            # a wrong focal length agrees with few observations, and these well
+            fits_more = len(now) >= _MORE * len(was) and now_px <= _NO_WORSE * was_px
+            if (fits_better or fits_more) and abs(own_px / other_px - 1) >= _MIN_CHANGE:
+                found.append(group)
+        return tuple(found)
 
-    def focal_px(self, model: Reconstruction) -> list[float]:
-        """Of each group."""
-        views = view_of_image(model)[[group[0] for group in self.groups]]
-        return [focal_length_px(model.cameras[model.camera_index[view]]) for view in views]
+    def only(self, groups: tuple[tuple[int, ...], ...], model: Reconstruction, given: MapperInput) -> "Zoomed":
+        """The same of some groups: neighbours of zoomed views may look zoomed too, until these have their cameras.
+
+        Args:
+            groups: some.
+            model, given: as in `find_zoomed`.
+        """
+        views = view_of_image(model)[[image for group in groups for image in group]].tolist()
+        return _with_cameras(model, given, {view: fit for view, fit in self.fits.items() if view in views})
 
 
 def find_zoomed(
@@ -87,13 +100,42 @@ def find_zoomed(
     unnamed = given.images.is_unnamed
     if unnamed is None or len(model.image_index) < _MIN_VIEWS or not len(model.points):
         return None
-    camera = given.images.camera_index[model.image_index]
-    shared = np.bincount(camera, minlength=given.images.num_cameras)[camera] > 1
-    may_differ = shared & unnamed[model.image_index] & ~_is_given(given)[camera] & ~kept_pose
+    camera, may_differ = given.images.camera_index[model.image_index], unnamed[model.image_index] & ~kept_pose
+    may_differ &= ~_is_given(given)[camera] & _have_one_size(given.images.size_wh[model.image_index])
     fits = _own_focal_lengths(model, given, config, np.flatnonzero(may_differ), num_right=int(kept_pose.sum()))
     if not fits:
         return None
     return _with_cameras(model, given, fits)
+
+
+def zoom_changes(before: Reconstruction, after: Reconstruction, given: MapperInput, own: MapperInput) -> list[Change]:
+    """What the photographs of a model have got that no longer have the camera of the others.
+
+    Args:
+        before, after: the model without and with further cameras.
+        given, own: what they were made from.
+    """
+    rows, former_rows = (of.images.camera_index[after.image_index] for of in (own, given))
+    changes = []
+    for former, row in np.unique(np.stack([former_rows, rows], axis=1), axis=0).tolist():
+        images = after.image_index[(rows == row) & (former_rows == former)]
+        whole = int((former_rows == former).sum())
+        px, former_px = (_focal_px_of(model, int(images[0])) for model in (after, before))
+        if row == former and (2 * len(images) > whole or abs(px / former_px - 1) < _MIN_CHANGE):
+            continue
+        text = f"a camera of their own: a focal length of {px:.0f} px, not {former_px:.0f} px"
+        changes.append(Change(images=tuple(images.tolist()), what=text))
+    return changes
+
+
+def _focal_px_of(model: Reconstruction, image: int) -> float:
+    return focal_length_px(model.cameras[model.camera_index[view_of_image(model)[image]]])
+
+
+def _have_one_size(size_wh: Int[np.ndarray, "view 2"]) -> Bool[np.ndarray, "view"]:
+    """Whose pictures have the size of another."""
+    _, size, count = np.unique(size_wh, axis=0, return_inverse=True, return_counts=True)
+    return count[size.reshape(-1)] > 1
 
 
 def _is_given(given: MapperInput) -> Bool[np.ndarray, "camera"]:
@@ -118,7 +160,15 @@ def _own_focal_lengths(
     others = np.setdiff1d(every, list(fits))
     if num_right < _MIN_OTHERS and len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
         return fits
-    return {view: fit for view in fits if (fit := seen.zoom(view, others)) is not None}
+    again = {view: seen.zoom(view, others, unseen=fit) for view, fit in fits.items()}
+    sure = {view: fit for view, fit in again.items() if fit is not None}
+    sure_px = np.array([focal_length_px(fit.camera) for fit in sure.values()])
+    alike = {
+        view: fit
+        for view, fit in fits.items()
+        if (np.abs(np.log(sure_px / focal_length_px(fit.camera))) < _SAME_GROUP).any()
+    }
+    return dict(sorted((alike | sure).items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,13 +188,14 @@ class _Seen:
         images = np.arange(len(view_of_image(self.model)) + 1)
         return order, np.searchsorted(self.tracks.obs_image[order], images)
 
-    def zoom(self, view: int, others: Int[np.ndarray, "other"]) -> ViewFit | None:
-        """A view with a focal length of its own, if points made from others say that it has one."""
+    def zoom(self, view: int, others: Int[np.ndarray, "other"], unseen: ViewFit | None = None) -> ViewFit | None:
+        """A view with a focal length of its own, if points made from others say that it has one; `unseen` if these see
+        too little of what it shows."""
         xy, points = self._shown(view, others)
         camera, limit_px = self.model.cameras[self.model.camera_index[view]], float(self.limit_px[view])
         found = absolute_pose(camera, xy, points, limit_px)
         if found is None or found.inlier.sum() < self.config.min_observations:
-            return None
+            return unseen
         fit = find_zoom(camera, found.cam_from_world, xy, points, found.inlier, max_error_px=limit_px)
         changes = fit is not None and abs(focal_length_px(fit.camera) / focal_length_px(camera) - 1) >= _MIN_CHANGE
         return fit if changes else None
@@ -179,7 +230,7 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
     former = model.camera_index
     cameras, camera_index = list(model.cameras), model.camera_index.copy()
     rows, own = list(given.cameras), given.images.camera_index.copy()
-    known, groups, former_px = given.known_camera.tolist(), [], []
+    known, groups, rest = given.known_camera.tolist(), [], []
     for camera in np.unique(former[list(fits)]).tolist():
         views = np.array([view for view in fits if former[view] == camera])
         focal_px = np.array([focal_length_px(fits[view].camera) for view in views])
@@ -192,7 +243,7 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
             lens = with_focal_length(model.cameras[camera], own_px)
             images = model.image_index[mine]
             groups.append(tuple(sorted(images.tolist())))
-            former_px.append(focal_length_px(model.cameras[camera]))
+            rest.append(tuple(model.image_index[np.setdiff1d(np.flatnonzero(former == camera), views)].tolist()))
             if everything and number == 0:
                 cameras[camera] = lens
                 continue
@@ -206,8 +257,9 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
             own[images] = len(rows)
             rows.append(lens)
             known.append(False)
+    changed = replace(with_poses(model, poses), cameras=tuple(cameras), camera_index=camera_index)
     return Zoomed(
-        model=replace(with_poses(model, poses), cameras=tuple(cameras), camera_index=camera_index),
+        model=with_cameras_of_views(changed),
         given=replace(
             given,
             images=replace(given.images, camera_index=own),
@@ -215,7 +267,8 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
             known_camera=np.array(known, bool),
         ),
         groups=tuple(groups),
-        former_px=tuple(former_px),
+        rest=tuple(rest),
+        fits=fits,
     )
 
 
