@@ -27,6 +27,7 @@ from unix import unix_only
 
 EXIF_IFD = 0x8769
 ORIENTATION, MAKE, MODEL, FOCAL, FOCAL_35, PIXEL_X, PIXEL_Y = 274, 271, 272, 37386, 41989, 40962, 40963
+DIGITAL_ZOOM = 41988
 PLANE_X, PLANE_UNIT = 41486, 41488
 
 
@@ -599,6 +600,31 @@ def test_auto_groups_by_size_and_exif(tmp_path: Path) -> None:
     # a third size among those without EXIF: a collection, in which equal sizes mean nothing
     save(tmp_path / "8.jpg", picture(90, 64))
     assert load_image_set(tmp_path).camera_index.tolist() == [0, 1, 0, 2, 3, 4, 5, 6]
+
+
+def test_digitally_zoomed_pictures_have_a_camera_and_a_focal_length_of_their_own(tmp_path: Path) -> None:
+    """Of makers that multiply the equivalent by the zoom, and of others; 0 and 1 are none."""
+    nikon = {MODEL: "NIKON D700", FOCAL: 35.0, FOCAL_35: 35}  # 36 mm wide
+    phone = {MODEL: "Phone", FOCAL: 5.0, FOCAL_35: 26}
+    for name, tags in (
+        ("1.jpg", nikon),
+        ("2.jpg", nikon | {DIGITAL_ZOOM: 0.0}),
+        ("3.jpg", nikon | {DIGITAL_ZOOM: 1.0}),
+        ("4.jpg", nikon | {DIGITAL_ZOOM: 2.0}),
+        ("5.jpg", nikon | {DIGITAL_ZOOM: 2.0, FOCAL_35: 70}),
+        ("6.jpg", phone),
+        ("7.jpg", phone | {DIGITAL_ZOOM: 1.5}),
+        ("8.jpg", phone | {DIGITAL_ZOOM: 1.5, FOCAL_35: 39}),
+        ("9.jpg", nikon | {DIGITAL_ZOOM: 2.0, PLANE_X: 4000.0, PIXEL_X: 96, PIXEL_Y: 64}),
+    ):
+        save(tmp_path / name, picture(96, 64), tags)
+    images = load_image_set(tmp_path)
+    assert images.camera_index.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 1]
+    expected = [35, 35, 35, 70, 70, 26, np.nan, np.nan, 70]  # of the phone nobody knows which it is
+    assert images.focal_prior_px == pytest.approx(np.array(expected) * 96 / 36, rel=0.01, nan_ok=True)
+    of_phones = load_image_set(tmp_path, sensor_widths=lambda make, model: 7.0 if model == "Phone" else np.nan)
+    expected[6:8] = [39, 39]  # 5 mm before 7 mm is 26 before 36
+    assert of_phones.focal_prior_px == pytest.approx(np.array(expected) * 96 / 36, rel=0.01)
 
 
 def test_scenes_of_a_mixed_folder_have_cameras_as_if_each_were_a_folder(tmp_path: Path) -> None:

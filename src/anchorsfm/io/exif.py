@@ -17,6 +17,10 @@ The first is rounded to whole millimetres and by some makers to a whole "crop fa
 sensor says 62), so where the third agrees with it roughly, the third is taken; where they disagree the picture was
 cropped or zoomed digitally, which only the first knows. Small sensors of foreign tables have no such say: phones have
 several, and what is known of them is rougher than the first.
+
+`DigitalZoomRatio` says that the middle of the picture was enlarged. Some makers multiply the first source by it and
+others do not, and the second counts pixels that there were not: such a picture has the focal length of the third times
+the ratio, or of the first if the third tells which of both it is. Otherwise nothing is recorded.
 """
 
 import math
@@ -53,6 +57,8 @@ _VIEWS_SOFTWARE = "AnchorSfM views"
 """The same of views of panoramas."""
 _GPS_IFD = 0x8825
 _EXIF_IFD, _FOCAL_LENGTH, _FOCAL_LENGTH_35 = 0x8769, 37386, 41989
+_DIGITAL_ZOOM = 41988
+_LEAST_ZOOM, _MOST_ZOOM = 1.005, 200.0
 _TAKEN, _TAKEN_FRACTION = 36867, 37521
 _MAKER_NOTE, _LENS = 37500, 42036
 _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 41488
@@ -94,6 +100,8 @@ class Exif:
     """Size when the picture was taken, before any downscaling."""
     pixels_per_mm: float = math.nan
     """Captured pixels per millimetre of the sensor, horizontally."""
+    digital_zoom: float = 1.0
+    """How many times the middle of the picture was enlarged."""
     taken_s: float = math.nan
     """When the picture was taken, in seconds by the camera's own clock: good for an order only."""
 
@@ -132,6 +140,7 @@ def read_exif(image: Image.Image) -> Exif:
         focal_35mm=_number(_tag(details, _FOCAL_LENGTH_35)),
         captured_wh=_size(_tag(details, _PIXEL_X), _tag(details, _PIXEL_Y)),
         pixels_per_mm=_number(_tag(details, _FOCAL_PLANE_X)) / unit,
+        digital_zoom=_zoom(_tag(details, _DIGITAL_ZOOM)),
         taken_s=_seconds(_text(_tag(details, _TAKEN)), _text(_tag(details, _TAKEN_FRACTION))),
         held=_integer(image.info.get("original_orientation"), orientation),
         lens=_text(_tag(details, _LENS)),
@@ -209,6 +218,9 @@ def exif_focal(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.nan)
         shown = math.nan
     elif is_sure and abs(shown / width_mm - 1) > _AGREEMENT:  # a part of the sensor, or a copy: nobody knows
         shown = known = math.nan
+    if exif.digital_zoom != 1:
+        shown = math.nan
+        equivalent, known = _zoomed(equivalent, known, exif.digital_zoom, is_sure=is_sure)
     rounding = _ROUNDING_MM / exif.focal_35mm
     guessed = _GUESSED if _is_wider_than_film(size_wh) else 0.0
     best_first = [
@@ -220,6 +232,15 @@ def exif_focal(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.nan)
         best_first.insert(0, best_first[2])
     shortest, longest = _PLAUSIBLE_FOCAL_RANGE
     return next((found for found in best_first if shortest <= found.focal_px / longer <= longest), RecordedFocal())
+
+
+def _zoomed(equivalent: float, known: float, zoom: float, *, is_sure: bool) -> tuple[float, float]:
+    """Focal lengths of the first and third source of a picture that was enlarged; NaN where nobody knows."""
+    own = known * zoom
+    of_both = [abs(math.log(value / own)) for value in (equivalent, equivalent * zoom)]  # multiplied already, or not
+    if not min(of_both) < _AGREEMENT or abs(of_both[0] - of_both[1]) < _AGREEMENT:
+        return math.nan, own if is_sure else math.nan
+    return equivalent if of_both[0] < of_both[1] else equivalent * zoom, own
 
 
 def _is_wider_than_film(size_wh: tuple[int, int]) -> bool:
@@ -263,6 +284,12 @@ def _number(value: object) -> float:
     except (TypeError, ValueError, ArithmeticError):
         return math.nan
     return number if _SMALLEST < number < _LARGEST else math.nan
+
+
+def _zoom(value: object) -> float:
+    """A ratio of digital zoom; 1 where there was none, which cameras record as 0 too."""
+    ratio = _number(value)
+    return ratio if _LEAST_ZOOM <= ratio <= _MOST_ZOOM else 1.0
 
 
 def _size(width: object, height: object) -> tuple[int, int] | None:

@@ -181,9 +181,9 @@ def _is_utf8(name: str) -> bool:
 def _group_cameras(photos: list[_Photo], mode: CameraMode) -> Int[np.ndarray, "image"]:
     """Row of the camera of each photo, in order of first appearance.
 
-    `auto`: same size, make, model and focal lengths. Images without EXIF: equal size means one camera as long as they
-    have at most two sizes (landscape and portrait); a collection of many sizes comes from many cameras, some of which
-    agree by chance, so there every image gets its own.
+    `auto`: same size, make, model, focal lengths and digital zoom. Images without EXIF: equal size means one camera as
+    long as they have at most two sizes (landscape and portrait); a collection of many sizes comes from many cameras,
+    some of which agree by chance, so there every image gets its own.
     """
     if mode == "single":
         _check_one_size(photos)
@@ -222,7 +222,7 @@ def _camera_key(photo: _Photo, share_without_exif: bool) -> Hashable:
     if not exif.names_camera:
         return photo.size_wh if share_without_exif else photo.name
     focal = tuple(0.0 if math.isnan(value) else value for value in (exif.focal_mm, exif.focal_35mm))
-    return photo.size_wh, exif.make, exif.model, exif.video, focal
+    return photo.size_wh, exif.make, exif.model, exif.video, exif.digital_zoom, focal
 
 
 def _number_groups(keys: Iterable[Hashable]) -> Int[np.ndarray, "image"]:
