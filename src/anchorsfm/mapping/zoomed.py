@@ -5,7 +5,9 @@ with another lens of the same phone. An adjustment with one camera for all hides
 it, and are wrong by it. So each view of an adjusted model is asked for its own focal length (`tracks.view_fit`) by
 points that the others make without it. As neighbours of such views are bent with them, those that say another one than
 the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each group
-gets a camera, and the model is adjusted again. That counts for the groups that fit better then.
+gets a camera, and the model is adjusted again. That counts for the groups that fit better then. The others may still
+be bent by each other, so that the views of the new model are worth being asked.
+
 Views whose poses stay were asked when these were found: only what was added to them is.
 """
 
@@ -250,7 +252,7 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
             other = _camera_with(own_px, camera, model, given)
             if other is not None:
                 camera_index[mine] = other
-                own[images] = own[model.image_index[former == other][0]]
+                own[images] = given.images.camera_index[model.image_index[former == other][0]]
                 continue
             camera_index[mine] = len(cameras)
             cameras.append(lens)
