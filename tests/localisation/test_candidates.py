@@ -40,8 +40,9 @@ def features(descriptor: np.ndarray) -> Features:
     )
 
 
-def test_the_images_that_look_most_alike_are_found_and_their_points_matched() -> None:
-    rng, views, each = np.random.default_rng(0), 30, 60
+@pytest.mark.parametrize("views", [30, 250], ids=["few images", "a short list of many"])
+def test_the_images_that_look_most_alike_are_found_and_their_points_matched(views: int) -> None:
+    rng, each = np.random.default_rng(0), 60
     index = ModelIndex(
         settings=SETTINGS,
         num_points=views * each,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from anchorsfm.features.one_to_one import one_to_one
 from anchorsfm.features.ratio_test import DescriptorIndex, RatioTestMatcher
 from anchorsfm.localisation.index import ModelIndex
 
-_STRONGEST_OF_IMAGE = 200
-_STRONGEST_OF_PHOTOGRAPH = 1000
+_STRONGEST_OF_PHOTOGRAPH, _STRONGEST_OF_IMAGE = 1000, 200
 """Descriptors that are compared to find out which images look alike: those of the largest image structures."""
+_SHORT_LIST, _FEW_OF_PHOTOGRAPH, _FEW_OF_IMAGE = 100, 250, 100
+"""Of models with more images as many are compared so: those that look likest by fewer descriptors."""
 _FIRST = 6
 """Images that a photograph is compared with at first: their points are enough as a rule."""
 _AT_ONCE = 64
@@ -68,11 +70,14 @@ class PointFinder:
         """Views of the model that look most like a photograph, the likest first."""
         if self.index.num_views <= min(_FIRST, self.max_candidates):
             return np.arange(self.index.num_views)
-        strongest = np.argsort(-features.score, kind="stable")[:_STRONGEST_OF_PHOTOGRAPH]
-        best = _best_per_view(_unit(features.descriptor[strongest]), self.index)
-        # what a descriptor has in common with most images says nothing about any of them
-        votes = np.maximum(best - np.median(best, axis=1, keepdims=True), 0).sum(axis=0)
-        return np.argsort(-votes, kind="stable")[: self.max_candidates]
+        order = np.argsort(-features.score, kind="stable")
+        strongest = _unit(features.descriptor[order[:_STRONGEST_OF_PHOTOGRAPH]])
+        views = np.arange(self.index.num_views)
+        if len(views) > max(_SHORT_LIST, self.max_candidates):
+            votes = _votes(strongest[:_FEW_OF_PHOTOGRAPH], self.index, views, _FEW_OF_IMAGE)
+            views = np.sort(np.argsort(-votes, kind="stable")[: max(_SHORT_LIST, self.max_candidates)])
+        votes = _votes(strongest, self.index, views, _STRONGEST_OF_IMAGE)
+        return views[np.argsort(-votes, kind="stable")[: self.max_candidates]]
 
     def _image(self, view: int) -> DescriptorIndex:
         """The descriptors of an image with the points as its keypoints."""
@@ -99,20 +104,21 @@ def _one_to_one(pairs: list[Int[np.ndarray, "_ 2"]], scores: list[Float[np.ndarr
     return PointMatches(point=best.keypoint[:, 0].astype(np.int64), keypoint=best.keypoint[:, 1].astype(np.int64))
 
 
-def _best_per_view(
-    photograph: Float[torch.Tensor, "descriptor 128"], index: ModelIndex
-) -> Float[np.ndarray, "descriptor view"]:
-    """Cosine of each descriptor and the most similar of the strongest of every image."""
-    best = np.zeros((len(photograph), index.num_views), np.float32)
-    for first in range(0, index.num_views, _AT_ONCE):
-        views = range(first, min(first + _AT_ONCE, index.num_views))
-        parts = [index.descriptor[index.rows(view)][:_STRONGEST_OF_IMAGE] for view in views]
+def _votes(
+    photograph: Float[torch.Tensor, "descriptor 128"], index: ModelIndex, views: Int[np.ndarray, "view"], count: int
+) -> Float[np.ndarray, "view"]:
+    """How much each view looks like a photograph, by the first `count` descriptors of its image."""
+    best = np.zeros((len(photograph), len(views)), np.float32)
+    for first in range(0, len(views), _AT_ONCE):
+        some = views[first : first + _AT_ONCE].tolist()
+        parts = [index.descriptor[index.rows(view)][:count] for view in some]
         ends = np.cumsum([0, *map(len, parts)])
         cosine = photograph @ _unit(np.concatenate(parts)).T
-        for view, low, high in zip(views, ends[:-1], ends[1:], strict=True):
+        for column, (low, high) in enumerate(pairwise(ends), start=first):
             if high > low:
-                best[:, view] = cosine[:, low:high].amax(1).numpy()
-    return best
+                best[:, column] = cosine[:, low:high].amax(1).numpy()
+    # what a descriptor has in common with most images says nothing about any of them
+    return np.maximum(best - np.median(best, axis=1, keepdims=True), 0).sum(axis=0)
 
 
 def _unit(descriptor: np.ndarray) -> Float[torch.Tensor, "descriptor 128"]:

@@ -21,6 +21,7 @@ from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
 from anchorsfm.frontend.classical.focal import devices, estimate_focals_px
 from anchorsfm.frontend.classical.focal_evidence import FocalEvidence
+from anchorsfm.frontend.classical.planes import MIN_ON_PLANE, other_pose, with_closing_poses
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.second import Helped, SecondMethod, second_store
@@ -48,7 +49,7 @@ from anchorsfm.stereo.grid import make_grid
 
 Output = TypeVar("Output")
 
-VERSION = 6
+VERSION = 7
 """Raise when the algorithm changes its results: cached results of older versions are then ignored."""
 MATCH_CONFIDENCE = 11.0
 """Confidence above 1 of a keypoint match that fits the geometry of its pair exactly."""
@@ -79,6 +80,8 @@ def open_predictor(
             helped, points, verified = run.with_second_method(xy, points, candidates, verified, distortion)
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
         poses = run.relate_all(points, helped.keypoint, focal_px, distortion)
+        on_plane = [evidence.homography_ratio >= MIN_ON_PLANE for _, evidence in verified]
+        poses = run.with_planes_resolved(points, poses, focal_px, np.flatnonzero(on_plane))
         poses = believed(index, poses, images.num_images, config.consistency)
     has_depth = np.zeros(len(index), bool)
     if config.dense.enabled:
@@ -296,6 +299,27 @@ class _Run:
 
         every = np.arange(len(self.pairs))
         return tuple(self._stage("estimating relative poses", tool, tool.pose, job, every))
+
+    def with_planes_resolved(
+        self,
+        points: list[lens.LensPoints],
+        poses: Sequence[RelativePose],
+        focal_px: Float[np.ndarray, "image"],
+        on_plane: Int[np.ndarray, "row"],
+    ) -> tuple[RelativePose, ...]:
+        """Of pairs whose matches lie on a plane, the pose that agrees with the other pairs."""
+        if not self.config.consistency.enabled:
+            return tuple(poses)
+        focal, others = focal_px * reference_scale(self.images.size_wh), {}
+        for row in on_plane.tolist():
+            (i, j), keypoint = self.pairs[row].tolist(), poses[row].keypoint
+            xy_i, xy_j = points[i].xy[keypoint[:, 0]], points[j].xy[keypoint[:, 1]]
+            focal_ij = (float(focal[i]), float(focal[j]))
+            other = other_pose(poses[row], xy_i, xy_j, focal_ij, self.config.matching.max_epipolar_error_px)
+            if other is not None:
+                others[row] = other
+        agreement_deg = self.config.consistency.agreement_deg
+        return tuple(with_closing_poses(self.pairs, poses, others, self.images.num_images, agreement_deg))
 
     def _match_key(self, pair: int) -> str:
         i, j = self.pairs[pair].tolist()

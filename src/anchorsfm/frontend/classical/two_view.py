@@ -91,7 +91,7 @@ def relate(
     j_from_i, inlier = _essential_pose(
         xy_i, xy_j, focal_ij, matching.max_epipolar_error_px * stretch, matching.seed or 0
     )
-    error_px = _sampson_px(rays_i, rays_j, j_from_i, focal_ij)
+    error_px = sampson_of_rays_px(rays_i, rays_j, j_from_i, focal_ij)
     if lens is not None:
         error_px = sampson_px(_fundamental(j_from_i, focal_ij), lens.i, lens.j)
         inlier = error_px < matching.max_epipolar_error_px
@@ -149,7 +149,7 @@ def _essential_pose(
     return j_from_i, np.array(info["inliers"], bool)
 
 
-def _sampson_px(
+def sampson_of_rays_px(
     rays_i: Float[np.ndarray, "match 3"],
     rays_j: Float[np.ndarray, "match 3"],
     j_from_i: Float[np.ndarray, "3 4"],

@@ -1,0 +1,131 @@
+"""Pairs whose matches all lie on one plane (docs/method.md, Which pairs to believe).
+
+Two relative poses explain them equally well (Longuet-Higgins, "The reconstruction of a plane surface from two
+perspective projections", Proceedings of the Royal Society B, 1986), and nothing in the pair tells which is right.
+Others do: relative rotations must close around triplets of images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import poselib
+from jaxtyping import Float, Int
+
+from anchorsfm.features.verification import MAX_RANSAC_ITERATIONS, MIN_RANSAC_ITERATIONS
+from anchorsfm.frontend.classical.rays import bearing, in_front, triangulate_depths
+from anchorsfm.frontend.classical.two_view import RelativePose, sampson_of_rays_px
+from anchorsfm.geometry.transforms import rotation_angle_deg
+from anchorsfm.pairing.rotations import RelativeRotations, loop_error_deg, triplets
+from anchorsfm.scene.pairs import PairStatus
+
+MIN_ON_PLANE = 0.95
+"""Share of the matches of a pair that one homography explains."""
+_ROUNDS = 3
+"""Neighbouring pairs may lie on a plane too."""
+
+
+def other_pose(
+    pose: RelativePose,
+    xy_i: Float[np.ndarray, "match 2"],
+    xy_j: Float[np.ndarray, "match 2"],
+    focal_ij: tuple[float, float],
+    max_error_px: float,
+) -> RelativePose | None:
+    """The other pose that explains the matches of a plane; None if they do not lie on one, or there is none.
+
+    Args:
+        pose: of the pair.
+        xy_i, xy_j: its matches, undistorted, centred.
+        focal_ij: of both cameras, in the same unit.
+        max_error_px: largest Sampson distance.
+    """
+    if pose.status is not PairStatus.OK:
+        return None
+    ransac = {
+        "max_reproj_error": 2 * max_error_px,
+        "min_iterations": MIN_RANSAC_ITERATIONS,
+        "max_iterations": MAX_RANSAC_ITERATIONS,
+        "seed": 0,
+    }
+    homography, info = poselib.estimate_homography(xy_i, xy_j, ransac, {})
+    if info["num_inliers"] < MIN_ON_PLANE * len(xy_i):
+        return None
+    scale_i, scale_j = np.diag([focal_ij[0], focal_ij[0], 1.0]), np.diag([1 / focal_ij[1], 1 / focal_ij[1], 1.0])
+    _, rotations, shifts, _ = cv2.decomposeHomographyMat(scale_j @ np.asarray(homography) @ scale_i, np.eye(3))
+    rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
+    best: RelativePose | None = None
+    farthest_deg = 1.0  # about the same pose
+    for rotation, shift in zip(rotations, shifts, strict=True):
+        away_deg = float(rotation_angle_deg((rotation @ pose.j_from_i[:, :3].T)[None])[0])
+        length = float(np.linalg.norm(shift))
+        if away_deg < farthest_deg or length < 1e-9:
+            continue
+        j_from_i = np.column_stack([rotation, shift.ravel() / length])
+        depth = triangulate_depths(rays_i, rays_j, j_from_i)
+        error_px = sampson_of_rays_px(rays_i, rays_j, j_from_i, focal_ij)
+        keep = in_front(depth) & (error_px < max_error_px)
+        if keep.mean() < MIN_ON_PLANE:
+            continue
+        best, farthest_deg = (
+            replace(
+                pose,
+                keypoint=pose.keypoint[keep],
+                j_from_i=j_from_i,
+                depth=depth[keep].astype(np.float32),
+                error_px=error_px[keep].astype(np.float32),
+            ),
+            away_deg,
+        )
+    return best
+
+
+def with_closing_poses(
+    pairs: Int[np.ndarray, "pair 2"],
+    poses: Sequence[RelativePose],
+    others: Mapping[int, RelativePose],
+    num_images: int,
+    agreement_deg: float,
+) -> list[RelativePose]:
+    """The poses of pairs, of planes that which closes triplets with more matches.
+
+    Args:
+        pairs: i < j.
+        poses: of each.
+        others: row of a pair -> the other pose of a plane.
+        num_images: of all.
+        agreement_deg: triplets close up to this angle.
+    """
+    chosen, left = list(poses), dict(others)
+    rows = np.flatnonzero([pose.status is not PairStatus.UNMATCHED for pose in poses])
+    if not left:
+        return chosen
+    given = RelativeRotations(
+        num_images=num_images,
+        pair=pairs[rows],
+        rotation=np.array([poses[row].j_from_i[:, :3] for row in rows.tolist()]).reshape(-1, 3, 3),
+        evidence=np.array([len(poses[row].keypoint) for row in rows.tolist()], np.float64),
+    )
+    triplet = triplets(given)
+    triplet = triplet[np.argsort(triplet[:, 0], kind="stable")]
+    start = np.searchsorted(triplet[:, 0], np.arange(len(rows) + 1))
+
+    def closing(given: RelativeRotations, place: int) -> float:
+        mine = triplet[start[place] : start[place + 1]]
+        closes = loop_error_deg(given, mine) < agreement_deg
+        return float(np.minimum(given.evidence[mine[:, 1]], given.evidence[mine[:, 2]])[closes].sum())
+
+    for _ in range(_ROUNDS):
+        changed = False
+        for row in sorted(left):
+            place = int(np.searchsorted(rows, row))
+            rotation = given.rotation.copy()
+            rotation[place] = left[row].j_from_i[:, :3]
+            turned = replace(given, rotation=rotation)
+            if closing(turned, place) > closing(given, place):
+                given, changed = turned, True
+                chosen[row], left[row] = left[row], chosen[row]
+        if not changed:
+            break
+    return chosen
