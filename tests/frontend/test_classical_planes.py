@@ -5,8 +5,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from anchorsfm.features.config import MatchingConfig
+from anchorsfm.frontend.classical.agreement import with_closing_poses
 from anchorsfm.frontend.classical.config import TwoViewConfig
-from anchorsfm.frontend.classical.planes import other_pose, with_closing_poses
+from anchorsfm.frontend.classical.planes import other_pose
 from anchorsfm.frontend.classical.two_view import RelativePose, relate, unrelated
 from anchorsfm.geometry.transforms import rotation_angle_deg
 from anchorsfm.scene.pairs import PairStatus

@@ -12,14 +12,14 @@ from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.colmap.database import estimate_geometries, number_keypoints, write_database
 from anchorsfm.colmap.mappers import MapperOptions, _interruptible, _largest_first, map_global, map_incremental
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
-from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
+from anchorsfm.mapping.incremental import FromScratchConfig, _vague, map_tracks
 from anchorsfm.mapping.initial_pair import PairConfig, initial_pairs
-from anchorsfm.scene.edit import with_points, without_view
+from anchorsfm.scene.edit import with_points, with_tracks, without_view
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
-from anchorsfm.tracks.resect import points_of_tracks, register_missing
-from point_scene import make_point_scene, project_pinhole
+from anchorsfm.tracks.resect import Registration, points_of_tracks, register_missing
+from point_scene import make_lens_scene, make_point_scene, project_pinhole
 from unix import unix_only
 
 MAPPERS = ("incremental", "global", "tracks")
@@ -338,6 +338,29 @@ def test_a_missing_image_is_registered_against_the_points():
     assert np.bincount(grown.tracks.obs_image)[3] == registration.added[3]
     assert np.median(rotation_errors_deg(grown, scene.model.cam_from_world)) < 0.1
     check_consistent(grown, scene.matches)
+
+
+def test_views_that_few_points_in_one_spot_show_wait_for_others() -> None:
+    """Of 35 observations those of a strip leave open how the camera is turned; alone they are what there is."""
+    truth = make_lens_scene((CAMERA,), 3, 20_000, noise_px=1.5, extent=2.0)
+    strip = np.abs(truth.tracks.obs_xy - [CAMERA.width / 2, CAMERA.height / 2]).max(axis=1) < 25
+    spread = np.arange(len(strip)) % 400 < 3
+
+    def registration(*views: int) -> Registration:
+        """Views 1 and 2, the first by points of a strip."""
+        keep = np.zeros(len(strip), bool)
+        for view in views:
+            mine = (truth.tracks.obs_image == view) & (strip if view == 1 else spread)
+            keep[np.flatnonzero(mine)[:35]] = True
+        tracks = truth.tracks
+        model = with_tracks(
+            truth,
+            Tracks(obs_point=tracks.obs_point[keep], obs_image=tracks.obs_image[keep], obs_xy=tracks.obs_xy[keep]),
+        )
+        return Registration(model=model, added=dict.fromkeys(views, 35), refused={})
+
+    assert _vague(registration(1, 2)) == [1]
+    assert _vague(registration(2)) == _vague(registration(1)) == []
 
 
 def test_an_image_that_does_not_fit_is_refused_with_numbers():

@@ -69,10 +69,8 @@ def test_points_lie_on_the_surfaces_and_poses_stay(
 def test_intrinsics_follow_their_photographs_where_cameras_are_told_apart() -> None:
     """Photographs a b c d with cameras 0 0 1 2, of which the last two are known, and then 0 1 2 3."""
     scene = make_point_scene(num_views=4)
-    camera, images = (
-        scene.model.cameras[0],
-        mapper_input(scene.matches, 4, scene.model.cameras[0], is_known=True).images,
-    )
+    camera = scene.model.cameras[0]
+    images = mapper_input(scene.matches, 4, camera, is_known=True).images
     cameras = {row: with_focal_length(camera, 1000.0 * row) for row in (1, 2)}
     known = KnownCameras(
         config=KnownConfig(), poses={}, cameras=cameras, camera_index=np.array([0, 0, 1, 2]), exact=frozenset([2])

@@ -264,7 +264,7 @@ def _with_zoomed(
     for row, result in enumerate(results if may_change else ()):
         own, found = given, result
         for _ in range(_ROUNDS):  # one that is bent by another shows its zoom when that has its camera
-            again = _told_apart(found, own, settings, progress)
+            again = _with_own_cameras(found, own, settings, progress)
             if again is None:
                 break
             found, own = again
@@ -274,7 +274,7 @@ def _with_zoomed(
     return out, given, changes
 
 
-def _told_apart(
+def _with_own_cameras(
     result: AdjustResult, given: MapperInput, settings: ModellingSettings, progress: Progress
 ) -> tuple[AdjustResult, MapperInput] | None:
     """A model with further cameras, and what it was made from; None if no photograph needs one."""

@@ -19,19 +19,30 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust, with_plausible_cameras
 from anchorsfm.mapping.base import Mapped, MapperInput, MapperSettings, start_from_model
 from anchorsfm.mapping.initial_pair import InitialPair, PairConfig, initial_pairs
-from anchorsfm.scene.edit import observations_per_view, with_cameras_of_views, without_points, without_view
+from anchorsfm.scene.edit import (
+    observations_per_view,
+    view_of_image,
+    with_cameras_of_views,
+    without_points,
+    without_view,
+)
 from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.scene.settings import Range, Settings, Threads
 from anchorsfm.tracks.points import filter_observations, triangulate_model
-from anchorsfm.tracks.resect import points_of_tracks, register_missing
-from anchorsfm.tracks.residuals import loss_scale_px, with_errors
+from anchorsfm.tracks.resect import Registration, points_of_tracks, register_missing
+from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN, loss_scale_px, with_errors
+from anchorsfm.tracks.view_fit import fit_view, view_errors
 
 _VIEWS_THAT_SHOW_INTRINSICS = 3
 _VIEWS_THAT_HOLD = 5
 """With this many views the intrinsics are about right, and errors are allowed less."""
 _INITIAL_PAIRS_TRIED = 5
 _MORE_POINTS = 1.1
+_CLEAR_DEG, _AS_CLEAR = 0.5, 1.5
+"""Views whose rotation is known better are placed at once, and of others those that are nearly as clear as the best."""
+_ENOUGH_TO_JUDGE = 150
+"""Observations of a view that tell how well its pose is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,16 +275,11 @@ def _grow(
         if not len(enough):
             break
         batch = enough[seen[enough] >= config.batch_ratio * seen[enough].max()]
-        registration = register_missing(
-            model,
-            setting.tracks,
-            batch,
-            cameras=setting.cameras,
-            camera_index=setting.camera_index,
-            max_error_px=config.first_error * setting.long_side_px(),
-            min_inliers=config.min_inliers,
-            min_inlier_ratio=config.min_inlier_ratio,
-        )
+        registration = _registered(setting, model, batch)
+        vague = _vague(registration)
+        if vague:  # they wait until more points show them: what is seen of them next would be bent to fit
+            batch = np.setdiff1d(batch, vague)
+            registration = _registered(setting, model, batch)
         refused |= registration.refused
         tried[batch] = seen[batch]
         if registration.added:
@@ -282,6 +288,47 @@ def _grow(
     for image in np.setdiff1d(left, [*model.image_index, *refused]).tolist():
         refused[image] = f"only {seen[image]} observations of triangulated points"
     return model, {image: reason for image, reason in refused.items() if image not in model.image_index}
+
+
+def _registered(setting: _Setting, model: Reconstruction, batch: Int[np.ndarray, "candidate"]) -> Registration:
+    return register_missing(
+        model,
+        setting.tracks,
+        batch,
+        cameras=setting.cameras,
+        camera_index=setting.camera_index,
+        max_error_px=setting.config.first_error * setting.long_side_px(),
+        min_inliers=setting.config.min_inliers,
+        min_inlier_ratio=setting.config.min_inlier_ratio,
+    )
+
+
+def _vague(registration: Registration) -> list[int]:
+    """New views of which few points in a small part of the picture show the pose, where it is clearer of others."""
+    model, view = registration.model, view_of_image(registration.model)
+    deviation_deg = {image: _rotation_deviation_deg(model, int(view[image])) for image in registration.added}
+    limit_deg = max(_CLEAR_DEG, _AS_CLEAR * min(deviation_deg.values(), default=0.0))
+    return [image for image, deviation in deviation_deg.items() if not deviation <= limit_deg]
+
+
+def _rotation_deviation_deg(model: Reconstruction, view: int) -> float:
+    """Standard deviation by the spread of the residuals; infinite where the points do not determine the pose."""
+    rows = np.flatnonzero(model.tracks.obs_image == model.image_index[view])
+    rows = rows[:: max(len(rows) // _ENOUGH_TO_JUDGE, 1)]
+    camera, pose = model.cameras[model.camera_index[view]], model.cam_from_world[view]
+    xy_px, points = model.tracks.obs_xy[rows].astype(np.float64), model.points[model.tracks.obs_point[rows]]
+    error_px = view_errors(camera, pose, xy_px, points)
+    fit = fit_view(
+        camera,
+        pose,
+        xy_px,
+        points,
+        noise_px=max(float(np.median(error_px)) / RAYLEIGH_MEDIAN, 1e-3),
+        expected=camera,
+        deviations=np.zeros(len(camera.params)),
+    )
+    deviation = float(np.degrees(np.sqrt(np.trace(fit.covariance[:3, :3]))))
+    return deviation if np.isfinite(deviation) else np.inf
 
 
 def _points_seen(setting: _Setting, model: Reconstruction) -> Int[np.ndarray, "image"]:

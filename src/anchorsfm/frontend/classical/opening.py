@@ -17,11 +17,12 @@ from anchorsfm.features.methods import make_detector, make_matcher
 from anchorsfm.features.store import FeatureStore, MatchStore
 from anchorsfm.features.verification import VerificationStore, Verified
 from anchorsfm.frontend.classical import lens
+from anchorsfm.frontend.classical.agreement import believed, with_closing_poses
 from anchorsfm.frontend.classical.config import ClassicalConfig
 from anchorsfm.frontend.classical.depth_pairs import choose_depth_pairs
 from anchorsfm.frontend.classical.focal import devices, estimate_focals_px
 from anchorsfm.frontend.classical.focal_evidence import FocalEvidence
-from anchorsfm.frontend.classical.planes import MIN_ON_PLANE, other_pose, with_closing_poses
+from anchorsfm.frontend.classical.planes import MIN_ON_PLANE, other_pose
 from anchorsfm.frontend.classical.predictor import ClassicalPredictor, SetGeometry
 from anchorsfm.frontend.classical.scale import synchronise
 from anchorsfm.frontend.classical.second import Helped, SecondMethod, second_store
@@ -39,11 +40,8 @@ from anchorsfm.geometry.centred import centred, reference_scale
 from anchorsfm.io.store import Store, digest
 from anchorsfm.io.weights.release import joint_licence
 from anchorsfm.io.workers import map_stage, single_threaded_libraries
-from anchorsfm.pairing.config import ConsistencyConfig
-from anchorsfm.pairing.consistency import judge_pairs
-from anchorsfm.pairing.rotations import RelativeRotations
 from anchorsfm.scene.images import Distortion, ImageSet
-from anchorsfm.scene.pairs import PairList, PairStatus
+from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.progress import Progress
 from anchorsfm.stereo.grid import make_grid
 
@@ -80,9 +78,11 @@ def open_predictor(
             helped, points, verified = run.with_second_method(xy, points, candidates, verified, distortion)
         focal_px = estimate_focals_px(images, index, [evidence for _, evidence in verified], config.intrinsics)
         poses = run.relate_all(points, helped.keypoint, focal_px, distortion)
-        on_plane = [evidence.homography_ratio >= MIN_ON_PLANE for _, evidence in verified]
-        poses = run.with_planes_resolved(points, poses, focal_px, np.flatnonzero(on_plane))
-        poses = believed(index, poses, images.num_images, config.consistency)
+        if config.consistency.enabled:
+            on_plane = np.flatnonzero([evidence.homography_ratio >= MIN_ON_PLANE for _, evidence in verified])
+            others = run.other_poses(points, poses, focal_px, on_plane)
+            poses = with_closing_poses(index, poses, others, images.num_images, config.consistency.agreement_deg)
+            poses = believed(index, poses, images.num_images, config.consistency)
     has_depth = np.zeros(len(index), bool)
     if config.dense.enabled:
         has_depth = choose_depth_pairs(index, poses, config.dense.pairs_per_image)
@@ -109,26 +109,6 @@ def open_predictor(
     )
     predictor.fill(progress)
     return predictor
-
-
-def believed(
-    pairs: Int[np.ndarray, "pair 2"], poses: Sequence[RelativePose], num_images: int, config: ConsistencyConfig
-) -> tuple[RelativePose, ...]:
-    """The same relative poses; those that contradict better confirmed ones say so."""
-    rows = np.flatnonzero([pose.status is not PairStatus.UNMATCHED for pose in poses])
-    belief = judge_pairs(
-        RelativeRotations(
-            num_images=num_images,
-            pair=pairs[rows],
-            rotation=np.array([poses[row].j_from_i[:, :3] for row in rows.tolist()]).reshape(-1, 3, 3),
-            evidence=np.array([len(poses[row].keypoint) for row in rows.tolist()], np.float64),
-        ),
-        config,
-    )
-    rejected = set(rows[belief.rejected].tolist())
-    return tuple(
-        replace(pose, status=PairStatus.CONTRADICTED) if row in rejected else pose for row, pose in enumerate(poses)
-    )
 
 
 def _digest(
@@ -300,26 +280,23 @@ class _Run:
         every = np.arange(len(self.pairs))
         return tuple(self._stage("estimating relative poses", tool, tool.pose, job, every))
 
-    def with_planes_resolved(
+    def other_poses(
         self,
         points: list[lens.LensPoints],
         poses: Sequence[RelativePose],
         focal_px: Float[np.ndarray, "image"],
         on_plane: Int[np.ndarray, "row"],
-    ) -> tuple[RelativePose, ...]:
-        """Of pairs whose matches lie on a plane, the pose that agrees with the other pairs."""
-        if not self.config.consistency.enabled:
-            return tuple(poses)
-        focal, others = focal_px * reference_scale(self.images.size_wh), {}
+    ) -> dict[int, RelativePose]:
+        """Of pairs whose matches lie on a plane, by row, the other pose that explains them."""
+        focal, found = focal_px * reference_scale(self.images.size_wh), {}
         for row in on_plane.tolist():
             (i, j), keypoint = self.pairs[row].tolist(), poses[row].keypoint
             xy_i, xy_j = points[i].xy[keypoint[:, 0]], points[j].xy[keypoint[:, 1]]
             focal_ij = (float(focal[i]), float(focal[j]))
             other = other_pose(poses[row], xy_i, xy_j, focal_ij, self.config.matching.max_epipolar_error_px)
             if other is not None:
-                others[row] = other
-        agreement_deg = self.config.consistency.agreement_deg
-        return tuple(with_closing_poses(self.pairs, poses, others, self.images.num_images, agreement_deg))
+                found[row] = other
+        return found
 
     def _match_key(self, pair: int) -> str:
         i, j = self.pairs[pair].tolist()

@@ -2,28 +2,26 @@
 
 Two relative poses explain them equally well (Longuet-Higgins, "The reconstruction of a plane surface from two
 perspective projections", Proceedings of the Royal Society B, 1986), and nothing in the pair tells which is right.
-Others do: relative rotations must close around triplets of images.
+Other pairs do (`agreement`).
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import poselib
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from anchorsfm.features.verification import MAX_RANSAC_ITERATIONS, MIN_RANSAC_ITERATIONS
 from anchorsfm.frontend.classical.rays import bearing, in_front, triangulate_depths
 from anchorsfm.frontend.classical.two_view import RelativePose, sampson_of_rays_px
 from anchorsfm.geometry.transforms import rotation_angle_deg
-from anchorsfm.pairing.rotations import RelativeRotations, loop_error_deg, triplets
 from anchorsfm.scene.pairs import PairStatus
 
 MIN_ON_PLANE = 0.95
 """Share of the matches of a pair that one homography explains."""
-_ROUNDS = 3
-"""Neighbouring pairs may lie on a plane too."""
+_OTHER_DEG = 1.0
+"""Poses that differ by less are one."""
 
 
 def other_pose(
@@ -55,77 +53,22 @@ def other_pose(
     scale_i, scale_j = np.diag([focal_ij[0], focal_ij[0], 1.0]), np.diag([1 / focal_ij[1], 1 / focal_ij[1], 1.0])
     _, rotations, shifts, _ = cv2.decomposeHomographyMat(scale_j @ np.asarray(homography) @ scale_i, np.eye(3))
     rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
-    best: RelativePose | None = None
-    farthest_deg = 1.0  # about the same pose
+    found: dict[float, RelativePose] = {}
     for rotation, shift in zip(rotations, shifts, strict=True):
         away_deg = float(rotation_angle_deg((rotation @ pose.j_from_i[:, :3].T)[None])[0])
         length = float(np.linalg.norm(shift))
-        if away_deg < farthest_deg or length < 1e-9:
+        if away_deg < _OTHER_DEG or length < 1e-9:
             continue
         j_from_i = np.column_stack([rotation, shift.ravel() / length])
         depth = triangulate_depths(rays_i, rays_j, j_from_i)
         error_px = sampson_of_rays_px(rays_i, rays_j, j_from_i, focal_ij)
         keep = in_front(depth) & (error_px < max_error_px)
-        if keep.mean() < MIN_ON_PLANE:
-            continue
-        best, farthest_deg = (
-            replace(
+        if keep.mean() >= MIN_ON_PLANE:
+            found[away_deg] = replace(
                 pose,
                 keypoint=pose.keypoint[keep],
                 j_from_i=j_from_i,
                 depth=depth[keep].astype(np.float32),
                 error_px=error_px[keep].astype(np.float32),
-            ),
-            away_deg,
-        )
-    return best
-
-
-def with_closing_poses(
-    pairs: Int[np.ndarray, "pair 2"],
-    poses: Sequence[RelativePose],
-    others: Mapping[int, RelativePose],
-    num_images: int,
-    agreement_deg: float,
-) -> list[RelativePose]:
-    """The poses of pairs, of planes that which closes triplets with more matches.
-
-    Args:
-        pairs: i < j.
-        poses: of each.
-        others: row of a pair -> the other pose of a plane.
-        num_images: of all.
-        agreement_deg: triplets close up to this angle.
-    """
-    chosen, left = list(poses), dict(others)
-    rows = np.flatnonzero([pose.status is not PairStatus.UNMATCHED for pose in poses])
-    if not left:
-        return chosen
-    given = RelativeRotations(
-        num_images=num_images,
-        pair=pairs[rows],
-        rotation=np.array([poses[row].j_from_i[:, :3] for row in rows.tolist()]).reshape(-1, 3, 3),
-        evidence=np.array([len(poses[row].keypoint) for row in rows.tolist()], np.float64),
-    )
-    triplet = triplets(given)
-    triplet = triplet[np.argsort(triplet[:, 0], kind="stable")]
-    start = np.searchsorted(triplet[:, 0], np.arange(len(rows) + 1))
-
-    def closing(given: RelativeRotations, place: int) -> float:
-        mine = triplet[start[place] : start[place + 1]]
-        closes = loop_error_deg(given, mine) < agreement_deg
-        return float(np.minimum(given.evidence[mine[:, 1]], given.evidence[mine[:, 2]])[closes].sum())
-
-    for _ in range(_ROUNDS):
-        changed = False
-        for row in sorted(left):
-            place = int(np.searchsorted(rows, row))
-            rotation = given.rotation.copy()
-            rotation[place] = left[row].j_from_i[:, :3]
-            turned = replace(given, rotation=rotation)
-            if closing(turned, place) > closing(given, place):
-                given, changed = turned, True
-                chosen[row], left[row] = left[row], chosen[row]
-        if not changed:
-            break
-    return chosen
+            )
+    return found[max(found)] if found else None
