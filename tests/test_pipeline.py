@@ -332,6 +332,20 @@ def test_known_intrinsics_alone_serve_every_mapper(tracks_run, rendered, tmp_pat
     assert result.report.models[0].uncertainty.camera_params == (None,)
 
 
+def test_known_intrinsics_follow_their_photographs_where_cameras_are_told_apart(
+    tracks_run, rendered, tmp_path, monkeypatch
+):
+    def apart(images, scene, config):
+        return replace(images, camera_index=np.arange(images.num_images))
+
+    monkeypatch.setattr("anchorsfm.pipeline.told_apart", apart)
+    known = KnownConfig(model=tracks_run[1] / "sparse" / "0", use_poses=False)
+    output = continued(tracks_run, tmp_path)
+    result = reconstruct(rendered / "images", output, quick(mapper="tracks", dense=False, known=known))
+    (model,) = result.models
+    assert model.cameras == tracks_run[0].models[0].cameras * len(model.image_index)
+
+
 def test_the_seed_reaches_the_robust_estimators():
     """Which random samples the verification of a pair draws is part of what its cache entry depends on."""
     matching = [chosen_frontend(PipelineConfig(seed=seed)).matching for seed in (0, 3)]

@@ -12,14 +12,14 @@ from anchorsfm.features.config import FeatureConfig
 from anchorsfm.frontend import FRONTENDS, ClassicalFrontend
 from anchorsfm.frontend.classical.config import DenseConfig, WorkerConfig
 from anchorsfm.frontend.classical.opening import make_grid
-from anchorsfm.geometry.transforms import fit_similarity, transform
+from anchorsfm.geometry.transforms import fit_similarity, rotation_angle_deg, transform
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.store import Store
 from anchorsfm.io.workers import ordered_map
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList, PairPrediction, PairStatus
 from anchorsfm.scene.progress import SILENT, Progress
-from classical_scene import View, pose_between, render, save_images
+from classical_scene import Plane, View, pose_between, render, save_images
 
 CONFIG = ClassicalFrontend(dense=DenseConfig(size=256), workers=WorkerConfig(num_workers=1))
 NO_STORE = Store(None)
@@ -352,3 +352,28 @@ def test_real_photographs(photos, tmp_path):
         direction = pose[:, 3] @ translation / np.linalg.norm(pose[:, 3]) / np.linalg.norm(translation)
         assert np.degrees(np.arccos(np.clip(direction, -1, 1))) < 2
         assert (prediction.frame_i.own_confidence > 5).mean() > 0.3
+
+
+def test_pairs_that_share_a_wall_only_take_the_pose_that_the_others_confirm(tmp_path):
+    """The third photograph shows the wall and what stands before it in the other two, each something of its own."""
+    quick = replace(_exact(), dense=DenseConfig(enabled=False))
+    alone = replace(quick, consistency=replace(quick.consistency, enabled=False))
+    left = Plane((0.0, 0.0, 1.0), 4.0, seed=2, half_xy=(1.0, 0.6))
+    right = Plane((-0.6, -0.1, 1.0), 4.5, seed=3, half_xy=(1.2, 0.6))
+    off_deg: dict[ClassicalFrontend, list[float]] = {quick: [], alone: []}
+    for k, slant in enumerate((0.10, 0.14, 0.18, 0.22, 0.26)):
+        wall = Plane((0.5, slant, 1.0), 6.0, seed=1)
+        views = (
+            View(centre=(-0.77, 0.1, -0.5), rotation_deg=(0.0, 4.3, 0.0), planes=(wall, left)),
+            View(centre=(0.73, -0.1, 0.12), rotation_deg=(2.0, -6.7, 3.0), planes=(wall, right)),
+            View(centre=(0.0, 0.2, -0.3), rotation_deg=(1.0, 1.0, 1.0), planes=(wall, left, right)),
+        )
+        folder = save_images(tmp_path / str(k), [render(view)[0] for view in views])
+        images = load_image_set(folder, focal_px=FOCAL)
+        for config, off in off_deg.items():
+            for found in _open(images, config):
+                assert found.status is PairStatus.OK and found.j_from_i is not None
+                truth = pose_between(views[found.i], views[found.j])[:, :3]
+                off.append(float(rotation_angle_deg((found.j_from_i @ truth.T)[None])[0]))
+    assert max(off_deg[quick]) < 0.5
+    assert max(off_deg[alone]) > 5.0, "without others one of these pairs is wrong, or this shows nothing"
