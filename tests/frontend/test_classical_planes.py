@@ -1,5 +1,7 @@
 """Pairs of photographs that show nothing but a plane, which two relative poses explain."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -89,3 +91,19 @@ def test_the_pose_that_closes_triplets_is_taken(starts_wrong: bool) -> None:
     chosen = with_closing_poses(pairs, poses, others, 4, agreement_deg=5.0)
     assert chosen[0] is right
     assert chosen[1] is second and chosen[2] is third and chosen[3] is wrong
+
+
+def test_a_plane_that_is_right_helps_the_next() -> None:
+    """Nothing closes with the first pair's other pose either, so that it stays, and shows which the second's is."""
+    cameras = [camera(step) for step in (0, 2, 4)]
+    xy_i, xy_j, found = pair(cameras[0], cameras[2], depth=0.0)
+    other = other_pose(found, xy_i, xy_j, (FOCAL, FOCAL), MAX_PX)
+    assert other is not None
+    right, wrong = sorted([found, other], key=lambda pose: apart_deg(pose.j_from_i, relative(cameras[0], cameras[2])))
+    _, _, first = pair(cameras[0], cameras[1], depth=0.5)
+    _, _, third = pair(cameras[1], cameras[2], depth=0.5)
+    turn = Rotation.from_rotvec([0, np.radians(30.0), 0]).as_matrix()
+    turned = replace(first, j_from_i=turn @ first.j_from_i)
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    chosen = with_closing_poses(pairs, [first, wrong, third], {0: turned, 1: right}, 3, agreement_deg=5.0)
+    assert chosen[0] is first and chosen[1] is right and chosen[2] is third

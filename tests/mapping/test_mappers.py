@@ -12,9 +12,9 @@ from anchorsfm.colmap.convert import to_pycolmap
 from anchorsfm.colmap.database import estimate_geometries, number_keypoints, write_database
 from anchorsfm.colmap.mappers import MapperOptions, _interruptible, _largest_first, map_global, map_incremental
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
-from anchorsfm.mapping.incremental import FromScratchConfig, _vague, map_tracks
+from anchorsfm.mapping.incremental import FromScratchConfig, map_tracks
 from anchorsfm.mapping.initial_pair import PairConfig, initial_pairs
-from anchorsfm.scene.edit import with_points, with_tracks, without_view
+from anchorsfm.scene.edit import with_points, without_view
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
@@ -340,27 +340,32 @@ def test_a_missing_image_is_registered_against_the_points():
     check_consistent(grown, scene.matches)
 
 
-def test_views_that_few_points_in_one_spot_show_wait_for_others() -> None:
-    """Of 35 observations those of a strip leave open how the camera is turned; alone they are what there is."""
-    truth = make_lens_scene((CAMERA,), 3, 20_000, noise_px=1.5, extent=2.0)
-    strip = np.abs(truth.tracks.obs_xy - [CAMERA.width / 2, CAMERA.height / 2]).max(axis=1) < 25
-    spread = np.arange(len(strip)) % 400 < 3
+@pytest.mark.parametrize("num_clear", [50, 20])
+def test_views_that_few_points_in_one_spot_show_wait_for_others(monkeypatch, num_clear: int) -> None:
+    """Of what the first two views show, view 3 sees a strip, and view 2 less but everywhere, even where it is not half
+    as much; what view 0 shows besides is known when view 2 is there, and of that view 3 sees a lot."""
+    truth = make_lens_scene((CAMERA,), 4, 20_000, noise_px=1.0, extent=2.0)
+    image, point, xy = truth.tracks.obs_image, truth.tracks.obs_point, truth.tracks.obs_xy
+    number, alone = point % 40, point % 2 == 0
+    strip = np.abs(xy - [CAMERA.width / 2, CAMERA.height / 2]).max(axis=1) < 45
+    in_strip = np.flatnonzero((image == 3) & alone & strip)[:60]
+    spread = np.flatnonzero((image == 2) & alone & (number == 0))[:num_clear]
+    keep = ((image < 2) & alone & (number < 6)) | ((image != 1) & ~alone & (number < 4))
+    keep[in_strip] = keep[spread] = True
+    for view in (0, 1):  # they show whatever the others do
+        keep |= (image == view) & np.isin(point, point[[*in_strip, *spread]])
+    tracks = Tracks(obs_point=point[keep], obs_image=image[keep], obs_xy=xy[keep])
+    asked: list[list[int]] = []
 
-    def registration(*views: int) -> Registration:
-        """Views 1 and 2, the first by points of a strip."""
-        keep = np.zeros(len(strip), bool)
-        for view in views:
-            mine = (truth.tracks.obs_image == view) & (strip if view == 1 else spread)
-            keep[np.flatnonzero(mine)[:35]] = True
-        tracks = truth.tracks
-        model = with_tracks(
-            truth,
-            Tracks(obs_point=tracks.obs_point[keep], obs_image=tracks.obs_image[keep], obs_xy=tracks.obs_xy[keep]),
-        )
-        return Registration(model=model, added=dict.fromkeys(views, 35), refused={})
+    def register(model, tracks, batch, **options) -> Registration:
+        asked.append(batch.tolist())
+        return register_missing(model, tracks, batch, **options)
 
-    assert _vague(registration(1, 2)) == [1]
-    assert _vague(registration(2)) == _vague(registration(1)) == []
+    monkeypatch.setattr("anchorsfm.mapping.incremental.register_missing", register)
+    config = FromScratchConfig(min_inliers=15)
+    (model,) = map_tracks(tracks, (CAMERA,), np.zeros(4, np.int64), config, working_scale=np.ones(4)).models
+    assert asked == ([[2, 3], [2], [3]] if num_clear == 50 else [[3], [2, 3], [2], [3]])
+    assert rotation_errors_deg(model, truth.cam_from_world).max() < 0.1
 
 
 def test_an_image_that_does_not_fit_is_refused_with_numbers():

@@ -274,12 +274,8 @@ def _grow(
         enough = outside[(seen[outside] >= config.min_inliers) & (seen[outside] > _MORE_POINTS * tried[outside])]
         if not len(enough):
             break
-        batch = enough[seen[enough] >= config.batch_ratio * seen[enough].max()]
-        registration = _registered(setting, model, batch)
-        vague = _vague(registration)
-        if vague:  # they wait until more points show them: what is seen of them next would be bent to fit
-            batch = np.setdiff1d(batch, vague)
-            registration = _registered(setting, model, batch)
+        most = enough[seen[enough] >= config.batch_ratio * seen[enough].max()]
+        batch, registration = _clearest(setting, model, most, enough)
         refused |= registration.refused
         tried[batch] = seen[batch]
         if registration.added:
@@ -303,12 +299,34 @@ def _registered(setting: _Setting, model: Reconstruction, batch: Int[np.ndarray,
     )
 
 
-def _vague(registration: Registration) -> list[int]:
-    """New views of which few points in a small part of the picture show the pose, where it is clearer of others."""
-    model, view = registration.model, view_of_image(registration.model)
-    deviation_deg = {image: _rotation_deviation_deg(model, int(view[image])) for image in registration.added}
+def _clearest(
+    setting: _Setting,
+    model: Reconstruction,
+    most: Int[np.ndarray, "most"],
+    enough: Int[np.ndarray, "enough"],
+) -> tuple[Int[np.ndarray, "candidate"], Registration]:
+    """Registration of the images that see most, or if none of them is clear of all that see enough, and who was tried.
+
+    Views whose pose few points in a small part of the picture show wait until more do, where it is clearer of others:
+    whatever is seen of them next would be bent to fit.
+    """
+    batch, registration = most, _registered(setting, model, most)
+    deviation_deg = _rotation_deviations_deg(registration)
+    if len(enough) > len(most) and min(deviation_deg.values(), default=np.inf) > _CLEAR_DEG:
+        batch, registration = enough, _registered(setting, model, enough)
+        deviation_deg = _rotation_deviations_deg(registration)
     limit_deg = max(_CLEAR_DEG, _AS_CLEAR * min(deviation_deg.values(), default=0.0))
-    return [image for image, deviation in deviation_deg.items() if not deviation <= limit_deg]
+    vague = [image for image, deviation in deviation_deg.items() if not deviation <= limit_deg]
+    if vague:
+        batch = np.setdiff1d(batch, vague)
+        registration = _registered(setting, model, batch)
+    return batch, registration
+
+
+def _rotation_deviations_deg(registration: Registration) -> dict[int, float]:
+    """Of the new views, by image."""
+    model, view = registration.model, view_of_image(registration.model)
+    return {image: _rotation_deviation_deg(model, int(view[image])) for image in registration.added}
 
 
 def _rotation_deviation_deg(model: Reconstruction, view: int) -> float:

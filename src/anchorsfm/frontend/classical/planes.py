@@ -47,9 +47,7 @@ def other_pose(
         "max_iterations": MAX_RANSAC_ITERATIONS,
         "seed": 0,
     }
-    homography, info = poselib.estimate_homography(xy_i, xy_j, ransac, {})
-    if info["num_inliers"] < MIN_ON_PLANE * len(xy_i):
-        return None
+    homography, _ = poselib.estimate_homography(xy_i, xy_j, ransac, {})
     scale_i, scale_j = np.diag([focal_ij[0], focal_ij[0], 1.0]), np.diag([1 / focal_ij[1], 1 / focal_ij[1], 1.0])
     _, rotations, shifts, _ = cv2.decomposeHomographyMat(scale_j @ np.asarray(homography) @ scale_i, np.eye(3))
     rays_i, rays_j = bearing(xy_i, focal_ij[0]), bearing(xy_j, focal_ij[1])
