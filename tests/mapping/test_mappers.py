@@ -340,21 +340,19 @@ def test_a_missing_image_is_registered_against_the_points():
     check_consistent(grown, scene.matches)
 
 
-@pytest.mark.parametrize("num_clear", [50, 20])
-def test_views_that_few_points_in_one_spot_show_wait_for_others(monkeypatch, num_clear: int) -> None:
-    """Of what the first two views show, view 3 sees a strip, and view 2 less but everywhere, even where it is not half
-    as much; what view 0 shows besides is known when view 2 is there, and of that view 3 sees a lot."""
+def test_views_that_few_points_in_one_spot_show_wait_for_others(monkeypatch) -> None:
+    """Of what the first two views show, view 3 sees a strip, and view 2 less, but everywhere; what view 0 shows besides
+    is known when view 2 is there, and of that view 3 sees a lot."""
     truth = make_lens_scene((CAMERA,), 4, 20_000, noise_px=1.0, extent=2.0)
     image, point, xy = truth.tracks.obs_image, truth.tracks.obs_point, truth.tracks.obs_xy
     number, alone = point % 40, point % 2 == 0
     strip = np.abs(xy - [CAMERA.width / 2, CAMERA.height / 2]).max(axis=1) < 45
     in_strip = np.flatnonzero((image == 3) & alone & strip)[:60]
-    spread = np.flatnonzero((image == 2) & alone & (number == 0))[:num_clear]
+    spread = np.flatnonzero((image == 2) & alone & (number == 0))[:50]
     keep = ((image < 2) & alone & (number < 6)) | ((image != 1) & ~alone & (number < 4))
     keep[in_strip] = keep[spread] = True
     for view in (0, 1):  # they show whatever the others do
         keep |= (image == view) & np.isin(point, point[[*in_strip, *spread]])
-    tracks = Tracks(obs_point=point[keep], obs_image=image[keep], obs_xy=xy[keep])
     asked: list[list[int]] = []
 
     def register(model, tracks, batch, **options) -> Registration:
@@ -362,9 +360,23 @@ def test_views_that_few_points_in_one_spot_show_wait_for_others(monkeypatch, num
         return register_missing(model, tracks, batch, **options)
 
     monkeypatch.setattr("anchorsfm.mapping.incremental.register_missing", register)
-    config = FromScratchConfig(min_inliers=15)
-    (model,) = map_tracks(tracks, (CAMERA,), np.zeros(4, np.int64), config, working_scale=np.ones(4)).models
-    assert asked == ([[2, 3], [2], [3]] if num_clear == 50 else [[3], [2, 3], [2], [3]])
+    tracks = Tracks(obs_point=point[keep], obs_image=image[keep], obs_xy=xy[keep])
+    index, scale = np.zeros(4, np.int64), np.ones(4)
+    (model,) = map_tracks(tracks, (CAMERA,), index, FromScratchConfig(), working_scale=scale).models
+    assert asked == [[2, 3], [2], [3]]
+    assert rotation_errors_deg(model, truth.cam_from_world).max() < 0.1
+
+
+def test_points_of_two_views_place_a_view_that_no_others_place() -> None:
+    """Views 0 to 3 share many points; of what view 4 shows only 2 and 3 see anything."""
+    truth = make_lens_scene((CAMERA,), 5, 3_000, extent=2.0)
+    image, point = truth.tracks.obs_image, truth.tracks.obs_point
+    apart = point % 6 == 0
+    keep = np.where(apart, image > 1, image < 4)
+    tracks = Tracks(obs_point=point[keep], obs_image=image[keep], obs_xy=truth.tracks.obs_xy[keep])
+    index, scale = np.zeros(5, np.int64), np.ones(5)
+    (model,) = map_tracks(tracks, (CAMERA,), index, FromScratchConfig(), working_scale=scale).models
+    assert model.image_index.tolist() == [0, 1, 2, 3, 4]
     assert rotation_errors_deg(model, truth.cam_from_world).max() < 0.1
 
 

@@ -258,32 +258,72 @@ def _from_pair(setting: _Setting, pair: InitialPair) -> Reconstruction:
     return _settle(setting, model)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """Images that were tried against the points of a model."""
+
+    images: Int[np.ndarray, "asked"]
+    seen: Int[np.ndarray, "image"]
+    """Number of points that every image observes."""
+    registration: Registration
+    is_clear: bool
+    """Whether the pose of one of them at least is surely known."""
+
+
 def _grow(
     setting: _Setting, model: Reconstruction, left: Int[np.ndarray, "left"]
 ) -> tuple[Reconstruction, dict[int, str]]:
     """Rounds of registering all images that see enough points, until no image can be added.
 
-    An image that was refused is tried again when it sees noticeably more points than then.
+    Where those that several views confirm place no image, or none clearly, points of two views count as well. An image
+    that was refused is tried again when it sees noticeably more points than then.
     """
-    config = setting.config
     refused: dict[int, str] = {}
-    tried = np.zeros(len(setting.camera_index), np.int64)
-    while True:
-        outside = np.setdiff1d(left, model.image_index)
-        seen = _points_seen(setting, model)
-        enough = outside[(seen[outside] >= config.min_inliers) & (seen[outside] > _MORE_POINTS * tried[outside])]
-        if not len(enough):
+    tried = np.zeros((2, len(setting.camera_index)), np.int64)
+    while len(outside := np.setdiff1d(left, model.image_index)):
+        asked, tried_before = _ask(setting, model, outside, tried[0]), tried[0]
+        if asked is None or not asked.is_clear:
+            more = _ask(setting, _with_points_of_pairs(setting, model), outside, tried[1])
+            if more is not None and (asked is None or more.registration.added):
+                asked, tried_before = more, tried[1]
+        if asked is None:
             break
-        most = enough[seen[enough] >= config.batch_ratio * seen[enough].max()]
-        batch, registration = _clearest(setting, model, most, enough)
-        refused |= registration.refused
-        tried[batch] = seen[batch]
-        if registration.added:
+        tried_before[asked.images] = asked.seen[asked.images]
+        refused |= asked.registration.refused
+        if asked.registration.added:
             keeps = setting.kept_pose is not None and bool(setting.kept_pose[model.image_index].any())
-            model = (_triangulated if keeps else _settle)(setting, registration.model)
+            model = (_triangulated if keeps else _settle)(setting, asked.registration.model)
+    seen = _points_seen(setting, model)
     for image in np.setdiff1d(left, [*model.image_index, *refused]).tolist():
         refused[image] = f"only {seen[image]} observations of triangulated points"
     return model, {image: reason for image, reason in refused.items() if image not in model.image_index}
+
+
+def _ask(
+    setting: _Setting,
+    model: Reconstruction,
+    outside: Int[np.ndarray, "outside"],
+    tried: Int[np.ndarray, "image"],
+) -> _Asked | None:
+    """Registration of those that see at least half as many points as the best; None if no image sees enough.
+
+    Views whose pose few points in a small part of the picture show wait until more do, where it is clearer of others:
+    whatever is seen of them next would be bent to fit.
+    """
+    config, seen = setting.config, _points_seen(setting, model)
+    enough = outside[(seen[outside] >= config.min_inliers) & (seen[outside] > _MORE_POINTS * tried[outside])]
+    if not len(enough):
+        return None
+    images = enough[seen[enough] >= config.batch_ratio * seen[enough].max()]
+    registration = _registered(setting, model, images)
+    deviation_deg = _rotation_deviations_deg(registration)
+    clearest_deg = min(deviation_deg.values(), default=np.inf)
+    limit_deg = max(_CLEAR_DEG, _AS_CLEAR * clearest_deg)
+    vague = [image for image, deviation in deviation_deg.items() if not deviation <= limit_deg]
+    if vague:
+        images = np.setdiff1d(images, vague)
+        registration = _registered(setting, model, images)
+    return _Asked(images=images, seen=seen, registration=registration, is_clear=clearest_deg <= _CLEAR_DEG)
 
 
 def _registered(setting: _Setting, model: Reconstruction, batch: Int[np.ndarray, "candidate"]) -> Registration:
@@ -297,30 +337,6 @@ def _registered(setting: _Setting, model: Reconstruction, batch: Int[np.ndarray,
         min_inliers=setting.config.min_inliers,
         min_inlier_ratio=setting.config.min_inlier_ratio,
     )
-
-
-def _clearest(
-    setting: _Setting,
-    model: Reconstruction,
-    most: Int[np.ndarray, "most"],
-    enough: Int[np.ndarray, "enough"],
-) -> tuple[Int[np.ndarray, "candidate"], Registration]:
-    """Registration of the images that see most, or if none of them is clear of all that see enough, and who was tried.
-
-    Views whose pose few points in a small part of the picture show wait until more do, where it is clearer of others:
-    whatever is seen of them next would be bent to fit.
-    """
-    batch, registration = most, _registered(setting, model, most)
-    deviation_deg = _rotation_deviations_deg(registration)
-    if len(enough) > len(most) and min(deviation_deg.values(), default=np.inf) > _CLEAR_DEG:
-        batch, registration = enough, _registered(setting, model, enough)
-        deviation_deg = _rotation_deviations_deg(registration)
-    limit_deg = max(_CLEAR_DEG, _AS_CLEAR * min(deviation_deg.values(), default=0.0))
-    vague = [image for image, deviation in deviation_deg.items() if not deviation <= limit_deg]
-    if vague:
-        batch = np.setdiff1d(batch, vague)
-        registration = _registered(setting, model, batch)
-    return batch, registration
 
 
 def _rotation_deviations_deg(registration: Registration) -> dict[int, float]:
@@ -358,11 +374,24 @@ def _points_seen(setting: _Setting, model: Reconstruction) -> Int[np.ndarray, "i
 
 def _settle(setting: _Setting, model: Reconstruction) -> Reconstruction:
     """Triangulate all tracks and adjust, while the model grows."""
+    return _adjusted(setting, model, _growing_px(setting, model), tolerance=1e-4)
+
+
+def _with_points_of_pairs(setting: _Setting, model: Reconstruction) -> Reconstruction:
+    """A growing model with the points of all tracks, those of two views included."""
+    max_error_px = _growing_px(setting, model)[model.image_index]
+    return triangulate_model(
+        model, setting.tracks, max_error_px=max_error_px, min_angle_deg=setting.config.min_angle_deg, keep_all=True
+    )
+
+
+def _growing_px(setting: _Setting, model: Reconstruction) -> Float[np.ndarray, "image"]:
+    """Errors that are allowed while a model grows."""
     config = setting.config
     share = config.first_error
     if len(model.image_index) >= _VIEWS_THAT_HOLD:
         share = float(np.sqrt(config.first_error * config.second_error))
-    return _adjusted(setting, model, share * setting.long_side_px(), tolerance=1e-4)
+    return share * setting.long_side_px()
 
 
 def _triangulated(setting: _Setting, model: Reconstruction) -> Reconstruction:
