@@ -235,6 +235,8 @@ def test_portrait_and_landscape_of_one_device_share_the_focal():
     assert focal.devices(_images(upright, [0, 1, 0, 1], [700.0] * 4)).tolist() == [0, 0, 0, 0]
     assert focal.devices(_images(upright, [0, 1, 0, 1], [700, 900, 700, 900])).tolist() == [0, 1, 0, 1]
     assert focal.devices(_images(upright, [0, 1, 2, 3], [nan] * 4)).tolist() == [0, 1, 2, 3]
+    assert focal.devices(_images(upright[:1] * 4, [0, 0, 1, 1], [nan] * 4)).tolist() == [0, 0, 1, 1], "told apart"
+    assert focal.devices(_images(upright, [0, 1, 2, 1], [nan] * 4)).tolist() == [0, 1, 2, 1]
     mixed = [(800, 600), (600, 800), (1024, 768)]
     assert focal.devices(_images(mixed, [0, 1, 2], [nan] * 3)).tolist() == [0, 1, 2]
 

@@ -49,23 +49,30 @@ def devices(images: ImageSet) -> Int[np.ndarray, "image"]:
     """Row of the device each image was taken with: cameras that differ in orientation only are one device.
 
     Upright images of one device come in two sizes, w x h and h x w. Cameras of such sizes are joined when their
-    recorded focal lengths agree, or, where none is recorded, when the whole set has no other size.
+    recorded focal lengths agree, or, where none is recorded, when the whole set has no other size and no other camera:
+    two cameras of one size are two because something else tells them apart.
     """
-    joinable = len({tuple(sorted(wh)) for wh in images.size_wh.tolist()}) == 1 and len(np.unique(images.size_wh)) <= 2
-    shares_cameras = images.num_cameras < images.num_images or images.num_cameras <= 2
+    joinable = _one_camera_held_both_ways(images)
     key_of_camera: dict[int, tuple[object, ...]] = {}
     for image, camera in enumerate(images.camera_index.tolist()):
         prior = float(images.focal_prior_px[image])
         size = tuple(sorted(images.size_wh[image].tolist()))
         if np.isfinite(prior):
             key_of_camera.setdefault(camera, (size, round(prior, 3)))
-        elif joinable and shares_cameras:
+        elif joinable:
             key_of_camera.setdefault(camera, (size,))
         else:
             key_of_camera.setdefault(camera, (camera,))
     rows: dict[tuple[object, ...], int] = {}
     row_of_camera = {camera: rows.setdefault(key, len(rows)) for camera, key in sorted(key_of_camera.items())}
     return np.array([row_of_camera[camera] for camera in images.camera_index.tolist()], np.int64)
+
+
+def _one_camera_held_both_ways(images: ImageSet) -> bool:
+    """Whether there are two cameras, one as wide as the other is high."""
+    camera, first = np.unique(images.camera_index, return_index=True)
+    size_wh = images.size_wh[first].tolist()
+    return len(camera) == 2 and size_wh[0] == size_wh[1][::-1] and size_wh[0] != size_wh[1]
 
 
 def estimate_focals_px(
