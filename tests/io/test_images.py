@@ -642,6 +642,16 @@ def test_scenes_of_a_mixed_folder_have_cameras_as_if_each_were_a_folder(tmp_path
     assert with_cameras_of_scenes(images, np.zeros(21, np.int64)).num_cameras == 21
 
 
+def test_what_records_no_focal_length_may_be_zoomed(tmp_path: Path) -> None:
+    for name, tags in (("1.jpg", {}), ("2.jpg", {MODEL: "X"}), ("3.jpg", {MODEL: "X", FOCAL_35: 24})):
+        save(tmp_path / name, picture(), tags)
+    images = load_image_set(tmp_path)
+    assert images.may_be_zoomed is not None and images.may_be_zoomed.tolist() == [True, True, False]
+    assert images.is_unnamed is not None and images.is_unnamed.tolist() == [True, False, False]
+    single = load_image_set(tmp_path, camera_mode="single")
+    assert single.may_be_zoomed is not None and not single.may_be_zoomed.any()
+
+
 def test_other_camera_modes(tmp_path: Path) -> None:
     for name, focal in (("l/1.jpg", 30), ("l/2.jpg", 50), ("r/1.jpg", 0), ("r/2.jpg", 40)):
         save(tmp_path / name, picture(), {FOCAL_35: focal})

@@ -44,7 +44,7 @@ def mapper_input(truth: Reconstruction, *, unnamed: bool = True) -> MapperInput:
         camera_index=np.zeros(num, np.int64),
         focal_prior_px=np.full(num, np.nan),
         digests=("",) * num,
-        is_unnamed=np.full(num, unnamed),
+        may_be_zoomed=np.full(num, unnamed),
     )
     matches = all_matches(truth)
     return MapperInput(

@@ -57,6 +57,7 @@ def test_frames_are_named_by_their_times(video: Path, tmp_path: Path) -> None:
     images = load_image_set(tmp_path / "out")
     assert images.num_cameras == 1 and images.size_wh.tolist()[0] == [240, 160]
     assert images.is_unnamed is not None and not images.is_unnamed.any()
+    assert images.may_be_zoomed is not None and images.may_be_zoomed.all()
     taken = images.taken_s - images.taken_s[0]
     assert taken == pytest.approx(np.array(made.time_s) - made.time_s[0], abs=0.0021)
     with Image.open(tmp_path / "out" / "walk" / made.names[-1]) as last:

@@ -115,10 +115,14 @@ class Exif:
     """Of a frame of a video: which one; each has a camera of its own."""
 
     @property
+    def has_focal_length(self) -> bool:
+        """Whether a focal length is recorded, of whatever use it is."""
+        return math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
+
+    @property
     def names_camera(self) -> bool:
         """Whether anything tells one camera from another."""
-        has_focal = math.isfinite(self.focal_mm) or math.isfinite(self.focal_35mm)
-        return bool(self.video or self.make or self.model) or has_focal
+        return bool(self.video or self.make or self.model) or self.has_focal_length
 
 
 def read_exif(image: Image.Image) -> Exif:

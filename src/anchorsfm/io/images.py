@@ -101,6 +101,7 @@ def load_image_set(
         geo=geo_positions([photo.gps.fix for photo in photos]) if reads_positions else None,
         down=_down(photos),
         is_unnamed=np.array([camera_mode == "auto" and not photo.exif.names_camera for photo in photos]),
+        may_be_zoomed=np.array([camera_mode == "auto" and not photo.exif.has_focal_length for photo in photos]),
         skipped=tuple(skipped),
     )
 

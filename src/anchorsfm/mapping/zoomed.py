@@ -1,12 +1,12 @@
 """Photographs of one size that do not share a focal length, with nothing that says so: they get cameras of their own.
 
-Where only their sizes say that photographs share a camera, some of them may be zoomed, cropped and enlarged, or taken
-with another lens of the same phone. An adjustment with one camera for all hides that well: poses make up for most of
-it, and are wrong by it. So each view of an adjusted model is asked for its own focal length (`tracks.view_fit`) by
-points that the others make without it. As neighbours of such views are bent with them, those that say another one than
-the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each group
-gets a camera, and the model is adjusted again. That counts for the groups that fit better then. The others may still
-be bent by each other, so that the views of the new model are worth being asked.
+Where only their sizes say that photographs share a camera, or that they are frames of one video, some of them may be
+zoomed, cropped and enlarged, or taken with another lens of the same phone. An adjustment with one camera for all hides
+that well: poses make up for most of it, and are wrong by it. So each view of an adjusted model is asked for its own
+focal length (`tracks.view_fit`) by points that the others make without it. As neighbours of such views are bent with
+them, those that say another one than the camera's are asked again with points of the remaining views only. Those that
+still do are grouped by it, each group gets a camera, and the model is adjusted again. That counts for the groups that
+fit better then. The others may still be bent by each other, so that the views of the new model are worth being asked.
 
 Views whose poses stay were asked when these were found: only what was added to them is.
 """
@@ -99,10 +99,10 @@ def find_zoomed(
         config: thresholds of the adjustment.
         kept_pose: views whose poses stay.
     """
-    unnamed = given.images.is_unnamed
-    if unnamed is None or len(model.image_index) < _MIN_VIEWS or not len(model.points):
+    may_be_zoomed = given.images.may_be_zoomed
+    if may_be_zoomed is None or len(model.image_index) < _MIN_VIEWS or not len(model.points):
         return None
-    camera, may_differ = given.images.camera_index[model.image_index], unnamed[model.image_index] & ~kept_pose
+    camera, may_differ = given.images.camera_index[model.image_index], may_be_zoomed[model.image_index] & ~kept_pose
     may_differ &= ~_is_given(given)[camera] & _have_one_size(given.images.size_wh[model.image_index])
     fits = _own_focal_lengths(model, given, config, np.flatnonzero(may_differ), num_right=int(kept_pose.sum()))
     if not fits:
@@ -276,12 +276,12 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
 
 def _camera_with(focal_px: float, former: int, model: Reconstruction, given: MapperInput) -> int | None:
     """Another camera of a model with about this focal length, for pictures of the size of a former one; None: none."""
-    unnamed, size = given.images.is_unnamed, (model.cameras[former].width, model.cameras[former].height)
+    may_be_zoomed, size = given.images.may_be_zoomed, (model.cameras[former].width, model.cameras[former].height)
     distance = {
         row: abs(float(np.log(focal_length_px(camera) / focal_px)))
         for row, camera in enumerate(model.cameras)
         if row != former and (camera.width, camera.height) == size
-        if unnamed is not None and unnamed[model.image_index[model.camera_index == row]].all()
+        if may_be_zoomed is not None and may_be_zoomed[model.image_index[model.camera_index == row]].all()
     }
     nearest = min(distance, key=lambda row: distance[row], default=None)
     return nearest if nearest is not None and distance[nearest] < _SAME_GROUP else None

@@ -72,6 +72,9 @@ class ImageSet:
     where unknown."""
     is_unnamed: Bool[np.ndarray, "image"] | None = None
     """Whether which images share a camera was decided by their sizes alone, as nothing names it; None: nowhere."""
+    may_be_zoomed: Bool[np.ndarray, "image"] | None = None
+    """Whether nothing says which focal length it was taken with, so that it may have another one than the others that
+    share its camera; None: nowhere."""
     quarter_turns: Int[np.ndarray, "image"] | None = None
     """Quarter turns, counter-clockwise, by which pictures are read turned against how they are stored (and EXIF says):
     `size_wh` and all pixels are those of the turned ones. None: nowhere."""
@@ -142,6 +145,7 @@ class ImageSet:
             geo=None if self.geo is None else self.geo.select(kept),
             down=rows(self.down),
             is_unnamed=rows(self.is_unnamed),
+            may_be_zoomed=rows(self.may_be_zoomed),
             quarter_turns=rows(self.quarter_turns),
             masks=None if self.masks is None else tuple(self.masks[k] for k in kept),
             rigs=None if self.rigs is None else self.rigs.select(kept),
