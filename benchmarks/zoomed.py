@@ -1,21 +1,26 @@
-"""Photographs of one size of which some are zoomed, with nothing that says so: in models, added to them, localised.
+"""Photographs of one size of which some are zoomed, with nothing that says so: in models, added to them, localised,
+and videos that are zoomed while they run.
 
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py model WORK SET --zoom 1.03 1.2
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py extend WORK SET --zoom 1.03 1.2
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py localise WORK SET --zoom 1.03 1.2
+    OMP_NUM_THREADS=1 python benchmarks/zoomed.py film WORK SET --zoom 1.3 1.6
 
 SET holds `images/` and `gt.json` with the poses; its photographs have no EXIF data. `model`: of every second
 photograph, every fifth of which is cut about its middle and enlarged to the size that it had; with the cameras that the
 run finds, and with one for each (`--camera-mode per-image`). Positions (share of the scene size) and rotations are
 compared with the truth after a similarity (rotation from those of the cameras) of the photographs that were not zoomed,
 in the middle and at most. `extend`: the same model without the zoomed ones, to which these are added. `localise`: every
-sixth photograph, zoomed, against a model of all; compared with the pose that it has in the model.
+sixth photograph, zoomed, against a model of all; compared with the pose that it has in the model. `film`: a video of
+all photographs, a fifth of a second each at half their size, zoomed from two fifths to three fifths of it; of its
+frames those of the largest model are compared as those of `model` are.
 """
 
 import argparse
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +30,12 @@ import anchorsfm
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.results.model import read_models
 from localisation import alignment, error, localised, photographs, read_poses, reconstructed
+from video import RATE, encode
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("model", "extend", "localise"))
+    parser.add_argument("what", choices=("model", "extend", "localise", "film"))
     parser.add_argument("work", type=Path)
     parser.add_argument("set", type=Path)
     parser.add_argument("--zoom", type=float, nargs="+", default=[1.0, 1.03, 1.1, 1.2, 1.5])
@@ -40,7 +46,7 @@ def main() -> None:
         if given.what == "model":
             models(given.work, given.set, zoom, given.modes)
         else:
-            (extended if given.what == "extend" else single)(given.work, given.set, zoom)
+            {"extend": extended, "localise": single, "film": filmed}[given.what](given.work, given.set, zoom)
 
 
 def models(work: Path, folder: Path, zoom: float, modes: list[str]) -> None:
@@ -67,11 +73,40 @@ def extended(work: Path, folder: Path, zoom: float) -> None:
     compare(f"| {folder.name} | {zoom} | extended", output, folder, zoomed, time.process_time() - before)
 
 
-def compare(label: str, output: Path, folder: Path, zoomed: set[str], cpu_s: float) -> None:
-    """Prints errors of plain and of zoomed photographs."""
+def filmed(work: Path, folder: Path, zoom: float) -> None:
+    files = photographs(folder / "images")
+    zoomed = {file.stem for file in files[2 * len(files) // 5 : 3 * len(files) // 5]}
+    copies = [copied(file, work / f"film-{zoom}", zoom if file.stem in zoomed else 1.0) for file in files]
+    each = RATE // 5
+    video = encode(work / f"{folder.name}-{zoom}.mp4", (halved(copy) for copy in copies for _ in range(each)))
+    output, before = work / f"{folder.name}-{zoom}-film", time.process_time()
+    anchorsfm.reconstruct(video, output, mapper="tracks", dense=False)
+
+    def stem_of(name: str) -> str:
+        time_s = float(Path(name).stem.rsplit("_", 1)[1])
+        return files[round(RATE * time_s) // each].stem
+
+    compare(f"| {folder.name} | {zoom} | film", output, folder, zoomed, time.process_time() - before, stem_of)
+
+
+def halved(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        half = np.asarray(picture.convert("RGB").reduce(2))
+    return half[: len(half) // 2 * 2, : half.shape[1] // 2 * 2]
+
+
+def compare(
+    label: str,
+    output: Path,
+    folder: Path,
+    zoomed: set[str],
+    cpu_s: float,
+    stem_of: Callable[[str], str] = lambda name: Path(name).stem,
+) -> None:
+    """Prints errors of plain and of zoomed photographs; `stem_of` names them as the truth does."""
     truth = {Path(name).stem: pose for name, pose in read_poses(folder / "gt.json").items()}
     stored = read_models(output)[0]
-    stems = [Path(name).stem for name in stored.view_names]
+    stems = [stem_of(name) for name in stored.view_names]
     theirs = np.array([truth[stem] for stem in stems])
     plain = np.array([stem not in zoomed for stem in stems])
     scale, pose = alignment(stored.model.cam_from_world[plain], theirs[plain])
@@ -80,6 +115,8 @@ def compare(label: str, output: Path, folder: Path, zoomed: set[str], cpu_s: flo
     share, turned = np.array(off).T / [[10 * size], [1.0]]  # errors are thousandths of the truth's unit
     focals = ", ".join(f"{camera.params[0]:.0f}" for camera in stored.model.cameras[:4])
     for name, rows in (("plain", plain), ("zoomed", ~plain)):
+        if not rows.any():
+            continue
         print(
             f"{label} | {rows.sum()} {name} | {np.median(share[rows]):.2f} | {share[rows].max():.2f} "
             f"| {np.median(turned[rows]):.2f} | {turned[rows].max():.2f} "
