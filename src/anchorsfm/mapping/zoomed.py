@@ -33,6 +33,9 @@ _MIN_VIEWS = 4
 """Models with fewer do not show which of them are zoomed."""
 _MIN_OTHERS = 3
 """Views that points are made of: fewer, or less than a third, are not taken for the right ones."""
+_COMPANIONS = 5
+"""Views that show most of what one shows, and are not listened to when it is asked once more: what was zoomed for a
+while hides among what was zoomed with it."""
 _MAX_OBSERVATIONS = 300
 """Of a view, that are looked at."""
 _MIN_CHANGE = 0.02
@@ -157,8 +160,13 @@ def _own_focal_lengths(
     every = np.arange(len(model.image_index))
     limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
     seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
-    first = {view: seen.zoom(view, np.delete(every, view)) for view in asked.tolist()}
-    fits = {view: fit for view, fit in first.items() if fit is not None}
+    fits: dict[int, ViewFit] = {}
+    for view in asked.tolist():
+        others = np.delete(every, view)
+        few = seen.companions(view)[: min(_COMPANIONS, len(others) // 3)]
+        fit = seen.zoom(view, others) or seen.zoom(view, np.setdiff1d(others, few))
+        if fit is not None:
+            fits[view] = fit
     others = np.setdiff1d(every, list(fits))
     if num_right < _MIN_OTHERS and len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
         return fits
@@ -202,17 +210,19 @@ class _Seen:
         changes = fit is not None and abs(focal_length_px(fit.camera) / focal_length_px(camera) - 1) >= _MIN_CHANGE
         return fit if changes else None
 
+    def companions(self, view: int) -> Int[np.ndarray, "other"]:
+        """The other views, those that show most of the same first."""
+        _, _, rows = self._rows_of_tracks(view)
+        images = self.model.image_index
+        count = np.bincount(self.tracks.obs_image[rows], minlength=int(images.max()) + 1)[images]
+        order = np.argsort(-count, kind="stable")
+        return order[order != view]
+
     def _shown(
         self, view: int, others: Int[np.ndarray, "other"]
     ) -> tuple[Float[np.ndarray, "obs 2"], Float[np.ndarray, "obs 3"]]:
         """Observations of a view, and the points that other views make of their tracks."""
-        tracks, image = self.tracks, int(self.model.image_index[view])
-        order, first = self._by_image
-        mine = order[first[image] : first[image + 1]]
-        mine = mine[:: max(len(mine) // _MAX_OBSERVATIONS, 1)]
-        low, high = (np.searchsorted(tracks.obs_point, tracks.obs_point[mine], side=side) for side in ("left", "right"))
-        number = np.repeat(np.arange(len(mine)), high - low)  # of the rows of these tracks
-        rows = np.arange(len(number)) + np.repeat(low - np.concatenate([[0], np.cumsum(high - low)[:-1]]), high - low)
+        tracks, (mine, number, rows) = self.tracks, self._rows_of_tracks(view)
         theirs = np.isin(tracks.obs_image[rows], self.model.image_index[others])
         seen, which = select_observations(
             Tracks(obs_point=number, obs_image=tracks.obs_image[rows], obs_xy=tracks.obs_xy[rows]), theirs
@@ -221,6 +231,19 @@ class _Seen:
         made = triangulate(bundle, seen.num_points, min_angle_deg=self.config.min_angle_deg)
         good = np.isfinite(made.points).all(axis=1)
         return tracks.obs_xy[mine[which[good]]], made.points[good]
+
+    def _rows_of_tracks(
+        self, view: int
+    ) -> tuple[Int[np.ndarray, "obs"], Int[np.ndarray, "row"], Int[np.ndarray, "row"]]:
+        """Observations of a view that are looked at, and all of their tracks with the number of the track."""
+        tracks, image = self.tracks, int(self.model.image_index[view])
+        order, first = self._by_image
+        mine = order[first[image] : first[image + 1]]
+        mine = mine[:: max(len(mine) // _MAX_OBSERVATIONS, 1)]
+        low, high = (np.searchsorted(tracks.obs_point, tracks.obs_point[mine], side=side) for side in ("left", "right"))
+        number = np.repeat(np.arange(len(mine)), high - low)
+        rows = np.arange(len(number)) + np.repeat(low - np.concatenate([[0], np.cumsum(high - low)[:-1]]), high - low)
+        return mine, number, rows
 
 
 def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, ViewFit]) -> Zoomed:
