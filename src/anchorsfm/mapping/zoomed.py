@@ -34,7 +34,7 @@ _MIN_VIEWS = 4
 _MIN_OTHERS = 3
 """Views that points are made of: fewer, or less than a third, are not taken for the right ones."""
 _COMPANIONS = 5
-"""Views that show most of what one shows, and are not listened to when it is asked once more: what was zoomed for a
+"""Views that show most of what one shows, and are not listened to when all are asked once more: what was zoomed for a
 while hides among what was zoomed with it."""
 _MAX_OBSERVATIONS = 300
 """Of a view, that are looked at."""
@@ -161,12 +161,10 @@ def _own_focal_lengths(
     limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
     seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
     fits: dict[int, ViewFit] = {}
-    for view in asked.tolist():
-        others = np.delete(every, view)
-        few = seen.companions(view)[: min(_COMPANIONS, len(others) // 3)]
-        fit = seen.zoom(view, others) or seen.zoom(view, np.setdiff1d(others, few))
-        if fit is not None:
-            fits[view] = fit
+    for few in (0, min(_COMPANIONS, (len(every) - 1) // 3)):
+        if not fits:
+            first = {view: seen.zoom(view, seen.others(view, few)) for view in asked.tolist()}
+            fits = {view: fit for view, fit in first.items() if fit is not None}
     others = np.setdiff1d(every, list(fits))
     if num_right < _MIN_OTHERS and len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
         return fits
@@ -210,13 +208,13 @@ class _Seen:
         changes = fit is not None and abs(focal_length_px(fit.camera) / focal_length_px(camera) - 1) >= _MIN_CHANGE
         return fit if changes else None
 
-    def companions(self, view: int) -> Int[np.ndarray, "other"]:
-        """The other views, those that show most of the same first."""
+    def others(self, view: int, few: int) -> Int[np.ndarray, "other"]:
+        """The other views without the few that show most of the same."""
         _, _, rows = self._rows_of_tracks(view)
         images = self.model.image_index
         count = np.bincount(self.tracks.obs_image[rows], minlength=int(images.max()) + 1)[images]
-        order = np.argsort(-count, kind="stable")
-        return order[order != view]
+        count[view] = len(rows) + 1
+        return np.sort(np.argsort(-count, kind="stable")[few + 1 :])
 
     def _shown(
         self, view: int, others: Int[np.ndarray, "other"]
