@@ -11,6 +11,7 @@ fit better then. The others may still be bent by each other, so that the views o
 Views whose poses stay were asked when these were found: only what was added to them is.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -160,23 +161,30 @@ def _own_focal_lengths(
     every = np.arange(len(model.image_index))
     limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
     seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
-    fits: dict[int, ViewFit] = {}
-    for few in (0, min(_COMPANIONS, (len(every) - 1) // 3)):
-        if not fits:
-            first = {view: seen.zoom(view, seen.others(view, few)) for view in asked.tolist()}
-            fits = {view: fit for view, fit in first.items() if fit is not None}
+    fits = _with_fit({view: seen.zoom(view, seen.others(view, 0)) for view in asked.tolist()})
+    few = min(_COMPANIONS, (len(every) - 1) // 3)
+    hidden = _with_fit({view: seen.zoom(view, seen.others(view, few)) for view in asked.tolist() if view not in fits})
+    fits |= _alike(hidden, fits) if fits else hidden
     others = np.setdiff1d(every, list(fits))
     if num_right < _MIN_OTHERS and len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
         return fits
     again = {view: seen.zoom(view, others, unseen=fit) for view, fit in fits.items()}
-    sure = {view: fit for view, fit in again.items() if fit is not None}
+    sure = _with_fit(again)
+    return dict(sorted((_alike(fits, sure) | sure).items()))
+
+
+def _with_fit(found: Mapping[int, ViewFit | None]) -> dict[int, ViewFit]:
+    return {view: fit for view, fit in found.items() if fit is not None}
+
+
+def _alike(fits: Mapping[int, ViewFit], sure: Mapping[int, ViewFit]) -> dict[int, ViewFit]:
+    """Those whose focal length is that of a sure one."""
     sure_px = np.array([focal_length_px(fit.camera) for fit in sure.values()])
-    alike = {
+    return {
         view: fit
         for view, fit in fits.items()
         if (np.abs(np.log(sure_px / focal_length_px(fit.camera))) < _SAME_GROUP).any()
     }
-    return dict(sorted((alike | sure).items()))
 
 
 @dataclass(frozen=True, kw_only=True)
