@@ -3,10 +3,11 @@
 Where only their sizes say that photographs share a camera, or that they are frames of one video, some of them may be
 zoomed, cropped and enlarged, or taken with another lens of the same phone. An adjustment with one camera for all hides
 that well: poses make up for most of it, and are wrong by it. So each view of an adjusted model is asked for its own
-focal length (`tracks.view_fit`) by points that the others make without it. As neighbours of such views are bent with
-them, those that say another one than the camera's are asked again with points of the remaining views only. Those that
-still do are grouped by it, each group gets a camera, and the model is adjusted again. That counts for the groups that
-fit better then. The others may still be bent by each other, so that the views of the new model are worth being asked.
+focal length (`tracks.view_fit`) by points that the others make without it, and once more without the others that show
+most of the same: they may be zoomed with it. As neighbours of such views are bent with them, those that say another one
+than the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each
+group gets a camera, and the model is adjusted again. That counts for the groups that fit better then. The others may
+still be bent by each other, so that the views of the new model are worth being asked.
 
 Views whose poses stay were asked when these were found: only what was added to them is.
 """
@@ -221,7 +222,7 @@ class _Seen:
         _, _, rows = self._rows_of_tracks(view)
         images = self.model.image_index
         count = np.bincount(self.tracks.obs_image[rows], minlength=int(images.max()) + 1)[images]
-        count[view] = len(rows) + 1
+        count[view] = len(rows) + 1  # the view itself is first, and left out
         return np.sort(np.argsort(-count, kind="stable")[few + 1 :])
 
     def _shown(
