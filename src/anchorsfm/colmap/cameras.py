@@ -165,10 +165,13 @@ def project(
 ) -> tuple[Float[np.ndarray, "point 2"], Bool[np.ndarray, "point"]]:
     """Pixels of points in the camera frame, and which of them lie in front of the camera."""
     in_front = points_in_cam[:, 2] > 0
-    xy = np.full((len(points_in_cam), 2), np.nan)
-    if in_front.any():
-        xy[in_front] = to_pycolmap_camera(camera).img_from_cam(np.asarray(points_in_cam[in_front], np.float64))
-    return xy, in_front & np.isfinite(xy).all(axis=1)
+    if in_front.all():  # as a rule, and without copies
+        xy = to_pycolmap_camera(camera).img_from_cam(np.asarray(points_in_cam, np.float64))
+    else:
+        xy = np.full((len(points_in_cam), 2), np.nan)
+        if in_front.any():
+            xy[in_front] = to_pycolmap_camera(camera).img_from_cam(np.asarray(points_in_cam[in_front], np.float64))
+    return xy, in_front & np.isfinite(xy[:, 0]) & np.isfinite(xy[:, 1])
 
 
 def distortion_px(camera: Camera, steps: int = 24) -> Float[np.ndarray, "sample"]:

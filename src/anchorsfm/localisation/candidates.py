@@ -13,12 +13,14 @@ from anchorsfm.features.one_to_one import one_to_one
 from anchorsfm.features.ratio_test import DescriptorIndex, RatioTestMatcher
 from anchorsfm.localisation.index import ModelIndex
 
-_STRONGEST_OF_PHOTOGRAPH, _STRONGEST_OF_IMAGE = 1000, 200
+_STRONGEST_OF_PHOTOGRAPH, _STRONGEST_OF_IMAGE = 500, 200
 """Descriptors that are compared to find out which images look alike: those of the largest image structures."""
 _SHORT_LIST, _FEW_OF_PHOTOGRAPH, _FEW_OF_IMAGE = 100, 250, 100
 """Of models with more images as many are compared so: those that look likest by fewer descriptors."""
 _FIRST = 6
 """Images that a photograph is compared with at first: their points are enough as a rule."""
+_FEWEST, _MANY = 2, 1000
+"""Images that are enough where they give as many points."""
 _AT_ONCE = 64
 """Images whose similarity is computed together."""
 
@@ -27,7 +29,8 @@ _AT_ONCE = 64
 class PointMatches:
     """Keypoints of a photograph and points of the model that look the same; each occurs at most once."""
 
-    keypoint: Int[np.ndarray, "match"]
+    xy: Float[np.ndarray, "match 2"]
+    """Of the keypoints, original pixels."""
     point: Int[np.ndarray, "match"]
 
 
@@ -43,28 +46,33 @@ class PointFinder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_matcher", RatioTestMatcher(self.index.settings.matching))
 
-    def find(self, features: Features, enough: int | None) -> Iterator[PointMatches]:
+    def find(self, features: Features, enough: int | None, most: int | None = None) -> Iterator[PointMatches]:
         """Points that a photograph shows: from the few images that look most like it, if these give `enough`, and then,
-        for those who need more, from all candidates; None: only these.
+        for those who need more, from more, at last from all candidates (`most` of them); None: only these.
 
         Descriptors of the points are compared with all of the photograph's: the ratio test then knows everything that
         the photograph shows, not only what became a point.
         """
         pairs, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
         if len(features.descriptor) < 2:
-            yield _one_to_one(pairs, scores)
+            yield _one_to_one(features, pairs, scores)
             return
         photograph = self._matcher.prepare(features)
-        candidates = self.candidates(features).tolist()
+        candidates = self.candidates(features)[:most].tolist()
+        many: float = max(enough or 0, _MANY)
         for rank, view in enumerate(candidates, start=1):
             found = self._matcher.match(self._image(view), photograph)
             pairs.append(found.keypoint.astype(np.int64))
             scores.append(found.score.astype(float))
-            if enough is not None and rank == _FIRST < len(candidates):
-                first = _one_to_one(pairs, scores)
-                if len(first.point) >= enough:
+            if enough is None or rank < _FEWEST or rank == len(candidates):
+                continue
+            needed = enough if rank == _FIRST else many
+            if sum(map(len, pairs)) >= needed:
+                first = _one_to_one(features, pairs, scores)
+                if len(first.point) >= needed:
                     yield first
-        yield _one_to_one(pairs, scores)
+                    many = np.inf
+        yield _one_to_one(features, pairs, scores)
 
     def candidates(self, features: Features) -> Int[np.ndarray, "candidate"]:
         """Views of the model that look most like a photograph, the likest first."""
@@ -96,12 +104,14 @@ class PointFinder:
         return self._prepared[view]
 
 
-def _one_to_one(pairs: list[Int[np.ndarray, "_ 2"]], scores: list[Float[np.ndarray, "_"]]) -> PointMatches:
+def _one_to_one(
+    features: Features, pairs: list[Int[np.ndarray, "_ 2"]], scores: list[Float[np.ndarray, "_"]]
+) -> PointMatches:
     """Of (point, keypoint) from several images those that agree best; what more images say is worth more."""
     pair, group = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
     total = np.bincount(group.reshape(-1), weights=np.concatenate(scores), minlength=len(pair)).astype(float)
-    best = one_to_one(pair, total)
-    return PointMatches(point=best.keypoint[:, 0].astype(np.int64), keypoint=best.keypoint[:, 1].astype(np.int64))
+    point, keypoint = one_to_one(pair, total).keypoint.astype(np.int64).T
+    return PointMatches(xy=features.xy[keypoint].astype(float), point=point)
 
 
 def _votes(

@@ -6,22 +6,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from anchorsfm.colmap.sensors import sensor_width_mm
-from anchorsfm.features.base import Features
-from anchorsfm.features.methods import make_detector
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.workers import single_threaded_libraries
-from anchorsfm.localisation.candidates import PointFinder, PointMatches
+from anchorsfm.localisation.candidates import PointMatches
 from anchorsfm.localisation.config import LocaliseConfig
 from anchorsfm.localisation.index import ModelIndex, read_index
+from anchorsfm.localisation.looks import PhotographReader
 from anchorsfm.localisation.model_errors import ModelErrors
 from anchorsfm.localisation.pose import CameraGuess, PlacedView, camera_guesses, place
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Camera
 
@@ -151,31 +149,22 @@ def localise(
         sensor_widths=sensor_width_mm,
         progress=progress,
     )
-    detector = make_detector(model.index.settings.features)
-    finder = PointFinder(index=model.index, max_candidates=config.max_candidates)
+    reader = PhotographReader.of(images, model.index, max_candidates=config.max_candidates)
     placed = []
     with single_threaded_libraries(), progress.stage("localising photographs", images.num_images) as advance:
         for image in range(images.num_images):
             try:
-                features = detector.detect(images, image)
+                placed.append(_localise(reader, image, model, config))
             except InputError as error:
                 progress.warn(f"skipped {images.names[image]}: {error}")
                 placed.append(LocalisedImage(name=images.names[image], reason=str(error)))
-            else:
-                placed.append(_localise(images, image, features, model, finder, config))
             advance(1)
     skipped = [LocalisedImage(name=file.name, reason=file.reason) for file in images.skipped]
     return Localisation(model=model.stored.folder, images=(*placed, *skipped))
 
 
-def _localise(
-    images: ImageSet,
-    image: int,
-    features: Features,
-    model: LocalisableModel,
-    finder: PointFinder,
-    config: LocaliseConfig,
-) -> LocalisedImage:
+def _localise(reader: PhotographReader, image: int, model: LocalisableModel, config: LocaliseConfig) -> LocalisedImage:
+    images = reader.images
     width, height = images.size_wh[image].tolist()
     guesses = camera_guesses(
         (width, height),
@@ -184,30 +173,26 @@ def _localise(
         recorded_px=float(images.focal_prior_px[image]),
         recorded_deviation=np.nan if images.focal_deviation is None else float(images.focal_deviation[image]),
     )
-    found, view = place_among(features, model.stored.model.points, finder, guesses, min_inliers=config.min_inliers)
+    # the more points there are, the better they determine a lens that is not the model's
+    enough = max(_PLENTY, config.min_inliers) if any(guess.is_exact for guess in guesses) else None
+    looks = reader.looks(image, enough)
+    found, view = place_among(looks, model.stored.model.points, guesses, min_inliers=config.min_inliers)
     if not isinstance(view, PlacedView):
         return LocalisedImage(name=images.names[image], reason=view, num_matches=len(found.point))
-    point, xy = found.point[view.inlier], features.xy[found.keypoint[view.inlier]].astype(float)
-    return _placed(images.names[image], view, point, xy, view.inlier, model.errors)
+    return _placed(images.names[image], view, found, model.errors)
 
 
 def place_among(
-    features: Features,
+    looks: Iterable[PointMatches],
     points: Float[np.ndarray, "point 3"],
-    finder: PointFinder,
     guesses: Sequence[CameraGuess],
     *,
     min_inliers: int,
 ) -> tuple[PointMatches, PlacedView | str]:
-    """What a photograph shows of a model's points, and its pose or why it has none.
-
-    It is compared with all candidates where the first leave a doubt, and where its lens is not the model's: the more
-    points there are, the better they determine it.
-    """
-    is_of_model = any(guess.is_exact for guess in guesses)
-    for found in finder.find(features, enough=max(_PLENTY, min_inliers) if is_of_model else None):
-        xy = features.xy[found.keypoint].astype(float)
-        view = place(xy, points[found.point], guesses, min_inliers=min_inliers)
+    """What a photograph shows of a model's points, and its pose or why it has none: by the first look (of one at least)
+    that leaves no doubt, else by the last."""
+    for found in looks:
+        view = place(found.xy, points[found.point], guesses, min_inliers=min_inliers)
         if isinstance(view, PlacedView) and _is_plain(view):
             break
     return found, view
@@ -219,14 +204,8 @@ def _is_plain(view: PlacedView) -> bool:
     return not view.open_deviations.any() and count >= max(_PLENTY, _MAJORITY * len(view.inlier))
 
 
-def _placed(
-    name: str,
-    view: PlacedView,
-    point: Int[np.ndarray, "inlier"],
-    xy: Float[np.ndarray, "inlier 2"],
-    inlier: Bool[np.ndarray, "match"],
-    errors: ModelErrors,
-) -> LocalisedImage:
+def _placed(name: str, view: PlacedView, found: PointMatches, errors: ModelErrors) -> LocalisedImage:
+    point, xy = found.point[view.inlier], found.xy[view.inlier]
     order = np.argsort(point, kind="stable")
     of_model = errors.covariance(view, point, xy)
     covariance = view.covariance if of_model is None else view.covariance + of_model
@@ -237,7 +216,7 @@ def _placed(
         camera=view.camera,
         focal_source=view.focal_source,
         num_inliers=len(point),
-        num_matches=len(inlier),
+        num_matches=len(found.point),
         error_px=view.error_px,
         covariance=covariance,
         position_deviation=float(np.sqrt(variance[3:].sum())),

@@ -11,7 +11,7 @@ from anchorsfm.geometry.rows import distinct_rows
 from anchorsfm.scene.edit import with_poses, with_tracks, with_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 
-MAX_RANSAC_ITERATIONS = 10_000
+MIN_RANSAC_ITERATIONS, MAX_RANSAC_ITERATIONS = 100, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,12 @@ def absolute_pose(
         xy[rows] * focal,
         points[rows],
         unit,
-        {"max_reproj_error": threshold, "max_iterations": MAX_RANSAC_ITERATIONS, "seed": 0},
+        {
+            "max_reproj_error": threshold,
+            "min_iterations": MIN_RANSAC_ITERATIONS,
+            "max_iterations": MAX_RANSAC_ITERATIONS,
+            "seed": 0,
+        },
         {"loss_type": "CAUCHY", "loss_scale": threshold / 4},
     )
     matrix = np.asarray(pose.Rt, np.float64)
