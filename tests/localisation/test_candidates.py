@@ -56,11 +56,11 @@ def test_the_images_that_look_most_alike_are_found_and_their_points_matched(view
     finder = PointFinder(index=index, max_candidates=3)
     candidates = finder.candidates(photograph)
     assert len(candidates) == 3 and 17 in candidates
-    (found,) = finder.find(photograph, enough=None)
+    found = finder.all(photograph)
     right = found.point - 17 * each == found.xy[:, 0] / 2 - 200
     assert right.sum() > 50 and right.mean() > 0.8
-    (nothing,) = finder.find(features(descriptors(rng, 0)), enough=None)
-    assert len(nothing.point) == 0
+    nothing = features(descriptors(rng, 0))
+    assert len(finder.all(nothing).point) == 0 and not list(finder.first(nothing, 1))
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_all_candidates_are_compared_only_where_the_first_leave_something_open(
     cameras = [] if case == "another lens" else [CAMERA]
     guesses = camera_guesses((1000, 750), cameras, focal_px=None, recorded_px=780.0, recorded_deviation=0.02)
     finder = PointFinder(index=index, max_candidates=8)
-    enough = None if case == "another lens" else 300
-    looks = finder.find(replace(features(shown), xy=xy), enough)
-    found, view = place_among(looks, points, guesses, min_inliers=25)
+    photograph = replace(features(shown), xy=xy)
+    first = () if case == "another lens" else finder.first(photograph, 300)
+    found, view = place_among(first, lambda: finder.all(photograph), points, guesses, min_inliers=25)
     assert isinstance(view, PlacedView) and np.abs(view.cam_from_world - POSE).max() < 0.02
     assert view.inlier.sum() > 0.9 * (num_points - wrong) and (found.xy == xy[found.point]).all(1).mean() > 0.95
-    assert len(compared) == {"many points": 2, "plain": 6}.get(case, 8)
+    assert len(compared) == {"many points": 2, "plain": 6, "another lens": 8}.get(case, 6 + 8)
 
 
 def matches(

@@ -65,32 +65,25 @@ def reader_of(shown: np.ndarray, num_clear: int) -> PhotographReader:
 
 def test_faint_keypoints_are_not_looked_for_before_they_are_needed(shown: np.ndarray) -> None:
     reader = reader_of(shown, 350)
-    looks = reader.looks(0, enough=300)
+    first = reader.first(0, 300)
     assert reader.clear.calls == reader.every.calls == 0
-    assert len(next(looks).point) == 350 and (reader.clear.calls, reader.every.calls) == (1, 0)
-    assert [len(found.point) for found in looks] == [400] and (reader.clear.calls, reader.every.calls) == (1, 1)
+    assert [len(found.point) for found in first] == [350] and (reader.clear.calls, reader.every.calls) == (1, 0)
+    assert len(reader.all(0).point) == 400 and (reader.clear.calls, reader.every.calls) == (1, 1)
 
 
-@pytest.mark.parametrize(("num_clear", "enough", "clear_calls"), [(200, 300, 1), (350, None, 0)])
-def test_what_is_clear_is_no_look_of_its_own_where_it_cannot_be_enough(
-    shown: np.ndarray, num_clear: int, enough: int | None, clear_calls: int
-) -> None:
-    """Too few points, or a lens that needs all."""
-    reader = reader_of(shown, num_clear)
-    assert [len(found.point) for found in reader.looks(0, enough)] == [400]
-    assert (reader.clear.calls, reader.every.calls) == (clear_calls, 1)
+def test_too_few_clear_points_are_no_use(shown: np.ndarray) -> None:
+    assert not list(reader_of(shown, 200).first(0, 300))
 
 
-@pytest.mark.parametrize(("contrast", "is_one_look"), [(0.005, False), (0.03, True)])
-def test_a_model_of_clear_keypoints_needs_one_look_only(contrast: float, is_one_look: bool) -> None:
-    settings = replace(SETTINGS, contrast_threshold=contrast)
+@pytest.mark.parametrize("contrast", [0.005, 0.03])
+def test_all_keypoints_are_those_of_the_model_and_clear_ones_never_more(contrast: float) -> None:
     index = ModelIndex(
-        settings=settings,
+        settings=replace(SETTINGS, contrast_threshold=contrast),
         num_points=0,
         descriptor=np.zeros((0, 128), np.uint8),
         point=np.zeros(0, np.int32),
         start=np.zeros(1, np.int64),
     )
     reader = PhotographReader.of(IMAGES, index, max_candidates=20)
-    assert reader.every.digest == make_detector(settings.features).digest
-    assert (reader.clear.digest == reader.every.digest) == is_one_look
+    assert reader.every.digest == make_detector(index.settings.features).digest
+    assert (reader.clear.digest == reader.every.digest) == (contrast == 0.03)

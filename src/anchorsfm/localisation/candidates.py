@@ -20,7 +20,7 @@ _SHORT_LIST, _FEW_OF_PHOTOGRAPH, _FEW_OF_IMAGE = 100, 250, 100
 _FIRST = 6
 """Images that a photograph is compared with at first: their points are enough as a rule."""
 _FEWEST, _MANY = 2, 1000
-"""Images that are enough where they give as many points."""
+"""Fewest of these that are enough where they give as many points."""
 _AT_ONCE = 64
 """Images whose similarity is computed together."""
 
@@ -46,33 +46,40 @@ class PointFinder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_matcher", RatioTestMatcher(self.index.settings.matching))
 
-    def find(self, features: Features, enough: int | None, most: int | None = None) -> Iterator[PointMatches]:
-        """Points that a photograph shows: from the few images that look most like it, if these give `enough`, and then,
-        for those who need more, from more, at last from all candidates (`most` of them); None: only these.
+    def first(self, features: Features, enough: int) -> Iterator[PointMatches]:
+        """Points that a photograph shows by the few images that look most like it, where these are `enough`."""
+        pairs, scores, candidates = [], [], self.candidates(features)[:_FIRST].tolist()
+        many: float = max(enough, _MANY)
+        for rank, (some, score) in enumerate(self._compared(features, candidates), start=1):
+            pairs.append(some)
+            scores.append(score)
+            needed = enough if rank == len(candidates) else many
+            if rank < min(_FEWEST, len(candidates)) or sum(map(len, pairs)) < needed:
+                continue
+            found = _one_to_one(features, pairs, scores)
+            if len(found.point) >= needed:
+                yield found
+                many = np.inf
+
+    def all(self, features: Features) -> PointMatches:
+        """Points that a photograph shows by all candidates."""
+        found = list(self._compared(features, self.candidates(features).tolist()))
+        return _one_to_one(features, [some for some, _ in found], [score for _, score in found])
+
+    def _compared(
+        self, features: Features, views: list[int]
+    ) -> Iterator[tuple[Int[np.ndarray, "_ 2"], Float[np.ndarray, "_"]]]:
+        """Of one view after the other (point, keypoint) that look the same, and how sure that is.
 
         Descriptors of the points are compared with all of the photograph's: the ratio test then knows everything that
         the photograph shows, not only what became a point.
         """
-        pairs, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
         if len(features.descriptor) < 2:
-            yield _one_to_one(features, pairs, scores)
             return
         photograph = self._matcher.prepare(features)
-        candidates = self.candidates(features)[:most].tolist()
-        many: float = max(enough or 0, _MANY)
-        for rank, view in enumerate(candidates, start=1):
+        for view in views:
             found = self._matcher.match(self._image(view), photograph)
-            pairs.append(found.keypoint.astype(np.int64))
-            scores.append(found.score.astype(float))
-            if enough is None or rank < _FEWEST or rank == len(candidates):
-                continue
-            needed = enough if rank == _FIRST else many
-            if sum(map(len, pairs)) >= needed:
-                first = _one_to_one(features, pairs, scores)
-                if len(first.point) >= needed:
-                    yield first
-                    many = np.inf
-        yield _one_to_one(features, pairs, scores)
+            yield found.keypoint.astype(np.int64), found.score.astype(float)
 
     def candidates(self, features: Features) -> Int[np.ndarray, "candidate"]:
         """Views of the model that look most like a photograph, the likest first."""
@@ -108,8 +115,8 @@ def _one_to_one(
     features: Features, pairs: list[Int[np.ndarray, "_ 2"]], scores: list[Float[np.ndarray, "_"]]
 ) -> PointMatches:
     """Of (point, keypoint) from several images those that agree best; what more images say is worth more."""
-    pair, group = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
-    total = np.bincount(group.reshape(-1), weights=np.concatenate(scores), minlength=len(pair)).astype(float)
+    pair, group = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *pairs]), axis=0, return_inverse=True)
+    total = np.bincount(group.reshape(-1), np.concatenate([np.zeros(0), *scores]), len(pair)).astype(float)
     point, keypoint = one_to_one(pair, total).keypoint.astype(np.int64).T
     return PointMatches(xy=features.xy[keypoint].astype(float), point=point)
 

@@ -1,4 +1,4 @@
-"""What photographs show of a model's points: little effort first, more where it does not do."""
+"""What photographs show of a model's points: what is clear first, all where that leaves a doubt."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,8 +11,6 @@ from anchorsfm.scene.images import ImageSet
 
 _CLEAR_CONTRAST = 0.0125
 """Least contrast of the keypoints of the first look: fainter ones cost as much and match less often."""
-_FEW = 6
-"""Most images of the model that these are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +35,18 @@ class PhotographReader:
             clear=make_detector(replace(settings, contrast_threshold=contrast)),
         )
 
-    def looks(self, image: int, enough: int | None) -> Iterator[PointMatches]:
-        """What a photograph shows, found with more effort each time; nothing is done before it is asked for.
+    def first(self, image: int, enough: int) -> Iterator[PointMatches]:
+        """Points that a photograph shows clearly, by the few images that look most like it; what is not asked for is
+        not done.
 
         Args:
             image: of the photographs.
-            enough: points that may do; None: only as many as there are.
+            enough: points without which it is no use.
 
         Raises InputError if the photograph cannot be read.
         """
-        if enough is not None and self.clear.digest != self.every.digest:
-            clear = self.clear.detect(self.images, image)
-            yield from (found for found in self.finder.find(clear, enough, _FEW) if len(found.point) >= enough)
-        yield from self.finder.find(self.every.detect(self.images, image), enough)
+        yield from self.finder.first(self.clear.detect(self.images, image), enough)
+
+    def all(self, image: int) -> PointMatches:
+        """All points that a photograph shows. Raises InputError if it cannot be read."""
+        return self.finder.all(self.every.detect(self.images, image))

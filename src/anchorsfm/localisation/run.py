@@ -1,6 +1,6 @@
 """Photographs in, their poses in a finished model out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -173,35 +173,36 @@ def _localise(reader: PhotographReader, image: int, model: LocalisableModel, con
         recorded_px=float(images.focal_prior_px[image]),
         recorded_deviation=np.nan if images.focal_deviation is None else float(images.focal_deviation[image]),
     )
-    # the more points there are, the better they determine a lens that is not the model's
-    enough = max(_PLENTY, config.min_inliers) if any(guess.is_exact for guess in guesses) else None
-    looks = reader.looks(image, enough)
-    found, view = place_among(looks, model.stored.model.points, guesses, min_inliers=config.min_inliers)
+    enough = max(_PLENTY, config.min_inliers)
+    first = reader.first(image, enough) if any(guess.is_exact for guess in guesses) else ()
+    points = model.stored.model.points
+    found, view = place_among(first, lambda: reader.all(image), points, guesses, min_inliers=config.min_inliers)
     if not isinstance(view, PlacedView):
         return LocalisedImage(name=images.names[image], reason=view, num_matches=len(found.point))
     return _placed(images.names[image], view, found, model.errors)
 
 
 def place_among(
-    looks: Iterable[PointMatches],
+    first: Iterable[PointMatches],
+    everything: Callable[[], PointMatches],
     points: Float[np.ndarray, "point 3"],
     guesses: Sequence[CameraGuess],
     *,
     min_inliers: int,
 ) -> tuple[PointMatches, PlacedView | str]:
-    """What a photograph shows of a model's points, and its pose or why it has none: by the first look (of one at least)
-    that leaves no doubt, else by the last."""
-    for found in looks:
+    """What a photograph shows of a model's points, and its pose or why it has none.
+
+    Everything that it shows is asked for where what is found first leaves a doubt, and where its lens is not the
+    model's: the more points there are, the better they determine it.
+    """
+    for found in first:
         view = place(found.xy, points[found.point], guesses, min_inliers=min_inliers)
-        if isinstance(view, PlacedView) and _is_plain(view):
+        if isinstance(view, PlacedView) and view.open_deviations.any():
             break
-    return found, view
-
-
-def _is_plain(view: PlacedView) -> bool:
-    """Whether more points would not change a pose."""
-    count = int(view.inlier.sum())
-    return not view.open_deviations.any() and count >= max(_PLENTY, _MAJORITY * len(view.inlier))
+        if isinstance(view, PlacedView) and view.inlier.sum() >= max(_PLENTY, _MAJORITY * len(view.inlier)):
+            return found, view
+    found = everything()
+    return found, place(found.xy, points[found.point], guesses, min_inliers=min_inliers)
 
 
 def _placed(name: str, view: PlacedView, found: PointMatches, errors: ModelErrors) -> LocalisedImage:
