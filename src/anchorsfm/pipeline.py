@@ -132,7 +132,8 @@ def extend(
         sources, _ = with_fetched(list(photographs), config, folder, record.progress)
         sources, videos = with_frames(sources, config, folder, record.progress)
         sources, panoramas = with_views(sources, config, folder, record.progress, run.panoramas)
-        earlier = extending(run, [sources] if isinstance(sources, Path) else sources, keeps=not adjust_all)
+        sources = [sources] if isinstance(sources, Path) else sources
+        earlier = extending(run, sources, record.progress, keeps=not adjust_all)
         folder.use_frames(earlier.frames)
         record.goes_on_from(earlier, videos)
         images, known, ground = _photographs_of(earlier, config, folder, record.progress, panoramas)

@@ -230,3 +230,27 @@ def test_what_cannot_be_extended_is_said_before_any_work(first: Path, tmp_path: 
     (output / "report.json").write_text(json.dumps(report | {"image_root": str(tmp_path / "gone")}))
     with pytest.raises(InputError, match=r"is not there .*put the photographs back"):
         anchorsfm.extend(output, first / "photos")
+
+
+def test_files_that_are_no_photographs_leave_everything_as_it_was(first: Path, tmp_path: Path) -> None:
+    """Alone they are refused; beside photographs they change no name and are no image."""
+    output, bad = copied(first, tmp_path / "out"), tmp_path / "bad.jpg"
+    bad.write_text("garbage")
+    before = snapshot(output, without=())
+    with pytest.raises(InputError, match=r"none of the new photographs can be used: .*/bad\.jpg: "):
+        anchorsfm.extend(output, bad)
+    known = sorted((first / "photos").iterdir())[:-1]
+    with pytest.raises(InputError, match=r"4 photographs are those of .* already, and .*/bad\.jpg: "):
+        anchorsfm.extend(output, [*known, bad])
+    assert snapshot(output, without=()) == before
+    model = anchorsfm.extend(output, [first / "photos", bad], dense=False)
+    names = sorted(path.name for path in (first / "photos").iterdir())
+    report = json.loads((output / "report.json").read_text())
+    assert sorted(model.poses) == names == sorted(image["name"] for image in report["images"])
+    assert report["extensions"][0]["added"] == 1
+    assert any("skipped" in line and "bad.jpg" in line for line in report["warnings"])
+
+
+def test_a_folder_of_photographs_is_no_output_folder(first: Path) -> None:
+    with pytest.raises(InputError, match="no output folder of anchorsfm reconstruct: give one"):
+        anchorsfm.extend(first / "photos", first / "photos")

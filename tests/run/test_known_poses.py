@@ -104,3 +104,11 @@ def test_known_poses_must_be_given_to_those_who_take_them(tmp_path: Path) -> Non
     with pytest.raises(InputError) as raised:
         parse("triangulate", ["--poses", str(tmp_path), "-o", str(tmp_path / "o")]).run(Terminal())
     assert "name the photographs" in in_words(raised.value)
+
+
+def test_triangulate_speaks_of_its_own_options(tmp_path: Path) -> None:
+    words = [str(tmp_path), "--poses", str(tmp_path), "-o", str(tmp_path / "o"), "--position-sigma", "0.1"]
+    with pytest.raises(InputError) as raised:
+        parse("triangulate", words).run(Terminal())
+    message = in_words(raised.value)
+    assert "--position-sigma" in message and "--adjust-poses" in message and "--known" not in message

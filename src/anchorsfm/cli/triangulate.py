@@ -44,6 +44,12 @@ class Triangulate(Settings):
     quiet: bool = False
     """No progress display, only warnings and the summary."""
 
+    def check_together(self) -> None:
+        if self.position_sigma is not None and not self.adjust_poses:
+            raise self.refused(
+                "position_sigma", "says how far the poses may be off, which are kept exactly: add --adjust-poses"
+            )
+
     def run(self, console: Terminal) -> None:
         from anchorsfm.pipeline import reconstruct
         from anchorsfm.report import summary_lines

@@ -135,6 +135,19 @@ def _read_all(root: Path, names: list[str], progress: Progress) -> tuple[list[_P
     return photos, skipped
 
 
+def unusable(files: Sequence[Path]) -> dict[Path, str]:
+    """Those of some files that are skipped as photographs, and why; for those who must know it before names are given.
+
+    A skipped file has a part in the folder that names are relative to.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = ordered_map(lambda path: _verify(path.parent, path.name), files, _NUM_READERS)
+        return {
+            path: result.reason for path, result in zip(files, found, strict=True) if isinstance(result, SkippedImage)
+        }
+
+
 def _verify(root: Path, name: str) -> _Photo | SkippedImage:
     if not _is_utf8(name):
         return SkippedImage(name=printable(name), reason="its name is not UTF-8, which models need: rename it")

@@ -22,6 +22,7 @@ from anchorsfm.geometry.geodesy import about_origin
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.decoding import photo_digest
+from anchorsfm.io.images import unusable
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.listing import photograph_files
 from anchorsfm.io.store import Store, to_json
@@ -49,6 +50,9 @@ from anchorsfm.video.record import VideoFrames
 _MAPPER: MapperName = "tracks"
 _OF_PHOTOGRAPHS = ("focal_px", "focal_deviation", "masks", "mask", "rig.file", "rig.refine")
 """Settings that say something about all photographs of a run."""
+
+_NAMED = 3
+"""Files that a message names."""
 
 
 def _true_path(path: Path) -> Path:
@@ -121,16 +125,25 @@ class Earlier:
         return found
 
 
-def extending(run: FinishedRun, sources: Sequence[Path], *, keeps: bool) -> Earlier:
-    """A run that goes on from one with more photographs (folders, lists and files).
+def extending(run: FinishedRun, sources: Sequence[Path], progress: Progress, *, keeps: bool) -> Earlier:
+    """A run that goes on from one with more photographs (folders, lists and files), those that can be read.
 
     Raises InputError if none of them is new, or names that the settings speak of would change.
     """
     known = set(map(_true_path, run.photographs))
     found = list(dict.fromkeys(map(_true_path, photograph_files(sources))))
     new = [path for path in found if path not in known]
+    problems = unusable(new)
+    if len(problems) == len(found):
+        raise InputError(f"none of the new photographs can be used: {_named(problems)}")
+    for path, reason in problems.items():
+        progress.warn(f"skipped {path}: {reason}")
+    new = [path for path in new if path not in problems]
     if not new:
-        raise InputError(f"all {len(found)} photographs are those of {run.folder} already: name others")
+        others = f", and of the others none can be used: {_named(problems)}" if problems else ": name others"
+        usable = len(found) - len(problems)
+        every = "all " if not problems else ""
+        raise InputError(f"{every}{usable} photographs are those of {run.folder} already{others}")
     _require_names_stay(run, new)
     extension = Extension(
         command="extend", sources=tuple(str(path.absolute()) for path in sources), added=len(new), kept_poses=keeps
@@ -142,6 +155,12 @@ def extending(run: FinishedRun, sources: Sequence[Path], *, keeps: bool) -> Earl
         num_settled=len(run.photographs),
         extensions=(*run.extensions, extension),
     )
+
+
+def _named(problems: Mapping[Path, str]) -> str:
+    """The first of some files that cannot be used, each with the reason."""
+    named = "; ".join(f"{path}: {reason}" for path, reason in list(problems.items())[:_NAMED])
+    return named if len(problems) <= _NAMED else f"{named}; and {len(problems) - _NAMED} more"
 
 
 def merging(runs: tuple[FinishedRun, FinishedRun]) -> Earlier:

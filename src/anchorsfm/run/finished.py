@@ -12,6 +12,7 @@ from jaxtyping import Int
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import VIEWS_RECORD, Layout
+from anchorsfm.io.owned import complete_publication
 from anchorsfm.panorama.record import PanoramaViews, read_record
 from anchorsfm.results.model import StoredModel, read_models
 from anchorsfm.results.record import Extension, UpReport
@@ -83,9 +84,10 @@ def read_run(folder: Path) -> FinishedRun:
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{folder}: {problem}; give an output folder of anchorsfm reconstruct")
-    models = read_models(folder)
+    complete_publication(folder)
     run = StoredRun(folder)
-    if not run.has_report or not all(entry.is_result for entry in models):
+    models = read_models(folder) if run.has_report else []
+    if not models or not all(entry.is_result for entry in models):
         raise InputError(f"{folder} is no output folder of anchorsfm reconstruct: give one")
     report = run.report
     used = [image for image in report["images"] if image["size_wh"] is not None]
