@@ -118,7 +118,7 @@ def extend(
         dense: whether dense clouds are made; None: as the settings of the run say.
 
     Raises:
-        InputError: the photographs or the folder cannot be used, or no photograph is new.
+        InputError: the photographs or the folder cannot be used; NothingNewError if no photograph is new.
         StorageError: the output cannot be written, or something in it was not written by a run and would be lost.
     """
     run = read_run(output)

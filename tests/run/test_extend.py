@@ -14,6 +14,7 @@ from anchorsfm import pipeline
 from anchorsfm.cli.main import main
 from anchorsfm.colmap.models import read_cameras, read_stored_poses
 from anchorsfm.evaluation.sources import read_truth
+from anchorsfm.export.run import export
 from anchorsfm.features.sift import SiftDetector
 from anchorsfm.frontend.classical.frontend import ClassicalFrontend
 from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
@@ -254,3 +255,26 @@ def test_files_that_are_no_photographs_leave_everything_as_it_was(first: Path, t
 def test_a_folder_of_photographs_is_no_output_folder(first: Path) -> None:
     with pytest.raises(InputError, match="no output folder of anchorsfm reconstruct: give one"):
         anchorsfm.extend(first / "photos", first / "photos")
+
+
+def test_exports_that_a_stopped_extension_left_behind_follow(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a transform has brought some of them along."""
+    output, names = copied(first, tmp_path / "out"), sorted(path.name for path in (first / "photos").iterdir())
+    export(output, ["tum", "undistorted"])
+    words = ["extend", str(output), str(first / "photos"), "--no-dense", "--quiet"]
+    with monkeypatch.context() as patched:
+        patched.setattr("anchorsfm.cli.extend.export_models", lambda *_, **__: (_ for _ in ()).throw(RuntimeError))
+        with pytest.raises(RuntimeError):
+            main(words)
+    main(["transform", str(output), "--quiet"])
+    assert (output / "export" / "tum" / "names.txt").read_text().split() == names
+    capsys.readouterr()
+    main(words)
+    assert "exports of an earlier model are made again: undistorted\n" in capsys.readouterr().out
+    assert sorted(read_models(output / "export" / "undistorted")[0].names) == names
+    main(["transform", str(output), "--scale", "2", "--quiet"])  # they follow, and are not behind
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "all 5 photographs are those of" in capsys.readouterr().err

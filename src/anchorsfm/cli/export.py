@@ -45,6 +45,18 @@ def exported_formats(output: Path) -> list[ExportFormat]:
     return [name for name in get_args(ExportFormat) if is_ours(output / "export" / name)]
 
 
+def formats_behind(output: Path) -> list[ExportFormat]:
+    """Those of `exported_formats` that are not known to be made of the largest model as it is now."""
+    from anchorsfm.export.record import is_of_model, model_digest
+    from anchorsfm.export.source import models_to_export
+
+    formats = exported_formats(output)
+    if not formats:
+        return []
+    digest = model_digest(models_to_export(output, every=False)[0].folder)
+    return [name for name in formats if not is_of_model(output / "export" / name, digest)]
+
+
 def export_models(
     console: Terminal,
     model: Path,

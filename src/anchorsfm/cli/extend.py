@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from anchorsfm.cli.export import export_models, exported_formats
+from anchorsfm.cli.export import export_models, exported_formats, formats_behind
 from anchorsfm.scene.settings import Settings
 from anchorsfm.terminal import Terminal, show_progress
 
@@ -16,8 +16,8 @@ from anchorsfm.terminal import Terminal, show_progress
 class Extend(Settings):
     """Let new photographs join the models of an output folder, whose poses stay exactly as they are.
 
-    Only the new photographs and their pairs are computed. An interrupted command leaves the folder as it was; the same
-    command continues. Examples:
+    Only the new photographs and their pairs are computed. A command that is stopped before its result is there leaves
+    the folder as it was; the same command continues, also where only exports are left. Examples:
 
     anchorsfm extend out new_photos
 
@@ -40,17 +40,25 @@ class Extend(Settings):
     def run(self, console: Terminal) -> None:
         from anchorsfm.pipeline import extend
         from anchorsfm.report import summary_lines
-        from anchorsfm.scene.errors import InputError
+        from anchorsfm.scene.errors import InputError, NothingNewError
 
         if not self.photos:
             raise InputError("name the new photographs: anchorsfm extend OUT PHOTOS")
         if self.dense and self.no_dense:
             raise InputError("--dense and --no-dense contradict each other: leave one out")
         dense = True if self.dense else False if self.no_dense else None
-        with show_progress(console, quiet=self.quiet) as progress:
-            result = extend(self.model, self.photos, progress, adjust_all=self.adjust_all, dense=dense)
-        for line in summary_lines(result.report):
-            console.print(line)
-        if formats := exported_formats(self.model):
+        try:
+            with show_progress(console, quiet=self.quiet) as progress:
+                result = extend(self.model, self.photos, progress, adjust_all=self.adjust_all, dense=dense)
+        except NothingNewError:
+            formats = formats_behind(self.model)
+            if not formats:
+                raise
+            console.print(f"no photograph is new; exports of an earlier model are made again: {', '.join(formats)}")
+        else:
+            for line in summary_lines(result.report):
+                console.print(line)
+            formats = exported_formats(self.model)
+        if formats:
             export_models(console, self.model, formats, quiet=self.quiet)
         console.print(f"next: anchorsfm view {shlex.quote(str(self.model))}")

@@ -9,6 +9,7 @@ from anchorsfm.export.config import ExportConfig, ExportFormat
 from anchorsfm.export.glb import export_glb
 from anchorsfm.export.matches import export_database
 from anchorsfm.export.photographs import ViewPhotographs, open_photographs
+from anchorsfm.export.record import keep_model, model_digest
 from anchorsfm.export.seeds import DenseSeeds, dense_seeds
 from anchorsfm.export.source import default_output, models_to_export, photograph_folder
 from anchorsfm.export.trajectories import export_kitti, export_tum
@@ -52,14 +53,16 @@ def export(
     if not formats:
         raise InputError(f"--to: name at least one format of {', '.join(get_args(ExportFormat))}")
     models = models_to_export(folder, every=every_model)
+    digests = [model_digest(entry.folder) for entry in models]
     output = output or default_output(folder, models[0])
     targets = list(dict.fromkeys(output / name for name in formats))
     for target, kind in zip(targets, dict.fromkeys(formats), strict=True):
-        for entry in models:
+        for entry, digest in zip(models, digests, strict=True):
             part = target / entry.folder.name if every_model else target
             with OwnedFolder(part).publication(resume=True) as publication:
                 kept = write_export(entry, kind, part, publication.path, config, progress)
                 publication.publish([""], kept=kept)
+                keep_model(part, digest)
     return targets
 
 

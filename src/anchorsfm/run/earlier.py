@@ -37,7 +37,7 @@ from anchorsfm.run.finished import FinishedRun
 from anchorsfm.run.front_end_cameras import front_end_cameras, keep_given, kept_cameras
 from anchorsfm.run.predictions import EarlierPairs
 from anchorsfm.scene.edit import with_image_index, with_rigs
-from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.errors import InputError, NothingNewError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.poses import StoredPose
@@ -128,7 +128,8 @@ class Earlier:
 def extending(run: FinishedRun, sources: Sequence[Path], progress: Progress, *, keeps: bool) -> Earlier:
     """A run that goes on from one with more photographs (folders, lists and files), those that can be read.
 
-    Raises InputError if none of them is new, or names that the settings speak of would change.
+    Raises NothingNewError if none of them is new, InputError if none can be read, or names that the settings speak of
+    would change.
     """
     known = set(map(_true_path, run.photographs))
     found = list(dict.fromkeys(map(_true_path, photograph_files(sources))))
@@ -143,7 +144,7 @@ def extending(run: FinishedRun, sources: Sequence[Path], progress: Progress, *, 
         others = f", and of the others none can be used: {_named(problems)}" if problems else ": name others"
         usable = len(found) - len(problems)
         every = "all " if not problems else ""
-        raise InputError(f"{every}{usable} photographs are those of {run.folder} already{others}")
+        raise NothingNewError(f"{every}{usable} photographs are those of {run.folder} already{others}")
     _require_names_stay(run, new)
     extension = Extension(
         command="extend", sources=tuple(str(path.absolute()) for path in sources), added=len(new), kept_poses=keeps

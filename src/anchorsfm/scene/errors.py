@@ -11,6 +11,10 @@ class InputError(AnchorSfMError):
     """A path, file or option that cannot be used."""
 
 
+class NothingNewError(InputError):
+    """Photographs that an output folder is to be extended by are its own already."""
+
+
 class NoReconstructionError(AnchorSfMError):
     """The photographs were read, but no model could be made from them; the message says why."""
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from anchorsfm.colmap.models import is_model
 from anchorsfm.colmap.move import move_model
 from anchorsfm.export.config import ExportConfig, ExportFormat
+from anchorsfm.export.record import is_of_model, keep_model, model_digest
 from anchorsfm.export.run import write_export
 from anchorsfm.export.transforms import colmap_from_opengl_axes, opengl_from_colmap_axes
 from anchorsfm.geometry.similarity import Similarity, between_poses
@@ -30,7 +31,7 @@ _SAME_FRAME = 1e-9
 _SAME_MODEL = 1e-5
 
 
-def follow(root: Path, past: ModelTransform, progress: Progress) -> list[Path]:
+def follow(root: Path, past: ModelTransform, progress: Progress, former: str | None = None) -> list[Path]:
     """Bring the exports of a model in `root`/export into its frame; those that cannot follow are named in a warning.
 
     It does not matter how many changes they have missed, so that this can be done again after an interruption.
@@ -39,6 +40,7 @@ def follow(root: Path, past: ModelTransform, progress: Progress) -> list[Path]:
         root: an output folder.
         past: all changes of the model, also those that exports have followed already.
         progress: receives warnings.
+        former: `model_digest` of the model before its last change: exports of it are now of the model that it became.
 
     Returns:
         The folders that were changed.
@@ -51,7 +53,7 @@ def follow(root: Path, past: ModelTransform, progress: Progress) -> list[Path]:
         if entry is None or entry.recorded_number != past.number:
             continue
         try:
-            if _bring(entry, kind, folder, past, progress):
+            if _bring(entry, kind, folder, past, progress, former):
                 changed.append(folder)
         except AnchorSfMError as error:
             progress.warn(f"{folder} is still in the former frame, export it again: {error}")
@@ -69,10 +71,18 @@ def _exports(root: Path) -> Iterator[tuple[ExportFormat, Path, int | None]]:
                     yield kind, part, int(part.name)
 
 
-def _bring(entry: StoredModel, kind: ExportFormat, folder: Path, past: ModelTransform, progress: Progress) -> bool:
+def _bring(
+    entry: StoredModel,
+    kind: ExportFormat,
+    folder: Path,
+    past: ModelTransform,
+    progress: Progress,
+    former: str | None,
+) -> bool:
     """Whether an export had to be changed."""
     owned = OwnedFolder(folder)
     owned.complete()
+    digest = model_digest(entry.folder)
     with owned.publication() as publication:
         if kind in _WITH_PICTURES:
             way = _way(entry, kind, folder)
@@ -85,6 +95,8 @@ def _bring(entry: StoredModel, kind: ExportFormat, folder: Path, past: ModelTran
         else:
             write_export(entry, kind, folder, publication.path, ExportConfig(), progress)
         publication.publish([""], kept=owned.files())
+        if kind not in _WITH_PICTURES or (former is not None and is_of_model(folder, former)):
+            keep_model(folder, digest)
     return True
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from anchorsfm.export.record import model_digest
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.layout import (
     CAMERAS_GEOJSON,
@@ -77,6 +78,7 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
     if config.model >= len(report):
         raise InputError(f"{layout.report} knows no model {config.model}")
     entry = report[config.model]
+    former = model_digest(stored.folder)
     was_metric = stored.is_metric
     if config.reset:
         found, after, change = _reset(record, config.model, output, was_metric)
@@ -106,7 +108,7 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
         try_page(output, publication.path, None, progress)
         publication.publish(_SCOPE)
         advance(1)
-    exports = follow(output, after.of(config.model), progress)
+    exports = follow(output, after.of(config.model), progress, former)
     return Transformed(similarity=change.similarity, notes=found.notes, exports=tuple(exports))
 
 
