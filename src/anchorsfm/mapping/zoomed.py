@@ -104,23 +104,37 @@ def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig,
     if own is None:
         return None
     fits: dict[int, Camera] = {}
-    cameras = list(model.cameras)
+    cameras, log_px = list(model.cameras), _settled(np.log(own.focal_px), own.deviation, asked)
     for row in np.unique(model.camera_index[asked]).tolist():
         mine, others = asked & (model.camera_index == row), ~asked & (model.camera_index == row)
-        log_px = np.log(own.focal_px)
         usual = log_px[others][0] if others.any() else _most(log_px[mine])
-        differs = mine & (np.abs(log_px - usual) > np.maximum(np.log1p(_MIN_CHANGE), _SURE * own.deviation))
+        differs = mine & (np.abs(log_px - usual) > np.log1p(_MIN_CHANGE))
         order = np.flatnonzero(mine)[np.argsort(log_px[mine], kind="stable")]
         for part in np.split(order, _ends(log_px[order])):
             if log_px[part].min() <= usual <= log_px[part].max() and _changes(log_px[part]) and differs.any():
                 differs[part] = True  # no view is usual
-        fits |= {view: own.model.cameras[own.model.camera_index[view]] for view in np.flatnonzero(differs).tolist()}
+        for view in np.flatnonzero(differs).tolist():
+            lens = own.model.cameras[own.model.camera_index[view]]
+            fits[view] = with_focal_length(lens, float(np.exp(log_px[view])))
         if not others.any():
             lens = own.model.cameras[own.model.camera_index[np.flatnonzero(mine)[0]]]
             cameras[row] = with_focal_length(lens, float(np.exp(usual)))
     if not fits:
         return None
     return _with_cameras(with_cameras(with_poses(model, own.model.cam_from_world), cameras), given, fits)
+
+
+def _settled(
+    log_px: Float[np.ndarray, "view"], deviation: Float[np.ndarray, "view"], asked: Bool[np.ndarray, "view"]
+) -> Float[np.ndarray, "view"]:
+    """Focal lengths, those that are not sure as the nearest sure one, if that is near enough."""
+    allowed = np.maximum(_SURE * deviation, _SAME_GROUP)
+    doubtful = asked & (_SURE * deviation > _SAME_GROUP)
+    sure = log_px[~doubtful]
+    if not len(sure):
+        return log_px
+    nearest = sure[np.abs(log_px[:, None] - sure).argmin(axis=1)]
+    return np.where(doubtful & (np.abs(nearest - log_px) <= allowed), nearest, log_px)
 
 
 def _most(log_px: Float[np.ndarray, "view"]) -> float:
