@@ -13,7 +13,7 @@ from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.finish import FinishedModels, ModellingSettings, finish_models
 from anchorsfm.mapping.known import KnownCameras
-from anchorsfm.mapping.zoomed import Zoomed
+from anchorsfm.mapping.zoomed import Zoomed, _settled
 from anchorsfm.scene.edit import select_points, select_views, with_tracks
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
@@ -187,3 +187,31 @@ def test_cameras_of_their_own_must_fit_clearly_better() -> None:
     assert not zoomed.confirmed(worse, select_views(truth, np.arange(1, 6))), "a photograph is lost"
     of_two = replace(zoomed, groups=((0, 1), (2, 4)), rest=((), ()))
     assert of_two.confirmed(replace(fewer, cameras=worse.cameras[:1] * 6), truth) == ((2, 4),), "only one of two"
+
+
+@pytest.mark.parametrize(
+    ("zooms", "num_cameras"),
+    [([1 + 0.03 * k for k in range(9)], 9), ([1, 1, 1, 1, 1.05, 1.1, 1.15, 1.2, 1.2, 1.2], 5)],
+    ids=["all the time", "for a while"],
+)
+def test_views_of_a_slow_zoom_have_a_camera_each(zooms: list[float], num_cameras: int) -> None:
+    """Those with one focal length share theirs."""
+    truth = scene(zooms)
+    found = finished(truth)
+    model = found.results[0].model
+    assert len(model.image_index) == len(zooms) and len(model.cameras) == num_cameras
+    focal_px = [model.cameras[camera].params[0] for camera in model.camera_index]
+    np.testing.assert_allclose(focal_px, FOCAL_PX * np.array(zooms), rtol=0.005)
+    assert worst_error(model, truth) < 0.001
+    by_and_by = [change.images for change in found.changes if "by and by" in change.what]
+    assert by_and_by == ([tuple(range(9))] if num_cameras == 9 else [])
+
+
+def test_doubtful_focal_lengths_are_the_nearest_sure_one() -> None:
+    """If that is near enough; views that were not asked are sure."""
+    log_px, deviation = np.array([0.0, 0.4, 0.3, 0.05, 0.9]), np.array([0.0, 0.001, 0.1, 0.1, 0.1])
+    asked = np.array([False, True, True, True, True])
+    np.testing.assert_array_equal(_settled(log_px, deviation, asked), [0, 0.4, 0.4, 0, 0.9])
+    np.testing.assert_array_equal(_settled(log_px, deviation, ~asked), log_px)
+    everything = np.ones(5, bool)
+    np.testing.assert_array_equal(_settled(log_px, np.full(5, 0.1), everything), log_px)
