@@ -32,9 +32,9 @@ class HeldOut:
     """The models that were adjusted to either half."""
 
 
-def sample_of(model: Reconstruction) -> Reconstruction:
-    """Every n-th point."""
-    stride = -(-len(model.points) // MAX_TRACKS)
+def sample_of(model: Reconstruction, most: int = MAX_TRACKS) -> Reconstruction:
+    """Every n-th point: so many of them at most."""
+    stride = -(-len(model.points) // most)
     if stride <= 1:
         return model
     tracks, kept = select_observations(model.tracks, model.tracks.obs_point % stride == 0)

@@ -21,6 +21,8 @@ from anchorsfm.tracks.residuals import loss_scale_px
 
 _ROUNDS = 2
 """Times that points are made again from all observations."""
+_TRACKS_A_VIEW = 60
+"""Of large models more tracks are looked at: each view is to say something of its own."""
 _SURE = 5.0
 """Deviations by which errors of observations must fall that the focal lengths were not adjusted to."""
 
@@ -60,10 +62,31 @@ def own_focal_lengths(
         config: thresholds of the adjustment.
         working_scale: original pixels per pixel of the images that keypoints were found on.
     """
-    sample = sample_of(model)
+    most = max(MAX_TRACKS, _TRACKS_A_VIEW * len(model.image_index))
+    sample = sample_of(model, most)
     options = BundleOptions(loss_scale_px=loss_scale_px(sample, working_scale), refine_distortion=False)
-    cost = robust_cost(held_out(sample, options, lambda half: adjust(half, options, held)[0]).error_px, options)
-    best: tuple[Reconstruction, Held] | None = None
+    better = _better_cameras(sample, asked, held, options)
+    if better is None:
+        return None
+    free, kept = better
+    found = adjust(free, options, kept)[0]
+    stride = -(-tracks.num_points // most)
+    chosen = np.isin(tracks.obs_image, model.image_index) & (tracks.obs_point % stride == 0)
+    some, _ = select_observations(tracks, chosen)
+    limit_px = config.second_error * np.array([max(c.width, c.height) for c in found.cameras])[found.camera_index]
+    for _ in range(_ROUNDS):  # what did not agree with the bent model has been left out of it
+        again = triangulate_model(found, some, max_error_px=limit_px, min_angle_deg=config.min_angle_deg)
+        found = adjust(again, options, kept)[0]
+    halves = held_out(found, options, lambda half: adjust(half, options, kept)[0])
+    return OwnFocalLengths(model=found, deviation=_deviation(halves))
+
+
+def _better_cameras(
+    sample: Reconstruction, asked: Bool[np.ndarray, "view"], held: Held, options: BundleOptions
+) -> tuple[Reconstruction, Held] | None:
+    """The sample with cameras that predict held-out observations better, and what is held of it; None: none do."""
+    shared = held_out(sample, options, lambda half: adjust(half, options, held)[0])
+    cost, best = robust_cost(shared.error_px, options), None
     for is_plain in (False, True):
         free = _with_own_cameras(sample, asked, is_plain=is_plain)
         kept = replace(held, camera=_held_cameras(sample, free, asked, held))
@@ -74,21 +97,9 @@ def own_focal_lengths(
         now = robust_cost(held_out(free, options, fit).error_px, options)
         if is_sure_gain(cost - now, sample.tracks.obs_point, _SURE if best is None else 0.0):
             cost, best = now, (free, kept)
-        elif not is_plain and (now >= cost).mean() >= 0.5 and now.sum() >= cost.sum():
-            return None
-    if best is None:
-        return None
-    found, kept = adjust(best[0], options, best[1])[0], best[1]
-    stride = -(-tracks.num_points // MAX_TRACKS)
-    chosen = np.isin(tracks.obs_image, model.image_index) & (tracks.obs_point % stride == 0)
-    some, _ = select_observations(tracks, chosen)
-    limit_px = config.second_error * np.array([max(c.width, c.height) for c in found.cameras])[found.camera_index]
-    for _ in range(_ROUNDS):  # what did not agree with the bent model has been left out of it
-        again = triangulate_model(found, some, max_error_px=limit_px, min_angle_deg=config.min_angle_deg)
-        found = adjust(again, options, kept)[0]
-    return OwnFocalLengths(
-        model=found, deviation=_deviation(held_out(found, options, lambda h: adjust(h, options, kept)[0]))
-    )
+        elif now.sum() >= cost.sum():
+            break  # nor would plain lenses help
+    return best
 
 
 def _with_own_cameras(model: Reconstruction, asked: Bool[np.ndarray, "view"], *, is_plain: bool) -> Reconstruction:
