@@ -1,20 +1,21 @@
 """Frames of videos: which are chosen, what models of them are worth, and what choosing costs.
 
-    python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 480 x 360
+    python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 480 x 360 (--width)
     python benchmarks/video.py photos WORK FOLDER   a video of the photographs of FOLDER, at their size
     python benchmarks/video.py cost WORK VIDEO      CPU and wall time of both passes, and as shares of the duration
     python benchmarks/video.py memory WORK          peak memory of long videos up to 3840 x 2160
 
 The walk goes along a street at 1 m/s, a tenth of a metre per rendered pose, stands still three times (15 s in all), and
-swings its view to the side and back within a second once. 40 % of the frames are blurred by 5 to 12 pixels in bursts of
-one to five, those of the swing by how far they move. The video of photographs shows each for a fifth of a second, and
-40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that `reconstruct
-VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and out of a video without blur, encoded as
-the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and `gt.json`. AUC
-is over the frames of each (`anchorsfm evaluate`). `--videos N` writes N videos, blurred otherwise, and takes the evenly
-spaced ones from N phases: one set of frames tells differences of AUC to some hundredths only. The long videos are 60
-frames many times over: ten minutes and an hour of 96 x 54 at 30 a second, for as many frames as an hour usually has,
-and of 3840 x 2160 at one a second, for decoding costs most; a minute and five of 3840 x 2160 at 30 a second.
+swings its view to the side and back within a second once. 40 % of the frames are blurred by 5 to 12 pixels (of 480) in
+bursts of one to five, those of the swing by how far they move. The video of photographs shows each for a fifth of a
+second, and 40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that
+`reconstruct VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and out of a video without blur,
+encoded as the other one is), and every so many-th of the video (as `ffmpeg -vf fps=N`). FOLDER holds `images/` and
+`gt.json`. AUC is over the frames of each (`anchorsfm evaluate`). `--videos N` writes N videos, blurred otherwise, and
+takes the evenly spaced ones from N phases: one set of frames tells differences of AUC to some hundredths only. The long
+videos are 60 frames many times over: ten minutes and an hour of 96 x 54 at 30 a second, for as many frames as an hour
+usually has, and of 3840 x 2160 at one a second, for decoding costs most; a minute and five of 3840 x 2160 at 30 a
+second.
 """
 
 import argparse
@@ -65,11 +66,12 @@ def main() -> None:
     parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("--mapper", default="tracks")
     parser.add_argument("--frames", type=int, default=200, help="most frames, of every variant")
+    parser.add_argument("--width", type=int, default=480, help="of the walk, pixels")
     parser.add_argument("--videos", type=int, default=1, help="number of videos with other blur")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.what in ("walk", "photos"):
-        filmed = walk(args.work) if args.what == "walk" else photographs(args.source)
+        filmed = walk(args.work, args.width) if args.what == "walk" else photographs(args.source)
         compare_all(args.work, filmed, args.mapper, args.frames, args.videos)
     elif args.what == "cost":
         cost(args.work, args.source)
@@ -104,9 +106,9 @@ class Filmed:
         return frames
 
 
-def walk(work: Path) -> Filmed:
+def walk(work: Path, width: int) -> Filmed:
     config = WalkConfig(step_m=0.1)
-    scene = make_scene(SceneConfig(num_images=POSES, size_wh=(480, 360), walk=config, jitter=0.0))
+    scene = make_scene(SceneConfig(num_images=POSES, size_wh=(width, width * 3 // 4), walk=config, jitter=0.0))
     path = cameras_along(config, POSES, jitter=0.0, rng=np.random.default_rng(0))
     swing = SWING_DEG * np.sin(np.pi * (np.arange(SWING) + 0.5) / SWING)
     along = np.concatenate([np.arange(POSES, dtype=float), SWING_AT + np.arange(SWING) / FRAMES_OF_POSE])
@@ -121,7 +123,7 @@ def walk(work: Path) -> Filmed:
     scene = replace(scene, cam_from_world=poses, focal_px=np.full(len(poses), scene.focal_px[0]))
     pictures = []
     for pose in range(len(poses)):
-        file = work / "sharp" / f"{pose:04d}.png"
+        file = work / f"sharp-{width}" / f"{pose:04d}.png"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(render_image(scene, pose, noise=0.0)).save(file)
@@ -132,11 +134,11 @@ def walk(work: Path) -> Filmed:
         order += list(range(POSES, POSES + SWING)) if pose == SWING_AT else []
     swing_px = np.abs(np.gradient(np.radians(swing))) * scene.focal_px[0]
     return Filmed(
-        name="walk",
+        name=f"walk-{width}",
         order=order,
         even=list(range(POSES)),
         pictures=pictures,
-        blur_px=(5, 12),
+        blur_px=(5 * width / 480, 12 * width / 480),
         swing_px={POSES + k: float(moved) for k, moved in enumerate(swing_px)},
     )
 

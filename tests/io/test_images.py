@@ -255,6 +255,20 @@ def test_float_pictures_are_skipped(tmp_path: Path) -> None:
     assert "unsupported kind of pixels" in images.skipped[0].reason
 
 
+def test_tiff_files_of_unusual_pixels_are_not_called_damaged(tmp_path: Path) -> None:
+    entries = {256: (4, 64), 257: (4, 64), 258: (3, 32), 259: (3, 1), 262: (3, 2), 273: (4, 4096), 277: (3, 3),
+               278: (4, 64), 279: (4, 64 * 64 * 12), 339: (3, 3)}  # fmt: skip
+    directory = b"".join(struct.pack("<HHIHxx" if kind == 3 else "<HHII", tag, kind, 1, value)
+                         for tag, (kind, value) in entries.items())  # fmt: skip
+    header = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
+    (tmp_path / "float.tif").write_bytes(header.ljust(4096, b"\0") + bytes(64 * 64 * 12))
+    (tmp_path / "cut.tif").write_bytes(header[:40])
+    save(tmp_path / "photo.jpg", picture())
+    reasons = {skipped.name: skipped.reason for skipped in load_image_set(tmp_path).skipped}
+    assert reasons["float.tif"] == "unsupported kind of pixels (32-bit float)"
+    assert "unsupported kind" not in reasons["cut.tif"]
+
+
 # --------------------------------------------------------------------------------------------------------- resizing
 
 
@@ -539,6 +553,20 @@ def test_lists_keep_their_order(tmp_path: Path) -> None:
     listing.write_text(f"# chosen\nx/1/a c.jpg\n\n{files[0]}\n", encoding="utf-8")
     from_text = load_image_set(listing)
     assert from_text.root == tmp_path / "x" and from_text.names == ("1/a c.jpg", "b.jpg")
+
+
+def test_files_that_show_something_and_are_not_taken_are_counted(tmp_path: Path) -> None:
+    names = ("a.jpg", "a.NEF", "b.heic", "b.mov", "c.nef", "x/d.NEF", "e.mp4", "f.mp4", "g.jxl", "notes.txt", ".h.nef")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    said = listing.not_taken([tmp_path, tmp_path / "f.mp4"])
+    assert said is not None and "\n" not in said
+    assert said.startswith(f"not taken from {tmp_path}: 2 x .nef, 1 x .")
+    assert "1 x .mp4" in said and "1 x .jxl" in said and ".mov" not in said and ".txt" not in said
+    assert "develop them" in said and "name videos themselves" in said and "save other pictures as JPEG" in said
+    assert listing.not_taken([tmp_path / "a.jpg"]) is None
+    assert listing.not_taken([tmp_path / "x"]) is None  # nothing is taken, which is an error elsewhere
 
 
 def test_errors_name_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

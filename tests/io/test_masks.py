@@ -189,7 +189,7 @@ def test_masks_that_are_none_end_with_one_line(images: ImageSet, tmp_path: Path)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()
     for folder, single, words in (
-        (None, tmp_path / "bad.png", "cannot read the mask .*bad.png"),
+        (None, tmp_path / "bad.png", "cannot read the mask .*bad.png.*; replace or remove it"),
         (None, tmp_path / "none.png", "cannot read the mask .*none.png: no such file"),
         (tmp_path / "none", None, "no such folder"),
         (tmp_path / "bad.png", None, "not a folder"),

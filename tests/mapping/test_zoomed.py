@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 
 from anchorsfm.colmap.bundle import Held
-from anchorsfm.colmap.cameras import make_camera, with_focal_length
+from anchorsfm.colmap.cameras import make_camera
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.mapping.base import MapperInput, Start, known_held
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.finish import FinishedModels, ModellingSettings, finish_models
 from anchorsfm.mapping.known import KnownCameras
-from anchorsfm.mapping.zoomed import Zoomed, _Seen, find_zoomed
+from anchorsfm.mapping.zoomed import Zoomed, _settled
 from anchorsfm.scene.edit import select_points, select_views, with_tracks
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.build import build_tracks
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.view_fit import ViewFit
 from point_scene import all_matches, make_lens_scene
 
 FOCAL_PX = 1500.0
@@ -190,34 +189,29 @@ def test_cameras_of_their_own_must_fit_clearly_better() -> None:
     assert of_two.confirmed(replace(fewer, cameras=worse.cameras[:1] * 6), truth) == ((2, 4),), "only one of two"
 
 
-def test_all_are_asked_again_without_those_that_show_most_of_the_same(monkeypatch) -> None:
-    """What hides another, and whether a view is believed: alone, or as it is like those that were found."""
-    truth = scene([1.0] * 10)
-    image = truth.tracks.obs_image
-    point, count = truth.tracks.obs_point, np.arange(10)[::-1]  # view 9 shows least of everything
-    truth = select_points(truth, point % 20 < 2 + 2 * count[image])
-    truth = replace(truth, cameras=truth.cameras[:1], camera_index=np.zeros(10, np.int64))
-    given, kept = mapper_input(truth), np.zeros(10, bool)
-    focal_px: dict[tuple[int, bool], float] = {}
-    asked: list[tuple[int, int]] = []
+@pytest.mark.parametrize(
+    ("zooms", "num_cameras"),
+    [([1 + 0.03 * k for k in range(9)], 9), ([1, 1, 1, 1, 1.05, 1.1, 1.15, 1.2, 1.2, 1.2], 5)],
+    ids=["all the time", "for a while"],
+)
+def test_views_of_a_slow_zoom_have_a_camera_each(zooms: list[float], num_cameras: int) -> None:
+    """Those with one focal length share theirs."""
+    truth = scene(zooms)
+    found = finished(truth)
+    model = found.results[0].model
+    assert len(model.image_index) == len(zooms) and len(model.cameras) == num_cameras
+    focal_px = [model.cameras[camera].params[0] for camera in model.camera_index]
+    np.testing.assert_allclose(focal_px, FOCAL_PX * np.array(zooms), rtol=0.005)
+    assert worst_error(model, truth) < 0.001
+    by_and_by = [change.images for change in found.changes if "by and by" in change.what]
+    assert by_and_by == ([tuple(range(9))] if num_cameras == 9 else [])
 
-    def zoom(self, view, others, unseen=None) -> ViewFit | None:
-        asked.append((view, len(others)))
-        own_px = focal_px.get((view, len(others) < 9))
-        if own_px is None:
-            return unseen
-        camera = with_focal_length(truth.cameras[0], own_px)
-        return ViewFit(cam_from_world=truth.cam_from_world[view], camera=camera, covariance=np.eye(7))
 
-    monkeypatch.setattr(_Seen, "zoom", zoom)
-    assert find_zoomed(truth, given, AdjustConfig(), kept) is None
-    assert [number for _, number in asked] == [9] * 10 + [6] * 10
-    focal_px |= {(4, True): 1800.0}
-    found = find_zoomed(truth, given, AdjustConfig(), kept)
-    assert found is not None and found.groups == ((4,),), "hidden by others"
-    focal_px |= {(5, False): 1810.0, (6, True): 2000.0}
-    found = find_zoomed(truth, given, AdjustConfig(), kept)
-    assert found is not None and found.groups == ((4, 5),), "6 is asked when these have their camera"
-    seen = _Seen(tracks=truth.tracks, model=truth, limit_px=np.ones(10), config=AdjustConfig())
-    assert seen.others(5, 0).tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
-    assert seen.others(5, 3).tolist() == [3, 4, 6, 7, 8, 9]
+def test_doubtful_focal_lengths_are_the_nearest_sure_one() -> None:
+    """If that is near enough; views that were not asked are sure."""
+    log_px, deviation = np.array([0.0, 0.4, 0.3, 0.05, 0.9]), np.array([0.0, 0.001, 0.1, 0.1, 0.1])
+    asked = np.array([False, True, True, True, True])
+    np.testing.assert_array_equal(_settled(log_px, deviation, asked), [0, 0.4, 0.4, 0, 0.9])
+    np.testing.assert_array_equal(_settled(log_px, deviation, ~asked), log_px)
+    everything = np.ones(5, bool)
+    np.testing.assert_array_equal(_settled(log_px, np.full(5, 0.1), everything), log_px)

@@ -96,6 +96,7 @@ GOOD = [f"7.5 46.9{k} 430 10 20 {image} P{k}" for k in range(3) for image in ("1
         (["7.5 46.9 430 1 1 2.jpg"], (), "line 2: several photographs are called 2.jpg"),
         (["7.5 46.9 430 641 1 1.jpg"], (), "line 2: pixel 641 1 lies outside 1.jpg, which is 640x480"),
         (["7.5 146.9 430 1 1 1.jpg"], (), r"line 2: 7.5 146.9 is no place in WGS84"),
+        (["200 46.9 430 1 1 1.jpg"], (), r"line 2: 200 46.9 is no place in WGS84"),
         (["7.5 46.9 430 1 1 1.jpg P", "7.5 46.9 430 2 1 1.jpg"], (), "line 3: P is marked in 1.jpg already in line 2"),
         (
             ["7.5 46.9 430 1 1 1.jpg P", "7.6 46.9 430 2 1 1.jpg P"],

@@ -19,10 +19,12 @@ from anchorsfm.panorama.record import read_record
 from anchorsfm.panorama.views import gather_views
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
+from anchorsfm.run.panoramas import with_views
 from anchorsfm.scene.errors import InputError, StorageError
 from anchorsfm.synthetic import SceneConfig, SyntheticScene, make_scene, render_image
 from anchorsfm.synthetic.rigs import render_panorama
 from geotags import geotag
+from said import Said
 from stopped_run import images_of_run
 
 CONFIG = PipelineConfig(mapper="tracks", dense=False, keep_descriptors=False)
@@ -106,6 +108,23 @@ def test_panoramas_and_photographs_together(panoramas: Path, scene: SyntheticSce
     images = images_of_run([tmp_path / "wide.png", panoramas], tmp_path / "out", CONFIG)
     assert images.num_images == 19 and images.num_cameras == 7 and images.rigs is not None
     assert images.rigs.sensor[0] == -1 and (images.rigs.sensor[1:] >= 0).all()
+
+
+def test_a_damaged_panorama_costs_itself_only(panoramas: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "photos"
+    shutil.copytree(panoramas, damaged)
+    whole = (damaged / "P1.jpg").read_bytes()
+    (damaged / "P1.jpg").write_bytes(whole[: len(whole) // 2])
+    said = Said()
+    folder = RunFolder(tmp_path / "out", said)
+    _, cut = with_views(damaged, replace(CONFIG, panorama=PanoramaConfig(use="all")), folder, said)
+    assert cut is not None and [views.panorama for views in cut.views] == ["P0.jpg", "P2.jpg"]
+    assert [line for line in said.warnings if "P1.jpg" in line and line.startswith("skipped")] == said.warnings
+    assert {views.panorama for views in read_record(tmp_path / "out/views")} == {"P0.jpg", "P2.jpg"}
+    for name in ("P0.jpg", "P2.jpg"):
+        (damaged / name).unlink()
+    with pytest.raises(InputError, match="none of the 1 panoramas"):
+        with_views(damaged, replace(CONFIG, panorama=PanoramaConfig(use="all")), RunFolder(tmp_path / "o", said), said)
 
 
 def test_masks_of_panoramas_are_cut_too(panoramas: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Videos among what a run is given."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.synthetic import SceneConfig, make_scene, render_image, write_photographs
 from anchorsfm.video.config import VideoConfig
+from said import Said
 from stopped_run import images_of_run
 from video_files import panned, write_video
 
@@ -69,6 +71,16 @@ def test_photographs_alone_are_left_as_they_are(photographs: Path, tmp_path: Pat
     for source in (photographs, [photographs / "0000.jpg", photographs / "0001.jpg"]):
         assert with_frames(source, CONFIG, folder, SILENT) == (source, ())
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_passed_over_in_a_folder_is_one_warning(photographs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photographs, folder)
+    (folder / "walk.mp4").touch()
+    said = Said()
+    source, _ = with_frames(folder, PipelineConfig(), RunFolder(tmp_path / "out", said), said)
+    assert source == folder and len(said.warnings) == 1
+    assert said.warnings[0].startswith(f"not taken from {folder}: 1 x .mp4; name videos themselves")
 
 
 def test_several_folders_and_lists(photographs: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
 
 from anchorsfm.io.exif import read_exif
 from anchorsfm.scene.errors import InputError
@@ -19,6 +19,7 @@ from anchorsfm.scene.errors import InputError
 _HEIC = (".heic", ".heif")
 _NO_HEIC = "HEIC pictures need an extra package: pip install 'anchorsfm[heic]'"
 _NO_AVIF = "AVIF pictures need Pillow 11.3 or newer: pip install -U pillow"
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
 
 DAMAGED = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What decoders of damaged files raise, mostly."""
@@ -50,7 +51,29 @@ def open_picture(data: bytes, name: str) -> Image.Image:
     with _OPEN_LOCK, warnings.catch_warnings():
         # Photographs of 100 megapixels are no attack; at twice that Pillow refuses, and the file is skipped.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(data))
+        try:
+            return Image.open(io.BytesIO(data))
+        except UnidentifiedImageError:
+            kind = _unusual_tiff(data)
+            if kind is not None:
+                raise ValueError(f"unsupported kind of pixels ({kind})") from None
+            raise
+
+
+def _unusual_tiff(data: bytes) -> str | None:
+    """The kind of pixels of a whole TIFF file that Pillow has no mode for; None if it is none, or damaged."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = max(tags[_BITS_PER_SAMPLE]), max(tags.get(_SAMPLE_FORMAT, (1,)))
+    except Exception:  # a damaged directory
+        return None
+    number = {2: "signed", 3: "float"}.get(kind, "")
+    return f"{bits}-bit {number}".strip() if number or bits > 16 else None
 
 
 def _register_heic() -> None:

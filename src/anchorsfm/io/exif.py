@@ -10,8 +10,8 @@ counts captured pixels.
 2. `FocalLength` in mm and `FocalPlaneXResolution` in captured pixels per unit of length. Programs that make smaller
    copies often write the new size as the captured one and leave the resolution, which makes the sensor a small piece of
    itself: so where the sensor is known, this source must agree with it.
-3. `FocalLength` in mm and the sensor width of a known camera: of a table of others, or, for cameras that such tables
-   lack, of a list here.
+3. `FocalLength` in mm and the sensor width of a known camera: of a list here, which is asked first, or of a table of
+   others.
 
 The first is rounded to whole millimetres and by some makers to a whole "crop factor" (a Nikon at 40 mm says 60, its
 sensor says 62), so where the third agrees with it roughly, the third is taken; where they disagree the picture was

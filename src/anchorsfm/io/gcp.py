@@ -13,6 +13,7 @@ Pixels are counted from the top left corner of the upright photograph.
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _LARGEST_FILE = 64 * 2**20
 _COLUMNS = ("x", "y", "z", "image", "px", "py")
 _NUMBERS = ("x", "y", "z", "px", "py")
 _CHECK = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+_OTHER_SEPARATORS = re.compile("[;\t]")
 _LARGEST = 1e9
 """No coordinate on the Earth is larger in metres."""
 
@@ -74,6 +76,8 @@ def read_gcp(path: Path) -> GcpFile:
         raise InputError(f"{path} lists no ground control points")
     is_csv = path.suffix.lower() == ".csv"
     file = GcpFile(path=path, system=None, marks=())
+    if is_csv:
+        _require_commas(file, lines[:2])
     if not is_csv or "," not in lines[0][1]:
         file = GcpFile(path=path, system=lines[0][1], marks=())
         lines = lines[1:]
@@ -91,6 +95,13 @@ def _from_list(file: GcpFile, lines: Sequence[tuple[int, str]]) -> Iterator[Mark
         x, y, z, px, py = (_number(file, number, *pair) for pair in zip(_NUMBERS, fields, strict=False))
         name = fields[6] if len(fields) > 6 else ""
         yield Mark(line=number, xyz=(x, y, z), image=fields[5].strip(), xy_px=(px, py), name=name.strip())
+
+
+def _require_commas(file: GcpFile, lines: Sequence[tuple[int, str]]) -> None:
+    """Spreadsheets of many countries write semicolons, and commas in numbers."""
+    for number, line in lines:
+        if set(_COLUMNS) <= {name.strip().strip('"').lower() for name in _OTHER_SEPARATORS.split(line)}:
+            raise file.fault(number, "separate columns by commas, and write decimals with a point")
 
 
 def _from_table(file: GcpFile, lines: Sequence[tuple[int, str]]) -> Iterator[Mark]:
@@ -128,6 +139,8 @@ def _number(file: GcpFile, line: int, what: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
+    if what == "z" and text.strip().lower() == "nan":
+        raise file.fault(line, "no elevation (NaN), which control points need: complete or remove such lines")
     if not abs(value) < _LARGEST:
         raise file.fault(line, f"{what} is {printable(text)[:40]!r} instead of a number")
     return value

@@ -22,6 +22,23 @@ VIDEO_EXTENSIONS = (
     ".gif",
 )  # fmt: skip
 """Names of videos: their frames are photographs once they are files (`anchorsfm.video`)."""
+_OTHER_PICTURES = (
+    ".jxl",
+    ".jp2",
+    ".j2k",
+    ".jpf",
+    ".jpx",
+    ".exr",
+    ".hdr",
+    ".psd",
+    ".tga",
+    ".pgm",
+    ".ppm",
+    ".pnm",
+    ".dds",
+)
+"""Names of pictures of kinds that are not read."""
+_NAME_VIDEOS = "name videos themselves to use their frames"
 _NOT_DEVELOPED = "raw files are not read: develop them to JPEG, TIFF or PNG, without correcting the lens"
 _LISTS = (".txt", ".lst", ".list")
 """Names of files that list pictures, where there are several sources."""
@@ -55,6 +72,38 @@ def find_photographs(source: Path | Sequence[Path], root: Path | None = None) ->
     raise InputError(f"{source}: {reason}; give a folder of photographs")
 
 
+def not_taken(sources: Sequence[Path]) -> str | None:
+    """Which files of folders show something and are not taken, though others are, and what to do; None: there are none.
+
+    A raw file or a video beside a photograph of its name, as cameras and phones write them, is not missed; nor is a
+    video that is a source itself.
+    """
+    named = {os.path.realpath(path) for path in sources if not path.is_dir()}
+    kinds: Counter[str] = Counter()
+    folders = []
+    for root in sources:
+        if not root.is_dir() or holds_results(root):
+            continue
+        files = list(_walk(root))
+        taken = {str(path.with_suffix("")).lower() for path in files if path.suffix.lower() in EXTENSIONS}
+        left = [path.suffix.lower() for path in files if str(path.with_suffix("")).lower() not in taken
+                and path.suffix.lower() in (*RAW_EXTENSIONS, *VIDEO_EXTENSIONS, *_OTHER_PICTURES)
+                and os.path.realpath(path) not in named]  # fmt: skip
+        if taken and left:
+            folders.append(str(root))
+            kinds.update(left)
+    if not kinds:
+        return None
+    hints = (
+        (RAW_EXTENSIONS, _NOT_DEVELOPED),
+        (VIDEO_EXTENSIONS, _NAME_VIDEOS),
+        (_OTHER_PICTURES, "save other pictures as JPEG, TIFF or PNG"),
+    )
+    counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+    ways_out = "; ".join(hint for extensions, hint in hints if any(kind in extensions for kind in kinds))
+    return f"not taken from {', '.join(folders)}: {counts}; {ways_out}"
+
+
 def _files_of(path: Path) -> list[Path]:
     """One of several sources: the pictures of a folder or list, or a picture itself."""
     if path.is_dir():
@@ -83,7 +132,7 @@ def no_images(folder: Path | str, files: Iterable[str]) -> InputError:
     found = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
     hint = ""
     if any(kind in VIDEO_EXTENSIONS for kind in kinds):
-        hint = "; name videos themselves to use their frames"
+        hint = f"; {_NAME_VIDEOS}"
     elif any(kind in RAW_EXTENSIONS for kind in kinds):
         hint = f"; {_NOT_DEVELOPED}"
     return InputError(f"no images in {folder}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")

@@ -139,7 +139,7 @@ def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
     except MemoryError:
         raise
     except Exception as error:  # decoders of damaged files raise almost anything
-        raise InputError(f"cannot read the mask {path}: {why_unreadable(error)}") from error
+        raise InputError(f"cannot read the mask {path}: {why_unreadable(error)}; replace or remove it") from error
 
 
 def require_aspect(what: Path | None, use: Bool[np.ndarray, "h w"], size_wh: np.ndarray, name: str) -> None:

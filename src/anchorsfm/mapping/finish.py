@@ -278,7 +278,7 @@ def _with_own_cameras(
     result: AdjustResult, given: MapperInput, settings: ModellingSettings, progress: Progress
 ) -> tuple[AdjustResult, MapperInput] | None:
     """A model with further cameras, and what it was made from; None if no photograph needs one."""
-    zoomed = find_zoomed(result.model, given, settings.adjust, result.held.pose)
+    zoomed = find_zoomed(result.model, given, settings.adjust, result.held)
     while zoomed is not None:
         start = Start(model=zoomed.model, held=_held_in(result, zoomed.model, zoomed.given))
         try:

@@ -1,49 +1,39 @@
 """Photographs of one size that do not share a focal length, with nothing that says so: they get cameras of their own.
 
 Where only their sizes say that photographs share a camera, or that they are frames of one video, some of them may be
-zoomed, cropped and enlarged, or taken with another lens of the same phone. An adjustment with one camera for all hides
-that well: poses make up for most of it, and are wrong by it. So each view of an adjusted model is asked for its own
-focal length (`tracks.view_fit`) by points that the others make without it, and once more without the others that show
-most of the same: they may be zoomed with it. As neighbours of such views are bent with them, those that say another one
-than the camera's are asked again with points of the remaining views only. Those that still do are grouped by it, each
-group gets a camera, and the model is adjusted again. That counts for the groups that fit better then. The others may
-still be bent by each other, so that the views of the new model are worth being asked.
+zoomed, cropped and enlarged, or taken with another lens of the same phone. Models that are better with a focal length
+for each view (`tracks.own_focal`) have a camera for each group of focal lengths then, or for each view where these
+change by and by, and are adjusted again; that counts where they fit better then.
 
 Views whose poses stay were asked when these were found: only what was added to them is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import focal_length_px, with_focal_length
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.consistency import Change
-from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras_of_views, with_poses
-from anchorsfm.scene.reconstruction import Reconstruction, Tracks
+from anchorsfm.scene.edit import view_of_image, with_cameras, with_cameras_of_views, with_poses
+from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.config import AdjustConfig
-from anchorsfm.tracks.points import ray_bundle
-from anchorsfm.tracks.resect import absolute_pose
+from anchorsfm.tracks.own_focal import own_focal_lengths
 from anchorsfm.tracks.residuals import pixel_errors
-from anchorsfm.tracks.triangulate import triangulate
-from anchorsfm.tracks.view_fit import ViewFit, find_zoom
 
 _MIN_VIEWS = 4
 """Models with fewer do not show which of them are zoomed."""
-_MIN_OTHERS = 3
-"""Views that points are made of: fewer, or less than a third, are not taken for the right ones."""
-_COMPANIONS = 5
-"""Views that show most of what one shows, and are not listened to when all are asked once more: what was zoomed for a
-while hides among what was zoomed with it."""
-_MAX_OBSERVATIONS = 300
-"""Of a view, that are looked at."""
 _MIN_CHANGE = 0.02
 """Focal lengths that differ by a smaller share from the camera's are what lens and points leave open of one view."""
+_SURE = 3.0
+"""... and by fewer deviations."""
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
+_MANY = 4
+"""More single photographs with cameras of their own are named together."""
 _MORE, _NO_WORSE = 1.05, 1.5
 """How many times more observations of zoomed views must agree, and what their median error may rise to ..."""
 _WORTH, _KEPT = 0.95, 0.95
@@ -61,7 +51,7 @@ class Zoomed:
     """Images of each of them."""
     rest: tuple[tuple[int, ...], ...]
     """Images that keep the camera that each group had."""
-    fits: dict[int, ViewFit]
+    fits: dict[int, Camera]
     """Of the views that they are made of."""
 
     def confirmed(self, before: Reconstruction, after: Reconstruction) -> tuple[tuple[int, ...], ...]:
@@ -71,14 +61,14 @@ class Zoomed:
         errors = [(pixel_errors(model), model.tracks.obs_image) for model in (before, after)]
         found = []
         for group, rest in zip(self.groups, self.rest, strict=True):
-            own_px = _focal_px_of(after, group[0])
+            own_px = np.array([_focal_px_of(after, image) for image in group])
             other_px = _focal_px_of(after, rest[0]) if rest else _focal_px_of(before, group[0])
             was, now = (error[np.isin(image, group)] for error, image in errors)
             was_px, now_px = np.median(was), np.median(now)
             fits_better = len(now) >= _KEPT * len(was) and now_px <= _WORTH * was_px
             # a wrong focal length agrees with few observations, and these well
             fits_more = len(now) >= _MORE * len(was) and now_px <= _NO_WORSE * was_px
-            if (fits_better or fits_more) and abs(own_px / other_px - 1) >= _MIN_CHANGE:
+            if (fits_better or fits_more) and np.abs(own_px / other_px - 1).max() >= _MIN_CHANGE:
                 found.append(group)
         return tuple(found)
 
@@ -93,26 +83,66 @@ class Zoomed:
         return _with_cameras(model, given, {view: fit for view, fit in self.fits.items() if view in views})
 
 
-def find_zoomed(
-    model: Reconstruction, given: MapperInput, config: AdjustConfig, kept_pose: Bool[np.ndarray, "view"]
-) -> Zoomed | None:
+def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig, held: Held) -> Zoomed | None:
     """Photographs of an adjusted model that have another focal length than their camera; None: none are seen.
 
     Args:
         model: with points.
         given: what it was made from.
         config: thresholds of the adjustment.
-        kept_pose: views whose poses stay.
+        held: what the adjustment has left as it was; views whose poses stay are not asked.
     """
     may_be_zoomed = given.images.may_be_zoomed
     if may_be_zoomed is None or len(model.image_index) < _MIN_VIEWS or not len(model.points):
         return None
-    camera, may_differ = given.images.camera_index[model.image_index], may_be_zoomed[model.image_index] & ~kept_pose
-    may_differ &= ~_is_given(given)[camera] & _have_one_size(given.images.size_wh[model.image_index])
-    fits = _own_focal_lengths(model, given, config, np.flatnonzero(may_differ), num_right=int(kept_pose.sum()))
+    camera, asked = given.images.camera_index[model.image_index], may_be_zoomed[model.image_index] & ~held.pose
+    asked &= ~_is_given(given)[camera] & _have_one_size(given.images.size_wh[model.image_index])
+    if not asked.any():
+        return None
+    scale = float(np.median(given.working_scale[model.image_index]))
+    own = own_focal_lengths(model, given.tracks, asked, held, config, working_scale=scale)
+    if own is None:
+        return None
+    fits: dict[int, Camera] = {}
+    cameras, log_px = list(model.cameras), _settled(np.log(own.focal_px), own.deviation, asked)
+    for row in np.unique(model.camera_index[asked]).tolist():
+        mine, others = asked & (model.camera_index == row), ~asked & (model.camera_index == row)
+        usual = log_px[others][0] if others.any() else _most(log_px[mine])
+        differs = mine & (np.abs(log_px - usual) > np.log1p(_MIN_CHANGE))
+        order = np.flatnonzero(mine)[np.argsort(log_px[mine], kind="stable")]
+        for part in np.split(order, _ends(log_px[order])):
+            if log_px[part].min() <= usual <= log_px[part].max() and _changes(log_px[part]) and differs.any():
+                differs[part] = True  # no view is usual
+        for view in np.flatnonzero(differs).tolist():
+            lens = own.model.cameras[own.model.camera_index[view]]
+            fits[view] = with_focal_length(lens, float(np.exp(log_px[view])))
+        if not others.any():
+            lens = own.model.cameras[own.model.camera_index[np.flatnonzero(mine)[0]]]
+            cameras[row] = with_focal_length(lens, float(np.exp(usual)))
     if not fits:
         return None
-    return _with_cameras(model, given, fits)
+    return _with_cameras(with_cameras(with_poses(model, own.model.cam_from_world), cameras), given, fits)
+
+
+def _settled(
+    log_px: Float[np.ndarray, "view"], deviation: Float[np.ndarray, "view"], asked: Bool[np.ndarray, "view"]
+) -> Float[np.ndarray, "view"]:
+    """Focal lengths, those that are not sure as the nearest sure one, if that is near enough."""
+    allowed = np.maximum(_SURE * deviation, _SAME_GROUP)
+    doubtful = asked & (_SURE * deviation > _SAME_GROUP)
+    sure = log_px[~doubtful]
+    if not len(sure):
+        return log_px
+    nearest = sure[np.abs(log_px[:, None] - sure).argmin(axis=1)]
+    return np.where(doubtful & (np.abs(nearest - log_px) <= allowed), nearest, log_px)
+
+
+def _most(log_px: Float[np.ndarray, "view"]) -> float:
+    """What most focal lengths are like."""
+    order = np.sort(log_px)
+    count = np.searchsorted(order, order + _SAME_GROUP, side="right") - np.arange(len(order))
+    first = int(count.argmax())
+    return float(np.median(order[first : first + count[first]]))
 
 
 def zoom_changes(before: Reconstruction, after: Reconstruction, given: MapperInput, own: MapperInput) -> list[Change]:
@@ -123,15 +153,27 @@ def zoom_changes(before: Reconstruction, after: Reconstruction, given: MapperInp
         given, own: what they were made from.
     """
     rows, former_rows = (of.images.camera_index[after.image_index] for of in (own, given))
-    changes = []
+    changes: list[Change] = []
+    single: list[tuple[int, float, float]] = []
     for former, row in np.unique(np.stack([former_rows, rows], axis=1), axis=0).tolist():
         images = after.image_index[(rows == row) & (former_rows == former)]
         whole = int((former_rows == former).sum())
         px, former_px = (_focal_px_of(model, int(images[0])) for model in (after, before))
         if row == former and (2 * len(images) > whole or abs(px / former_px - 1) < _MIN_CHANGE):
             continue
+        if len(images) == 1:
+            single.append((int(images[0]), px, former_px))
+            continue
         text = f"a camera of their own: a focal length of {px:.0f} px, not {former_px:.0f} px"
         changes.append(Change(images=tuple(images.tolist()), what=text))
+    if len(single) > _MANY:
+        focal_px = [own_px for _, own_px, _ in single]
+        span = f"from {min(focal_px):.0f} to {max(focal_px):.0f} px"
+        text = f"cameras of their own: focal lengths that change by and by, {span}"
+        return [*changes, Change(images=tuple(image for image, _, _ in single), what=text)]
+    for image, own_px, former_px in single:
+        text = f"a camera of their own: a focal length of {own_px:.0f} px, not {former_px:.0f} px"
+        changes.append(Change(images=(image,), what=text))
     return changes
 
 
@@ -150,132 +192,26 @@ def _is_given(given: MapperInput) -> Bool[np.ndarray, "camera"]:
     return given.known_camera if given.known is None else given.known.frozen_cameras(np.arange(len(given.cameras)))
 
 
-def _own_focal_lengths(
-    model: Reconstruction,
-    given: MapperInput,
-    config: AdjustConfig,
-    asked: Int[np.ndarray, "asked"],
-    *,
-    num_right: int,
-) -> dict[int, ViewFit]:
-    """Of the views whose points say another focal length than their camera's; `num_right` of the others are right."""
-    every = np.arange(len(model.image_index))
-    limit_px = config.second_error * given.images.size_wh[model.image_index].max(axis=1).astype(np.float64)
-    seen = _Seen(tracks=given.tracks, model=model, limit_px=limit_px, config=config)
-    fits = _with_fit({view: seen.zoom(view, seen.others(view, 0)) for view in asked.tolist()})
-    few = min(_COMPANIONS, (len(every) - 1) // 3)
-    hidden = _with_fit({view: seen.zoom(view, seen.others(view, few)) for view in asked.tolist() if view not in fits})
-    fits |= _alike(hidden, fits) if fits else hidden
-    others = np.setdiff1d(every, list(fits))
-    if num_right < _MIN_OTHERS and len(others) < max(_MIN_OTHERS, len(every) / 3):  # as many may be zoomed as not
-        return fits
-    again = {view: seen.zoom(view, others, unseen=fit) for view, fit in fits.items()}
-    sure = _with_fit(again)
-    return dict(sorted((_alike(fits, sure) | sure).items()))
-
-
-def _with_fit(found: Mapping[int, ViewFit | None]) -> dict[int, ViewFit]:
-    return {view: fit for view, fit in found.items() if fit is not None}
-
-
-def _alike(fits: Mapping[int, ViewFit], sure: Mapping[int, ViewFit]) -> dict[int, ViewFit]:
-    """Those whose focal length is that of a sure one."""
-    sure_px = np.array([focal_length_px(fit.camera) for fit in sure.values()])
-    return {
-        view: fit
-        for view, fit in fits.items()
-        if (np.abs(np.log(sure_px / focal_length_px(fit.camera))) < _SAME_GROUP).any()
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What views see of what others see."""
-
-    tracks: Tracks
-    model: Reconstruction
-    limit_px: Float[np.ndarray, "view"]
-    """Largest error of each view."""
-    config: AdjustConfig
-
-    @cached_property
-    def _by_image(self) -> tuple[Int[np.ndarray, "obs"], Int[np.ndarray, "image_plus_1"]]:
-        """Rows of the observations by image, and where each image's begin."""
-        order = np.argsort(self.tracks.obs_image, kind="stable")
-        images = np.arange(len(view_of_image(self.model)) + 1)
-        return order, np.searchsorted(self.tracks.obs_image[order], images)
-
-    def zoom(self, view: int, others: Int[np.ndarray, "other"], unseen: ViewFit | None = None) -> ViewFit | None:
-        """A view with a focal length of its own, if points made from others say that it has one; `unseen` if these see
-        too little of what it shows."""
-        xy, points = self._shown(view, others)
-        camera, limit_px = self.model.cameras[self.model.camera_index[view]], float(self.limit_px[view])
-        found = absolute_pose(camera, xy, points, limit_px)
-        if found is None or found.inlier.sum() < self.config.min_observations:
-            return unseen
-        fit = find_zoom(camera, found.cam_from_world, xy, points, found.inlier, max_error_px=limit_px)
-        changes = fit is not None and abs(focal_length_px(fit.camera) / focal_length_px(camera) - 1) >= _MIN_CHANGE
-        return fit if changes else None
-
-    def others(self, view: int, few: int) -> Int[np.ndarray, "other"]:
-        """The other views without the few that show most of the same."""
-        _, _, rows = self._rows_of_tracks(view)
-        images = self.model.image_index
-        count = np.bincount(self.tracks.obs_image[rows], minlength=int(images.max()) + 1)[images]
-        count[view] = len(rows) + 1  # the view itself is first, and left out
-        return np.sort(np.argsort(-count, kind="stable")[few + 1 :])
-
-    def _shown(
-        self, view: int, others: Int[np.ndarray, "other"]
-    ) -> tuple[Float[np.ndarray, "obs 2"], Float[np.ndarray, "obs 3"]]:
-        """Observations of a view, and the points that other views make of their tracks."""
-        tracks, (mine, number, rows) = self.tracks, self._rows_of_tracks(view)
-        theirs = np.isin(tracks.obs_image[rows], self.model.image_index[others])
-        seen, which = select_observations(
-            Tracks(obs_point=number, obs_image=tracks.obs_image[rows], obs_xy=tracks.obs_xy[rows]), theirs
-        )
-        bundle = ray_bundle(self.model, seen, self.limit_px)
-        made = triangulate(bundle, seen.num_points, min_angle_deg=self.config.min_angle_deg)
-        good = np.isfinite(made.points).all(axis=1)
-        return tracks.obs_xy[mine[which[good]]], made.points[good]
-
-    def _rows_of_tracks(
-        self, view: int
-    ) -> tuple[Int[np.ndarray, "obs"], Int[np.ndarray, "row"], Int[np.ndarray, "row"]]:
-        """Observations of a view that are looked at, and all of their tracks with the number of the track."""
-        tracks, image = self.tracks, int(self.model.image_index[view])
-        order, first = self._by_image
-        mine = order[first[image] : first[image + 1]]
-        mine = mine[:: max(len(mine) // _MAX_OBSERVATIONS, 1)]
-        low, high = (np.searchsorted(tracks.obs_point, tracks.obs_point[mine], side=side) for side in ("left", "right"))
-        number = np.repeat(np.arange(len(mine)), high - low)
-        rows = np.arange(len(number)) + np.repeat(low - np.concatenate([[0], np.cumsum(high - low)[:-1]]), high - low)
-        return mine, number, rows
-
-
-def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, ViewFit]) -> Zoomed:
+def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Camera]) -> Zoomed:
     """Each group of focal lengths with a camera: that of the ImageSet for the largest if no other view has it, that of
     other photographs of no name if it has this focal length, or a new one."""
-    poses = model.cam_from_world.copy()
-    for view, fit in fits.items():
-        poses[view] = fit.cam_from_world
     former = model.camera_index
     cameras, camera_index = list(model.cameras), model.camera_index.copy()
     rows, own = list(given.cameras), given.images.camera_index.copy()
     known, groups, rest = given.known_camera.tolist(), [], []
     for camera in np.unique(former[list(fits)]).tolist():
         views = np.array([view for view in fits if former[view] == camera])
-        focal_px = np.array([focal_length_px(fits[view].camera) for view in views])
+        focal_px = np.array([focal_length_px(fits[view]) for view in views])
         order = np.argsort(focal_px, kind="stable")
-        ends = np.flatnonzero(np.diff(np.log(focal_px[order])) > _SAME_GROUP) + 1
-        parts = sorted(np.split(order, ends), key=len, reverse=True)
+        parts = sorted(np.split(order, _ends(np.log(focal_px[order]))), key=len, reverse=True)
         everything = len(views) == (former == camera).sum()
-        for number, part in enumerate(parts):
-            mine, own_px = views[part], float(np.exp(np.log(focal_px[part]).mean()))
-            lens = with_focal_length(model.cameras[camera], own_px)
-            images = model.image_index[mine]
-            groups.append(tuple(sorted(images.tolist())))
+        for part in parts:
+            groups.append(tuple(sorted(model.image_index[views[part]].tolist())))
             rest.append(tuple(model.image_index[np.setdiff1d(np.flatnonzero(former == camera), views)].tolist()))
+        for number, part in enumerate(_of_one_camera(parts, focal_px)):
+            mine, own_px = views[part], float(np.exp(np.log(focal_px[part]).mean()))
+            lens = with_focal_length(fits[int(mine[0])], own_px)
+            images = model.image_index[mine]
             if everything and number == 0:
                 cameras[camera] = lens
                 continue
@@ -289,7 +225,7 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
             own[images] = len(rows)
             rows.append(lens)
             known.append(False)
-    changed = replace(with_poses(model, poses), cameras=tuple(cameras), camera_index=camera_index)
+    changed = replace(model, cameras=tuple(cameras), camera_index=camera_index)
     return Zoomed(
         model=with_cameras_of_views(changed),
         given=replace(
@@ -302,6 +238,27 @@ def _with_cameras(model: Reconstruction, given: MapperInput, fits: dict[int, Vie
         rest=tuple(rest),
         fits=fits,
     )
+
+
+def _of_one_camera(
+    parts: list[Int[np.ndarray, "_"]], focal_px: Float[np.ndarray, "view"]
+) -> Iterator[Int[np.ndarray, "_"]]:
+    """The parts, those with a focal length that changes by and by in single views."""
+    for part in parts:
+        if _changes(np.log(focal_px[part])):
+            yield from np.split(part, len(part))
+        else:
+            yield part
+
+
+def _changes(log_px: Float[np.ndarray, "view"]) -> bool:
+    """Whether focal lengths that go on from one to the next are not those of one camera."""
+    return bool(np.ptp(log_px) > 2 * _SAME_GROUP)
+
+
+def _ends(log_px: Float[np.ndarray, "view"]) -> Int[np.ndarray, "end"]:
+    """Where focal lengths in their order do not go on."""
+    return np.flatnonzero(np.diff(log_px) > _SAME_GROUP) + 1
 
 
 def _camera_with(focal_px: float, former: int, model: Reconstruction, given: MapperInput) -> int | None:

@@ -41,7 +41,8 @@ def make_views(
     progress: Progress,
     earlier: Sequence[PanoramaViews] = (),
 ) -> dict[Path, PanoramaViews]:
-    """Cut and write the views of panoramas, unless they are there; by file. Of equal files the first one counts.
+    """Cut and write the views of panoramas, unless they are there; by file. Of equal files the first one counts;
+    those that cannot be decoded are skipped with a warning.
 
     Args:
         panoramas: files.
@@ -51,7 +52,7 @@ def make_views(
         earlier: views in the folder that stay on its record.
 
     Raises:
-        InputError: a panorama cannot be read.
+        InputError: the file of a panorama cannot be read.
         StorageError: the folder cannot be written, or something of somebody else is in the way.
     """
     written = folder.owned.files()
@@ -68,15 +69,21 @@ def make_views(
         if wanted:
             missing.append((panorama, views, wanted))
         made[panorama.path] = views
-    record = list(dict.fromkeys([*earlier, *made.values()]))
-    if not missing and tuple(record) == there:
+    if not missing and tuple(dict.fromkeys([*earlier, *made.values()])) == there:
         return made
     with folder.owned.publication() as publication:
         place = publication.path / folder.inner
         with progress.stage("cutting panoramas", len(missing)) as advance:
             for panorama, views, wanted in missing:
-                _write(panorama, views, place, wanted)
+                try:
+                    _write(panorama, views, place, wanted)
+                except InputError as error:
+                    progress.warn(f"skipped {panorama.path.name}: {error}")
+                    del made[panorama.path]
                 advance(1)
+        record = list(dict.fromkeys([*earlier, *made.values()]))
+        if not record:
+            return made
         _write_record(place, record)
         publication.publish([folder.inner], kept=written)
     return made

@@ -142,7 +142,7 @@ def _geodetic(
 ) -> Float[np.ndarray, "point 3"]:
     assert file.system is not None
     found = places[:, [1, 0, 2]] if _is_wgs84(file.system) else geodetic(places, _system(file.system))
-    wrong = ~(np.isfinite(found).all(axis=1) & (np.abs(found[:, 0]) <= 90) & (np.abs(found[:, 1]) <= 360))
+    wrong = ~(np.isfinite(found).all(axis=1) & (np.abs(found[:, 0]) <= 90) & (np.abs(found[:, 1]) <= 180))
     if wrong.any():
         first = list(points.values())[int(np.argmax(wrong))][0]
         raise file.fault(first.line, f"{first.xyz[0]:g} {first.xyz[1]:g} is no place in {file.system}")

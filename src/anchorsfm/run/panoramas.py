@@ -20,6 +20,7 @@ from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.earlier import Earlier
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.rigs import RigPhotographs
+from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.progress import Progress
 from anchorsfm.scene.rigs import Rigs
@@ -61,7 +62,7 @@ def with_views(
     `earlier`: views in OUT/views of a run that this one goes on from, which are no part of the photographs.
 
     Raises:
-        InputError: there are no photographs, or a panorama or its mask cannot be read.
+        InputError: there are no photographs, or none of the panoramas, or the mask of one, can be read.
         StorageError: the views cannot be written.
     """
     before = None if not earlier else _of_record(earlier, folder)
@@ -81,6 +82,10 @@ def with_views(
     folder.require_outside(panorama.path for panorama in found.panoramas)
     masks = {one.path: _mask(one, one.path.relative_to(root).as_posix(), config) for one in found.panoramas}
     made = make_views(found.panoramas, config.panorama, folder.views, progress, earlier)
+    if not made and not found.others:
+        raise InputError(f"none of the {len(found.panoramas)} panoramas in {root} can be read")
+    if not made:
+        return list(found.others), before
     views = tuple(made.values())
     progress.note(
         f"{len(made)} panoramas of 360 degrees: each is looked at as {len(views[0].names)} views with one pose"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from anchorsfm.io.listing import not_taken
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.progress import Progress
@@ -15,11 +16,17 @@ def with_frames(
 ) -> tuple[Path | list[Path], tuple[VideoFrames, ...]]:
     """Photographs and the frames of videos in the place of videos, which are written to OUT/frames; and their choice.
 
+    Files in folders that are not taken are named in a warning.
+
     Raises:
         InputError: none of the videos can be used, or a frame would lie where no photograph can be named from.
         StorageError: the frames cannot be written.
     """
-    photographs, videos = split([source] if isinstance(source, Path) else source)
+    sources = [source] if isinstance(source, Path) else source
+    passed_over = not_taken(sources)
+    if passed_over is not None:
+        progress.warn(passed_over)
+    photographs, videos = split(sources)
     if not videos:
         return source, ()
     chosen = make_frames(videos, config.video, folder.frames, folder.store, progress, keep_others=True)

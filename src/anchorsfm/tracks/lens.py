@@ -1,8 +1,6 @@
 """Which camera model describes the lens: the simplest one that predicts observations it was not adjusted to.
 
-The tracks are split in two halves. For every candidate the model is adjusted to one half; then, with all cameras held,
-the points of the other half are placed as well as they can be, and their reprojection errors are what counts: a model
-with too few parameters cannot bring their rays together, one with too many has fitted the noise of the first half.
+What a candidate is worth is how well it predicts one half of the tracks when adjusted to the other (`held_out`).
 Errors enter as Cauchy's log(1 + (e / s)^2), so that outliers do not decide. A more complex model is taken only if it is
 better by more than three standard errors of the difference (over tracks) and by `MIN_GAIN` for every parameter that
 it has more; every camera decides for itself, all cameras are tried in the same adjustments.
@@ -21,13 +19,11 @@ from anchorsfm.colmap.cameras import (
     has_absurd_params,
     with_focal_length,
 )
-from anchorsfm.scene.edit import select_observations, view_of_image, with_cameras, with_points, with_poses_of
+from anchorsfm.scene.edit import view_of_image, with_cameras
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.config import FEW_VIEWS
-from anchorsfm.tracks.residuals import pixel_errors
+from anchorsfm.tracks.held_out import held_out, is_sure_gain, robust_cost, sample_of
 
-MAX_TRACKS = 3000
-"""Tracks that a choice looks at; more cost time and hardly change it."""
 MIN_OBSERVATIONS = 300
 """A camera with fewer observations keeps the simplest distortion, `FEW_OBSERVATIONS_MODEL`."""
 MIN_REFINED_OBSERVATIONS = 100
@@ -35,6 +31,8 @@ MIN_REFINED_OBSERVATIONS = 100
 FEW_OBSERVATIONS_MODEL = "SIMPLE_RADIAL"
 MIN_GAIN = 0.005
 """Smallest relative fall of the held-out score that is worth one more parameter."""
+_SURE = 3.0
+"""Deviations by which it must fall."""
 WIDE_DEG = 75.0
 """Lenses with a larger diagonal field of view may be fisheyes."""
 _LADDER = (
@@ -108,8 +106,7 @@ def choose_lenses(
         free_centre: cameras whose principal point is freed in the trials.
         min_observations: of a camera whose model is chosen.
     """
-    sample = _sample(model)
-    halves = [sample.tracks.obs_point % 2 == half for half in (0, 1)]
+    sample = sample_of(model)
     camera = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
     count = np.bincount(camera, minlength=len(model.cameras))
     open_ = ~held.camera & (count >= min_observations)
@@ -117,7 +114,7 @@ def choose_lenses(
 
     def scores(name: str) -> _Scores:
         if name not in trials:
-            trials[name] = _held_out_scores(sample, name, open_, halves, options, held, free_centre)
+            trials[name] = _held_out_scores(sample, name, open_, options, held, free_centre)
         return trials[name]
 
     chosen, num_views = ["SIMPLE_PINHOLE"] * len(model.cameras), len(model.image_index)
@@ -151,15 +148,6 @@ def choose_lenses(
     return LensResult(model=adjusted, choices=choices)
 
 
-def _sample(model: Reconstruction) -> Reconstruction:
-    """Every n-th point."""
-    stride = -(-len(model.points) // MAX_TRACKS)
-    if stride <= 1:
-        return model
-    tracks, kept = select_observations(model.tracks, model.tracks.obs_point % stride == 0)
-    return with_points(model, tracks, model.points[kept])
-
-
 def _worth_trying(name: str, camera: Camera, best: str, num_views: int) -> bool:
     """Fisheyes only for wide lenses, many parameters only where fewer have helped already, and two focal lengths only
     where there are views enough: few of them fit each other better with pixels that are not square."""
@@ -177,7 +165,6 @@ def _held_out_scores(
     sample: Reconstruction,
     name: str,
     open_: Bool[np.ndarray, "camera"],
-    halves: list[Bool[np.ndarray, "obs"]],
     options: BundleOptions,
     held: Held,
     free_centre: Bool[np.ndarray, "camera"],
@@ -186,24 +173,18 @@ def _held_out_scores(
         sample,
         [_converted(c, name, options) if o else c for c, o in zip(sample.cameras, open_, strict=True)],
     )
-    error = np.full(len(sample.tracks.obs_point), np.inf)
+    found = held_out(start, options, lambda half: _fit(half, options, held, free_centre & open_))
+    error, focal_px = found.error_px.copy(), np.zeros(len(start.cameras))
     camera_of_obs = sample.camera_index[view_of_image(sample)[sample.tracks.obs_image]]
-    cameras, focal_px = start.cameras, np.zeros(len(start.cameras))
-    for half in halves:
-        fitted = _fit(_part(start, half), options, held, free_centre & open_)
+    for number, fitted in enumerate(found.fitted):
         sane = np.array([not has_absurd_params(camera) for camera in fitted.cameras])
-        found = np.array([focal_length_px(camera) for camera in fitted.cameras])
-        focal_px += np.where(sane, found, np.nan) / len(halves)
-        rest = ~half
-        test = with_poses_of(with_cameras(_part(start, rest), fitted.cameras), fitted)
-        everything = Held(pose=np.ones(len(test.image_index), bool), camera=np.ones(len(test.cameras), bool))
-        predicted = pixel_errors(adjust(test, options, everything)[0])
-        error[rest] = np.where(sane[camera_of_obs[rest]], predicted, np.inf)
-        cameras = fitted.cameras
+        px = np.array([focal_length_px(camera) for camera in fitted.cameras])
+        focal_px += np.where(sane, px, np.nan) / len(found.fitted)
+        error[(found.half != number) & ~sane[camera_of_obs]] = np.inf
     return _Scores(
-        cost=np.log1p((np.minimum(error, 1e6) / options.loss_scale_px) ** 2),
+        cost=robust_cost(error, options),
         error_px=error,
-        cameras=cameras,
+        cameras=found.fitted[-1].cameras,
         focal_px=focal_px,
     )
 
@@ -212,11 +193,6 @@ def _converted(camera: Camera, name: str, options: BundleOptions) -> Camera:
     """The camera of another model that looks most alike; a focal length that is not adjusted stays as it is."""
     converted = convert_camera(camera, name)
     return converted if options.refine_focal else with_focal_length(converted, focal_length_px(camera))
-
-
-def _part(model: Reconstruction, observations: Bool[np.ndarray, "obs"]) -> Reconstruction:
-    tracks, kept = select_observations(model.tracks, observations)
-    return with_points(model, tracks, model.points[kept])
 
 
 def _fit(
@@ -233,11 +209,9 @@ def _is_better(
     new: _Scores, old: _Scores, row: int, mine: Bool[np.ndarray, "obs"], point: Int[np.ndarray, "obs"]
 ) -> bool:
     gain = old.cost[mine] - new.cost[mine]
-    track = np.unique(point[mine], return_inverse=True)[1]
-    per_track = np.bincount(track, weights=gain)
-    total, deviation = per_track.sum(), np.sqrt(len(per_track)) * per_track.std()
     more_parameters = max(len(new.cameras[row].params) - len(old.cameras[row].params), 1)
-    return bool(total > 3 * deviation and total > MIN_GAIN * more_parameters * old.cost[mine].sum())
+    is_worth_it = gain.sum() > MIN_GAIN * more_parameters * old.cost[mine].sum()
+    return bool(is_worth_it and is_sure_gain(gain, point[mine], _SURE))
 
 
 def _trial(name: str, scores: _Scores, row: int, mine: Bool[np.ndarray, "obs"]) -> LensTrial:
