@@ -29,6 +29,7 @@ from anchorsfm.run.outcome import Outcome, RunRecord
 from anchorsfm.run.panoramas import CutPanoramas, gathered_views, with_views
 from anchorsfm.run.photographs import load_photographs, told_apart
 from anchorsfm.run.predictions import chosen_frontend, consume, make_run_pairs
+from anchorsfm.run.replaced import undone
 from anchorsfm.run.stages import MAPPING, Stage
 from anchorsfm.run.videos import with_frames
 from anchorsfm.scene.alignment import AlignmentResult
@@ -88,6 +89,8 @@ def reconstruct(
     folder = RunFolder(output, record.progress)
     folder.require_outside(here(source))
     _require_ready(folder, config)
+    for line in undone(output):
+        record.progress.warn(line)
     with record.clock.stage(Stage.IMAGES):
         source, config = with_fetched(source, config, folder, record.progress)
         source, record.videos = with_frames(source, config, folder, record.progress)

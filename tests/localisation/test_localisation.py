@@ -266,13 +266,41 @@ def test_models_that_cannot_be_used_are_named(scene: Path, tmp_path: Path) -> No
     content = index.read_bytes()
     for damaged in (content[: len(content) // 2], content[:-1] + bytes([content[-1] ^ 1]), b"", b"text"):
         index.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"0\.safetensors is damaged: run the same anchorsfm reconstruct again"):
+        with pytest.raises(
+            InputError, match=r"0\.safetensors is damaged: move it away, then make it anew with anchors"
+        ):
             anchorsfm.localise(photo, copy)
     index.unlink()
     with pytest.raises(InputError, match="comes without the descriptors of its points: find them with anchorsfm index"):
         anchorsfm.localise(photo, copy)
     with pytest.raises(InputError, match=r"none\.jpg"):
         anchorsfm.localise(tmp_path / "none.jpg", scene / "out")
+
+
+@pytest.mark.parametrize("is_output", [True, False])
+def test_what_is_said_of_damaged_descriptors_helps(
+    scene: Path, rendered: Path, tmp_path: Path, is_output: bool
+) -> None:
+    """Of those in an output folder, and beside another model: the file moved away, the command that is named works."""
+    if is_output:
+        folder = tmp_path / "out"
+        shutil.copytree(scene / "out", folder)
+    else:
+        folder = tmp_path / "project"
+        shutil.copytree(scene / "out" / "sparse" / "0", folder)
+        prepare(folder, rendered / "images")
+    (index,) = folder.rglob("*localisation/*.safetensors")
+    index.write_bytes(index.read_bytes()[:-1] + b"?")
+    with pytest.raises(InputError) as raised:
+        anchorsfm.localise(photograph(scene), folder)
+    (_, command) = str(raised.value).split("is damaged: move it away, then make it anew with anchorsfm ")
+    words = command.removesuffix(", where DIR has its photographs").replace("DIR", str(rendered / "images")).split()
+    command = parse(words[0], [*words[1:], "--quiet"])
+    with pytest.raises(StorageError, match=r"nothing was replaced; move it away$"):
+        command.run(Terminal())
+    index.rename(tmp_path / "away")
+    command.run(Terminal())
+    assert anchorsfm.localise(photograph(scene), folder).placed
 
 
 def test_what_is_wrong_with_a_command_is_one_line(scene: Path, tmp_path: Path) -> None:

@@ -193,6 +193,23 @@ def test_a_crop_removes_points_surfaces_and_descriptors(out: Path) -> None:
     assert np.linalg.norm(model_of(out).model.points, axis=1).max() <= 1.5
 
 
+@pytest.mark.parametrize("crop", [{"crop_radius": 1e-6}, {"crop_box": (90.0, 90.0, 90.0, 91.0, 91.0, 91.0)}])
+def test_a_crop_that_leaves_no_point_is_refused(out: Path, crop: dict) -> None:
+    before, count = snapshot(out), len(model_of(out).model.points)
+    with pytest.raises(InputError, match=rf"the crop leaves none of the {count} points of the model, which "):
+        transform(out, TransformConfig(scale=2.0, **crop))
+    assert snapshot(out) == before
+
+
+def test_how_many_points_a_crop_removed_is_said(out: Path) -> None:
+    before = len(model_of(out).model.points)
+    for box in ((-2.0, -2.0, -2.0, 2.0, 2.0, 0.5), (-99.0, -99.0, -99.0, 99.0, 99.0, 99.0)):
+        done = transform(out, TransformConfig(crop_box=box))
+        after = len(model_of(out).model.points)
+        assert f"the crop removed {before - after} of {before} points" in done.notes
+        before = after
+
+
 def test_all_changes_are_recorded_and_taken_back(out: Path) -> None:
     before, report = model_of(out), report_of(out)
     transform(out, TransformConfig(up="plane"))
@@ -339,6 +356,14 @@ def test_north_of_a_model_that_is_not_level_is_doubted(finished: Path) -> None:
     asked = {"north": ("0002.jpg", "40")}
     assert any("not known to be up" in note for note in find(stored, TransformConfig(**asked)).notes)  # type: ignore
     assert not any("not known" in note for note in find(stored, TransformConfig(up="plane", **asked)).notes)  # type: ignore
+
+
+def test_what_was_moved_away_stays_away(out: Path) -> None:
+    (out / "localisation/0.safetensors").rename(out.parent / "away")
+    before = model_of(out).model.points
+    transform(out, TransformConfig(scale=2.0))
+    np.testing.assert_allclose(model_of(out).model.points, 2 * before, atol=1e-9)
+    assert not (out / "localisation").exists() or not list((out / "localisation").iterdir())
 
 
 def test_what_was_changed_by_hand_is_not_replaced(out: Path) -> None:

@@ -67,8 +67,10 @@ def complete_publication(folder: Path) -> None:
 class OwnedFolder:
     """A folder with results of ours, or one that will be."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_output: bool = True) -> None:
+        """`is_output`: the user named it by --output and can name another, as messages say."""
         self.root = root
+        self._is_output = is_output
         self._own = root / MARKER
 
     def require_ours(self, *, may_hold: Sequence[str] = ()) -> None:
@@ -85,7 +87,7 @@ class OwnedFolder:
         if others:
             raise StorageError(
                 f"{self.root} is not empty and was not made by this program (it holds {_some(others)}): nothing was "
-                "touched, choose a new folder for --output"
+                f"touched, {'choose a new folder for --output' if self._is_output else 'move that away'}"
             )
 
     def require_writable(self) -> None:
@@ -119,9 +121,9 @@ class OwnedFolder:
         try:
             return _read_record(path)["files"] if path.exists() else {}
         except (OSError, ValueError, KeyError, TypeError) as error:
+            choice = ", choose another --output" if self._is_output else ""
             raise InputError(
-                f"{path} is damaged, so what is ours in {self.root} is not known: nothing was touched, choose another "
-                "--output"
+                f"{path} is damaged, so what is ours in {self.root} is not known: nothing was touched{choice}"
             ) from error
 
     def changed(self, scope: Iterable[str]) -> list[str]:
@@ -151,7 +153,8 @@ class OwnedFolder:
         found = self.conflicts(wanted, scope)
         if found:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            raise StorageError(f"{found[0]}{more}: nothing was replaced; move it away, or choose another --output")
+            choice = ", or choose another --output" if self._is_output else ""
+            raise StorageError(f"{found[0]}{more}: nothing was replaced; move it away{choice}")
 
     @contextmanager
     def publication(self, *, resume: bool = False) -> Iterator["Publication"]:

@@ -21,10 +21,10 @@ def write_sealed(path: Path, kind: str, text: str, arrays: Mapping[str, np.ndarr
     write_atomic(path, _in_order(save(arrays, metadata={_TEXT: text, _SEAL: _seal(kind, text, arrays)})))
 
 
-def read_sealed(path: Path, kind: str) -> tuple[str, dict[str, np.ndarray]] | None:
+def read_sealed(path: Path, kind: str, remedy: str) -> tuple[str, dict[str, np.ndarray]] | None:
     """Text and arrays of a file; None if there is none.
 
-    Raises InputError if it is damaged or of another kind.
+    Raises InputError, with what to do about it (`remedy`), if it is damaged or of another kind.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load
@@ -39,15 +39,13 @@ def read_sealed(path: Path, kind: str) -> tuple[str, dict[str, np.ndarray]] | No
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise damaged(path) from error
+        raise damaged(path, remedy) from error
     return text, arrays
 
 
-def damaged(path: Path) -> InputError:
-    """What to say of a file that cannot be used."""
-    return InputError(
-        f"{path} is damaged: run the same anchorsfm reconstruct again, which makes it anew from its cache"
-    )
+def damaged(path: Path, remedy: str) -> InputError:
+    """What to say of a file that cannot be used. It has to go first: no command replaces what is not as written."""
+    return InputError(f"{path} is damaged: move it away, then {remedy}")
 
 
 def _in_order(data: bytes) -> bytes:

@@ -138,24 +138,21 @@ def write_index(path: Path, index: ModelIndex) -> None:
     write_sealed(path, _KIND, json.dumps(asdict(index.settings), sort_keys=True), arrays)
 
 
-def read_index(path: Path) -> ModelIndex | None:
-    """The index in a file; None if there is no file.
+def read_index(path: Path, remedy: str = "make it anew with anchorsfm index") -> ModelIndex | None:
+    """The index in a file; None if there is no file. `remedy`: what a message says to do about one that is no use.
 
     Raises InputError if it is damaged or of another version.
     """
-    found = read_sealed(path, _KIND)
+    found = read_sealed(path, _KIND, remedy)
     if found is None:
         return None
     text, arrays = found
     try:
         content = json.loads(text)
         if content["version"] != VERSION:
-            raise InputError(
-                f"{path} is of another version of AnchorSfM: run the same anchorsfm reconstruct again, which makes it "
-                "anew from its cache"
-            )
+            raise InputError(f"{path} is of another version of AnchorSfM: {remedy}")
         settings = IndexSettings(**checked(content, IndexSettings))
         num_points = int(arrays.pop("num_points")[0])
         return ModelIndex(settings=settings, num_points=num_points, **arrays)
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise damaged(path) from error
+        raise damaged(path, remedy) from error

@@ -45,9 +45,9 @@ class IndexPlace:
         self.path = index_path(stored)
         root = self.path.parent.parent
         if is_ours(root):
-            self._owned, self._name = OwnedFolder(root), f"{LOCALISATION}/{self.path.name}"
+            self._owned, self._name = OwnedFolder(root, is_output=False), f"{LOCALISATION}/{self.path.name}"
         else:
-            self._owned, self._name = OwnedFolder(self.path.parent), self.path.name
+            self._owned, self._name = OwnedFolder(self.path.parent, is_output=False), self.path.name
 
     def require_ready(self) -> None:
         """Raise StorageError, before any work is done, if the file cannot be put here or would replace another one."""

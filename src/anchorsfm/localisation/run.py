@@ -1,5 +1,6 @@
 """Photographs in, their poses in a finished model out."""
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,18 @@ def index_path(stored: StoredModel) -> Path:
     return layout.localisation(stored.title)
 
 
+def remedy(stored: StoredModel) -> str:
+    """How the descriptors of a model are made anew."""
+    command = f"anchorsfm index {shlex.quote(str(stored.folder))}"
+    try:
+        root = stored.image_root
+    except InputError:
+        root = None
+    if root is None or not stored.has_photographs_in(root):
+        command += " --images DIR, where DIR has its photographs"
+    return f"make it anew with {command}"
+
+
 def read_localisable(folder: Path) -> LocalisableModel:
     """The largest model that a folder stands for.
 
@@ -113,7 +126,7 @@ def read_localisable(folder: Path) -> LocalisableModel:
     """
     stored = max(read_models(folder), key=lambda entry: (len(entry.names), -entry.number))
     path = index_path(stored)
-    index = read_index(path)
+    index = read_index(path, remedy(stored))
     if index is None:
         raise InputError(
             f"the model in {stored.folder} comes without the descriptors of its points: find them with anchorsfm index "

@@ -13,6 +13,7 @@ from anchorsfm.tracks.error_modes import ErrorModes
 _KIND = "error modes"
 _VERSION = 1
 """Raise when the meaning of the file changes."""
+_REMEDY = "run the same anchorsfm reconstruct again, which makes it anew from its cache"
 _ARRAYS = ("rotation", "position", "params")
 
 
@@ -35,7 +36,7 @@ def read_errors(path: Path, names: Sequence[str], model: Reconstruction) -> Erro
 
     Raises InputError if it is damaged.
     """
-    found = read_sealed(path, _KIND)
+    found = read_sealed(path, _KIND, _REMEDY)
     if found is None:
         return None
     text, arrays = found
@@ -48,7 +49,7 @@ def read_errors(path: Path, names: Sequence[str], model: Reconstruction) -> Erro
         if rotation.shape != position.shape or rotation.shape[1:] != (len(row), 3) or params.ndim != 2:
             raise ValueError("arrays do not fit each other")
     except (ValueError, TypeError, KeyError) as error:
-        raise damaged(path) from error
+        raise damaged(path, _REMEDY) from error
     num_params = sum(len(camera.params) for camera in model.cameras)
     if sorted(row) != sorted(names) or params.shape != (len(rotation), num_params):
         return None

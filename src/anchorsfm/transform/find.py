@@ -72,7 +72,7 @@ class Found:
 def find(stored: StoredModel, config: TransformConfig) -> Found:
     """The change of frame that `config` asks for.
 
-    Raises InputError if a photograph, place or direction that it needs is not there.
+    Raises InputError if a photograph, place or direction that it needs is not there, or a crop would leave no point.
     """
     if not stored.names:
         raise InputError(f"the model in {stored.folder} has no registered images: it has no frame to change")
@@ -86,6 +86,8 @@ def find(stored: StoredModel, config: TransformConfig) -> Found:
     if config.origin:
         search.shift(config.origin)
     crop = Crop(box=config.crop_box, radius=config.crop_radius)
+    if not crop.is_everything:
+        search.crop(crop)
     return Found(
         similarity=search.similarity,
         crop=crop,
@@ -171,6 +173,13 @@ class _Search:
         self._then(Similarity.of(shift=-place))
         self.found.append({"what": "origin", "place": list(words)})
 
+    def crop(self, crop: Crop) -> None:
+        xyz = self.similarity.points(self.stored.model.points)
+        kept = crop.keeps(xyz)
+        if not kept.any():
+            raise InputError(f"the crop leaves none of the {len(xyz)} points of the model{_whereabouts(crop, xyz)}")
+        self.notes.append(f"the crop removed {np.count_nonzero(~kept)} of {len(xyz)} points")
+
     def _seen(self, name: str, pixel: str, option: str) -> Float[np.ndarray, "3"]:
         """What is seen at a pixel, in the frame reached so far."""
         words = pixel.split(",")
@@ -185,6 +194,17 @@ class _Search:
 
     def _then(self, change: Similarity) -> None:
         self.similarity = change.after(self.similarity)
+
+
+def _whereabouts(crop: Crop, xyz: Float[np.ndarray, "point 3"]) -> str:
+    """Where a crop would have left something."""
+    if not len(xyz):
+        return ""
+    distance = np.linalg.norm(xyz, axis=1)
+    if crop.radius is not None and distance.min() > crop.radius:
+        return f", which are {distance.min():.4g} to {distance.max():.4g} from the origin of the new frame"
+    lower, upper = (" ".join(f"{value:.4g}" for value in end) for end in (xyz.min(axis=0), xyz.max(axis=0)))
+    return f", which lie between {lower} and {upper} in the new frame"
 
 
 def find_up(stored: StoredModel, name: str) -> Upward:

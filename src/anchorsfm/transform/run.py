@@ -98,7 +98,11 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
         )
     if not config.reset and change.moves:
         _say_what_stays(layout, entry, progress)
-    files = [name for name in owned.files() if name.split("/")[0] in _SCOPE and name != TRANSFORM]
+    files = [
+        name
+        for name in owned.files()
+        if name.split("/")[0] in _SCOPE and name != TRANSFORM and (output / name).exists()  # users may remove some
+    ]
     with progress.stage("writing the new frame", 2) as advance, owned.publication() as publication:
         write_changed(layout, Layout(publication.path), files, config.model, change)
         advance(1)
@@ -134,7 +138,7 @@ def _opened(output: Path, number: int) -> tuple[StoredModel, OwnedFolder]:
         )
     if not layout.model(number).is_dir():
         raise InputError(f"{output} has no model {number}: see {layout.models}")
-    owned = OwnedFolder(output)
+    owned = OwnedFolder(output, is_output=False)
     owned.require_writable()
     owned.require_free((TRANSFORM,), _SCOPE)
     return read_stored_model(layout.model(number), number=number, run=StoredRun(output)), owned
