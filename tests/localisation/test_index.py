@@ -78,5 +78,5 @@ def test_an_index_of_another_version_is_made_anew(tmp_path: Path) -> None:
     again = read_index(tmp_path / "0.safetensors")
     assert again is not None and again.settings == SETTINGS and np.array_equal(again.descriptor, index.descriptor)
     write_index(tmp_path / "0.safetensors", replace(index, settings=replace(SETTINGS, version=VERSION + 1)))
-    with pytest.raises(InputError, match="of another version of AnchorSfM: run the same"):
+    with pytest.raises(InputError, match="of another version of AnchorSfM: make it anew with anchorsfm index"):
         read_index(tmp_path / "0.safetensors")
