@@ -5,6 +5,7 @@ and videos that are zoomed while they run.
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py extend WORK SET --zoom 1.03 1.2
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py localise WORK SET --zoom 1.03 1.2
     OMP_NUM_THREADS=1 python benchmarks/zoomed.py film WORK SET --zoom 1.3 1.6
+    OMP_NUM_THREADS=1 python benchmarks/zoomed.py slow WORK SET --zoom 1.6
 
 SET holds `images/` and `gt.json` with the poses; its photographs have no EXIF data. `model`: of every second
 photograph, every fifth of which is cut about its middle and enlarged to the size that it had; with the cameras that the
@@ -13,7 +14,8 @@ compared with the truth after a similarity (rotation from those of the cameras) 
 in the middle and at most. `extend`: the same model without the zoomed ones, to which these are added. `localise`: every
 sixth photograph, zoomed, against a model of all; compared with the pose that it has in the model. `film`: a video of
 all photographs, a fifth of a second each at half their size, zoomed from two fifths to three fifths of it; of its
-frames those of the largest model are compared as those of `model` are.
+frames those of the largest model are compared as those of `model` are. `slow`: the same, but the zoom grows from two
+fifths to three fifths of the video, and stays.
 """
 
 import argparse
@@ -35,7 +37,7 @@ from video import RATE, encode
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("model", "extend", "localise", "film"))
+    parser.add_argument("what", choices=("model", "extend", "localise", "film", "slow"))
     parser.add_argument("work", type=Path)
     parser.add_argument("set", type=Path)
     parser.add_argument("--zoom", type=float, nargs="+", default=[1.0, 1.03, 1.1, 1.2, 1.5])
@@ -46,7 +48,8 @@ def main() -> None:
         if given.what == "model":
             models(given.work, given.set, zoom, given.modes)
         else:
-            {"extend": extended, "localise": single, "film": filmed}[given.what](given.work, given.set, zoom)
+            run = {"extend": extended, "localise": single, "film": filmed, "slow": slowly_filmed}[given.what]
+            run(given.work, given.set, zoom)
 
 
 def models(work: Path, folder: Path, zoom: float, modes: list[str]) -> None:
@@ -75,18 +78,30 @@ def extended(work: Path, folder: Path, zoom: float) -> None:
 
 def filmed(work: Path, folder: Path, zoom: float) -> None:
     files = photographs(folder / "images")
-    zoomed = {file.stem for file in files[2 * len(files) // 5 : 3 * len(files) // 5]}
-    copies = [copied(file, work / f"film-{zoom}", zoom if file.stem in zoomed else 1.0) for file in files]
+    after = np.arange(len(files)) - 2 * len(files) // 5
+    film(work, folder, f"{zoom}-film", np.where((after >= 0) & (after < len(files) // 5), zoom, 1.0))
+
+
+def slowly_filmed(work: Path, folder: Path, zoom: float) -> None:
+    count = len(photographs(folder / "images"))
+    film(work, folder, f"{zoom}-slow", zoom ** np.clip(5 * np.arange(count) / count - 2, 0, 1))
+
+
+def film(work: Path, folder: Path, name: str, zooms: np.ndarray) -> None:
+    """A video of the photographs, each zoomed by its own factor, and its model."""
+    files = photographs(folder / "images")
+    zoomed = {file.stem for file, zoom in zip(files, zooms, strict=True) if zoom != 1}
+    copies = [copied(file, work / f"copies-{name}", zoom) for file, zoom in zip(files, zooms.tolist(), strict=True)]
     each = RATE // 5
-    video = encode(work / f"{folder.name}-{zoom}.mp4", (halved(copy) for copy in copies for _ in range(each)))
-    output, before = work / f"{folder.name}-{zoom}-film", time.process_time()
+    video = encode(work / f"{folder.name}-{name}.mp4", (halved(copy) for copy in copies for _ in range(each)))
+    output, before = work / f"{folder.name}-{name}", time.process_time()
     anchorsfm.reconstruct(video, output, mapper="tracks", dense=False)
 
     def stem_of(name: str) -> str:
         time_s = float(Path(name).stem.rsplit("_", 1)[1])
         return files[round(RATE * time_s) // each].stem
 
-    compare(f"| {folder.name} | {zoom} | film", output, folder, zoomed, time.process_time() - before, stem_of)
+    compare(f"| {folder.name} | {name}", output, folder, zoomed, time.process_time() - before, stem_of)
 
 
 def halved(file: Path) -> np.ndarray:
