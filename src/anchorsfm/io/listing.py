@@ -86,9 +86,12 @@ def not_taken(sources: Sequence[Path]) -> str | None:
             continue
         files = list(_walk(root))
         taken = {str(path.with_suffix("")).lower() for path in files if path.suffix.lower() in EXTENSIONS}
-        left = [path.suffix.lower() for path in files if str(path.with_suffix("")).lower() not in taken
-                and path.suffix.lower() in (*RAW_EXTENSIONS, *VIDEO_EXTENSIONS, *_OTHER_PICTURES)
-                and os.path.realpath(path) not in named]  # fmt: skip
+        left = [
+            path.suffix.lower()
+            for path in files
+            if path.suffix.lower() in (*RAW_EXTENSIONS, *VIDEO_EXTENSIONS, *_OTHER_PICTURES)
+            if str(path.with_suffix("")).lower() not in taken and os.path.realpath(path) not in named
+        ]
         if taken and left:
             folders.append(str(root))
             kinds.update(left)

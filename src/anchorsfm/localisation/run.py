@@ -107,7 +107,7 @@ def index_path(stored: StoredModel) -> Path:
     return layout.localisation(stored.title)
 
 
-def remedy(stored: StoredModel) -> str:
+def index_remedy(stored: StoredModel) -> str:
     """How the descriptors of a model are made anew."""
     command = f"anchorsfm index {shlex.quote(str(stored.folder))}"
     try:
@@ -126,7 +126,7 @@ def read_localisable(folder: Path) -> LocalisableModel:
     """
     stored = max(read_models(folder), key=lambda entry: (len(entry.names), -entry.number))
     path = index_path(stored)
-    index = read_index(path, remedy(stored))
+    index = read_index(path, index_remedy(stored))
     if index is None:
         raise InputError(
             f"the model in {stored.folder} comes without the descriptors of its points: find them with anchorsfm index "

@@ -29,7 +29,7 @@ _MIN_VIEWS = 4
 _MIN_CHANGE = 0.02
 """Focal lengths that differ by a smaller share from the camera's are what lens and points leave open of one view."""
 _SURE = 3.0
-"""... and by fewer deviations."""
+"""Deviations within which a focal length lies."""
 _SAME_GROUP = 0.03
 """Focal lengths that differ by a smaller share from the next are those of one camera."""
 _MANY = 4
@@ -100,7 +100,8 @@ def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig,
     if not asked.any():
         return None
     scale = float(np.median(given.working_scale[model.image_index]))
-    own = own_focal_lengths(model, given.tracks, asked, held, config, working_scale=scale)
+    started = [given.cameras[row] for row in camera]
+    own = own_focal_lengths(model, given.tracks, asked, started, held, config, working_scale=scale)
     if own is None:
         return None
     fits: dict[int, Camera] = {}
@@ -108,12 +109,7 @@ def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig,
     for row in np.unique(model.camera_index[asked]).tolist():
         mine, others = asked & (model.camera_index == row), ~asked & (model.camera_index == row)
         usual = log_px[others][0] if others.any() else _most(log_px[mine])
-        differs = mine & (np.abs(log_px - usual) > np.log1p(_MIN_CHANGE))
-        order = np.flatnonzero(mine)[np.argsort(log_px[mine], kind="stable")]
-        for part in np.split(order, _ends(log_px[order])):
-            if log_px[part].min() <= usual <= log_px[part].max() and _changes(log_px[part]) and differs.any():
-                differs[part] = True  # no view is usual
-        for view in np.flatnonzero(differs).tolist():
+        for view in _differing(log_px, mine, usual).tolist():
             lens = own.model.cameras[own.model.camera_index[view]]
             fits[view] = with_focal_length(lens, float(np.exp(log_px[view])))
         if not others.any():
@@ -122,6 +118,19 @@ def find_zoomed(model: Reconstruction, given: MapperInput, config: AdjustConfig,
     if not fits:
         return None
     return _with_cameras(with_cameras(with_poses(model, own.model.cam_from_world), cameras), given, fits)
+
+
+def _differing(
+    log_px: Float[np.ndarray, "view"], mine: Bool[np.ndarray, "view"], usual: float
+) -> Int[np.ndarray, "differing"]:
+    """Views of one camera whose focal length is not the usual one; all that it changes by and by through, for there no
+    view is usual."""
+    differs = mine & (np.abs(log_px - usual) > np.log1p(_MIN_CHANGE))
+    order = np.flatnonzero(mine)[np.argsort(log_px[mine], kind="stable")]
+    for part in np.split(order, _ends(log_px[order])):
+        if log_px[part].min() <= usual <= log_px[part].max() and _changes(log_px[part]):
+            differs[part] = True
+    return np.flatnonzero(differs)
 
 
 def _settled(

@@ -5,13 +5,14 @@ with a focal length for each view, all together, models find their way back from
 not seen say that it is worth more than the noise that it fits (`held_out`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from anchorsfm.colmap.bundle import BundleOptions, Held, adjust
-from anchorsfm.colmap.cameras import focal_length_px, make_camera
+from anchorsfm.colmap.cameras import focal_length_px, with_focal_length
 from anchorsfm.scene.edit import select_observations, with_cameras_of_views
 from anchorsfm.scene.reconstruction import Camera, Reconstruction, Tracks
 from anchorsfm.tracks.config import AdjustConfig
@@ -45,19 +46,21 @@ def own_focal_lengths(
     model: Reconstruction,
     tracks: Tracks,
     asked: Bool[np.ndarray, "view"],
+    started: Sequence[Camera],
     held: Held,
     config: AdjustConfig,
     *,
-    working_scale: float = 1.0,
+    working_scale: float,
 ) -> OwnFocalLengths | None:
     """The model with a focal length for each view that is asked; None where that is not surely better.
 
-    Tried with the lenses as they are, and with plain ones: those of a bent model may be bent themselves.
+    Tried with the lenses as they are, and as their adjustment started: those of a bent model may be bent themselves.
 
     Args:
         model: adjusted, with points.
         tracks: that the points were made from, with all observations.
         asked: views that may have a focal length of their own.
+        started: camera of each view before anything was adjusted.
         held: what stays; cameras as far as views that are not asked have them.
         config: thresholds of the adjustment.
         working_scale: original pixels per pixel of the images that keypoints were found on.
@@ -65,7 +68,7 @@ def own_focal_lengths(
     most = max(MAX_TRACKS, _TRACKS_A_VIEW * len(model.image_index))
     sample = sample_of(model, most)
     options = BundleOptions(loss_scale_px=loss_scale_px(sample, working_scale), refine_distortion=False)
-    better = _better_cameras(sample, asked, held, options)
+    better = _better_cameras(sample, asked, started, held, options)
     if better is None:
         return None
     free, kept = better
@@ -82,13 +85,17 @@ def own_focal_lengths(
 
 
 def _better_cameras(
-    sample: Reconstruction, asked: Bool[np.ndarray, "view"], held: Held, options: BundleOptions
+    sample: Reconstruction,
+    asked: Bool[np.ndarray, "view"],
+    started: Sequence[Camera],
+    held: Held,
+    options: BundleOptions,
 ) -> tuple[Reconstruction, Held] | None:
     """The sample with cameras that predict held-out observations better, and what is held of it; None: none do."""
     shared = held_out(sample, options, lambda half: adjust(half, options, held)[0])
     cost, best = robust_cost(shared.error_px, options), None
-    for is_plain in (False, True):
-        free = _with_own_cameras(sample, asked, is_plain=is_plain)
+    for lenses in ([sample.cameras[camera] for camera in sample.camera_index], started):
+        free = _with_own_cameras(sample, asked, lenses)
         kept = replace(held, camera=_held_cameras(sample, free, asked, held))
 
         def fit(half: Reconstruction, kept: Held = kept) -> Reconstruction:
@@ -98,22 +105,20 @@ def _better_cameras(
         if is_sure_gain(cost - now, sample.tracks.obs_point, _SURE if best is None else 0.0):
             cost, best = now, (free, kept)
         elif now.sum() >= cost.sum():
-            break  # nor would plain lenses help
+            break  # nor would other lenses help
     return best
 
 
-def _with_own_cameras(model: Reconstruction, asked: Bool[np.ndarray, "view"], *, is_plain: bool) -> Reconstruction:
-    """Cameras of the model first, then one for each view that is asked; those that no view has are left out."""
+def _with_own_cameras(
+    model: Reconstruction, asked: Bool[np.ndarray, "view"], lenses: Sequence[Camera]
+) -> Reconstruction:
+    """A camera for each view that is asked, with its lens and the focal length that it has; the others keep theirs."""
     cameras, camera_index = list(model.cameras), model.camera_index.copy()
     for view in np.flatnonzero(asked).tolist():
-        camera = model.cameras[model.camera_index[view]]
+        focal_px = focal_length_px(model.cameras[model.camera_index[view]])
         camera_index[view] = len(cameras)
-        cameras.append(_plain(camera) if is_plain else camera)
+        cameras.append(with_focal_length(lenses[view], focal_px))
     return with_cameras_of_views(replace(model, cameras=tuple(cameras), camera_index=camera_index))
-
-
-def _plain(camera: Camera) -> Camera:
-    return make_camera("SIMPLE_RADIAL", focal_length_px(camera), camera.width, camera.height)
 
 
 def _held_cameras(

@@ -20,7 +20,7 @@ from anchorsfm.io.names import require_inside
 from anchorsfm.io.ply import PointCloud, read_mesh, read_ply, write_mesh, write_ply
 from anchorsfm.io.store import storage_error, to_json, write_atomic
 from anchorsfm.localisation.index import read_index, with_points_kept, write_index
-from anchorsfm.localisation.run import remedy
+from anchorsfm.localisation.run import index_remedy
 from anchorsfm.report.figures import KINEMATIC, model_figures, top_view
 from anchorsfm.report.json_text import report_json
 from anchorsfm.report.numbers import along_axes, errors_per_view
@@ -183,9 +183,9 @@ def _write_depth_maps(source: Layout, made: Layout, number: int, change: Change)
 
 
 def _write_index(source: Path, target: Path, before: StoredModel, kept: Bool[np.ndarray, "point"]) -> None:
-    index = read_index(source, remedy(before))
+    index = read_index(source, index_remedy(before))
     if index is None or len(before.model.points) != len(kept) or index.num_points != len(kept):
-        raise InputError(f"{source} is not of the model beside it: {remedy(before)}")
+        raise InputError(f"{source} is not of the model beside it: {index_remedy(before)}")
     write_index(target, with_points_kept(index, kept))
 
 
