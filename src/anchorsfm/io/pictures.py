@@ -22,6 +22,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 
 _OPAQUE = 128
+_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 _TO_TURNED = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
@@ -50,8 +51,17 @@ def load_alpha(images: ImageSet, index: int) -> Bool[np.ndarray, "h w"] | None:
     Raises InputError like `load_rgb`.
     """
     path = images.path(index)
+    return _opaque(photo_bytes(images, index), path) if path.name.lower().endswith(_WITH_ALPHA) else None
+
+
+def load_file_alpha(path: Path) -> Bool[np.ndarray, "h w"] | None:
+    """Like `load_alpha`, of a file of which nothing is known. Raises InputError if it cannot be read."""
+    return _opaque(_file_bytes(path), path) if path.name.lower().endswith(_WITH_ALPHA) else None
+
+
+def _opaque(data: bytes, path: Path) -> Bool[np.ndarray, "h w"] | None:
     try:
-        with open_picture(photo_bytes(images, index), path.name) as image:
+        with open_picture(data, path.name) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return None
             image.load()
