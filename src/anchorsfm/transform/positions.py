@@ -20,7 +20,7 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.results.run import StoredRun
 from anchorsfm.run.settings import SURROUNDINGS, read_config
 from anchorsfm.scene.errors import InputError
-from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.positions import GeoFix, GeoPositions
 from anchorsfm.scene.printable import printable
 
 _SAME = 1e-6
@@ -190,7 +190,8 @@ def _read_positions(stored: StoredModel, run: StoredRun) -> GeoPositions:
     """Of the photographs of a model, in the frame that a run on all photographs of the folder would have."""
     root, report = stored.image_root, run.report
     names = [image["name"] for image in report["images"] if image["size_wh"] is not None]
-    fixes, read = [], 0
+    fixes: list[GeoFix | None] = []
+    read = 0
     for name in names:
         try:
             header = read_header((root or run.root) / name)
