@@ -70,7 +70,7 @@ def test_all_candidates_are_compared_only_where_the_first_leave_something_open(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten views of the same points, by the descriptors of each with noise of its own."""
-    rng, views = np.random.default_rng(0), 10
+    rng = np.random.default_rng(0)
     num_points = {"few points": 200, "more that disagrees": 1000, "many points": 1200}.get(case, 500)
     right = {"much that disagrees": 170, "more that disagrees": 400}.get(case, num_points)
     xy, points = matches(rng, right, 0)
@@ -78,15 +78,8 @@ def test_all_candidates_are_compared_only_where_the_first_leave_something_open(
     xy = np.concatenate([xy, rng.uniform(0, (1000, 750), (wrong, 2))])
     points = np.concatenate([points, rng.uniform((-2, -1.5, 4), (2, 1.5, 8), (wrong, 3))])
     shown = descriptors(rng, num_points)
-    index = ModelIndex(
-        settings=SETTINGS,
-        num_points=num_points,
-        descriptor=np.clip(shown + rng.normal(0, 5, (views, *shown.shape)), 0, 255).astype(np.uint8).reshape(-1, 128),
-        point=np.tile(np.arange(num_points, dtype=np.int32), views),
-        start=np.arange(views + 1) * num_points,
-    )
-    compared, match = [], RatioTestMatcher.match
-    monkeypatch.setattr(RatioTestMatcher, "match", lambda *given: compared.append(1) or match(*given))
+    index = ten_views(rng, shown)
+    compared = count_comparisons(monkeypatch)
     cameras = [] if case == "another lens" else [CAMERA]
     guesses = camera_guesses((1000, 750), cameras, focal_px=None, recorded_px=780.0, recorded_deviation=0.02)
     finder = PointFinder(index=index, max_candidates=8)
@@ -96,6 +89,41 @@ def test_all_candidates_are_compared_only_where_the_first_leave_something_open(
     assert isinstance(view, PlacedView) and np.abs(view.cam_from_world - POSE).max() < 0.02
     assert view.inlier.sum() > 0.9 * (num_points - wrong) and (found.xy == xy[found.point]).all(1).mean() > 0.95
     assert len(compared) == {"many points": 2, "plain": 6, "another lens": 8}.get(case, 6 + 8)
+
+
+def test_a_photograph_that_is_zoomed_is_compared_with_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its focal length is open, and the more points there are the better they determine it: the two likest images give
+    more than enough for a pose, and more of the likest would not be all."""
+    rng, compared = np.random.default_rng(0), count_comparisons(monkeypatch)
+    xy, points = matches(rng, 1200, 0, camera=make_camera("SIMPLE_RADIAL", 1.04 * 800, 1000, 750))
+    shown = descriptors(rng, 1200)
+    finder = PointFinder(index=ten_views(rng, shown), max_candidates=8)
+    photograph = replace(features(shown), xy=xy)
+    guesses = camera_guesses((1000, 750), [CAMERA], focal_px=None, recorded_px=np.nan, recorded_deviation=np.nan)
+    first = finder.first(photograph, 300)
+    _, view = place_among(first, lambda: finder.all(photograph), points, guesses, min_inliers=25)
+    assert isinstance(view, PlacedView) and view.focal_source == "estimated" and view.inlier.mean() > 0.9
+    assert view.camera.params[0] == pytest.approx(1.04 * 800, rel=0.005)
+    assert len(compared) == 2 + 8
+
+
+def ten_views(rng: np.random.Generator, shown: np.ndarray) -> ModelIndex:
+    """A model whose images all show the same points, by descriptors with noise of their own."""
+    views, num_points = 10, len(shown)
+    return ModelIndex(
+        settings=SETTINGS,
+        num_points=num_points,
+        descriptor=np.clip(shown + rng.normal(0, 5, (views, *shown.shape)), 0, 255).astype(np.uint8).reshape(-1, 128),
+        point=np.tile(np.arange(num_points, dtype=np.int32), views),
+        start=np.arange(views + 1) * num_points,
+    )
+
+
+def count_comparisons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each image that a photograph is compared with."""
+    compared, match = [], RatioTestMatcher.match
+    monkeypatch.setattr(RatioTestMatcher, "match", lambda *given: compared.append(1) or match(*given))
+    return compared
 
 
 def matches(

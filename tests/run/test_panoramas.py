@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from anchorsfm import pipeline
 from anchorsfm.colmap.models import read_stored_poses
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
+from anchorsfm.io.pictures import load_rgb
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.panorama.record import read_record
@@ -144,6 +145,36 @@ def test_masks_of_panoramas_are_cut_too(panoramas: Path, tmp_path: Path) -> None
     Image.fromarray(mask[:, :80]).save(tmp_path / "narrow.png")
     with pytest.raises(InputError, match=r"narrow.png is 80x64 pixels, P0.jpg upright is 640x320"):
         images_of_run(panoramas, tmp_path / "out", narrow)
+
+
+def test_transparent_pixels_of_panoramas_mask_their_views(panoramas: Path, tmp_path: Path) -> None:
+    """In the run that cuts them and in those that go on with the views; those of opaque panoramas are JPEG files."""
+    source = tmp_path / "photos"
+    source.mkdir()
+    for k in range(2):
+        rgb = np.asarray(Image.open(panoramas / f"P{k}.jpg"))
+        opaque = np.full(rgb.shape[:2], 255, np.uint8)
+        if k == 0:
+            opaque[200:] = 127
+            opaque[:, 610:] = opaque[:, :30] = 0  # behind
+        exif = Image.open(panoramas / f"P{k}.jpg").getexif()
+        Image.fromarray(np.dstack([rgb, opaque])).save(source / f"P{k}.png", exif=exif)
+    images = images_of_run(source, tmp_path / "out", CONFIG)
+    assert images.names[:3] == ("000/P0.png", "000/P1.jpg", "060/P0.png")
+    front, back = (images.mask_pixels(images.names.index(f"{name}/P0.png")) for name in ("000", "180"))
+    assert front is not None and front[:140].all() and not front[170:].any()
+    assert back is not None and not back[:, 90:114].any() and back[:120, :60].all() and back[:120, -60:].all()
+    assert all(images.mask_pixels(images.names.index(f"{name}/P1.jpg")) is None for name in ("000", "180"))
+    assert images.geo is not None and np.isfinite(images.geo.lat_lon_alt).all()
+    plain = images_of_run(panoramas, tmp_path / "plain", CONFIG)
+    cut, same = (load_rgb(of, of.names.index(f"000/P0.{kind}")) for of, kind in ((images, "png"), (plain, "jpg")))
+    assert np.abs(cut[:140].astype(int) - same[:140]).mean() < 3, "with the colours that the panorama has"
+    off = images_of_run(source, tmp_path / "out", replace(CONFIG, alpha_masks=False))
+    assert off.masks is None and off.digests == images.digests
+    both = RunFolder(tmp_path / "both").views
+    found, _ = gather_views([(tmp_path / "out/views", one) for one in read_record(tmp_path / "out/views")], both)
+    assert {Path(one.names[0]).name for one in found} == {"P0.png", "P1.jpg"}
+    assert "A" in Image.open(tmp_path / "both/views" / found[0].names[0]).getbands()
 
 
 def test_panoramas_are_reconstructed_with_one_pose_each_and_others_join_them(

@@ -28,7 +28,6 @@ _ROUNDING = 1.0
 """Pixels by which a side of a mask may differ from what the aspect of the photograph asks for, and ..."""
 _TOLERANCE = 0.005
 """... this share of it."""
-_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 
 
 def with_masks(
@@ -75,7 +74,7 @@ def with_masks(
             if use is not None and image not in given:
                 require_aspect(path, use, images.size_wh[image], images.names[image])
                 layers.append(use)
-        opaque = load_alpha(images, image) if alpha and images.names[image].lower().endswith(_WITH_ALPHA) else None
+        opaque = load_alpha(images, image) if alpha else None
         if opaque is not None and not opaque.all():
             transparent += 1
             layers.append(opaque)

@@ -16,11 +16,13 @@ from PIL import Image
 from anchorsfm.io.decoding import DAMAGED, decode, open_picture, photo_digest, upright, why_unreadable
 from anchorsfm.io.exif import exif_down, read_exif
 from anchorsfm.io.files import read_regular
+from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
 
 _OPAQUE = 128
+_WITH_ALPHA = (".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 _TO_TURNED = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
@@ -49,8 +51,17 @@ def load_alpha(images: ImageSet, index: int) -> Bool[np.ndarray, "h w"] | None:
     Raises InputError like `load_rgb`.
     """
     path = images.path(index)
+    return _opaque(photo_bytes(images, index), path) if path.name.lower().endswith(_WITH_ALPHA) else None
+
+
+def load_file_alpha(path: Path) -> Bool[np.ndarray, "h w"] | None:
+    """Like `load_alpha`, of a file of which nothing is known. Raises InputError if it cannot be read."""
+    return _opaque(_file_bytes(path), path) if path.name.lower().endswith(_WITH_ALPHA) else None
+
+
+def _opaque(data: bytes, path: Path) -> Bool[np.ndarray, "h w"] | None:
     try:
-        with open_picture(photo_bytes(images, index), path.name) as image:
+        with open_picture(data, path.name) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:
                 return None
             image.load()
@@ -122,6 +133,8 @@ class PhotoHeader:
     """Colour space of the pixels."""
     down: tuple[float, float, float] | None
     """As in `ImageSet.down`."""
+    gps: GpsRecord
+    """Where it was taken."""
 
     @property
     def is_plain(self) -> bool:
@@ -151,6 +164,7 @@ def read_header(path: Path) -> PhotoHeader:
                 mode=image.mode,
                 icc_profile=image.info.get("icc_profile"),
                 down=exif_down(exif, size_wh),
+                gps=read_gps(image),
             )
     except DAMAGED as error:
         raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error

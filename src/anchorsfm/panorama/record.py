@@ -11,7 +11,7 @@ from anchorsfm.io.names import is_inside
 from anchorsfm.io.store import to_json
 from anchorsfm.panorama.projection import directions
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when other views would be cut with the same settings, or when a key changes its meaning."""
 
 

@@ -3,6 +3,8 @@
 <folder>/panoramas.json                        what was cut from which panorama
 <folder>/rig_config.json                       the views of a panorama as a rig, as COLMAP reads it
 <folder>/<side>px/<direction>/<panorama>.jpg   one view; a folder holds what one camera of the rig sees
+
+Views of panoramas with transparent pixels have them too, in PNG files: these are masked like those of any photograph.
 """
 
 import io
@@ -21,7 +23,7 @@ from anchorsfm.io.files import read_regular
 from anchorsfm.io.layout import RIG_CONFIG, VIEWS_RECORD
 from anchorsfm.io.names import plain_stem
 from anchorsfm.io.owned import FolderPart
-from anchorsfm.io.pictures import load_file_rgb
+from anchorsfm.io.pictures import load_file_alpha, load_file_rgb
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.panorama.config import PanoramaConfig
 from anchorsfm.panorama.projection import cut, directions, focal_px, natural_side_px
@@ -63,7 +65,11 @@ def make_views(
     for panorama, key in _with_digests(panoramas, progress):
         side = config.size or natural_side_px(panorama.size_wh[0])
         known = [v for v in there if (v.digest, v.views, v.side) == (key, config.views, side)]
-        views = known[0] if known else _described(panorama, key, config.views, side, [*there, *made.values()])
+        try:
+            views = known[0] if known else _described(panorama, key, config.views, side, [*there, *made.values()])
+        except InputError as error:
+            progress.warn(f"skipped {panorama.path.name}: {error}")
+            continue
         # files that the record does not name may be of another picture of the same name
         wanted = {name for name in views.names if not known or folder.name(name) not in whole}
         if wanted:
@@ -113,7 +119,7 @@ def gather_views(
             key = (views.digest, views.views, views.side)
             is_new = key not in found
             if is_new:
-                names = _names(views.panorama, views.digest, views.views, views.side, list(found.values()))
+                names = _names(views, list(found.values()), Path(views.names[0]).suffix)
                 found[key] = replace(views, names=names)
             for old, new in zip(views.names, found[key].names, strict=True):
                 copies[root / old] = folder.root / new
@@ -193,33 +199,42 @@ def _with_digests(panoramas: Sequence[Panorama], progress: Progress) -> Iterable
 
 
 def _described(panorama: Panorama, key: str, kind: str, side: int, others: Sequence[PanoramaViews]) -> PanoramaViews:
-    return PanoramaViews(
-        panorama=printable(panorama.path.name),
-        digest=key,
-        views=kind,
-        side=side,
-        names=_names(panorama.path.name, key, kind, side, others),
-    )
+    """What is to be cut. Raises InputError if transparent pixels are looked for and cannot be read."""
+    opaque = load_file_alpha(panorama.path)
+    views = PanoramaViews(panorama=printable(panorama.path.name), digest=key, views=kind, side=side, names=())
+    return replace(views, names=_names(views, others, ".jpg" if opaque is None or opaque.all() else ".png"))
 
 
-def _names(panorama: str, key: str, kind: str, side: int, others: Sequence[PanoramaViews]) -> tuple[str, ...]:
+def _names(views: PanoramaViews, others: Sequence[PanoramaViews], suffix: str) -> tuple[str, ...]:
     """Of the views of a panorama, other ones than those of others."""
-    stem = plain_stem(panorama, "panorama")
-    taken = {Path(views.names[0]).stem.casefold() for views in others if views.side == side}
+    stem = plain_stem(views.panorama, "panorama")
+    taken = {Path(other.names[0]).stem.casefold() for other in others if other.side == views.side}
     if stem.casefold() in taken:
-        stem = f"{stem}-{key[:6]}"
-    return tuple(f"{_folder(side, direction.name)}/{stem}.jpg" for direction in directions(kind))
+        stem = f"{stem}-{views.digest[:6]}"
+    return tuple(f"{_folder(views.side, direction.name)}/{stem}{suffix}" for direction in directions(views.views))
 
 
 def _write(panorama: Panorama, views: PanoramaViews, place: Path, wanted: set[str]) -> None:
     exif = view_exif(panorama.path, f"{views.panorama} {views.digest[:16]}")
-    rgb = load_file_rgb(panorama.path, panorama.size_wh, panorama.size_wh)
-    for name, pixels in zip(views.names, cut(rgb, directions(views.views), views.side), strict=True):
+    looks = directions(views.views)
+    rgb = cut(load_file_rgb(panorama.path, panorama.size_wh, panorama.size_wh), looks, views.side)
+    for name, pixels, opaque in zip(views.names, rgb, _opaque(panorama, views), strict=True):
         if name in wanted:
-            write_atomic(place / name, _jpeg(pixels, exif))
+            write_atomic(place / name, _picture(pixels, opaque, exif))
 
 
-def _jpeg(rgb: UInt8[np.ndarray, "h w 3"], exif: Image.Exif) -> bytes:
+def _opaque(panorama: Panorama, views: PanoramaViews) -> Iterable[UInt8[np.ndarray, "h w"] | None]:
+    """The alpha channel of each view, 0 or 255; None: it has none."""
+    opaque = load_file_alpha(panorama.path)
+    if opaque is None or opaque.all():
+        return [None] * len(views.names)
+    return cut(np.where(opaque, np.uint8(255), np.uint8(0)), directions(views.views), views.side, blends=False)
+
+
+def _picture(rgb: UInt8[np.ndarray, "h w 3"], opaque: UInt8[np.ndarray, "h w"] | None, exif: Image.Exif) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, exif=exif)
+    if opaque is None:
+        Image.fromarray(rgb).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, exif=exif)
+    else:
+        Image.fromarray(np.dstack([rgb, opaque])).save(buffer, "PNG", compress_level=1, exif=exif)
     return buffer.getvalue()
