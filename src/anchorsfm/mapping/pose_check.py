@@ -80,8 +80,8 @@ def name_doubtful_poses(given: MapperInput, progress: Progress) -> None:
     check, source = check_poses(given), known.config.model
     if check.share > 0.5:
         problem = (
-            f"{source}: these poses contradict the photographs: in {int(check.contradicted.sum())} of {len(check.view)} "
-            f"pairs most verified matches are not where the poses say; {_remedy(given)}"
+            f"{source}: these poses contradict the photographs: in {int(check.contradicted.sum())} of "
+            f"{len(check.view)} pairs most verified matches are not where the poses say; {_remedy(given)}"
         )
         if known.config.freeze_poses:
             raise InputError(problem)
@@ -96,8 +96,8 @@ def name_doubtful_poses(given: MapperInput, progress: Progress) -> None:
         )
     if check.off_px > INEXACT_PX and known.config.freeze_poses:
         progress.warn(
-            f"{source}: verified matches lie {check.off_px:.1f} px (median) off the lines on which these poses place them: "
-            "poses or focal lengths are not as exact as the photographs, and are better adjusted than kept"
+            f"{source}: verified matches lie {check.off_px:.1f} px (median) off the lines on which these poses place "
+            "them: poses or focal lengths are not as exact as the photographs, and are better adjusted than kept"
         )
 
 

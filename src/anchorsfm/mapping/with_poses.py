@@ -80,7 +80,7 @@ def line_limit_px(given: MapperInput, i: int, j: int) -> float:
 def line_offsets_px(
     given: MapperInput, i: int, j: int, xy_i: Float[np.ndarray, "match 2"], xy_j: Float[np.ndarray, "match 2"]
 ) -> Float[np.ndarray, "match 2"]:
-    """Distances of matches of two images with known poses from each other's epipolar lines, in i and j, working pixels."""
+    """Distances of matches of images with known poses from each other's epipolar lines, in i and j, working pixels."""
     known = given.known
     assert known is not None, "poses of both images are known"
     cameras = [given.cameras[row] for row in given.images.camera_index[[i, j]].tolist()]
