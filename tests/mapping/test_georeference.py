@@ -255,3 +255,19 @@ def test_a_flat_ground_leaves_the_record_its_say() -> None:
     assert focal_length_px(camera) == pytest.approx(FOCAL_PX * 1.01, rel=0.01)
     assert settled.uncertainty.camera_params[0][0] == pytest.approx(focal.sigma_px, rel=1e-6)
     assert settled.result.model.error_px.mean() < 1.05 * result.model.error_px.mean()
+
+
+def test_a_level_model_is_turned_about_z_only() -> None:
+    """On a line, with one position that is wrong; without noise exactly."""
+    rng = np.random.default_rng(0)
+    centres = np.stack([np.linspace(0, 3, 12), np.linspace(0, 1, 12), 0.1 * rng.normal(size=12)], axis=1)
+    turn = Rotation.from_euler("z", 70, degrees=True).as_matrix()
+    position = 30 * centres @ turn.T + [4.0, 5.0, 6.0]
+    position[3] += [0, 100, 0]
+    placed = place(centres, position, np.ones((12, 3)), z_is_up=True)
+    assert placed.problem is None and np.flatnonzero(~placed.agrees).tolist() == [3]
+    assert placed.scale == pytest.approx(30)
+    np.testing.assert_allclose(placed.pose, np.c_[turn, [4, 5, 6]], atol=1e-6)
+    upright = np.stack([np.zeros(12), np.zeros(12), np.linspace(0, 100, 12)], axis=1)
+    placed = place(upright, upright + rng.normal(0, 1, (12, 3)), np.ones((12, 3)), z_is_up=True)
+    assert "where north is" in placed.problem

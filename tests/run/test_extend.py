@@ -207,6 +207,24 @@ def test_the_frame_of_a_model_its_unit_and_its_place_on_the_earth_stay(
             read_run(output)
 
 
+def test_positions_that_a_transform_has_brought_in_are_looked_at(
+    flight: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    """Of a run that was to leave them alone: so has the new photograph a residual, and the model its place."""
+    folder, _ = flight
+    files, output = sorted((folder / "photos").iterdir()), tmp_path / "out"
+    anchorsfm.reconstruct(files[:-1], output, mapper="tracks", dense=False, keep_descriptors=False, gps="off")
+    assert not (output / "georeference.json").exists()
+    main(["transform", str(output), "--gps"])
+    before, poses = read_model_files(output)["georeference"], poses_on_disk(largest(output))
+    main(["extend", str(output), str(folder / "photos"), "--no-dense", "--quiet"])
+    entry = read_model_files(output)["georeference"]
+    assert entry["mode"] == before["mode"] == "align" and "enu_from_model" not in entry
+    assert all(poses_on_disk(largest(output))[name].tobytes() == pose.tobytes() for name, pose in poses.items())
+    assert len(entry["images"]) == 6
+    assert max(np.linalg.norm(image["residual_m"]) for image in entry["images"]) < 2
+
+
 def test_photographs_that_fit_nowhere_form_a_model_of_their_own(first: Path, tmp_path: Path) -> None:
     """And names become longer where the new photographs lie elsewhere."""
     other = make_scene(SceneConfig(num_images=3, size_wh=(400, 300), arc_deg=20.0, seed=11))

@@ -22,6 +22,8 @@ class Transform(Settings):
 
     anchorsfm transform out --distance a.jpg 812,455 a.jpg 1430,460 2.5
 
+    anchorsfm transform out --gps
+
     anchorsfm transform out --origin a.jpg --north a.jpg 215 --crop-radius 20
     """
 

@@ -76,3 +76,23 @@ def fit_similarities(
     scale = (singular * sign[:, 0]).sum(1) / np.maximum(variance, 1e-300)
     moved = scale[:, None, None] * mean_source @ np.swapaxes(rotation, 1, 2)
     return scale, np.concatenate([rotation, np.swapaxes(mean_target - moved, 1, 2)], axis=2)
+
+
+def fit_level_similarities(
+    source: Float[np.ndarray, "fit point 3"],
+    target: Float[np.ndarray, "fit point 3"],
+    weight: Float[np.ndarray, "fit point"],
+) -> tuple[Float[np.ndarray, "fit"], Float[np.ndarray, "fit 3 4"]]:
+    """`fit_similarities` whose rotations are about z: points on a line that is not upright determine them."""
+    w = (weight / weight.sum(axis=1, keepdims=True))[:, None]
+    mean_source, mean_target = w @ source, w @ target
+    here, there = source - mean_source, target - mean_target
+    across = (w[:, 0] * np.conj(here[..., 0] + 1j * here[..., 1]) * (there[..., 0] + 1j * there[..., 1])).sum(axis=1)
+    angle, up = np.angle(across), (w[:, 0] * here[..., 2] * there[..., 2]).sum(axis=1)
+    rotation = np.zeros((len(source), 3, 3))
+    rotation[:, 0, 0] = rotation[:, 1, 1] = np.cos(angle)
+    rotation[:, 1, 0], rotation[:, 0, 1], rotation[:, 2, 2] = np.sin(angle), -np.sin(angle), 1.0
+    variance = (w @ (here**2).sum(2, keepdims=True))[:, 0, 0]
+    scale = (np.abs(across) + up) / np.maximum(variance, 1e-300)
+    moved = scale[:, None, None] * mean_source @ np.swapaxes(rotation, 1, 2)
+    return scale, np.concatenate([rotation, np.swapaxes(mean_target - moved, 1, 2)], axis=2)

@@ -16,6 +16,7 @@ from PIL import Image
 from anchorsfm.io.decoding import DAMAGED, decode, open_picture, photo_digest, upright, why_unreadable
 from anchorsfm.io.exif import exif_down, read_exif
 from anchorsfm.io.files import read_regular
+from anchorsfm.io.gps import GpsRecord, read_gps
 from anchorsfm.io.remote import RemoteFolder
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.images import ImageSet
@@ -132,6 +133,8 @@ class PhotoHeader:
     """Colour space of the pixels."""
     down: tuple[float, float, float] | None
     """As in `ImageSet.down`."""
+    gps: GpsRecord
+    """Where it was taken."""
 
     @property
     def is_plain(self) -> bool:
@@ -161,6 +164,7 @@ def read_header(path: Path) -> PhotoHeader:
                 mode=image.mode,
                 icc_profile=image.info.get("icc_profile"),
                 down=exif_down(exif, size_wh),
+                gps=read_gps(image),
             )
     except DAMAGED as error:
         raise InputError(f"cannot read {path}: {why_unreadable(error)}") from error

@@ -15,7 +15,8 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.edit import select_points, view_of_image
 from anchorsfm.scene.reconstruction import Reconstruction, Tracks
 from anchorsfm.tracks.error_modes import ErrorModes
-from anchorsfm.tracks.linearised import POINT_DAMPING, linearise, solve
+from anchorsfm.tracks.linearised import linearise, solve
+from anchorsfm.tracks.measure import derivatives_by_cameras
 from anchorsfm.tracks.residuals import RAYLEIGH_MEDIAN, loss_scale_px
 
 
@@ -108,7 +109,7 @@ def _followed(
     by_shift = np.zeros((len(point), by_adjusted.shape[2], 3))
     by_shift[lin.point] = np.einsum("nik,nij->nkj", weighed, lin.by_point)
     steps = np.concatenate([modes.poses.reshape(len(modes.params), -1), modes.params], axis=1)
-    gradient = _by_cameras(seen, by_shift) @ steps.T
+    gradient = derivatives_by_cameras(seen, by_shift, loss_scale_px(seen, 1.0)) @ steps.T
     if view.camera in model.cameras:  # it errs with the model's
         first = sum(len(camera.params) for camera in model.cameras[: model.cameras.index(view.camera)])
         of_camera = modes.params[:, first : first + len(view.camera.params)]
@@ -116,18 +117,3 @@ def _followed(
     expected = np.append(np.zeros(6), (noise_px / view.open_deviations[adjusted]) ** 2)
     step = -solve(np.einsum("nik,nil->kl", weighed, by_adjusted) + np.diag(expected), gradient)[:6]
     return np.asarray(step @ step.T)
-
-
-def _by_cameras(model: Reconstruction, by_shift: Float[np.ndarray, "point row 3"]) -> Float[np.ndarray, "row unknown"]:
-    """Derivatives by the cameras of a model of what has such ones by its points, which go with them.
-
-    From what is asked back to the cameras, for there are many more modes than rows.
-    """
-    lin = linearise(model, loss_scale_px(model, 1.0))
-    weighed = lin.weight[:, None, None] ** 2 * lin.by_point
-    normal = np.zeros((len(model.points), 3, 3))
-    np.add.at(normal, lin.point, np.einsum("nki,nkj->nij", weighed, lin.by_point))
-    normal += POINT_DAMPING * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
-    by_normal = np.moveaxis(np.linalg.solve(normal, np.moveaxis(by_shift, 1, 2)), 2, 1)
-    by_residual = -np.einsum("nri,nki->rnk", by_normal[lin.point], weighed)
-    return np.asarray((lin.by_unknown.T @ by_residual.reshape(len(by_residual), -1).T).T)

@@ -19,9 +19,10 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.bundle import PositionPriors
 from anchorsfm.geometry.similarity import Similarity
-from anchorsfm.geometry.transforms import camera_centres, fit_similarities, fit_similarity
+from anchorsfm.geometry.transforms import camera_centres, fit_level_similarities, fit_similarities
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, is_better_determined, settle_focal_lengths
@@ -57,13 +58,26 @@ class Placement:
     """By what the claimed deviations were multiplied, horizontally and vertically."""
     rotation_sigma_deg: float
     """How far the frame is undetermined."""
+    z_is_up: bool = False
+    """Only a rotation about z was looked for."""
+
+    @property
+    def similarity(self) -> Similarity:
+        return Similarity(scale=self.scale, pose=self.pose)
+
+    @property
+    def is_believable(self) -> bool:
+        """Whether the positions are as far from the model as they may be; what they leave open is another question."""
+        return max(self.factor) <= _MAX_FACTOR
 
     @property
     def problem(self) -> str | None:
         """Why the frame is not to be relied on; None: it is."""
-        if max(self.factor) > _MAX_FACTOR:
+        if not self.is_believable:
             return f"they are {max(self.factor):.0f} times as far from the model as their deviations allow"
         if self.rotation_sigma_deg > _MAX_ROTATION_DEG:
+            if self.z_is_up:
+                return "they are too close together to determine where north is"
             return "they are too close together, or too close to a line, to determine the rotation"
         return None
 
@@ -99,13 +113,18 @@ def place(
     centres: Float[np.ndarray, "view 3"],
     position_m: Float[np.ndarray, "view 3"],
     sigma_m: Float[np.ndarray, "view 3"],
+    *,
+    z_is_up: bool = False,
 ) -> Placement | str:
-    """The similarity that brings camera centres onto most of the recorded positions; or why there is none."""
+    """The similarity that brings camera centres onto most of the recorded positions; or why there is none.
+
+    z_is_up: the model is level already and is turned about z only, as positions on a line leave it open.
+    """
     known = np.flatnonzero(np.isfinite(position_m).all(axis=1))
     if len(known) < MIN_POSITIONS:
         return f"only {len(known)} of its photographs have a position, {MIN_POSITIONS} are needed"
     source, target, sigma = centres[known], position_m[known], sigma_m[known]
-    scale, pose, spread = _by_samples(source, target, sigma)
+    scale, pose, spread = _by_samples(source, target, sigma, z_is_up=z_is_up)
     if not np.isfinite(spread):
         return "they do not differ"
     factor = np.array([spread, spread])
@@ -116,9 +135,9 @@ def place(
         before, inlier = inlier, np.linalg.norm(residual / effective, axis=1) < _OUTLIER
         if inlier.sum() < MIN_POSITIONS or 2 * inlier.sum() <= len(known):
             return f"only {int(inlier.sum())} of {len(known)} positions agree with one place of the model"
-        scale, pose = _fit(source[inlier], target[inlier], effective[inlier])
+        scale, pose = _fit(source[inlier], target[inlier], effective[inlier], z_is_up=z_is_up)
         residual = (scale * source @ pose[:, :3].T + pose[:, 3] - target)[inlier] / sigma[inlier]
-        factor = _factors(residual)
+        factor = _factors(residual, 5 if z_is_up else 7)
         if (inlier == before).all():
             break
     effective = sigma * np.array([factor[0], factor[0], factor[1]])
@@ -130,14 +149,29 @@ def place(
     typical = float(np.sqrt((effective[inlier] ** 2).mean()))
     if typical > _MAX_SCALE * float(np.linalg.norm(extent)):
         return "they are too close together to determine the scale"
+    off, lever = typical, float(extent[1])
+    if z_is_up:
+        off = float(np.sqrt((effective[inlier, :2] ** 2).mean()))
+        lever = float(np.linalg.norm((target[inlier] - target[inlier].mean(axis=0))[:, :2]))
     return Placement(
         scale=scale,
         pose=pose,
         agrees=agrees,
         sigma_m=spread_m,
         factor=(float(factor[0]), float(factor[1])),
-        rotation_sigma_deg=float(np.degrees(typical / max(float(extent[1]), 1e-9))),
+        rotation_sigma_deg=float(np.degrees(off / max(lever, 1e-9))),
+        z_is_up=z_is_up,
     )
+
+
+def recorded_positions(
+    model: Reconstruction, geo: GeoPositions
+) -> tuple[Float[np.ndarray, "view 3"], Float[np.ndarray, "view 3"]]:
+    """What is recorded of the views of a model in the local frame, and its deviations; NaN without a record."""
+    position, sigma = geo.enu_m[model.image_index], geo.sigma_m[model.image_index]
+    if model.rigs is not None:
+        position = _one_of_each_frame(position, model.rigs.frames(model.image_index))
+    return position, sigma
 
 
 def georeference(
@@ -159,9 +193,7 @@ def georeference(
         focal: recorded focal lengths of its cameras.
     """
     model = judged.result.at_optimum
-    position, sigma = geo.enu_m[model.image_index], geo.sigma_m[model.image_index]
-    if model.rigs is not None:
-        position = _one_of_each_frame(position, model.rigs.frames(model.image_index))
+    position, sigma = recorded_positions(model, geo)
     placed = place(camera_centres(model.cam_from_world), position, sigma)
     if isinstance(placed, str):
         nothing = np.full_like(position, np.nan)
@@ -183,8 +215,7 @@ def georeference(
         return judged, found
     if mode == "align":
         result = replace(judged.result, model=moved(judged.result.model, placed.scale, placed.pose))
-        way = Similarity(scale=placed.scale, pose=placed.pose)
-        uncertainty = replace(judged.uncertainty.moved(way), metric=True)
+        uncertainty = replace(judged.uncertainty.moved(placed.similarity), metric=True)
         judged = JudgedModel(result=result, uncertainty=uncertainty)
     else:
         judged = _with_priors(judged.result, free, placed, position, config, focal)
@@ -242,12 +273,17 @@ def _with_priors(
 
 
 def _by_samples(
-    source: Float[np.ndarray, "_ 3"], target: Float[np.ndarray, "_ 3"], sigma: Float[np.ndarray, "_ 3"]
+    source: Float[np.ndarray, "_ 3"],
+    target: Float[np.ndarray, "_ 3"],
+    sigma: Float[np.ndarray, "_ 3"],
+    *,
+    z_is_up: bool,
 ) -> tuple[float, Float[np.ndarray, "3 4"], float]:
     """The best similarity of three points by the median distance, and that distance over the expected one."""
     generator = np.random.default_rng(0)
     sample = np.stack([generator.permutation(len(source))[:3] for _ in range(_SAMPLES)])
-    scale, pose = fit_similarities(source[sample], target[sample], np.ones(sample.shape))
+    fit = fit_level_similarities if z_is_up else fit_similarities
+    scale, pose = fit(source[sample], target[sample], np.ones(sample.shape))
     moved_to = scale[:, None, None] * source @ np.swapaxes(pose[:, :, :3], 1, 2) + pose[:, None, :, 3]
     distance = np.linalg.norm((moved_to - target) / sigma, axis=2)
     score = np.median(distance, axis=1)
@@ -257,11 +293,17 @@ def _by_samples(
 
 
 def _fit(
-    source: Float[np.ndarray, "_ 3"], target: Float[np.ndarray, "_ 3"], sigma: Float[np.ndarray, "_ 3"]
+    source: Float[np.ndarray, "_ 3"],
+    target: Float[np.ndarray, "_ 3"],
+    sigma: Float[np.ndarray, "_ 3"],
+    *,
+    z_is_up: bool,
 ) -> tuple[float, Float[np.ndarray, "3 4"]]:
     """Least squares with a weight for every coordinate."""
-    scale, pose = fit_similarity(source, target, 1 / (sigma**2).mean(axis=1))
-    centre = source.mean(axis=0)
+    fit = fit_level_similarities if z_is_up else fit_similarities
+    scales, poses = fit(source[None], target[None], 1 / (sigma**2).mean(axis=1)[None])
+    scale, pose, centre = float(scales[0]), poses[0], source.mean(axis=0)
+    free = np.array([0, 3, 4, 5, 6] if z_is_up else range(7))
 
     def similarity(change: Float[np.ndarray, "7"]) -> tuple[float, Float[np.ndarray, "3 4"]]:
         """The first one, then a change about the centre of the points."""
@@ -270,16 +312,21 @@ def _fit(
         shift = scale * pose[:, :3] @ centre + pose[:, 3] + change[4:] - factor * rotation @ centre
         return factor, np.concatenate([rotation, shift[:, None]], axis=1)
 
-    def residual(change: Float[np.ndarray, "7"]) -> Float[np.ndarray, "row"]:
-        factor, moved_by = similarity(change)
+    def spread(values: Float[np.ndarray, "free"]) -> Float[np.ndarray, "7"]:
+        change = np.zeros(7)
+        change[free] = values
+        return change
+
+    def residual(values: Float[np.ndarray, "free"]) -> Float[np.ndarray, "row"]:
+        factor, moved_by = similarity(spread(values))
         return np.asarray(((factor * source @ moved_by[:, :3].T + moved_by[:, 3] - target) / sigma).ravel())
 
-    return similarity(least_squares(residual, np.zeros(7), x_scale="jac").x)
+    return similarity(spread(least_squares(residual, np.zeros(len(free)), x_scale="jac").x))
 
 
-def _factors(residual: Float[np.ndarray, "inlier 3"]) -> Float[np.ndarray, "2"]:
+def _factors(residual: Float[np.ndarray, "inlier 3"], unknowns: int) -> Float[np.ndarray, "2"]:
     """Factors on the claimed deviations, horizontally and vertically, from residuals in units of these."""
-    left = max(1 - 7 / residual.size, 1 / residual.size)  # what the similarity has left of the degrees of freedom
+    left = max(1 - unknowns / residual.size, 1 / residual.size)  # what the similarity has left of the freedom
     factors = [
         np.sqrt((_CLAIM + (part**2).sum()) / (_CLAIM + left * part.size)) for part in (residual[:, :2], residual[:, 2:])
     ]

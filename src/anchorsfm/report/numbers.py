@@ -130,13 +130,14 @@ def report_model(
         figures=model_figures(model, tree, None if up is None else np.array([0.0, 0.0, 1.0])),
         up=up,
         remarks=remarks,
-        georeference=None if georeferenced is None else _georeference(model, georeferenced, names),
+        georeference=None if georeferenced is None else report_georeference(model, georeferenced, names),
         focal_lengths=tuple(_focal(row, found) for row, found in enumerate(focal) if found is not None),
         contradicted=None if evidence is None else _contradicted(model, evidence),
     )
 
 
-def _georeference(model: Reconstruction, found: Georeferenced, names: Sequence[str]) -> GeoreferenceReport:
+def report_georeference(model: Reconstruction, found: Georeferenced, names: Sequence[str]) -> GeoreferenceReport:
+    """What recorded positions came to, with the names of the images."""
     outlier = found.outliers
 
     def millimetres(values: Float[np.ndarray, "3"]) -> tuple[float, float, float]:

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from anchorsfm.geometry.geodesy import geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.geometry.view_angles import pitch_and_heading_deg
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.reference_systems import projected
+from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.mapping.georeference import Georeferenced
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.printable import printable
@@ -31,6 +33,18 @@ class Places:
     document: dict[str, Any]
     geojson: dict[str, Any]
     kml: str
+
+    @staticmethod
+    def of(document: dict[str, Any]) -> "Places":
+        """From that of georeference.json."""
+        everything = [(entry["number"], image) for entry in document["models"] for image in entry["images"]]
+        return Places(document=document, geojson=_geojson(everything), kml=_kml(everything))
+
+    def write(self, layout: Layout) -> None:
+        """Raises StorageError if a file cannot be written."""
+        write_atomic(layout.georeference, to_json(self.document))
+        write_atomic(layout.cameras_geojson, to_json(self.geojson))
+        write_atomic(layout.cameras_kml, self.kml.encode())
 
 
 @dataclass(frozen=True)
@@ -102,15 +116,18 @@ def describe_places(
 
     Raises InputError for an EPSG number that cannot be used.
     """
-    entries: list[dict[str, Any]] = []
-    for number, (model, found) in enumerate(zip(models, georeferenced, strict=True)):
-        if found is not None and found.mode != "check":
-            images = _images(model, found, geo, names, epsg)
-            way = None if found.enu_from_model is None else found.enu_from_model.matrix
-            entry = {"number": number, "mode": found.mode, "images": images}
-            entries.append(entry if way is None else entry | {"enu_from_model": way})
+    entries = [
+        place_of_model(number, model, found, geo, names, epsg)
+        for number, (model, found) in enumerate(zip(models, georeferenced, strict=True))
+        if found is not None and found.mode != "check"
+    ]
+    return Places.of(frame_of_positions(geo, epsg) | {"models": entries})
+
+
+def frame_of_positions(geo: GeoPositions, epsg: int | None) -> dict[str, Any]:
+    """What georeference.json says of the frame; `models` are missing."""
     latitude, longitude, altitude = geo.origin
-    document = {
+    return {
         "frame": "metres, x east, y north, z up, tangent to the WGS 84 ellipsoid at the origin",
         "origin": {
             "latitude_deg": round(latitude, _DEGREES),
@@ -119,10 +136,18 @@ def describe_places(
             "altitude_above": "ellipsoid" if geo.is_ellipsoidal else "sea level",
         },
         "epsg": epsg,
-        "models": entries,
     }
-    everything = [(entry["number"], image) for entry in entries for image in entry["images"]]
-    return Places(document=document, geojson=_geojson(everything), kml=_kml(everything))
+
+
+def place_of_model(
+    number: int, model: Reconstruction, found: Georeferenced, geo: GeoPositions, names: Sequence[str], epsg: int | None
+) -> dict[str, Any]:
+    """What georeference.json says of a model that has a place in the frame of the recorded positions.
+
+    Raises InputError for an EPSG number that cannot be used.
+    """
+    entry = {"number": number, "mode": found.mode, "images": _images(model, found, geo, names, epsg)}
+    return entry if found.enu_from_model is None else entry | {"enu_from_model": found.enu_from_model.matrix}
 
 
 def _images(

@@ -103,8 +103,6 @@ class Earlier:
             return images
         if images.geo is not None:
             return replace(images, geo=about_origin(images.geo, earth.origin))
-        if not earth.by_control:
-            return images
         nothing = GeoPositions.unrecorded(images.num_images, earth.origin, is_ellipsoidal=earth.is_ellipsoidal)
         return replace(images, geo=nothing)
 

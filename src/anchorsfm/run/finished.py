@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ class EarthFrame:
     """The way to it from each model that has a place in it, by number: of models in it, none at all."""
     by_control: frozenset[int]
     """Models that ground control points brought into it."""
+
+    @property
+    def by_positions(self) -> frozenset[int]:
+        """Models that recorded positions brought into it."""
+        return frozenset(self.enu_from_model) - self.by_control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +108,9 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} has {len(models)} models, its report names {len(report['models'])}: run the same "
                          "anchorsfm reconstruct again")  # fmt: skip
     config, listed = read_config(run.layout.config, without=SURROUNDINGS), report["pair_list"]
+    earth = _earth(run.layout)
+    if earth is not None and earth.by_positions and config.gps in ("off", "check"):
+        config = replace(config, gps="align")  # a later transform has brought the model into their frame
     panoramas = _panoramas(run.layout, {os.path.realpath(root / name) for name in names})
     if panoramas and (config.masks is not None or config.mask is not None):
         raise InputError(
@@ -118,7 +126,7 @@ def read_run(folder: Path) -> FinishedRun:
         pairs=np.array([listed["i"], listed["j"]], np.int64).reshape(2, -1).T,
         is_metric=tuple(entry.is_metric for entry in models),
         up=tuple(None if entry["up"] is None else UpReport(**entry["up"]) for entry in report["models"]),
-        earth=_earth(run.layout),
+        earth=earth,
         transforms=_transforms(run.layout),
         videos=tuple(VideoFrames.of(entry) for entry in report["videos"]),
         panoramas=panoramas,

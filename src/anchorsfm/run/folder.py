@@ -321,9 +321,7 @@ class RunFolder:
 
     def write_places(self, places: Places) -> None:
         """Where the models and their cameras are on the Earth."""
-        write_atomic(self._made.georeference, to_json(places.document))
-        write_atomic(self._made.cameras_geojson, to_json(places.geojson))
-        write_atomic(self._made.cameras_kml, places.kml.encode())
+        places.write(self._made)
 
     def write_control(self, found: Sequence[Controlled], ground: GroundPoints, names: Sequence[str]) -> None:
         """How the models agree with ground control points."""

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from anchorsfm.colmap.move import move_model
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.json_files import read_json
-from anchorsfm.io.layout import Layout
+from anchorsfm.io.layout import CAMERAS_GEOJSON, CAMERAS_KML, GEOREFERENCE, Layout
 from anchorsfm.io.names import require_inside
 from anchorsfm.io.ply import PointCloud, read_mesh, read_ply, write_mesh, write_ply
 from anchorsfm.io.store import storage_error, to_json, write_atomic
@@ -32,8 +32,11 @@ from anchorsfm.scene.edit import observations_per_view
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.transform.find import Crop
+from anchorsfm.transform.positions import PlaceOnEarth
 
 _UP = np.array([0.0, 0.0, 1.0])
+_SAME = 1e-9
+"""Of the way to the frame of recorded positions and none."""
 _NORMAL = ("nx", "ny", "nz")
 
 
@@ -49,7 +52,9 @@ class Change:
     """Whether the unit is the metre afterwards."""
     was_metric: bool
     rescales_metres: bool
-    """Whether a distance was measured, so that metres are others than before."""
+    """Whether distances or positions say what a metre is, so that metres are others than before."""
+    place: PlaceOnEarth | None = None
+    """What is to be said of the model's place on the Earth; None: what was said, with the way from the new frame."""
 
     @property
     def scale(self) -> float:
@@ -95,7 +100,10 @@ def write_changed(source: Layout, made: Layout, files: Sequence[str], number: in
         if isinstance(entries, list) and number < len(entries):
             entries[number] = moved_uncertainty(entries[number], change, axes)
         write_atomic(made.uncertainty, to_json(entries))
-    if source.georeference.is_file():
+    if change.place is not None:
+        change.place.write(made)
+        files = [name for name in files if name not in (GEOREFERENCE, CAMERAS_GEOJSON, CAMERAS_KML)]
+    elif source.georeference.is_file():
         write_atomic(made.georeference, to_json(_moved_places(read_json(source.georeference), number, change)))
     report = StoredRun(source.root).report
     write_atomic(made.report, report_json(_moved_report(report, number, after, change, axes)))
@@ -227,7 +235,10 @@ def _moved_places(document: Any, number: int, change: Change) -> Any:
         for entry in document["models"]:
             if entry["number"] == number:
                 former = np.array(entry.get("enu_from_model", np.eye(4)), np.float64).reshape(4, 4)
-                entry["enu_from_model"] = former @ change.similarity.inverse.matrix
+                way = former @ change.similarity.inverse.matrix
+                entry.pop("enu_from_model", None)
+                if not np.allclose(way, np.eye(4), atol=_SAME):
+                    entry["enu_from_model"] = way
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(f"georeference.json is damaged: {error}") from error
     return document
@@ -263,6 +274,8 @@ def _moved_report(
             "mean_reprojection_error_px": round(float((model.error_px * length).sum() / max(observations, 1)), 4),
         }
     entry |= {"figures": figures, "up": change.up, "uncertainty": moved_uncertainty(entry["uncertainty"], change, axes)}
+    if change.place is not None:
+        entry |= {"georeference": change.place.report}
     models = [entry if k == number else other for k, other in enumerate(report["models"])]
     return {**report, "images": images, "models": models, "depth": _moved_depth(report["depth"], number, change)}
 

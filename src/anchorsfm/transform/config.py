@@ -13,7 +13,7 @@ _DISTANCE, _CAMERA_DISTANCE = 5, 3
 
 @dataclass(frozen=True, kw_only=True)
 class TransformConfig(Settings):
-    """The new frame of a model: up first, then north, scale, origin, and the crop in the frame that they make."""
+    """The new frame of a model: up, then positions, north, scale, origin, and the crop in the frame that they make."""
 
     model: Annotated[int, Range(0, 1_000_000)] = 0
     """Number of the model in OUT/sparse; others stay as they are."""
@@ -30,6 +30,9 @@ class TransformConfig(Settings):
     camera_distance: tuple[_Word, ...] = ()
     """IMAGE_A IMAGE_B METRES: the two photographs were taken this far from each other. Several can follow each
     other."""
+    gps: bool = False
+    """Scale, up, north and origin from the positions that the photographs record (GPS), which must be where they were:
+    metres, x east, y north, z up. With up only scale, north and origin."""
     scale: Annotated[float | None, Range(1e-9, 1e9)] = None
     """Multiply all lengths by this; the unit is no metre then, unless this is 1."""
     origin: tuple[_Word, ...] = ()
@@ -55,6 +58,12 @@ class TransformConfig(Settings):
             raise self.refused("crop_box", "must ascend: the lower corner first")
         if self.scale is not None and (self.distance or self.camera_distance):
             raise self.refused("scale", "a measured distance says the scale already: give one of them")
+        if self.gps and self._sets_scale:
+            raise self.refused(
+                "gps", "recorded positions say the scale already: give a distance or scale in a later command"
+            )
+        if self.gps and self.north:
+            raise self.refused("gps", "recorded positions say where north is: leave out one of them")
         if self.reset and self.asks_for_something:
             raise self.refused("reset", "takes everything back: give no other change with it")
 
@@ -62,7 +71,11 @@ class TransformConfig(Settings):
     def asks_for_something(self) -> bool:
         """Whether anything is to be changed but for a reset."""
         wanted = (self.up, self.north, self.distance, self.camera_distance, self.scale, self.origin)
-        return any(value not in (None, ()) for value in (*wanted, self.crop_box, self.crop_radius))
+        return self.gps or any(value not in (None, ()) for value in (*wanted, self.crop_box, self.crop_radius))
+
+    @property
+    def _sets_scale(self) -> bool:
+        return bool(self.distance or self.camera_distance or self.scale is not None)
 
     def _require_words(self, name: str, each: int, form: str) -> None:
         if len(getattr(self, name)) % each:

@@ -24,6 +24,7 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
 from anchorsfm.transform.config import TransformConfig
 from anchorsfm.transform.picks import pick, view_named
+from anchorsfm.transform.positions import Placed, PlaceOnEarth, describe_placed, place_by_positions
 
 _STEEP = 0.2
 """Horizontal part of a viewing direction below which the upper border of the picture says where it looks."""
@@ -60,11 +61,17 @@ class Found:
     """From the frame the model has to the new one."""
     crop: Crop
     up: Upward | None = None
-    """What up was found from; None: it was not looked for."""
+    """What up was found from; None: it was not looked for, or the positions have said it."""
+    up_of_positions: bool = False
     metric: bool = False
-    """Whether a measured distance says that the unit is the metre."""
+    """Whether a measured distance, or recorded positions, say that the unit is the metre."""
+    place: PlaceOnEarth | None = None
+    """What is to be said of the place on the Earth; None: what was said stays."""
+    takes_place: bool = False
+    """The model comes into the frame of its recorded positions."""
     notes: tuple[str, ...] = ()
     """What was found, one line each."""
+    warnings: tuple[str, ...] = ()
     found: tuple[dict[str, Any], ...] = ()
     """The same for the record."""
 
@@ -79,6 +86,8 @@ def find(stored: StoredModel, config: TransformConfig) -> Found:
     search = _Search(stored)
     if config.up is not None:
         search.turn_up(config.up)
+    if config.gps:
+        search.place()
     if config.north:
         search.turn_north(*config.north)
     if config.distance or config.camera_distance or config.scale is not None:
@@ -92,8 +101,12 @@ def find(stored: StoredModel, config: TransformConfig) -> Found:
         similarity=search.similarity,
         crop=crop,
         up=search.up,
-        metric=bool(config.distance or config.camera_distance),
+        up_of_positions=search.placed is not None and search.placed.finds_up,
+        metric=bool(config.distance or config.camera_distance or config.gps),
+        place=search.describe_place(),
+        takes_place=search.placed is not None,
         notes=tuple(search.notes),
+        warnings=() if search.placed is None else search.placed.warnings,
         found=tuple(search.found),
     )
 
@@ -105,6 +118,8 @@ class _Search:
         self.stored = stored
         self.similarity = Similarity.of()
         self.up: Upward | None = None
+        self.placed: Placed | None = None
+        self._to_earth = self.similarity
         self.notes: list[str] = []
         self.found: list[dict[str, Any]] = []
 
@@ -115,6 +130,21 @@ class _Search:
         self._then(Similarity.of(level_rotation(model.cam_from_world, up.direction)))
         self.notes.append(f"up from {up.source}, within about {up.deviation_deg:.1f} degrees")
         self.found.append({"what": "up", "source": up.source, "deviation_deg": round(up.deviation_deg, 2)})
+
+    def place(self) -> None:
+        """Into the frame of the recorded positions."""
+        self.placed = placed = place_by_positions(self.stored, self.similarity, is_level=self.up is not None)
+        self._then(placed.similarity)
+        self._to_earth = self.similarity
+        self.notes += placed.notes
+        self.found.append(
+            {"what": "positions", "source": placed.source, "factor": placed.similarity.scale, "up": placed.finds_up}
+        )
+
+    def describe_place(self) -> PlaceOnEarth | None:
+        if self.placed is None:
+            return None
+        return describe_placed(self.stored, self.placed, self._to_earth, self.similarity)
 
     def turn_north(self, name: str, degrees: str) -> None:
         heading = np.radians(_number("north", degrees))

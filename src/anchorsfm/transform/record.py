@@ -12,6 +12,7 @@ from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.scene.errors import InputError
 from anchorsfm.transform.find import Crop
+from anchorsfm.transform.positions import FROM_PHOTOGRAPHS
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +33,8 @@ class Step:
     """What the report said of up before; None: nothing, as the frame was any."""
     former_metric: bool = False
     """Whether the unit was the metre before."""
+    former_georeference: dict[str, Any] | None = None
+    """What the report said of recorded positions before, where the photographs' have placed the model."""
 
     @property
     def similarity(self) -> Similarity:
@@ -40,6 +43,11 @@ class Step:
     @property
     def crop(self) -> Crop:
         return Crop(box=self.crop_box, radius=self.crop_radius)
+
+    @property
+    def has_placed(self) -> bool:
+        """Whether positions that photographs record gave the model a place on the Earth."""
+        return any((one.get("what"), one.get("source")) == ("positions", FROM_PHOTOGRAPHS) for one in self.found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +113,7 @@ def make_step(
     *,
     former_up: dict[str, Any] | None,
     former_metric: bool,
+    former_georeference: dict[str, Any] | None = None,
 ) -> Step:
     """A command on record."""
     return Step(
@@ -115,6 +124,7 @@ def make_step(
         crop_radius=crop.radius,
         former_up=former_up,
         former_metric=former_metric,
+        former_georeference=former_georeference,
     )
 
 
@@ -147,6 +157,7 @@ def _model(entry: Mapping[str, Any]) -> ModelTransform:
             crop_radius=None if step["crop_radius"] is None else float(step["crop_radius"]),
             former_up=step["former_up"],
             former_metric=step["former_metric"],
+            former_georeference=step["former_georeference"],
         )
         for step in entry["steps"]
     )

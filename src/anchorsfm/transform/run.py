@@ -32,6 +32,7 @@ from anchorsfm.transform.apply import Change, write_changed
 from anchorsfm.transform.config import TransformConfig
 from anchorsfm.transform.exports import follow
 from anchorsfm.transform.find import Crop, Found, find
+from anchorsfm.transform.positions import without_place
 from anchorsfm.transform.record import TransformRecord, make_step, read_transforms
 
 _SCOPE = (
@@ -84,8 +85,16 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
         found, after, change = _reset(record, config.model, output, was_metric)
     else:
         found = find(stored, config)
+        for warning in found.warnings:
+            progress.warn(warning)
         step = make_step(
-            _asked(config), found.found, found.similarity, found.crop, former_up=entry["up"], former_metric=was_metric
+            _asked(config),
+            found.found,
+            found.similarity,
+            found.crop,
+            former_up=entry["up"],
+            former_metric=was_metric,
+            former_georeference=None if found.place is None else entry["georeference"],
         )
         after = record.with_step(config.model, step)
         change = Change(
@@ -95,8 +104,9 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
             metric=found.metric or (was_metric and config.scale in (None, 1)),
             was_metric=was_metric,
             rescales_metres=found.metric,
+            place=found.place,
         )
-    if not config.reset and change.moves:
+    if not config.reset and change.moves and not found.takes_place:
         _say_what_stays(layout, entry, progress)
     files = [
         name
@@ -158,6 +168,7 @@ def _reset(
             "reconstruct again, which makes it anew from its cache"
         )
     first, back = past.steps[0], past.similarity.inverse
+    placing = next((step for step in past.steps if step.has_placed), None)
     found = Found(similarity=back, crop=Crop(), notes=(f"took back {len(past.steps)} changes",))
     change = Change(
         similarity=back,
@@ -166,15 +177,18 @@ def _reset(
         metric=first.former_metric,
         was_metric=was_metric,
         rescales_metres=any(step.former_metric != was_metric or _measured(step.asked) for step in past.steps),
+        place=None if placing is None else without_place(Layout(output), number, placing.former_georeference),
     )
     return found, record.without(number), change
 
 
 def _measured(asked: dict[str, Any]) -> bool:
-    return bool(asked.get("distance") or asked.get("camera_distance"))
+    return bool(asked.get("distance") or asked.get("camera_distance") or asked.get("gps"))
 
 
 def _up_after(found: Found, former: dict[str, Any] | None) -> dict[str, Any] | None:
+    if found.up_of_positions:
+        return {"source": "positions", "deviation_deg": None}
     if found.up is None:
         return former
     return {"source": found.up.source, "deviation_deg": round(found.up.deviation_deg, 2)}

@@ -11,6 +11,7 @@ from anchorsfm.tracks.measure import distance_between, observation_deviation_px
 from anchorsfm.viewer.colours import format_number
 from anchorsfm.viewer.frame import ShownFrame
 
+_EXACT_CAMERAS = "The cameras are taken as exact: what errors they have together is not known."
 _NEAR_DEG = 1.0
 """Widest angle between a click's ray and a point that it means."""
 _SAME_PLACE = 0.15
@@ -23,7 +24,9 @@ class Measured:
 
     length: float
     deviation: float
-    """Standard deviation from the noise of the observations; infinite where it is unknown."""
+    """Standard deviation; infinite where it is unknown."""
+    counts_cameras: bool
+    """Whether errors of the cameras are part of it."""
     unit: str
     command: str
     """That sets the scale of the model by this distance, with METRES to be filled in; empty where none would."""
@@ -32,6 +35,8 @@ class Measured:
         """For the panel."""
         sigma = f" ± {format_number(self.deviation)}" if np.isfinite(self.deviation) else ""
         text = f"**{format_number(self.length)}{sigma} {self.unit}**"
+        if sigma and not self.counts_cameras:
+            text += f"\n\n{_EXACT_CAMERAS}"
         return f"{text}\n\nTo set the scale by it:\n\n`{self.command}`" if self.command else text
 
 
@@ -56,10 +61,11 @@ def clicked_point(
 
 def measure(viewed: StoredModel, first: int, second: int) -> Measured:
     """The distance of two points of a model in its unit."""
-    found = distance_between(viewed.model, first, second, observation_deviation_px(viewed.model))
+    found = distance_between(viewed.model, first, second, observation_deviation_px(viewed.model), viewed.errors)
     return Measured(
         length=found.length,
         deviation=found.deviation,
+        counts_cameras=found.counts_cameras,
         unit="m" if viewed.is_metric else "units of the model",
         command=_command(viewed, first, second) if found.length > 0 else "",
     )

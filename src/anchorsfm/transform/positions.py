@@ -1,0 +1,277 @@
+"""The frame of the positions that photographs record, and what an output folder says of a model in it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from anchorsfm.geometry.geodesy import about_origin, geo_positions
+from anchorsfm.geometry.similarity import Similarity
+from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.io.json_files import read_json
+from anchorsfm.io.layout import TRANSFORM, Layout
+from anchorsfm.io.pictures import read_header
+from anchorsfm.mapping.georeference import Georeferenced, Placement, place, recorded_positions
+from anchorsfm.report.numbers import report_georeference
+from anchorsfm.report.places import Places, frame_of_positions, place_of_model, placement_lines, view_lines
+from anchorsfm.results.model import StoredModel
+from anchorsfm.results.run import StoredRun
+from anchorsfm.run.settings import SURROUNDINGS, read_config
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.positions import GeoFix, GeoPositions
+from anchorsfm.scene.printable import printable
+
+_SAME = 1e-6
+FROM_RECORD, FROM_PHOTOGRAPHS = "georeference.json", "photographs"
+"""What a place in the frame of the positions was found from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A model brought into the frame of the recorded positions."""
+
+    similarity: Similarity
+    """From the frame it had before to x east, y north, z up in metres."""
+    finds_up: bool
+    """The positions have said what is up, not only where north is."""
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    geo: GeoPositions | None = None
+    """Of the photographs of the model, if they were looked at; else georeference.json has led there."""
+    placement: Placement | None = None
+
+    @property
+    def source(self) -> str:
+        return FROM_RECORD if self.geo is None else FROM_PHOTOGRAPHS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOnEarth:
+    """What is written anew of a model's place on the Earth."""
+
+    places: Places | None
+    """Of all models; None: no model has one."""
+    report: dict[str, Any] | None
+    """What the report says of the model."""
+
+    def write(self, layout: Layout) -> None:
+        """Raises StorageError if a file cannot be written."""
+        if self.places is not None:
+            self.places.write(layout)
+
+
+def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: bool) -> Placed:
+    """Bring a model into the frame of the recorded positions of its photographs.
+
+    Where georeference.json knows the way, it is taken. Else the positions are read from the photographs; those that
+    leave open what is up, or a model that was just made level, are turned about z only.
+
+    Args:
+        stored: a model of an output folder.
+        so_far: from its frame to the one that was asked for before, which is the former frame of the result.
+        is_level: z was found to be up in that frame, which is to stay.
+
+    Raises InputError if the photographs or their positions do not place the model, or it is placed already.
+    """
+    run = stored.run
+    if run is None or not stored.is_result:
+        raise InputError(f"{stored.folder} is no model of an output folder: where its photographs are is not known")
+    number = f"model {stored.recorded_number}"
+    known = _way_to_earth(run.layout, stored.recorded_number)
+    if known is not None:
+        if np.allclose(known.matrix, np.eye(4), atol=_SAME):
+            raise InputError(
+                f"--gps: {number} of {run.root} is in the frame of its recorded positions already; leave it out"
+            )
+        if is_level:
+            raise InputError(
+                f"--gps: {run.layout.georeference} has the way to the frame that {number} "
+                "came from, up included: leave out --up"
+            )
+        note = f"taken back to the frame of the recorded positions that {run.layout.georeference} knows"
+        return Placed(
+            similarity=known.after(so_far.inverse), finds_up=_found_up(run.layout, stored), notes=(note,), warnings=()
+        )
+    geo = _read_positions(stored, run)
+    model = replace(stored.model, cam_from_world=so_far.poses(stored.model.cam_from_world))
+    position, sigma = recorded_positions(model, geo)
+    centres, lines = camera_centres(model.cam_from_world), []
+    placed = place(centres, position, sigma, z_is_up=is_level)
+    if not is_level and isinstance(placed, Placement) and placed.problem and placed.is_believable:
+        if not stored.is_level:
+            raise InputError(
+                f"--gps: the recorded positions do not say what is up: {placed.problem}; give --up too, such as --up "
+                "cameras"
+            )
+        lines.append(f"the recorded positions do not say what is up ({placed.problem}): z stays as it was")
+        placed = place(centres, position, sigma, z_is_up=True)
+    problem = placed if isinstance(placed, str) else placed.problem
+    if isinstance(placed, str) or problem is not None:
+        raise InputError(f"--gps: the recorded positions of the model cannot be used: {problem}")
+    what = "north" if placed.z_is_up else "up and north"
+    lines.append(f"{what} from recorded positions, within about {placed.rotation_sigma_deg:.1f} degrees")
+    if not placed.z_is_up and stored.is_level:
+        tilt = float(np.degrees(np.arccos(np.clip(placed.pose[2, 2], -1, 1))))
+        lines.append(f"up is {tilt:.1f} degrees off what it was")
+    found = _compared(placed.similarity.points(centres), position, placed, None)
+    said = placement_lines(found, [printable(name) for name in stored.view_names], "align")
+    if geo.view_deg is not None:
+        moved = replace(model, cam_from_world=placed.similarity.poses(model.cam_from_world))
+        said += view_lines(moved, found, geo.view_deg)
+    return Placed(
+        similarity=placed.similarity,
+        finds_up=not placed.z_is_up,
+        notes=(*lines, *(f"{number}: {line.text}" for line in said if not line.is_warning)),
+        warnings=tuple(f"{number}: {line.text}" for line in said if line.is_warning),
+        geo=geo,
+        placement=placed,
+    )
+
+
+def describe_placed(
+    stored: StoredModel, placed: Placed, to_earth: Similarity, to_new: Similarity
+) -> PlaceOnEarth | None:
+    """What the output folder is to say of a model that positions have placed; None: what it says stays true.
+
+    Args:
+        stored: the model in its former frame.
+        placed: where it was brought.
+        to_earth: from that frame to the one of the positions.
+        to_new: from that frame to the one that the model has in the end; the same object if they are one.
+
+    Raises InputError if a file beside the model is damaged, or a reference system cannot be used any more.
+    """
+    if placed.geo is None or placed.placement is None or stored.run is None:
+        return None
+    layout, number, geo = stored.run.layout, stored.recorded_number, placed.geo
+    model = replace(stored.model, cam_from_world=to_new.poses(stored.model.cam_from_world))
+    way = None if to_new is to_earth else to_earth.after(to_new.inverse)
+    centres = camera_centres(model.cam_from_world)
+    position, _ = recorded_positions(model, geo)
+    found = _compared(centres if way is None else way.points(centres), position, placed.placement, way)
+    document = _read_document(layout)
+    if document is None:
+        is_recorded = layout.config.is_file()
+        epsg = read_config(layout.config, without=SURROUNDINGS).epsg if is_recorded else None
+        document = frame_of_positions(geo, epsg) | {"models": []}
+    entry = place_of_model(number, model, found, geo, stored.names, document["epsg"])
+    models = sorted([*document["models"], entry], key=lambda one: one["number"])
+    return PlaceOnEarth(
+        places=Places.of(document | {"models": models}), report=asdict(report_georeference(model, found, stored.names))
+    )
+
+
+def without_place(layout: Layout, number: int, report: dict[str, Any] | None) -> PlaceOnEarth:
+    """What an output folder says once a model is not placed any more; `report`: what its report said before."""
+    document = _read_document(layout)
+    models = [] if document is None else [entry for entry in document["models"] if entry["number"] != number]
+    places = None if document is None or not models else Places.of(document | {"models": models})
+    return PlaceOnEarth(places=places, report=report)
+
+
+def _compared(
+    enu_m: Float[np.ndarray, "view 3"],
+    position: Float[np.ndarray, "view 3"],
+    placed: Placement,
+    way: Similarity | None,
+) -> Georeferenced:
+    return Georeferenced(
+        mode="align",
+        residual_m=enu_m - position,
+        agrees=placed.agrees,
+        sigma_m=placed.sigma_m,
+        enu_from_model=way,
+    )
+
+
+def _read_positions(stored: StoredModel, run: StoredRun) -> GeoPositions:
+    """Of the photographs of a model, in the frame that a run on all photographs of the folder would have."""
+    root, report = stored.image_root, run.report
+    names = [image["name"] for image in report["images"] if image["size_wh"] is not None]
+    fixes: list[GeoFix | None] = []
+    read = 0
+    for name in names:
+        try:
+            header = read_header((root or run.root) / name)
+        except InputError:
+            fixes.append(None)
+            continue
+        read += 1
+        fixes.append(header.gps.fix)
+    geo = geo_positions(fixes)
+    if geo is None:
+        if not read:
+            raise InputError(
+                f"--gps: none of the {len(names)} photographs of {run.root} can be read in {root}: put them back where "
+                "they were"
+            )
+        raise InputError(f"--gps: none of the {read} photographs that could be read has a recorded position; give a "
+                         "--distance instead")  # fmt: skip
+    document = _read_document(run.layout)
+    if document is not None:  # other models have places in this frame
+        origin = document["origin"]
+        geo = about_origin(geo, (origin["latitude_deg"], origin["longitude_deg"], origin["altitude_m"]))
+    row = {name: k for k, name in enumerate(names)}
+    return geo.select([row[name] for name in stored.names])
+
+
+def _way_to_earth(layout: Layout, number: int) -> Similarity | None:
+    """From a model to the frame of the recorded positions, if it has a place in it."""
+    document = _read_document(layout)
+    entry = next((one for one in (document or {"models": []})["models"] if one["number"] == number), None)
+    if entry is None:
+        return None
+    return Similarity.of_matrix(np.array(entry.get("enu_from_model", np.eye(4)), np.float64))
+
+
+def _found_up(layout: Layout, stored: StoredModel) -> bool:
+    """Whether up of the frame that georeference.json speaks of was found from the positions; by its record."""
+    if not layout.transform.is_file():
+        return True
+    try:
+        steps = [
+            found
+            for entry in read_json(layout.transform)["models"]
+            if entry["number"] == stored.recorded_number
+            for step in entry["steps"]
+            for found in step["found"]
+            if found["what"] == "positions"
+        ]
+        return all(found["up"] for found in steps)
+    except (TypeError, KeyError):
+        raise InputError(f"{TRANSFORM} is damaged") from None
+
+
+def _read_document(layout: Layout) -> dict[str, Any] | None:
+    """georeference.json; None if there is none.
+
+    Raises InputError if it is damaged.
+    """
+    if not layout.georeference.is_file():
+        return None
+    document = read_json(layout.georeference)
+    try:
+        _require_used(document)
+    except (TypeError, KeyError, ValueError, IndexError, np.linalg.LinAlgError):
+        raise InputError(
+            f"{layout.georeference} is damaged: run the same anchorsfm reconstruct again, which makes it anew"
+        ) from None
+    return dict(document)
+
+
+def _require_used(document: Mapping[str, Any]) -> None:
+    """Raises an error of Python if what is used of georeference.json is not there."""
+    origin = [float(document["origin"][key]) for key in ("latitude_deg", "longitude_deg", "altitude_m")]
+    if not np.isfinite(origin).all() or not (document["epsg"] is None or isinstance(document["epsg"], int)):
+        raise ValueError("no frame")
+    for entry in document["models"]:
+        int(entry["number"])
+        way = np.array(entry.get("enu_from_model", np.eye(4)), np.float64)
+        if way.shape != (4, 4) or not np.isfinite(way).all() or not np.linalg.det(way[:3, :3]) > 0:
+            raise ValueError("no similarity")
+        for image in entry["images"]:
+            str(image["name"]), bool(image["outlier"])
+            for key in ("latitude_deg", "longitude_deg", "altitude_m"):
+                float(image[key])
