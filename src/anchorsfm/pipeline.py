@@ -23,6 +23,7 @@ from anchorsfm.run.fetched import here, with_fetched
 from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.ground import with_ground_points
+from anchorsfm.run.known_poses import with_known_poses
 from anchorsfm.run.localisation import keep_descriptors, keep_errors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
@@ -249,6 +250,8 @@ def _reconstruct(
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):
         given = mapper_input(predicted, predictor, images, known, config, progress)
+        if config.mapper == "known":
+            given = with_known_poses(given, progress)
         if config.keep_database:
             save_database(given, folder.database, seed=config.seed)
     outcome = Outcome.of(images, selected, predicted, predictor)

@@ -52,6 +52,9 @@ class MapperInput:
     """None: nothing was predicted but matches."""
     known: KnownCameras | None = None
     """What is known beforehand; None: nothing was looked for."""
+    free: KeypointMatches | None = None
+    """Matches that were verified without known poses, where `matches` were chosen or found with them: only they are
+    evidence on the poses. None: `matches` are."""
     coarse: CoarseKeypoints | None = None
     """Keypoints that are less exact than the others; None: all are of one kind."""
 

@@ -73,7 +73,7 @@ def examine(model: Reconstruction, given: MapperInput, config: AdjustConfig) -> 
     long_side_px = given.images.size_wh.max(axis=1)
     return gather_evidence(
         model,
-        given.matches,
+        given.matches if given.free is None else given.free,
         given.tracks,
         max_error_px=np.minimum(config.final_error_px * given.working_scale, config.second_error * long_side_px),
         min_angle_deg=config.min_angle_deg,

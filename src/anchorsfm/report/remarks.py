@@ -37,7 +37,7 @@ def model_remarks(
         *_shape(model),
         *_positions(uncertainty),
         *_focal_lengths(result, uncertainty, images),
-        *_contradictions(evidence),
+        *_contradictions(evidence, are_poses_given=bool(result.held.pose.any())),
         *_failures(result.failed_steps),
     )
 
@@ -52,14 +52,14 @@ def alignment_remarks(alignments: Sequence[AlignmentReport]) -> tuple[str, ...]:
     )
 
 
-def _contradictions(evidence: PairEvidence | None) -> list[str]:
+def _contradictions(evidence: PairEvidence | None, *, are_poses_given: bool) -> list[str]:
     if evidence is None or not evidence.contradicted.any():
         return []
     wrong, strong = int(evidence.contradicted.sum()), int((evidence.matches >= STRONG).sum())
-    return [
-        f"the matches of {wrong} of {strong} pairs contradict the model: these photographs probably show things that "
-        "only look alike (report.json lists them)"
-    ]
+    reason = "these photographs probably show things that only look alike"
+    if are_poses_given:
+        reason = "the given poses are wrong or not exact there, or the photographs show things that only look alike"
+    return [f"the matches of {wrong} of {strong} pairs contradict the model: {reason} (report.json lists them)"]
 
 
 def _failures(steps: int) -> list[str]:

@@ -19,7 +19,6 @@ from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, geor
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.start_cameras import start_cameras
-from anchorsfm.mapping.with_poses import along_epipolar_lines
 from anchorsfm.report.control import control_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines, view_lines
 from anchorsfm.results.record import UpReport
@@ -75,7 +74,7 @@ def mapper_input(
         coarse=predicted.coarse,
     )
     _name_still_pairs(given, progress)
-    return along_epipolar_lines(given) if config.mapper == "known" else given
+    return given
 
 
 def mapper_settings(config: PipelineConfig, num_images: int, store: Store, database: Path | None) -> MapperSettings:

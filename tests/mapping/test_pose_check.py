@@ -1,0 +1,93 @@
+"""Known poses are held against matches that were found without them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anchorsfm.colmap.cameras import with_focal_length
+from anchorsfm.geometry.transforms import invert
+from anchorsfm.mapping.base import MapperInput
+from anchorsfm.mapping.config import KnownConfig
+from anchorsfm.mapping.consistency import examine
+from anchorsfm.mapping.known import KnownCameras
+from anchorsfm.mapping.pose_check import check_poses, name_doubtful_poses
+from anchorsfm.mapping.with_poses import along_epipolar_lines, model_of_poses
+from anchorsfm.scene.errors import InputError
+from anchorsfm.scene.progress import SILENT, RecordingProgress
+from anchorsfm.tracks.config import AdjustConfig
+from matched_images import mapper_input
+from point_scene import make_point_scene, perturb
+
+SCENE = make_point_scene(outliers=0.05)
+POSES = SCENE.model.cam_from_world
+
+
+def given_with(poses: np.ndarray, focal_px: float | None = None, *, frozen: bool = True) -> MapperInput:
+    """Matches of the scene, and poses that are said to be known."""
+    camera = SCENE.model.cameras[0]
+    camera = camera if focal_px is None else with_focal_length(camera, focal_px)
+    known = KnownCameras(
+        config=KnownConfig(freeze_poses=frozen),
+        poses=dict(enumerate(poses)),
+        cameras={0: camera},
+        camera_index=SCENE.model.camera_index,
+    )
+    return replace(mapper_input(SCENE.matches, 8, camera, is_known=True), known=known)
+
+
+def warnings_of(given: MapperInput) -> list[str]:
+    progress = RecordingProgress(SILENT)
+    name_doubtful_poses(given, progress)
+    return list(progress.warnings)
+
+
+def test_true_poses_pass() -> None:
+    check = check_poses(given_with(POSES))
+    assert len(check.view) == 18 and not check.contradicted.any() and check.off_px < 1
+    assert warnings_of(given_with(POSES)) == []
+
+
+def test_two_swapped_poses_are_named() -> None:
+    swapped = POSES.copy()
+    swapped[[2, 6]] = POSES[[6, 2]]
+    (line,) = warnings_of(given_with(swapped))
+    assert "of 2.jpg, 6.jpg are not where" in line
+
+
+@pytest.mark.parametrize(
+    ("poses", "remedy"),
+    [
+        (invert(POSES), "when they are inverted (world_from_cam"),
+        (np.diag([1.0, -1, -1]) @ POSES, "with y and z of the cameras turned round (y up"),
+        (invert(np.diag([1.0, -1, -1]) @ POSES), "inverted, with y and z"),
+        (POSES[::-1], "those of other photographs"),
+    ],
+)
+def test_poses_that_most_pairs_contradict_are_refused(poses: np.ndarray, remedy: str) -> None:
+    with pytest.raises(InputError) as raised:
+        name_doubtful_poses(given_with(poses), SILENT)
+    assert "contradict the photographs" in str(raised.value) and remedy in str(raised.value)
+    (line,) = warnings_of(given_with(poses, frozen=False))
+    assert remedy in line
+
+
+def test_poses_that_are_not_exact_are_only_kept_with_a_warning() -> None:
+    off = perturb(SCENE.model, degrees=0.2, distance=0.0, focal=1.0).cam_from_world
+    (line,) = warnings_of(given_with(off))
+    assert "px (median) off the lines" in line
+    assert warnings_of(given_with(off, frozen=False)) == []
+
+
+def test_the_focal_length_of_another_camera_is_noticed() -> None:
+    lines = warnings_of(given_with(POSES, focal_px=1900.0))
+    assert any("focal lengths are not as exact" in line for line in lines)
+
+
+def test_matches_that_poses_exclude_remain_evidence_against_them() -> None:
+    swapped = POSES.copy()
+    swapped[[2, 6]] = POSES[[6, 2]]
+    near = along_epipolar_lines(given_with(swapped))
+    assert near.free is SCENE.matches
+    evidence = examine(model_of_poses(near), near, AdjustConfig())
+    assert (np.isin(evidence.view, [2, 6]).any(axis=1) == evidence.contradicted).all() and evidence.contradicted.any()
