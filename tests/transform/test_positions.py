@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return out
 
 
-def change_report(out: Path, change) -> None:
+def change_report(out: Path, change: Callable[[dict], None]) -> None:
     report = report_of(out)
     change(report)
     with OwnedFolder(out).publication() as publication:
