@@ -23,7 +23,9 @@ from anchorsfm.colmap.write import write_models
 from anchorsfm.evaluation import evaluate_poses, read_poses
 from anchorsfm.export.run import export
 from anchorsfm.frontend.mast3r.weights import load_network, resolve_weights
+from anchorsfm.geometry.geodesy import geodetic_from_enu
 from anchorsfm.geometry.similarity import Similarity
+from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.io.gcp import read_gcp
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.masks import with_masks
@@ -42,6 +44,7 @@ from anchorsfm.panorama.record import read_record as read_views
 from anchorsfm.panorama.record import record_text as views_record
 from anchorsfm.report.folder import make_page
 from anchorsfm.results.errors import read_errors, write_errors
+from anchorsfm.results.model import read_models
 from anchorsfm.results.reading import read_report
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.finished import read_run
@@ -51,7 +54,8 @@ from anchorsfm.scene.poses import PoseSet
 from anchorsfm.scene.progress import SILENT
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
 from anchorsfm.tracks.error_modes import ErrorModes
-from anchorsfm.transform.find import Crop
+from anchorsfm.transform.config import TransformConfig
+from anchorsfm.transform.find import Crop, find
 from anchorsfm.transform.record import TransformRecord, make_step, read_transforms
 from anchorsfm.video.config import VideoConfig
 from anchorsfm.video.frames import frame_files, make_frames
@@ -61,7 +65,7 @@ from anchorsfm.viewer.selection import facts_markdown, image_facts
 from anchorsfm.viewer.shown import show_model
 from anchorsfm.viewer.sources import ViewedFolder, read_folder
 from damage import Damage, Outcomes, damaged_bytes, damaged_json, not_files, remove, restored
-from geotags import geotag
+from geotags import geotag, geotagged
 from point_scene import make_lens_scene
 from report_scene import write_synthetic_run
 from tiny_network import DUST3R, write_weights
@@ -321,6 +325,32 @@ def test_records_of_transforms(tmp_path: Path) -> None:
     for damage in [*damaged_bytes(path.read_bytes(), exact_cuts=False), *damaged_json(json.loads(path.read_text()))]:
         damage.apply(path)
         outcomes.add(damage.name, lambda: read_transforms(path), exact=damage.exact)
+    outcomes.require_none()
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["the way of the model", "the frame of another model"])
+def test_places_on_the_earth(run: Path, tmp_path: Path, number: int) -> None:
+    output = shutil.copytree(run, tmp_path / "out")
+    stored = read_models(output)[0]
+    report = json.loads((output / "report.json").read_text())
+    report["image_root"] = str(tmp_path)
+    (output / "report.json").write_text(json.dumps(report))
+    way = Similarity.of(scale=20.0)
+    for name, centre in zip(NAMES, camera_centres(stored.model.cam_from_world), strict=True):
+        place = geodetic_from_enu(way.points(centre), (50.0, 8.0, 100.0)).tolist()
+        geotagged(np.zeros((48, 64, 3), np.uint8), tmp_path / name, tuple(place))
+    origin = {"latitude_deg": 50.0, "longitude_deg": 8.0, "altitude_m": 99.0, "altitude_above": "sea level"}
+    where = {"latitude_deg": 50.0, "longitude_deg": 8.0, "altitude_m": 98.0}
+    image = {"name": NAMES[0], "enu_m": [0.0, 1.0, 2.0], **where, "residual_m": None, "outlier": False}
+    entry = {"number": number, "mode": "align", "images": [image], "enu_from_model": way.matrix.tolist()}
+    content = {"frame": "metres", "origin": origin, "epsg": None, "models": [entry]}
+    path = output / "georeference.json"
+    path.write_text(json.dumps(content))
+    assert find(stored, TransformConfig(gps=True)).similarity.scale == pytest.approx(20)
+    outcomes = Outcomes("georeference.json")
+    for damage in [*damaged_bytes(path.read_bytes(), exact_cuts=False), *damaged_json(content)]:
+        damage.apply(path)
+        outcomes.add(damage.name, lambda: find(stored, TransformConfig(gps=True)))
     outcomes.require_none()
 
 

@@ -16,7 +16,10 @@ from stopped_run import images_of_run
     [
         ("NIKON CORPORATION", "NIKON D90", 23.6),
         ("Canon", "Canon EOS 5D Mark III", 36.0),
+        ("NIKON CORPORATION", "NIKON D3200", 23.2),
+        ("NIKON CORPORATION", "NIKON D4", 36.0),
         ("DJI", "FC220", 6.17),
+        ("DJI", "FC300S", 6.17),
         ("Canon", "Canon PowerShot S5 IS", 5.75),
     ],
 )
@@ -25,7 +28,16 @@ def test_known_cameras(make: str, model: str, width_mm: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "model"), [("", ""), ("Nobody", "None 1"), ("DJI", "FC"), ("Canon", "é\n\0"), ("x" * 70_000, "y" * 70_000)]
+    ("make", "model"),
+    [
+        ("", ""),
+        ("", "ILCE-6000"),
+        ("DJI", ""),
+        ("Nobody", "None 1"),
+        ("DJI", "FC"),
+        ("Canon", "é\n\0"),
+        ("x" * 70_000, "y" * 70_000),
+    ],
 )
 def test_others_have_none(make: str, model: str) -> None:
     assert math.isnan(sensor_width_mm(make, model))

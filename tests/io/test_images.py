@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.io import decoding, listing
 from anchorsfm.io import images as io_images
 from anchorsfm.io.exif import Exif, exif_focal_px
@@ -121,15 +122,16 @@ def test_focal_from_resolution_counts_captured_pixels(tmp_path: Path) -> None:
 
 
 def test_focal_from_known_sensor(tmp_path: Path) -> None:
-    padded = {MODEL: "FC300S\0\0\0", MAKE: "DJI\0\0", FOCAL: 3.61}
-    assert one(save(tmp_path / "a.jpg", picture(400, 300), padded)).focal_prior_px[0] == pytest.approx(
-        3.61 / 6.17 * 400
-    )
-    nikon = Exif(make="NIKON CORPORATION", model="NIKON D3200", focal_mm=40.0, focal_35mm=60.0)
-    assert exif_focal_px(nikon, (1504, 1000)) == pytest.approx(40 / 23.2 * 1504)  # agrees with 60 mm within 4 %
-    assert exif_focal_px(nikon, (1504, 1000), 99.0) == exif_focal_px(nikon, (1504, 1000))  # what is listed holds
-    zoomed = Exif(make="DJI", model="FC300S", focal_mm=3.61, focal_35mm=40.0)
-    assert exif_focal_px(zoomed, (400, 300)) == pytest.approx(40 * 500 / math.hypot(36, 24))
+    """DJI's names are those of camera modules: small sensors of theirs are known as surely as large ones of others."""
+    padded = save(tmp_path / "a.jpg", picture(400, 300), {MODEL: "FC300S\0\0\0", MAKE: "DJI\0\0", FOCAL: 3.61})
+    found = load_image_set([padded], sensor_widths=lambda make, model: 6.2 if (make, model) == ("DJI", "FC300S") else 0)
+    assert found.focal_prior_px[0] == pytest.approx(3.61 / 6.2 * 400)
+    drone = Exif(make="DJI", model="FC300S", focal_mm=3.61, focal_35mm=20.0)
+    assert exif_focal_px(drone, (400, 300), 6.2) == pytest.approx(3.61 / 6.2 * 400)
+    phone = replace(drone, make="Maker")
+    assert exif_focal_px(phone, (400, 300), 6.2) == pytest.approx(20 * 500 / math.hypot(36, 24))
+    zoomed = replace(drone, focal_35mm=40.0)
+    assert exif_focal_px(zoomed, (400, 300), 6.2) == pytest.approx(40 * 500 / math.hypot(36, 24))
 
 
 def test_focal_from_a_table_of_cameras() -> None:
@@ -184,11 +186,11 @@ def test_given_focal_overrides_exif(tmp_path: Path) -> None:
 
 
 def test_real_photographs_have_sane_focals(photos: Path) -> None:
-    banana = load_image_set(photos / "banana" / "images")
+    banana = load_image_set(photos / "banana" / "images", sensor_widths=sensor_width_mm)
     assert (banana.num_images, banana.num_cameras) == (16, 1)
     # 2601 px is what self-calibration by bundle adjustment finds
     assert banana.focal_prior_px == pytest.approx(np.full(16, 2601), rel=0.01)
-    brighton = load_image_set(photos / "brighton" / "images")
+    brighton = load_image_set(photos / "brighton" / "images", sensor_widths=sensor_width_mm)
     assert (brighton.num_images, brighton.num_cameras) == (18, 1)
     assert 700 < brighton.focal_prior_px[0] < 850
     collection = load_image_set(photos / "sacre-coeur" / "images")
@@ -646,11 +648,11 @@ def test_digitally_zoomed_pictures_have_a_camera_and_a_focal_length_of_their_own
         ("9.jpg", nikon | {DIGITAL_ZOOM: 2.0, PLANE_X: 4000.0, PIXEL_X: 96, PIXEL_Y: 64}),
     ):
         save(tmp_path / name, picture(96, 64), tags)
-    images = load_image_set(tmp_path)
+    images = load_image_set(tmp_path, sensor_widths=lambda make, model: {"NIKON D700": 36.0}.get(model, np.nan))
     assert images.camera_index.tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 1]
     expected = [35, 35, 35, 70, 70, 26, np.nan, np.nan, 70]  # of the phone nobody knows which it is
     assert images.focal_prior_px == pytest.approx(np.array(expected) * 96 / 36, rel=0.01, nan_ok=True)
-    of_phones = load_image_set(tmp_path, sensor_widths=lambda make, model: 7.0 if model == "Phone" else np.nan)
+    of_phones = load_image_set(tmp_path, sensor_widths=lambda make, model: 7.0 if model == "Phone" else 36.0)
     expected[6:8] = [39, 39]  # 5 mm before 7 mm is 26 before 36
     assert of_phones.focal_prior_px == pytest.approx(np.array(expected) * 96 / 36, rel=0.01)
 

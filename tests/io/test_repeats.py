@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anchorsfm.io import repeats
 from anchorsfm.io.images import load_image_set
-from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
+from anchorsfm.io.repeats import mirrored_copies, small_pictures, without_repeated_files, without_repeated_views
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask
 from video_files import panned, texture
@@ -115,3 +116,36 @@ def test_what_masks_hide_says_nothing_about_a_view(tmp_path: Path) -> None:
     use[90:130, 140:180] = True
     masked = replace(images, masks=(ImageMask.of(use), ImageMask.of(use)))
     assert len(without_repeated_views(masked).names) == 2
+
+
+def test_repeats_are_found_in_large_sets_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(600):
+        pixels = np.asarray(Image.fromarray(rng.integers(0, 255, (24, 32), np.uint8)).resize((256, 192)))
+        Image.fromarray(pixels).save(tmp_path / f"{k:03}.jpg", quality=92)
+        if k == 5:
+            Image.fromarray(pixels).save(tmp_path / "700.jpg", quality=80)
+            Image.fromarray(pixels[:, ::-1]).save(tmp_path / "701.jpg", quality=80)
+    images = load_image_set(tmp_path)
+    small = small_pictures(images)
+    once = without_repeated_views(images, small=small)
+    assert [(s.name, s.reason) for s in once.skipped] == [("700.jpg", "the same view as 005.jpg")]
+    assert [(once.names[i], once.names[j]) for i, j in mirrored_copies(once, small)] == [("005.jpg", "701.jpg")]
+
+
+def test_of_many_views_that_look_alike_the_likest_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of two photographs at a time give what all together do."""
+    for k in range(8):
+        Image.fromarray(shot(0.8 * (k % 6), seed=k)).save(tmp_path / f"{k}.png")
+    images = load_image_set(tmp_path)
+    compared: list[int] = []
+    is_same = repeats._is_same_view
+    monkeypatch.setattr(repeats, "_is_same_view", lambda *given: compared.append(1) or is_same(*given))
+    expected = without_repeated_views(images).names
+    assert expected == ("0.png", "1.png", "2.png", "3.png", "4.png", "5.png")
+    all_of_them = len(compared)
+    compared.clear()
+    for name, value in {"_ALL_UP_TO": 4, "_MOST_ALIKE": 1, "_AT_ONCE": 2, "_IN_MEMORY": 1}.items():
+        monkeypatch.setattr(repeats, name, value)
+    assert without_repeated_views(images).names == expected and 2 <= len(compared) < all_of_them
+    assert mirrored_copies(images) == []

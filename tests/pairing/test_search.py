@@ -279,6 +279,19 @@ def test_times_propose_pairs_as_names_do() -> None:
     assert {frozenset(pair) for pair in _likely(replace(images, taken_s=taken_s), similarity).tolist()} == expected
 
 
+def test_frames_of_a_video_are_in_order_beside_photographs_that_are_not() -> None:
+    """Without times: those of their folder are enough, by their names."""
+    rng = np.random.default_rng(1)
+    place = np.concatenate([rng.permutation(60), 100 + np.arange(20)])
+    similarity = np.exp(-np.abs(place[:, None] - place[None]) / 5.0)
+    names = tuple(f"photos/{k:02}.jpg" if k < 60 else f"walk/walk_{k / 3:09.3f}.jpg" for k in range(80))
+    images = replace(checker(_circle(80), None).features.images, names=names)
+    frames = {(k, k + d) for d in (1, 2, 3) for k in range(60, 80 - d)}
+    assert {tuple(pair) for pair in _likely(images, similarity).tolist()} == frames
+    together = replace(images, names=tuple(name.replace("/", "_") for name in names))
+    assert len(_likely(together, similarity)) == 0
+
+
 def test_scenes_are_told_apart_by_pairs_with_many_matches_only() -> None:
     index = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]])
     tried = TriedPairs(index=index, verified=np.array([300, 100, 99, 150, 0]), rounds=1)

@@ -10,6 +10,7 @@ from PIL import Image
 from anchorsfm.demo import run_demo
 from anchorsfm.export.run import export
 from anchorsfm.io.images import load_image_set
+from anchorsfm.io.listing import frames_not_taken
 from anchorsfm.io.owned import OwnedFolder, is_ours
 from anchorsfm.pipeline import reconstruct
 from anchorsfm.report.folder import make_page
@@ -151,6 +152,26 @@ def test_our_results_are_no_photographs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="results of this program"):
         load_image_set(photos / "out")
     assert load_image_set(photos / "out" / "images").names == ("copy.png",), "whoever names them means them"
+
+
+def test_frames_that_we_wrote_are_taken_where_they_are_named(tmp_path: Path) -> None:
+    """Those in the folder of the photographs displace none of them."""
+    photos = tmp_path / "photos"
+    photograph(photos / "0.png")
+    frames = photos / "frames"
+    OwnedFolder(frames).claim()
+    (frames / "frames.json").write_text("{}")
+    photograph(frames / "walk" / "walk_00000.000.png")
+    assert load_image_set(photos).names == ("0.png",)
+    said = frames_not_taken([photos])
+    assert said == f"not taken: frames of videos in {frames}; to use them, name that folder too"
+    assert load_image_set(frames).names == ("walk/walk_00000.000.png",) and frames_not_taken([frames]) is None
+    (tmp_path / "link").symlink_to(frames)
+    for both in ([photos, frames], [photos, tmp_path / "link"]):
+        assert load_image_set(both).num_images == 2 and frames_not_taken(both) is None
+    (photos / "0.png").unlink()
+    with pytest.raises(InputError, match=f"no images in {photos} but frames of videos in {frames}: name that folder"):
+        load_image_set(photos)
 
 
 def test_photographs_in_the_output_folder_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def out(finished: Path, tmp_path: Path) -> Path:
     return out
 
 
-def change_report(out: Path, change) -> None:
+def change_report(out: Path, change: Callable[[dict], None]) -> None:
     report = report_of(out)
     change(report)
     with OwnedFolder(out).publication() as publication:
@@ -178,6 +179,25 @@ def test_what_a_run_that_only_compared_has_said_comes_back(out: Path) -> None:
     assert report_of(out)["models"][0]["georeference"]["mode"] == "align"
     transform(out, TransformConfig(reset=True))
     assert report_of(out)["models"][0]["georeference"] == checked
+
+
+def test_metres_that_were_others_before_are_so_again(out: Path) -> None:
+    """Of a model with known poses, say."""
+
+    def in_metres(report: dict) -> None:
+        for image in report["models"][0]["uncertainty"]["images"]:
+            image["position_m"] = image["position"]
+
+    change_report(out, in_metres)
+    with OwnedFolder(out).publication() as publication:
+        entries = [entry["uncertainty"] for entry in report_of(out)["models"]]
+        (publication.path / "uncertainty.json").write_text(json.dumps(entries))
+        publication.publish(["uncertainty.json"])
+    record(out, true_positions(out))
+    for config in (GPS, TransformConfig(reset=True)):
+        transform(out, config)
+        for image in report_of(out)["models"][0]["uncertainty"]["images"]:
+            assert image["position_m"] == image["position"] > 0
 
 
 def test_an_origin_of_ones_own_keeps_the_way_to_the_earth(out: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from anchorsfm.scene.errors import InputError
 from anchorsfm.viewer.guard import Guard, is_within
 from anchorsfm.viewer.server import Viewer, find_free_port, open_viewer
+from finished_run import write_finished_run
 from viewer_scene import coloured_model, write_output
 
 viser = pytest.importorskip("viser")
@@ -140,6 +141,41 @@ def test_a_client_sets_values_of_controls_and_nothing_else(viewer: Viewer) -> No
     assert size.value == before and viewer.panel.point_colour.value != "no such colour"
     visit(viewer, f"/{viewer.secret}", update(size, value=2.0))
     eventually(lambda: size.value == 2.0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0"])
+def test_a_client_sets_the_scale_on_disk_only_where_that_is_allowed(
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_finished_run(tmp_path / "out")
+    record = tmp_path / "out" / "transform.json"
+    opened = open_viewer(tmp_path / "out", host=host, port=find_free_port("127.0.0.1", 18680))
+    try:
+        control, shown = opened.panel.measure, opened.panel.stage.models[0]
+        labels = [getattr(each, "label", "") for each in opened.server.gui._gui_input_handle_from_uuid.values()]
+        assert ("Set scale" in labels) == ("Metres" in labels) == (host == "localhost")
+        if host != "localhost":
+            return
+        control.on.value = True
+        eye, seen = shown.frusta.shown_from_cam[0, :, 3], shown.viewed.observations(0)
+        for point in shown.viewed.model.tracks.obs_point[seen[[0, -1]]]:
+            towards = shown.frame.points(shown.viewed.model.points[point]) - eye
+            control.click(tuple(eye.tolist()), tuple(towards.tolist()))
+
+        def update(what, value: object) -> dict[str, object]:
+            return {"type": "GuiUpdateMessage", "uuid": what._impl.uuid, "updates": {"value": value}}
+
+        # a browser is known once it has sent its camera
+        monkeypatch.setattr(opened.server.gui, "_resolve_client", lambda _: SimpleNamespace())
+        wrong = [update(control.metres, value) for value in (-1.0, 1e99, float("inf"), "2", True)]
+        visit(opened, f"/{opened.secret}", *wrong, update(control.set, True))
+        eventually(lambda: "give the distance" in control.text.content)
+        assert control.metres.value == 0 and not record.exists()
+        visit(opened, f"/{opened.secret}", update(control.metres, 3), update(control.set, True))
+        eventually(lambda: "The scale is set" in control.text.content)
+        assert record.exists()
+    finally:
+        opened.stop()
 
 
 def test_values_within_the_limits_of_a_control() -> None:

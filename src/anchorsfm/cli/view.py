@@ -10,6 +10,7 @@ import tyro
 from anchorsfm import process
 from anchorsfm.scene.settings import NotEmpty, Range, Settings
 from anchorsfm.terminal import Terminal
+from anchorsfm.viewer.guard import ChangesName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,22 @@ class View(Settings):
     max_points: Annotated[int, Range(1, 1_000_000_000)] = 500_000
     """Sparse and dense points sent to the browser, of each model; more are thinned."""
 
+    changes: ChangesName = "local"
+    """Who may set the scale of the model on disk, by two clicks: local: whoever looks, if host is this machine alone;
+    everyone: also over the network; nobody."""
+
     def run(self, console: Terminal) -> None:
         from anchorsfm.viewer.server import open_viewer
 
         console.print(f"reading {self.model}")
         try:
             viewer = open_viewer(
-                self.model, images=self.images, host=self.host, port=self.port, max_points=self.max_points
+                self.model,
+                images=self.images,
+                host=self.host,
+                port=self.port,
+                max_points=self.max_points,
+                changes=self.changes,
             )
             for line in viewer.lines():
                 console.print(line)

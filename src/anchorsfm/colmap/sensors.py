@@ -19,8 +19,19 @@ _LONGEST_NAME = 100
 def sensor_width_mm(make: str, model: str) -> float:
     """Width of the sensor of a camera by its names in EXIF, NaN if COLMAP does not know it.
 
-    PyCOLMAP gives its table away only by the focal length in pixels of a picture, so it is shown one.
+    The table has short names of makers: NIKON CORPORATION is NIKON there, as its models say. A model without a maker is
+    nobody's: any name that has it as a part would count.
     """
+    if not make.strip() or not model.strip():
+        return math.nan
+    short = make.split()[0]
+    names = [short, make] if model.upper().startswith(short.upper()) else [make]
+    found = (_width_mm(name, model) for name in dict.fromkeys(names))
+    return next((width for width in found if math.isfinite(width)), math.nan)
+
+
+def _width_mm(make: str, model: str) -> float:
+    """PyCOLMAP gives its table away only by the focal length in pixels of a picture, so it is shown one."""
     if not model.isascii() or not model.isprintable() or len(model) > _LONGEST_NAME:
         return math.nan
     if not make.isascii() or not make.isprintable() or len(make) > _LONGEST_NAME:

@@ -7,6 +7,8 @@ from jaxtyping import Float
 
 from anchorsfm.geometry.transforms import camera_centres
 
+_LARGEST = 1e100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity:
@@ -83,3 +85,16 @@ def between_poses(source: Float[np.ndarray, "view 3 4"], target: Float[np.ndarra
     aim = (there - there.mean(axis=0)) @ rotation
     scale = float((aim * spread).sum()) / extent if extent > 0 else 1.0
     return Similarity.of(rotation, there.mean(axis=0) - scale * rotation @ middle, scale)
+
+
+def require_similarity(matrix: Float[np.ndarray, "..."]) -> None:
+    """Raises ValueError if an array is not 4 x 4, or leads from no frame to another one."""
+    if matrix.shape != (4, 4):
+        raise ValueError("a matrix of it is not 4 x 4")
+    if not np.isfinite(matrix).all() or np.abs(matrix).max() > _LARGEST:
+        raise ValueError("a matrix of it has no numbers that can be computed with")
+    square = matrix[:3, :3] @ matrix[:3, :3].T
+    scale = np.trace(square) / 3
+    is_similarity = np.linalg.det(matrix[:3, :3]) > 0 and np.abs(square - scale * np.eye(3)).max() < 1e-6 * scale
+    if not is_similarity or (matrix[3] != [0, 0, 0, 1]).any():
+        raise ValueError("a matrix of it is no similarity")

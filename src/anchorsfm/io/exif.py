@@ -10,8 +10,7 @@ counts captured pixels.
 2. `FocalLength` in mm and `FocalPlaneXResolution` in captured pixels per unit of length. Programs that make smaller
    copies often write the new size as the captured one and leave the resolution, which makes the sensor a small piece of
    itself: so where the sensor is known, this source must agree with it.
-3. `FocalLength` in mm and the sensor width of a known camera: of a list here, which is asked first, or of a table of
-   others.
+3. `FocalLength` in mm and the sensor width of a known camera, of a table of others.
 
 The first is rounded to whole millimetres and by some makers to a whole "crop factor" (a Nikon at 40 mm says 60, its
 sensor says 62), so where the third agrees with it roughly, the third is taken; where they disagree the picture was
@@ -66,26 +65,6 @@ _PIXEL_X, _PIXEL_Y, _FOCAL_PLANE_X, _FOCAL_PLANE_UNIT = 40962, 40963, 41486, 414
 
 _ONE_SENSOR_MM = 10.0
 """Cameras with larger sensors have one."""
-_SENSOR_WIDTH_MM = {
-    # DJI drones and action cameras, by the model of the camera module
-    "FC220": 6.17, "FC300C": 6.17, "FC300S": 6.17, "FC300X": 6.17, "FC330": 6.17, "FC200": 6.17, "FC7203": 6.17,
-    "FC7303": 6.17, "FC3170": 6.4, "FC350": 6.17, "FC550": 17.3, "FC6510": 13.2, "FC6520": 17.3, "FC3411": 13.2,
-    "FC3582": 9.7, "L1D-20C": 13.2,
-    # Nikon
-    "NIKON D40": 23.7, "NIKON D60": 23.6, "NIKON D300": 23.6, "NIKON D3000": 23.6, "NIKON D3100": 23.1,
-    "NIKON D3200": 23.2, "NIKON D3300": 23.5, "NIKON D3400": 23.5, "NIKON D3500": 23.5, "NIKON D5000": 23.6,
-    "NIKON D5100": 23.6, "NIKON D5200": 23.5, "NIKON D5300": 23.5, "NIKON D5500": 23.5, "NIKON D5600": 23.5,
-    "NIKON D7000": 23.6, "NIKON D7500": 23.5, "NIKON D500": 23.5, "NIKON D600": 35.9, "NIKON D610": 35.9,
-    "NIKON D700": 36.0, "NIKON D800": 35.9, "NIKON D800E": 35.9, "NIKON Z 50": 23.5,
-    # Canon
-    "CANON EOS 5D": 35.8, "CANON EOS R": 36.0, "CANON EOS R5": 36.0, "CANON EOS 550D": 22.3, "CANON EOS 600D": 22.3,
-    "CANON EOS 650D": 22.3, "CANON EOS 700D": 22.3, "CANON EOS 750D": 22.3, "CANON EOS 1100D": 22.2,
-    "CANON EOS M50": 22.3,
-    # Sony
-    "ILCE-5000": 23.2, "ILCE-6000": 23.5, "ILCE-6100": 23.5, "ILCE-6300": 23.5, "ILCE-6400": 23.5, "ILCE-6500": 23.5,
-    "ILCE-6600": 23.5, "ILCE-7M2": 35.8, "ILCE-7M3": 35.6, "ILCE-7M4": 35.9, "ILCE-7R": 35.9, "ILCE-7RM2": 35.9,
-    "ILCE-7RM3": 35.9, "ILCE-7RM4": 35.7, "ILCE-9": 35.6, "NEX-5": 23.4,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,14 +193,12 @@ def exif_focal_px(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.n
 
 def exif_focal(exif: Exif, size_wh: tuple[int, int], table_mm: float = math.nan) -> RecordedFocal:
     """`exif_focal_px` and how far it may be off: makers round, and lenses differ from their names."""
-    longer, own_mm = max(size_wh), _own_width_mm(exif)
-    width_mm = own_mm if math.isfinite(own_mm) else table_mm
-    equivalent, known = _focal_from_35mm(exif, size_wh), exif.focal_mm * longer / width_mm
-    is_sure = math.isfinite(own_mm) or table_mm > _ONE_SENSOR_MM
+    longer, is_sure = max(size_wh), _has_one_sensor(exif, table_mm)
+    equivalent, known = _focal_from_35mm(exif, size_wh), exif.focal_mm * longer / table_mm
     shown = _shown_width_mm(exif, longer)
-    if _is_rewritten(exif, shown, width_mm):
+    if _is_rewritten(exif, shown, table_mm):
         shown = math.nan
-    elif is_sure and abs(shown / width_mm - 1) > _AGREEMENT:  # a part of the sensor, or a copy: nobody knows
+    elif is_sure and abs(shown / table_mm - 1) > _AGREEMENT:  # a part of the sensor, or a copy: nobody knows
         shown = known = math.nan
     if exif.digital_zoom != 1:
         shown = math.nan
@@ -269,9 +246,10 @@ def _is_rewritten(exif: Exif, shown_mm: float, width_mm: float) -> bool:
     return shown_mm < (_LEAST_CROP * width_mm if math.isfinite(width_mm) else least_mm)
 
 
-def _own_width_mm(exif: Exif) -> float:
-    model = exif.model.upper()
-    return _SENSOR_WIDTH_MM.get(model, _SENSOR_WIDTH_MM.get(f"{exif.make.upper()} {model}", math.nan))
+def _has_one_sensor(exif: Exif, table_mm: float) -> bool:
+    """Whether a table can mean no other sensor of the same name; phones have several. DJI names the camera module."""
+    is_module = exif.make.upper() == "DJI" and exif.model.upper().startswith("FC")
+    return table_mm > (0.0 if is_module else _ONE_SENSOR_MM)
 
 
 def _tag(block: Mapping[int, object], tag: int) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anchorsfm.io.decoding import why_unreadable
 from anchorsfm.io.files import NotAFileError, read_regular
-from anchorsfm.io.owned import holds_results
+from anchorsfm.io.owned import holds_frames, holds_results, is_ours
 from anchorsfm.scene.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".heic", ".heif", ".avif")
@@ -39,6 +39,7 @@ _OTHER_PICTURES = (
 )
 """Names of pictures of kinds that are not read."""
 _NAME_VIDEOS = "name videos themselves to use their frames"
+_NAME_FRAMES = "to use them, name that folder too"
 _NOT_DEVELOPED = "raw files are not read: develop them to JPEG, TIFF or PNG, without correcting the lens"
 _LISTS = (".txt", ".lst", ".list")
 """Names of files that list pictures, where there are several sources."""
@@ -107,6 +108,27 @@ def not_taken(sources: Sequence[Path]) -> str | None:
     return f"not taken from {', '.join(folders)}: {counts}; {ways_out}"
 
 
+def frames_not_taken(sources: Sequence[Path]) -> str | None:
+    """Which folders of frames of videos, as `anchorsfm frames` writes them, lie below folders and are not taken, and
+    what to do; None: there are none, or they are sources themselves."""
+    named = {os.path.realpath(path) for path in sources}
+    folders = [
+        str(folder)
+        for root in sources
+        if root.is_dir() and not holds_results(root)
+        for folder in _frames_below(root)
+        if os.path.realpath(folder) not in named
+    ]
+    return f"not taken: frames of videos in {', '.join(dict.fromkeys(folders))}; {_NAME_FRAMES}" if folders else None
+
+
+def _frames_below(root: Path) -> list[Path]:
+    passed: list[Path] = []
+    for _ in _walk(root, passed):
+        pass
+    return [folder for folder in sorted(passed) if holds_frames(folder)]
+
+
 def _files_of(path: Path) -> list[Path]:
     """One of several sources: the pictures of a folder or list, or a picture itself."""
     if path.is_dir():
@@ -125,6 +147,9 @@ def _list_folder(root: Path) -> tuple[Path, list[str]]:
     files = sorted(path.relative_to(root).as_posix() for path in _walk(root))
     names = [name for name in files if name.lower().endswith(EXTENSIONS)]
     if not names:
+        frames = _frames_below(root)
+        if frames:
+            raise InputError(f"no images in {root} but frames of videos in {frames[0]}: name that folder itself")
         raise no_images(root, files)
     return root, names
 
@@ -141,8 +166,9 @@ def no_images(folder: Path | str, files: Iterable[str]) -> InputError:
     return InputError(f"no images in {folder}: found {found}; supported are {' '.join(EXTENSIONS)}{hint}")
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """All visible files below a folder, following links to folders once; results of ours are no photographs."""
+def _walk(root: Path, passed: list[Path] | None = None) -> Iterator[Path]:
+    """All visible files below a folder, following links to folders once. Folders of ours are left out, whatever they
+    hold, and go to `passed`: who wants what we wrote names it."""
 
     def fail(error: OSError) -> None:
         raise InputError(f"cannot read {error.filename or root}: {error.strerror}") from error
@@ -152,9 +178,13 @@ def _walk(root: Path) -> Iterator[Path]:
         keep = []
         for name in subfolders:
             real = os.path.realpath(Path(folder) / name)
-            if not name.startswith(".") and name != "__MACOSX" and real not in seen and not holds_results(Path(real)):
-                seen.add(real)
+            if name.startswith(".") or name == "__MACOSX" or real in seen:
+                continue
+            seen.add(real)
+            if not is_ours(Path(real)):
                 keep.append(name)
+            elif passed is not None:
+                passed.append(Path(folder) / name)
         subfolders[:] = keep
         yield from (Path(folder) / name for name in files if not name.startswith("."))
 

@@ -51,7 +51,12 @@ def is_ours(folder: Path) -> bool:
 
 def holds_results(folder: Path) -> bool:
     """Whether a folder is ours and has results, which are no photographs; frames of videos are."""
-    return is_ours(folder) and not (folder / FRAMES_RECORD).is_file()
+    return is_ours(folder) and not holds_frames(folder)
+
+
+def holds_frames(folder: Path) -> bool:
+    """Whether a folder is ours and has frames of videos, which are photographs for whoever names the folder."""
+    return is_ours(folder) and (folder / FRAMES_RECORD).is_file()
 
 
 def complete_publication(folder: Path) -> None:

@@ -1,6 +1,6 @@
 """The pairs of a large set, found by looking at photographs: similarity, orders, positions, expansion in rounds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,13 +157,22 @@ def _scenes(tried: TriedPairs, num_images: int) -> Int[np.ndarray, "image"]:
 
 def _likely(images: ImageSet, similarity: Float[np.ndarray, "image image"]) -> Int[np.ndarray, "pair 2"]:
     """Pairs that what is known of photographs beside their pixels proposes: names, times and positions, where
-    neighbours in them are alike."""
-    orders = [np.arange(images.num_images)]
+    neighbours in them are alike.
+
+    Names of a folder count by themselves too: frames of a video are in order, whatever lies beside them.
+    """
+    orders = [np.arange(images.num_images), *_in_folders(images.names)]
     if images.taken_s is not None:
         by_time = np.argsort(images.taken_s, kind="stable")
         orders.append(by_time[np.isfinite(images.taken_s[by_time])])
     near = [] if images.geo is None else [nearest(similarity, images.geo.enu_m)]
     return np.concatenate([*near, *(neighbours(similarity, order) for order in orders)])
+
+
+def _in_folders(names: Sequence[str]) -> list[Int[np.ndarray, "_"]]:
+    """The photographs of each folder, in order; none if all are in one."""
+    folder = np.unique([name.rpartition("/")[0] for name in names], return_inverse=True)[1].reshape(-1)
+    return [np.flatnonzero(folder == row) for row in range(folder.max(initial=0) + 1)] if folder.any() else []
 
 
 def with_fewest(

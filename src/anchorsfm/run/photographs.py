@@ -9,7 +9,7 @@ from jaxtyping import Int
 from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.io.images import load_image_set, with_cameras_of_scenes
 from anchorsfm.io.masks import with_masks
-from anchorsfm.io.repeats import mirrored_copies, without_repeated_files, without_repeated_views
+from anchorsfm.io.repeats import mirrored_copies, small_pictures, without_repeated_files, without_repeated_views
 from anchorsfm.mapping.known import KnownCameras, read_known
 from anchorsfm.masking.sky import sky_of_photographs
 from anchorsfm.run.config import PipelineConfig
@@ -105,11 +105,12 @@ def _without_repeats(images: ImageSet, config: PipelineConfig, num_settled: int,
     Views are left as they are where the user speaks of photographs one by one.
     """
     once = without_repeated_files(images)
+    small = small_pictures(once, progress)
     if config.known.model is None and config.similarity is None and not config.scene_graph.startswith("pairs:"):
-        once = without_repeated_views(once, num_settled)
+        once = without_repeated_views(once, num_settled, small=small, progress=progress)
     for skipped in once.skipped[len(images.skipped) :]:
         progress.warn(f"skipped {skipped.name}: {skipped.reason}")
-    mirrored = mirrored_copies(once)
+    mirrored = mirrored_copies(once, small)
     if mirrored:
         i, j = mirrored[0]
         more = "" if len(mirrored) == 1 else f" (and {len(mirrored) - 1} more such pairs)"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from anchorsfm.io.listing import not_taken
+from anchorsfm.io.listing import frames_not_taken, not_taken
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.progress import Progress
@@ -16,16 +16,16 @@ def with_frames(
 ) -> tuple[Path | list[Path], tuple[VideoFrames, ...]]:
     """Photographs and the frames of videos in the place of videos, which are written to OUT/frames; and their choice.
 
-    Files in folders that are not taken are named in a warning.
+    What in folders is not taken is named in warnings.
 
     Raises:
         InputError: none of the videos can be used, or a frame would lie where no photograph can be named from.
         StorageError: the frames cannot be written.
     """
     sources = [source] if isinstance(source, Path) else source
-    passed_over = not_taken(sources)
-    if passed_over is not None:
-        progress.warn(passed_over)
+    for passed_over in (not_taken(sources), frames_not_taken(sources)):
+        if passed_over is not None:
+            progress.warn(passed_over)
     photographs, videos = split(sources)
     if not videos:
         return source, ()

@@ -87,11 +87,11 @@ def distance_between(
 def _steps_of_distance(
     model: Reconstruction, first: int, second: int, along: Float[np.ndarray, "3"], modes: ErrorModes
 ) -> Float[np.ndarray, "mode"]:
-    """What each mode adds to the distance of two points."""
+    """What each mode adds to the distance of two points, up to one sign for all."""
     chosen = np.zeros(len(model.points), bool)
     chosen[[first, second]] = True
     seen = select_points(model, chosen[model.tracks.obs_point])  # its points are in the order of their rows
-    by_shift = np.stack([-along, along])[:, None] * (1.0 if first < second else -1.0)
+    by_shift = np.stack([-along, along])[:, None]
     steps = np.concatenate([modes.poses.reshape(len(modes.params), -1), modes.params], axis=1)
     return np.asarray(derivatives_by_cameras(seen, by_shift, loss_scale_px(model, 1.0))[0] @ steps.T)
 

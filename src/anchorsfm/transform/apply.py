@@ -31,8 +31,8 @@ from anchorsfm.results.run import StoredRun
 from anchorsfm.scene.edit import observations_per_view
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.reconstruction import Reconstruction
+from anchorsfm.transform.earth import PlaceOnEarth
 from anchorsfm.transform.find import Crop
-from anchorsfm.transform.positions import PlaceOnEarth
 
 _UP = np.array([0.0, 0.0, 1.0])
 _SAME = 1e-9

@@ -23,8 +23,9 @@ from anchorsfm.results.model import StoredModel
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.printable import printable
 from anchorsfm.transform.config import TransformConfig
+from anchorsfm.transform.earth import PlaceOnEarth
 from anchorsfm.transform.picks import pick, view_named
-from anchorsfm.transform.positions import Placed, PlaceOnEarth, describe_placed, place_by_positions
+from anchorsfm.transform.positions import Placed, describe_placed, place_by_positions
 
 _STEEP = 0.2
 """Horizontal part of a viewing direction below which the upper border of the picture says where it looks."""

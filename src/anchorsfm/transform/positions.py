@@ -1,8 +1,6 @@
-"""The frame of the positions that photographs record, and what an output folder says of a model in it."""
+"""The frame of the positions that photographs record: a finished model is brought into it."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +9,7 @@ from anchorsfm.geometry.geodesy import about_origin, geo_positions
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.io.json_files import read_json
-from anchorsfm.io.layout import TRANSFORM, Layout
+from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
 from anchorsfm.mapping.georeference import Georeferenced, Placement, place, recorded_positions
 from anchorsfm.report.numbers import report_georeference
@@ -22,6 +20,7 @@ from anchorsfm.run.settings import SURROUNDINGS, read_config
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.positions import GeoFix, GeoPositions
 from anchorsfm.scene.printable import printable
+from anchorsfm.transform.earth import PlaceOnEarth, origin_of, read_places, way_to_earth
 
 _SAME = 1e-6
 FROM_RECORD, FROM_PHOTOGRAPHS = "georeference.json", "photographs"
@@ -47,21 +46,6 @@ class Placed:
         return FROM_RECORD if self.geo is None else FROM_PHOTOGRAPHS
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlaceOnEarth:
-    """What is written anew of a model's place on the Earth."""
-
-    places: Places | None
-    """Of all models; None: no model has one."""
-    report: dict[str, Any] | None
-    """What the report says of the model."""
-
-    def write(self, layout: Layout) -> None:
-        """Raises StorageError if a file cannot be written."""
-        if self.places is not None:
-            self.places.write(layout)
-
-
 def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: bool) -> Placed:
     """Bring a model into the frame of the recorded positions of its photographs.
 
@@ -79,7 +63,7 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
     if run is None or not stored.is_result:
         raise InputError(f"{stored.folder} is no model of an output folder: where its photographs are is not known")
     number = f"model {stored.recorded_number}"
-    known = _way_to_earth(run.layout, stored.recorded_number)
+    known = way_to_earth(run.layout, stored.recorded_number)
     if known is not None:
         if np.allclose(known.matrix, np.eye(4), atol=_SAME):
             raise InputError(
@@ -151,7 +135,7 @@ def describe_placed(
     centres = camera_centres(model.cam_from_world)
     position, _ = recorded_positions(model, geo)
     found = _compared(centres if way is None else way.points(centres), position, placed.placement, way)
-    document = _read_document(layout)
+    document = read_places(layout)
     if document is None:
         is_recorded = layout.config.is_file()
         epsg = read_config(layout.config, without=SURROUNDINGS).epsg if is_recorded else None
@@ -161,14 +145,6 @@ def describe_placed(
     return PlaceOnEarth(
         places=Places.of(document | {"models": models}), report=asdict(report_georeference(model, found, stored.names))
     )
-
-
-def without_place(layout: Layout, number: int, report: dict[str, Any] | None) -> PlaceOnEarth:
-    """What an output folder says once a model is not placed any more; `report`: what its report said before."""
-    document = _read_document(layout)
-    models = [] if document is None else [entry for entry in document["models"] if entry["number"] != number]
-    places = None if document is None or not models else Places.of(document | {"models": models})
-    return PlaceOnEarth(places=places, report=report)
 
 
 def _compared(
@@ -209,21 +185,11 @@ def _read_positions(stored: StoredModel, run: StoredRun) -> GeoPositions:
             )
         raise InputError(f"--gps: none of the {read} photographs that could be read has a recorded position; give a "
                          "--distance instead")  # fmt: skip
-    document = _read_document(run.layout)
+    document = read_places(run.layout)
     if document is not None:  # other models have places in this frame
-        origin = document["origin"]
-        geo = about_origin(geo, (origin["latitude_deg"], origin["longitude_deg"], origin["altitude_m"]))
+        geo = about_origin(geo, origin_of(document))
     row = {name: k for k, name in enumerate(names)}
     return geo.select([row[name] for name in stored.names])
-
-
-def _way_to_earth(layout: Layout, number: int) -> Similarity | None:
-    """From a model to the frame of the recorded positions, if it has a place in it."""
-    document = _read_document(layout)
-    entry = next((one for one in (document or {"models": []})["models"] if one["number"] == number), None)
-    if entry is None:
-        return None
-    return Similarity.of_matrix(np.array(entry.get("enu_from_model", np.eye(4)), np.float64))
 
 
 def _found_up(layout: Layout, stored: StoredModel) -> bool:
@@ -241,37 +207,4 @@ def _found_up(layout: Layout, stored: StoredModel) -> bool:
         ]
         return all(found["up"] for found in steps)
     except (TypeError, KeyError):
-        raise InputError(f"{TRANSFORM} is damaged") from None
-
-
-def _read_document(layout: Layout) -> dict[str, Any] | None:
-    """georeference.json; None if there is none.
-
-    Raises InputError if it is damaged.
-    """
-    if not layout.georeference.is_file():
-        return None
-    document = read_json(layout.georeference)
-    try:
-        _require_used(document)
-    except (TypeError, KeyError, ValueError, IndexError, np.linalg.LinAlgError):
-        raise InputError(
-            f"{layout.georeference} is damaged: run the same anchorsfm reconstruct again, which makes it anew"
-        ) from None
-    return dict(document)
-
-
-def _require_used(document: Mapping[str, Any]) -> None:
-    """Raises an error of Python if what is used of georeference.json is not there."""
-    origin = [float(document["origin"][key]) for key in ("latitude_deg", "longitude_deg", "altitude_m")]
-    if not np.isfinite(origin).all() or not (document["epsg"] is None or isinstance(document["epsg"], int)):
-        raise ValueError("no frame")
-    for entry in document["models"]:
-        int(entry["number"])
-        way = np.array(entry.get("enu_from_model", np.eye(4)), np.float64)
-        if way.shape != (4, 4) or not np.isfinite(way).all() or not np.linalg.det(way[:3, :3]) > 0:
-            raise ValueError("no similarity")
-        for image in entry["images"]:
-            str(image["name"]), bool(image["outlier"])
-            for key in ("latitude_deg", "longitude_deg", "altitude_m"):
-                float(image[key])
+        raise InputError(f"{layout.transform} is damaged: run the same anchorsfm reconstruct again") from None

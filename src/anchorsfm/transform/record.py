@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from anchorsfm.geometry.similarity import Similarity
+from anchorsfm.geometry.similarity import Similarity, require_similarity
 from anchorsfm.io.json_files import checked, read_json
 from anchorsfm.scene.errors import InputError
 from anchorsfm.transform.find import Crop
@@ -165,14 +165,8 @@ def _model(entry: Mapping[str, Any]) -> ModelTransform:
 
 
 def _checked_matrix(rows: Any) -> tuple[tuple[float, ...], ...]:
-    if len(rows) != 4 or any(len(row) != 4 for row in rows):
-        raise ValueError("a matrix of it is not 4 x 4")
     matrix = np.array(rows, np.float64)
-    square = matrix[:3, :3] @ matrix[:3, :3].T
-    scale = np.trace(square) / 3
-    is_similarity = np.linalg.det(matrix[:3, :3]) > 0 and np.abs(square - scale * np.eye(3)).max() < 1e-6 * scale
-    if not is_similarity or (matrix[3] != [0, 0, 0, 1]).any():
-        raise ValueError("a matrix of it is no similarity")
+    require_similarity(matrix)
     return _tuples(matrix)
 
 

@@ -30,9 +30,9 @@ from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.transform.apply import Change, write_changed
 from anchorsfm.transform.config import TransformConfig
+from anchorsfm.transform.earth import without_place
 from anchorsfm.transform.exports import follow
 from anchorsfm.transform.find import Crop, Found, find
-from anchorsfm.transform.positions import without_place
 from anchorsfm.transform.record import TransformRecord, make_step, read_transforms
 
 _SCOPE = (

@@ -9,6 +9,9 @@ rebinding"). So every request needs
 - a `Host` that is a name of this machine;
 - from browsers, an `Origin` that is that same host.
 
+What those who are let in can do is look, and set the scale of the model on disk. For the latter there are controls only
+where `may_change` says so: without the owner's leave nobody on another machine can change a file.
+
 Of what a client sends, messages that the viewer's controls do not need are dropped before viser sees them: viser knows
 messages that open a public tunnel, upload files, or set any attribute of a control, its callbacks included.
 
@@ -26,11 +29,12 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from anchorsfm.scene.errors import InputError
 
+ChangesName = Literal["local", "everyone", "nobody"]
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses that stand for all of this machine."""
 _NEEDED = (
@@ -183,6 +187,13 @@ class Guard:
             await handler(connection)
 
         return handle
+
+
+def may_change(host: str, changes: ChangesName) -> bool:
+    """Whether those who are let in may change the model on disk; `host`: the address that the viewer listens on."""
+    if changes == "local":
+        return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    return changes == "everyone"
 
 
 def is_within(control: Any, value: object) -> bool:

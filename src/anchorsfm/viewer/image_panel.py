@@ -1,7 +1,7 @@
 """One image and its neighbours: the photograph with its residuals, the facts, matches with another image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +152,16 @@ class ImagePanel:
         with self._stage.lock:
             self._stop_looking()
             face(client, place)
+
+    def show_again(self, number: int, viewed: StoredModel) -> None:
+        """A model was read again: what is said of a chosen image of it is said anew."""
+        self._models[number] = viewed
+        chosen = self.selection
+        if chosen is not None and chosen.number == number:
+            facts = image_facts(viewed, chosen.view)
+            self.selection = replace(chosen, facts=facts)
+            self.facts.content = facts_markdown(facts)
+            self.mark()
 
     # --------------------------------------------------------------------------------------------------- drawing
 

@@ -28,16 +28,16 @@ class Measured:
     counts_cameras: bool
     """Whether errors of the cameras are part of it."""
     unit: str
-    command: str
+    command: str = ""
     """That sets the scale of the model by this distance, with METRES to be filled in; empty where none would."""
 
-    def markdown(self) -> str:
-        """For the panel."""
+    def markdown(self, *, with_command: bool = True) -> str:
+        """For the panel; with the command that sets the scale, or without."""
         sigma = f" ± {format_number(self.deviation)}" if np.isfinite(self.deviation) else ""
         text = f"**{format_number(self.length)}{sigma} {self.unit}**"
         if sigma and not self.counts_cameras:
             text += f"\n\n{_EXACT_CAMERAS}"
-        return f"{text}\n\nTo set the scale by it:\n\n`{self.command}`" if self.command else text
+        return f"{text}\n\nTo set the scale by it:\n\n`{self.command}`" if self.command and with_command else text
 
 
 def clicked_point(
@@ -71,25 +71,56 @@ def measure(viewed: StoredModel, first: int, second: int) -> Measured:
     )
 
 
+def marks(viewed: StoredModel, first: int, second: int) -> tuple[str, ...]:
+    """Two points of a model as the words of a measured distance: IMAGE_A x,y IMAGE_B x,y."""
+    return (*_mark(viewed, first), *_mark(viewed, second))
+
+
 def _command(viewed: StoredModel, first: int, second: int) -> str:
     """The `anchorsfm transform` that makes the distance a given one; only of models that are results of a run."""
     if viewed.run is None or not viewed.is_result:
         return ""
-    marks = " ".join(_mark(viewed, point) for point in (first, second))
+    words = " ".join(map(quoted, marks(viewed, first, second)))
     number = f" --model {viewed.recorded_number}" if viewed.recorded_number else ""
-    return f"anchorsfm transform {_quoted(str(viewed.run.root))}{number} --distance {marks} METRES"
+    return f"anchorsfm transform {quoted(str(viewed.run.root))}{number} --distance {words} METRES"
 
 
-def _mark(viewed: StoredModel, point: int) -> str:
-    """A photograph and a pixel where it sees a point: the observation that agrees best."""
+def _mark(viewed: StoredModel, point: int) -> tuple[str, str]:
+    """A photograph and the pixel where a point projects to, whose depth is that of the nearest observation there.
+
+    The observation is taken at whose place that depth is the point's own, or nearest to it; of several the one that
+    agrees best.
+    """
     tracks = viewed.model.tracks
-    rows = np.arange(*np.searchsorted(tracks.obs_point, [point, point + 1]).tolist())
-    best = int(rows[np.nan_to_num(viewed.residual_px[rows], nan=np.inf).argmin()])
-    x, y = tracks.obs_xy[best].tolist()
-    return f"{_quoted(viewed.names[int(tracks.obs_image[best])])} {x:.1f},{y:.1f}"
+    rows = range(*np.searchsorted(tracks.obs_point, [point, point + 1]).tolist())
+    best = min(
+        rows, key=lambda row: (_off_depth(viewed, row), float(np.nan_to_num(viewed.residual_px[row], nan=np.inf)))
+    )
+    view = int(tracks.obs_image[best])
+    camera = viewed.model.cameras[int(viewed.model.camera_index[view])]
+    x, y = np.clip(_projection(viewed, best), 0, (camera.width, camera.height)).tolist()
+    return viewed.names[view], f"{x:.2f},{y:.2f}"
 
 
-def _quoted(word: str) -> str:
+def _off_depth(viewed: StoredModel, row: int) -> float:
+    """How far the depth of the observation that is nearest to where the point of one projects to is from its own."""
+    tracks = viewed.model.tracks
+    view = int(tracks.obs_image[row])
+    there = viewed.observations(view)
+    nearest = there[np.linalg.norm(tracks.obs_xy[there] - _projection(viewed, row), axis=1).argmin()]
+    points = viewed.model.points[tracks.obs_point[[row, nearest]]]
+    return float(abs((points[1] - points[0]) @ viewed.model.cam_from_world[view, 2, :3]))
+
+
+def _projection(viewed: StoredModel, row: int) -> Float[np.ndarray, "2"]:
+    """Where the point of an observation projects to; the observation itself if it does not."""
+    xy = viewed.model.tracks.obs_xy[row]
+    shift = viewed.residual[row]
+    return np.asarray(xy + np.where(np.isfinite(shift).all(), shift, 0.0))
+
+
+def quoted(word: str) -> str:
+    """A word of a command, as it can be shown between backticks."""
     import shlex
 
     return shlex.quote(printable(word).replace("`", "'"))

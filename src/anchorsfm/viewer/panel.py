@@ -24,10 +24,10 @@ _POINT_SIZE = 0.004 * SCENE_RADIUS
 class Panel:
     """Controls for everything but single images, which `image_panel` is for."""
 
-    def __init__(self, server: Any, content: ViewedFolder, *, max_points: int) -> None:
+    def __init__(self, server: Any, content: ViewedFolder, *, max_points: int, may_change: bool = False) -> None:
         self.stage = Stage(server, content.models, Photographs(content.photo_root))
         self._server, self._content, self._max_points = server, content, max_points
-        self._models = content.models
+        self._models = list(content.models)
         self._points_drawn: tuple[str, PointFilter] | None = None
         self._cameras_drawn: tuple[str, float] | None = None
         self._clouds: list[DrawnPoints] = []
@@ -42,7 +42,8 @@ class Panel:
         self._add_switches(gui)
         self._add_point_settings(gui)
         self._add_camera_settings(gui)
-        self.measure = MeasurePanel(server, self.stage)
+        self.measure = MeasurePanel(server, self.stage, may_change=may_change)
+        self.measure.on_rescaled = self._show_again
         self._draw_points()
         self._draw_cameras()
         self.problems: tuple[str, ...] = ()
@@ -122,6 +123,16 @@ class Panel:
         self.camera_size.on_update(lambda _: self._draw_cameras())
 
     # --------------------------------------------------------------------------------------------- what they do
+
+    def _show_again(self, number: int, viewed: StoredModel) -> None:
+        """A model that was written in another scale: it is drawn where it was, and what is said of it is another."""
+        with self.stage.lock:
+            self._models[number] = viewed
+            self.stage.models[number].show_again(viewed)
+            self._cameras_drawn = None
+            self._draw_cameras()
+            self.images.show_again(number, viewed)
+            self._say_what_is_drawn()
 
     def _number(self) -> int | None:
         """The model that is shown; None: all."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anchorsfm.scene.errors import InputError
-from anchorsfm.viewer.guard import EVERYWHERE, Guard, is_within
+from anchorsfm.viewer.guard import EVERYWHERE, ChangesName, Guard, is_within, may_change
 from anchorsfm.viewer.page import dressed, title_of
 from anchorsfm.viewer.sources import read_folder
 
@@ -69,8 +69,11 @@ def open_viewer(
     host: str = "localhost",
     port: int = 8080,
     max_points: int = 500_000,
+    changes: ChangesName = "local",
 ) -> Viewer:
     """Read what a folder holds and serve it on the first free port from `port` on.
+
+    `changes`: who may set the scale of a model on disk.
 
     Raises InputError if viser is not installed, there is nothing to show, or the address cannot be used.
     """
@@ -90,7 +93,7 @@ def open_viewer(
     guard.is_offered = lambda uuid, value: _is_offered(server, uuid, value)
     from anchorsfm.viewer.panel import Panel
 
-    panel = Panel(server, content, max_points=max_points)
+    panel = Panel(server, content, max_points=max_points, may_change=may_change(address, changes))
     taken = server.get_port()
     notes = content.notes + panel.problems + ((f"port {port} is in use: taking {taken}",) if taken != port else ())
     return Viewer(server=server, panel=panel, host=address, port=taken, secret=guard.secret, notes=notes)

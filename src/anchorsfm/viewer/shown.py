@@ -97,6 +97,11 @@ class ShownModel:
         width, height = (2 * self.depth * self.frusta.half_wh[view]).tolist()
         handle.render_width, handle.render_height = width, height
 
+    def show_again(self, viewed: StoredModel) -> None:
+        """The same model in another unit, read again: everything stays where it is."""
+        placed = show_model(self.scene, viewed)
+        self.viewed, self.frame, self.frusta = viewed, placed.frame, placed.frusta
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove the nodes of these names that there are."""
         for name in names:
