@@ -46,6 +46,10 @@ def main() -> None:
 
 
 WAYS = {"without": ["--known.no-guided-matching"], "along the lines": []}
+PRIORS = {
+    "positions": ["--known.position-sigma", "{metres}"],
+    "both": ["--known.position-sigma", "{metres}", "--known.rotation-sigma-deg", "{degrees}"],
+}
 
 
 def exact(photos: Path) -> None:
@@ -85,17 +89,18 @@ def off_surfaces(out: Path, dense: Path) -> float:
 def disturbed(photos: Path, degrees: list[float], metres: float, seeds: list[int]) -> None:
     """Poses that are off by stated deviations, adjusted."""
     truth = json.loads((photos / "gt.json").read_text())
-    print("| poses off by | matches | rotation, degrees | position, mm | points | track length | CPU s |")
+    print("| poses off by | priors | rotation, degrees | position, mm | points | track length | CPU s |")
     print("|---|---|---|---|---|---|---|")
     for deviation in degrees:
         starts = [write_disturbed(photos, deviation, metres, seed) for seed in seeds]
         errors = [pose_errors(start, truth) for start in starts]
         print(f"| {deviation} degrees, {1000 * metres:.0f} mm | given | {spread(errors)} | | | |", flush=True)
-        for name, options in WAYS.items():
+        for name, options in PRIORS.items():
             errors, entries, cpus = [], [], []
             for seed, start in zip(seeds, starts, strict=True):
-                adjusting = ["--known.no-freeze-poses", "--known.position-sigma", str(metres), "--no-dense"]
-                out, cpu_s = run(photos, f"{name} {deviation} {seed}", start, [*options, *adjusting])
+                adjusting = ["--known.no-freeze-poses", "--no-dense"]
+                adjusting += [word.format(metres=metres, degrees=deviation) for word in options]
+                out, cpu_s = run(photos, f"{name} {deviation} {seed}", start, adjusting)
                 errors.append(pose_errors(out / "sparse" / "0", truth))
                 entries.append(json.loads((out / "report.json").read_text())["models"][0])
                 cpus.append(cpu_s)

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from anchorsfm.cli.parsing import parse
 from anchorsfm.cli.wording import in_words
 from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export.run import export
+from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.with_poses import along_epipolar_lines
@@ -112,3 +114,31 @@ def test_triangulate_speaks_of_its_own_options(tmp_path: Path) -> None:
         parse("triangulate", words).run(Terminal())
     message = in_words(raised.value)
     assert "--position-sigma" in message and "--adjust-poses" in message and "--known" not in message
+    words = [str(tmp_path), "--poses", str(tmp_path), "-o", str(tmp_path / "o"), "--rotation-sigma-deg", "0.1"]
+    with pytest.raises(InputError) as raised:
+        parse("triangulate", words).run(Terminal())
+    message = in_words(raised.value)
+    assert "--rotation-sigma-deg" in message and "add --position-sigma" in message and "--known" not in message
+
+
+def test_adjusted_poses_keep_to_their_deviations(
+    trajectory: tuple[SyntheticScene, Path], rendered: Path, tmp_path: Path
+) -> None:
+    """Poses that are off by a tenth of a degree and a centimetre come closer to the truth with both priors."""
+    scene, _ = trajectory
+    rng, poses = np.random.default_rng(0), scene.cam_from_world[:5].copy()
+    rotation = Rotation.from_rotvec(np.radians(0.1) * rng.standard_normal((5, 3))).as_matrix() @ poses[:, :, :3]
+    centre = camera_centres(poses) + 0.01 * rng.standard_normal((5, 3))
+    poses = np.concatenate([rotation, -rotation @ centre[:, :, None]], axis=2)
+    known = without_points(np.arange(5), poses, [scene.camera(0)], np.zeros(5, np.int64))
+    write_models(tmp_path / "sparse", [known], scene.names)
+    words = [str(rendered / "images"), "--poses", str(tmp_path / "sparse" / "0"), "--quiet", "--adjust-poses"]
+    words += ["--position-sigma", "0.01", "--rotation-sigma-deg", "0.1", "-o", str(tmp_path / "out")]
+    parse("triangulate", words).run(Terminal())
+    model, _ = model_of(tmp_path / "out")
+
+    def off_deg(of: np.ndarray) -> float:
+        true = scene.cam_from_world[:5, :, :3]
+        return float(rotation_angle_deg(of[:, :, :3] @ np.swapaxes(true, 1, 2)).mean())
+
+    assert len(model.image_index) == 5 and off_deg(model.cam_from_world) < 0.6 * off_deg(poses)

@@ -20,7 +20,7 @@ class Triangulate(Settings):
 
     anchorsfm triangulate photos --poses transforms.json -o out
 
-    anchorsfm triangulate photos --poses trajectory.txt -o out --adjust-poses --position-sigma 0.02
+    anchorsfm triangulate photos --poses tum.txt -o out --adjust-poses --position-sigma 0.02 --rotation-sigma-deg 0.3
     """
 
     photos: tyro.conf.Positional[tuple[Path, ...]]
@@ -30,9 +30,11 @@ class Triangulate(Settings):
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the results: new, empty, or of an earlier run."""
     adjust_poses: bool = False
-    """Adjust the poses, too; see --position-sigma."""
+    """Adjust the poses, too; see --position-sigma and --rotation-sigma-deg."""
     position_sigma: Annotated[float | None, Range(1e-9, 1e9)] = None
     """Standard deviation of the positions in their own unit, with --adjust-poses: they constrain the adjustment."""
+    rotation_sigma_deg: Annotated[float | None, Range(1e-4, 90)] = None
+    """Standard deviation of the rotations about each axis in degrees, with --position-sigma: they constrain it, too."""
     adjust_intrinsics: bool = False
     """Adjust focal lengths and distortion that come with the poses; those that do not are always found."""
     max_image_size: Annotated[int, Range(64, 65536)] = 1024
@@ -48,6 +50,12 @@ class Triangulate(Settings):
         if self.position_sigma is not None and not self.adjust_poses:
             raise self.refused(
                 "position_sigma", "says how far the poses may be off, which are kept exactly: add --adjust-poses"
+            )
+
+        if self.rotation_sigma_deg is not None and self.position_sigma is None:
+            raise self.refused(
+                "rotation_sigma_deg",
+                "has an effect together with the deviation of positions only: add --position-sigma",
             )
 
     def run(self, console: Terminal) -> None:
@@ -70,6 +78,7 @@ class Triangulate(Settings):
             model=self.poses,
             freeze_poses=not self.adjust_poses,
             position_sigma=self.position_sigma,
+            rotation_sigma_deg=self.rotation_sigma_deg,
             freeze_intrinsics=not self.adjust_intrinsics,
         )
         return PipelineConfig(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from anchorsfm.colmap.cameras import has_absurd_params
 from anchorsfm.colmap.convert import camera_sensor, from_pycolmap, place_rigs, to_pycolmap
 from anchorsfm.colmap.quiet import silent
+from anchorsfm.colmap.rotation_priors import with_rotation_priors
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.scene.edit import scaled, with_former_cameras
 from anchorsfm.scene.reconstruction import Reconstruction
@@ -56,6 +57,20 @@ class PositionPriors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotationPriors:
+    """Camera rotations known with some uncertainty, of views whose positions are."""
+
+    rotation: Float[np.ndarray, "view 3 3"]
+    """cam_from_world; NaN where unknown."""
+    sigma_deg: float
+    """Standard deviation of the rotation about each axis, degrees."""
+
+    def select(self, views: Int[np.ndarray, "kept"]) -> "RotationPriors":
+        """Those of some of the views."""
+        return replace(self, rotation=self.rotation[views])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Held:
     """What the adjustment must not change, and what constrains it."""
 
@@ -63,6 +78,8 @@ class Held:
     camera: Bool[np.ndarray, "camera"]
     positions: PositionPriors | None = None
     """Only where no pose is held: either sets the frame. Fewer than three known positions have no effect."""
+    rotations: RotationPriors | None = None
+    """They have an effect together with positions only, which say what the frame is, and not in rigs."""
     last_points: int = 0
     """How many of the model's points, the last ones, stay where they are."""
 
@@ -172,6 +189,12 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
         config.add_constant_point(len(reconstruction.points) - number)
     _hold_sensors(config, reconstruction, held)
     priors = _pose_priors(reconstruction, model, held.positions)
+    if priors and held.rotations is not None and reconstruction.rigs is None:
+        known = zip(reconstruction.image_index.tolist(), held.rotations.rotation, strict=True)
+        rotation = {image + 1: matrix for image, matrix in known if np.isfinite(matrix).all()}
+        sigma_rad = float(np.radians(held.rotations.sigma_deg))
+        model, more = with_rotation_priors(model, config, priors, rotation, sigma_rad)
+        priors += more
     if priors:
         assert not held.pose.any(), "PyCOLMAP would move held poses onto the priors"
         prior_options = pycolmap.PosePriorBundleAdjustmentOptions()

@@ -40,5 +40,10 @@ def _start(alignment: AlignmentResult, given: MapperInput, depth: DepthInput, ca
     known = depth.known
     model = start_model(alignment, given.images, depth.grid, camera_model, known=known.cameras)
     model = with_poses(model, known.exact_poses(alignment))
-    priors = known.position_priors(model.image_index)
-    return Start(model=model, held=replace(known_held(model, given), pose=alignment.pose_known, positions=priors))
+    held = replace(
+        known_held(model, given),
+        pose=alignment.pose_known,
+        positions=known.position_priors(model.image_index),
+        rotations=known.rotation_priors(model.image_index),
+    )
+    return Start(model=model, held=held)

@@ -55,6 +55,9 @@ class KnownConfig(Settings):
     """Standard deviation of the known model's camera positions, in its own units: positions that are not kept exactly
     (see --known.no-freeze-poses) then constrain the adjustment with this strength, and the result is in the known frame
     and scale."""
+    rotation_sigma_deg: Annotated[float | None, Range(1e-4, 90)] = None
+    """Standard deviation of the known model's rotations about each axis, degrees: with --known.position-sigma they
+    constrain the adjustment, too."""
     guided_matching: bool = True
     """With --mapper known: look for more matches along the epipolar lines of poses that are kept exactly, unless
     LightGlue matches."""
@@ -65,3 +68,7 @@ class KnownConfig(Settings):
         if self.position_sigma is not None and self.freeze_poses:
             problem = "says how far known positions may be off, which are kept exactly unless freeze_poses is off"
             raise self.refused("position_sigma", f"{problem} (--known.no-freeze-poses)")
+        if self.rotation_sigma_deg is not None and self.position_sigma is None:
+            raise self.refused(
+                "rotation_sigma_deg", "has an effect together with the deviation of positions only: set position_sigma"
+            )

@@ -370,12 +370,16 @@ def _held_in(result: AdjustResult, model: Reconstruction, given: MapperInput) ->
     before, pose = result.held, np.zeros(len(model.image_index), bool)
     _, new, old = np.intersect1d(model.image_index, result.model.image_index, return_indices=True)
     pose[new] = before.pose[old]
-    positions = before.positions
+    positions, rotations = before.positions, before.rotations
     if positions is not None:
         places, sigmas = np.full((2, len(pose), 3), np.nan)
         places[new], sigmas[new] = positions.position[old], positions.sigmas[old]
         positions = PositionPriors(position=places, sigma=sigmas)
-    return replace(known_held(model, given), pose=pose, positions=positions)
+    if rotations is not None:
+        matrices = np.full((len(pose), 3, 3), np.nan)
+        matrices[new] = rotations.rotation[old]
+        rotations = replace(rotations, rotation=matrices)
+    return replace(known_held(model, given), pose=pose, positions=positions, rotations=rotations)
 
 
 def _with_matches(given: MapperInput, matches: KeypointMatches) -> MapperInput:

@@ -262,7 +262,7 @@ def _with_priors(
 ) -> JudgedModel:
     """The model adjusted with the positions that agree; where they help to find its focal lengths, these anew."""
     wanted = np.where(placed.agrees[:, None], position, np.nan)
-    held = replace(free.held, positions=PositionPriors(position=wanted, sigma=placed.sigma_m))
+    held = replace(free.held, positions=PositionPriors(position=wanted, sigma=placed.sigma_m), rotations=None)
     start = moved(result.at_optimum, placed.scale, placed.pose)
     result = readjust(result, start, config, options=result.options, held=held)
     if any(result.focal) and is_better_determined(result):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.bundle import PositionPriors
+from anchorsfm.colmap.bundle import PositionPriors, RotationPriors
 from anchorsfm.colmap.cameras import distortion_px, focal_length_px, normalised_from_pixels, principal_point_px
 from anchorsfm.colmap.models import find_models, read_cameras
 from anchorsfm.geometry.transforms import camera_centres
@@ -107,6 +107,15 @@ class KnownCameras:
         unknown = np.full((3, 4), np.nan)
         poses = np.stack([self.poses.get(int(k), unknown) for k in image])
         return PositionPriors(position=camera_centres(poses), sigma=sigma)
+
+    def rotation_priors(self, image: Int[np.ndarray, "view"]) -> RotationPriors | None:
+        """Rotations of the images of a model that constrain the adjustment; None unless they are asked for."""
+        sigma_deg = self.config.rotation_sigma_deg
+        if sigma_deg is None or self.config.freeze_poses or not any(int(k) in self.poses for k in image):
+            return None
+        unknown = np.full((3, 4), np.nan)
+        poses = np.stack([self.poses.get(int(k), unknown) for k in image])
+        return RotationPriors(rotation=poses[:, :, :3], sigma_deg=sigma_deg)
 
     def frozen_cameras(self, rows: Sequence[int] | Int[np.ndarray, "camera"]) -> Bool[np.ndarray, "camera"]:
         """Which cameras of the ImageSet must not be adjusted."""

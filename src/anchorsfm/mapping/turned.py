@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.colmap.bundle import BundleOptions, adjust
+from anchorsfm.colmap.bundle import BundleOptions, RotationPriors, adjust
 from anchorsfm.colmap.cameras import turned_camera
 from anchorsfm.geometry.quarter_turns import turned_poses, turned_size_wh, turned_xy
 from anchorsfm.mapping.base import MapperInput, Start
@@ -117,7 +117,8 @@ class Turns:
             camera_index=camera_index.reshape(-1).astype(np.int64),
             tracks=self.tracks(model.tracks),
         )
-        return Start(model=turned, held=replace(start.held, camera=np.array(held, bool)))
+        rotations = _turned_rotations(start.held.rotations, turns)
+        return Start(model=turned, held=replace(start.held, camera=np.array(held, bool), rotations=rotations))
 
     def back(self, result: AdjustResult) -> AdjustResult:
         """A finished model of the turned pictures as one of the stored ones."""
@@ -134,7 +135,11 @@ class Turns:
         return replace(
             result,
             model=stored,
-            held=replace(result.held, camera=result.held.camera[kinds[0]]),
+            held=replace(
+                result.held,
+                camera=result.held.camera[kinds[0]],
+                rotations=_turned_rotations(result.held.rotations, -turns),
+            ),
             lenses=tuple(result.lenses[row] for row in kinds[0]) if result.lenses else (),
         )
 
@@ -156,6 +161,14 @@ class Turns:
             image = int(mine[np.lexsort((self.turns[mine] != 0, former[mine] != row))[0]])
             out.append(turned_camera(cameras[former[image]], int(self.turns[image])))
         return out
+
+
+def _turned_rotations(priors: RotationPriors | None, turns: Int[np.ndarray, "view"]) -> RotationPriors | None:
+    """What is known of the cameras that see the turned pictures."""
+    if priors is None:
+        return None
+    poses = np.concatenate([priors.rotation, np.zeros((len(turns), 3, 1))], axis=2)
+    return replace(priors, rotation=turned_poses(poses, turns)[:, :, :3])
 
 
 def find_turns(start: Start, given: MapperInput, config: AdjustConfig) -> Turns | None:

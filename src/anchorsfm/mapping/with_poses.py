@@ -33,7 +33,12 @@ def map_with_poses(given: MapperInput, settings: MapperSettings, progress: Progr
     assert known is not None, "the model is made of them"
     image = model.image_index
     frozen = np.full(len(image), known.config.freeze_poses)
-    held = replace(known_held(model, given), pose=frozen, positions=known.position_priors(image))
+    held = replace(
+        known_held(model, given),
+        pose=frozen,
+        positions=known.position_priors(image),
+        rotations=known.rotation_priors(image),
+    )
     return Mapped(starts=(Start(model=model, held=held),), reasons={})
 
 

@@ -309,7 +309,8 @@ class Continued:
 
     def settings(self, config: PipelineConfig) -> PipelineConfig:
         # poses are those of the models, and new ones are found from tracks alone
-        return replace(config, mapper=_MAPPER, known=replace(config.known, use_poses=False, position_sigma=None))
+        known = replace(config.known, use_poses=False, position_sigma=None, rotation_sigma_deg=None)
+        return replace(config, mapper=_MAPPER, known=known)
 
     @property
     def keeps(self) -> bool:

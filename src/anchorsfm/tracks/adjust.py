@@ -144,10 +144,13 @@ class _Setting:
         return np.minimum(self.config.final_error_px * scale, self.config.second_error * long_side_px)
 
     def held_in(self, model: Reconstruction) -> Held:
-        rows, positions = self.rows(model), self.held.positions
-        if positions is not None:
-            positions = positions.select(rows)
-        return Held(pose=self.held.pose[rows], camera=self.held.camera, positions=positions)
+        rows, positions, rotations = self.rows(model), self.held.positions, self.held.rotations
+        return Held(
+            pose=self.held.pose[rows],
+            camera=self.held.camera,
+            positions=None if positions is None else positions.select(rows),
+            rotations=None if rotations is None else rotations.select(rows),
+        )
 
     def options(self, model: Reconstruction, tolerance: float) -> BundleOptions:
         return BundleOptions(

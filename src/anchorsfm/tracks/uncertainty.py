@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.spatial.transform import Rotation
 
-from anchorsfm.colmap.bundle import BundleOptions, Held, PositionPriors
+from anchorsfm.colmap.bundle import BundleOptions, Held, PositionPriors, RotationPriors
 from anchorsfm.colmap.cameras import focal_length_px, focal_rows, principal_point_rows
 from anchorsfm.geometry.links import connected_groups
 from anchorsfm.geometry.similarity import Similarity
@@ -233,10 +234,14 @@ def _part_that_fits(result: AdjustResult) -> AdjustResult:
         return result
     of_first = np.isin(model.tracks.obs_image, model.image_index[:count])
     first = select_views(select_points(model, of_first), np.arange(count))
-    held, priors = result.held, result.held.positions
-    if priors is not None:
-        priors = priors.select(np.arange(count))
-    return replace(result, model=first, held=replace(held, pose=held.pose[:count], positions=priors))
+    held, positions, rotations = result.held, result.held.positions, result.held.rotations
+    held = replace(
+        held,
+        pose=held.pose[:count],
+        positions=None if positions is None else positions.select(np.arange(count)),
+        rotations=None if rotations is None else rotations.select(np.arange(count)),
+    )
+    return replace(result, model=first, held=held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,7 +465,7 @@ def _equations(
     *,
     with_outer: bool = True,
 ) -> NormalEquations:
-    """Normal equations with position priors, or with a gauge where nothing sets the frame."""
+    """Normal equations with priors of poses, or with a gauge where nothing sets the frame."""
     equations = normal_equations(lin, columns, keep, point_damping, with_outer=with_outer)
     hessian, gradient, outer = equations.hessian, equations.gradient, equations.outer
     poses = columns[problem.of_views(columns)]
@@ -482,7 +487,32 @@ def _equations(
         gradient[rows] += away[rows] / sigma[rows] ** 2
         if outer is not None:
             outer[rows, rows] += 1 / sigma[rows] ** 2
+        rotations = problem.held.rotations
+        if rotations is not None and not problem.units.sensors:
+            _add_rotations(problem.model, rotations, poses, hessian, gradient, outer)
     return equations
+
+
+def _add_rotations(
+    model: Reconstruction,
+    priors: RotationPriors,
+    poses: Int[np.ndarray, "column"],
+    hessian: Float[np.ndarray, "free free"],
+    gradient: Float[np.ndarray, "free"],
+    outer: Float[np.ndarray, "free free"] | None,
+) -> None:
+    """Add what is known of rotations; views are those of the model, as there are no rigs."""
+    turned = model.cam_from_world[:, :, :3] @ np.swapaxes(priors.rotation, 1, 2)
+    known = np.isfinite(turned).all(axis=(1, 2))
+    away = np.full((len(turned), 3), np.nan)
+    away[known] = Rotation.from_matrix(turned[known]).as_rotvec()
+    view, axis = poses // 6, np.minimum(poses % 6, 2)
+    rows = np.flatnonzero((poses % 6 < 3) & known[view])
+    information = 1 / np.radians(priors.sigma_deg) ** 2
+    hessian[rows, rows] += information
+    gradient[rows] += information * away[view, axis][rows]
+    if outer is not None:
+        outer[rows, rows] += information
 
 
 def _view_with_prior(units: Units, priors: PositionPriors) -> Int[np.ndarray, "unit"]:
