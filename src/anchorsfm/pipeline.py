@@ -251,7 +251,7 @@ def _reconstruct(
     with clock.stage(Stage.TRACKS):
         given = mapper_input(predicted, predictor, images, known, config, progress)
         if config.mapper == "known":
-            given = with_known_poses(given, progress)
+            given = with_known_poses(given, pairs, frontend, folder.store, progress)
         if config.keep_database:
             save_database(given, folder.database, seed=config.seed)
     outcome = Outcome.of(images, selected, predicted, predictor)

@@ -55,6 +55,9 @@ class KnownConfig(Settings):
     """Standard deviation of the known model's camera positions, in its own units: positions that are not kept exactly
     (see --known.no-freeze-poses) then constrain the adjustment with this strength, and the result is in the known frame
     and scale."""
+    guided_matching: bool = True
+    """With --mapper known: look for more matches along the epipolar lines of poses that are kept exactly, unless
+    LightGlue matches."""
     freeze_intrinsics: bool = True
     """Keep the intrinsics of the known model exactly; otherwise they only start the alignment."""
 

@@ -87,6 +87,7 @@ class Turns:
             cameras=tuple(self._camera_of(given.cameras, given.images.camera_index)),
             known_camera=given.known_camera[self.former_row],
             matches=self.matches(given.matches),
+            free=None if given.free is None else self.matches(given.free),
             tracks=self.tracks(given.tracks),
             coarse=self.coarse(given.coarse),
         )
