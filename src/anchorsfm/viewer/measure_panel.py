@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,10 @@ class MeasurePanel:
         shown.add_lines("measured line", line, np.full((1, 2, 3), _MARK, np.uint8), 3.0)
         self.text.content = self._said(shown.viewed, *rows.tolist())
 
-    def _said(self, viewed: StoredModel, first: int, second: int) -> str:
+    def _said(self, viewed: StoredModel, first: int, second: int, *, is_set: bool = False) -> str:
+        """What lies between two points; without a deviation if it has just been given."""
         found = measure(viewed, first, second)
+        found = replace(found, deviation=np.inf) if is_set else found
         offered = self.metres is not None and found.length > 0 and can_be_rescaled(viewed)
         if offered:
             self.metres.visible = self.set.visible = True
@@ -115,7 +118,7 @@ class MeasurePanel:
                     self.text.content = f"{self._said(viewed, first, second)}\n\nThe scale was not set: {error}"
                     return
                 self.on_rescaled(number, done.viewed)
-                said = [self._said(done.viewed, first, second), *done.said, _undone(done.viewed)]
+                said = [self._said(done.viewed, first, second, is_set=True), *done.said, _undone(done.viewed)]
                 self.text.content = "\n\n".join(said)
         finally:
             self._busy.release()
