@@ -46,9 +46,12 @@ def main() -> None:
 
 
 WAYS = {"without": ["--known.no-guided-matching"], "along the lines": []}
+POSITIONS = ["--known.position-sigma", "{metres}"]
+ROTATIONS = ["--known.rotation-sigma-deg", "{degrees}"]
 PRIORS = {
-    "positions": ["--known.position-sigma", "{metres}"],
-    "both": ["--known.position-sigma", "{metres}", "--known.rotation-sigma-deg", "{degrees}"],
+    "positions, without": [*POSITIONS, *WAYS["without"]],
+    "both, without": [*POSITIONS, *ROTATIONS, *WAYS["without"]],
+    "both, along the lines": [*POSITIONS, *ROTATIONS],
 }
 
 
@@ -89,7 +92,7 @@ def off_surfaces(out: Path, dense: Path) -> float:
 def disturbed(photos: Path, degrees: list[float], metres: float, seeds: list[int]) -> None:
     """Poses that are off by stated deviations, adjusted."""
     truth = json.loads((photos / "gt.json").read_text())
-    print("| poses off by | priors | rotation, degrees | position, mm | points | track length | CPU s |")
+    print("| poses off by | priors, matches | rotation, degrees | position, mm | points | track length | CPU s |")
     print("|---|---|---|---|---|---|---|")
     for deviation in degrees:
         starts = [write_disturbed(photos, deviation, metres, seed) for seed in seeds]

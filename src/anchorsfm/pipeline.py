@@ -23,7 +23,7 @@ from anchorsfm.run.fetched import here, with_fetched
 from anchorsfm.run.finished import read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.run.ground import with_ground_points
-from anchorsfm.run.known_poses import with_known_poses
+from anchorsfm.run.known_poses import line_search, with_known_poses
 from anchorsfm.run.localisation import keep_descriptors, keep_errors
 from anchorsfm.run.modelling import finish, make_places, mapper_input, mapper_settings
 from anchorsfm.run.outcome import Outcome, RunRecord
@@ -250,8 +250,10 @@ def _reconstruct(
         predicted = consume(predictor, pairs, images, config, folder.store, progress)
     with clock.stage(Stage.TRACKS):
         given = mapper_input(predicted, predictor, images, known, config, progress)
+        search = None
         if config.mapper == "known":
-            given = with_known_poses(given, pairs, frontend, folder.store, progress)
+            search = line_search(config.known, images, pairs, frontend, folder.store, progress)
+            given = with_known_poses(given, search, progress)
         if config.keep_database:
             save_database(given, folder.database, seed=config.seed)
     outcome = Outcome.of(images, selected, predicted, predictor)
@@ -264,7 +266,7 @@ def _reconstruct(
         given, mapped = beginning.mapped(given, config, settings, progress)
         folder.write_alignments([alignment_model(a, images, predictor.grid) for a in mapped.alignments], images.names)
     with clock.stage(Stage.ADJUSTMENT):
-        finished = finish(mapped.starts, given, predictor, config, beginning, folder.store, progress, ground)
+        finished = finish(mapped.starts, given, predictor, config, beginning, folder.store, progress, ground, search)
         kept = beginning.stored_poses(finished.results)
         folder.write_models(finished.models, images.names, kept)
         folder.write_transforms(beginning.transform_record(finished.results))

@@ -13,10 +13,11 @@ from anchorsfm.cli.wording import in_words
 from anchorsfm.colmap.cameras import with_focal_length
 from anchorsfm.colmap.write import write_models
 from anchorsfm.export.run import export
-from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
+from anchorsfm.geometry.transforms import camera_centres, invert, rotation_angle_deg
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.with_poses import along_epipolar_lines
+from anchorsfm.pipeline import reconstruct
 from anchorsfm.results.model import read_models
 from anchorsfm.run.checks import check_settings
 from anchorsfm.run.config import PipelineConfig
@@ -121,6 +122,18 @@ def test_triangulate_speaks_of_its_own_options(tmp_path: Path) -> None:
     assert "--rotation-sigma-deg" in message and "add --position-sigma" in message and "--known" not in message
 
 
+def test_a_file_of_inverted_poses_is_refused(
+    trajectory: tuple[SyntheticScene, Path], rendered: Path, tmp_path: Path
+) -> None:
+    scene, _ = trajectory
+    known = without_points(np.arange(5), invert(scene.cam_from_world[:5]), [scene.camera(0)], np.zeros(5, np.int64))
+    write_models(tmp_path / "sparse", [known], scene.names)
+    words = [str(rendered / "images"), "--poses", str(tmp_path / "sparse" / "0"), "--quiet"]
+    with pytest.raises(InputError, match="they agree when they are inverted") as raised:
+        parse("triangulate", [*words, "-o", str(tmp_path / "out")]).run(Terminal())
+    assert str(tmp_path / "sparse" / "0") in str(raised.value) and "\n" not in str(raised.value)
+
+
 def test_adjusted_poses_keep_to_their_deviations(
     trajectory: tuple[SyntheticScene, Path], rendered: Path, tmp_path: Path
 ) -> None:
@@ -142,3 +155,8 @@ def test_adjusted_poses_keep_to_their_deviations(
         return float(rotation_angle_deg(of[:, :, :3] @ np.swapaxes(true, 1, 2)).mean())
 
     assert len(model.image_index) == 5 and off_deg(model.cam_from_world) < 0.6 * off_deg(poses)
+    config = parse("triangulate", words).configured()
+    config = replace(config, known=replace(config.known, guided_matching=False))
+    without = reconstruct(rendered / "images", tmp_path / "without", config).models[0]
+    assert len(model.points) > 1.02 * len(without.points)
+    assert off_deg(model.cam_from_world) < off_deg(without.cam_from_world) + 0.01

@@ -59,8 +59,8 @@ class KnownConfig(Settings):
     """Standard deviation of the known model's rotations about each axis, degrees: with --known.position-sigma they
     constrain the adjustment, too."""
     guided_matching: bool = True
-    """With --mapper known: look for more matches along the epipolar lines of poses that are kept exactly, unless
-    LightGlue matches."""
+    """With --mapper known: look for more matches along the epipolar lines of known poses, or of adjusted ones,
+    unless LightGlue matches."""
     freeze_intrinsics: bool = True
     """Keep the intrinsics of the known model exactly; otherwise they only start the alignment."""
 

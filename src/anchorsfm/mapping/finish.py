@@ -92,6 +92,25 @@ def finish_models(
     return replace(finished, results=tuple(turns.back(result) for result in finished.results))
 
 
+def finished_again(
+    finished: FinishedModels, given: MapperInput, settings: ModellingSettings, progress: Progress = SILENT
+) -> FinishedModels:
+    """Finished models adjusted once more, from where they are, with other matches of the same photographs.
+
+    Raises NoReconstructionError if nothing finite comes of them.
+    """
+    starts = [
+        Start(model=result.model, held=_held_in(result, result.model, given))
+        for result in finished.results
+        if len(result.model.image_index) >= 2
+    ]
+    again = finish_models(starts, given, settings, progress)
+    before = {image: why for result in finished.results for image, why in result.dropped.items()}
+    placed = {int(k) for result in again.results for k in result.model.image_index}
+    results = tuple(_without_reasons(replace(r, dropped=before | r.dropped), placed) for r in again.results)
+    return replace(again, results=results, changes=finished.changes + again.changes)
+
+
 def _finish_models(
     starts: Sequence[Start], given: MapperInput, settings: ModellingSettings, progress: Progress
 ) -> FinishedModels:

@@ -25,6 +25,7 @@ from anchorsfm.results.record import UpReport
 from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
 from anchorsfm.run.earlier import KeptFrame
+from anchorsfm.run.known_poses import LineSearch, adjusted_along_lines
 from anchorsfm.run.predictions import Predicted
 from anchorsfm.scene.edit import with_poses
 from anchorsfm.scene.ground import GroundPoints
@@ -120,8 +121,12 @@ def finish(
     store: Store,
     progress: Progress,
     ground: GroundPoints | None = None,
+    search: LineSearch | None = None,
 ) -> Finished:
-    """Adjust the models of the mapper; those of fewer than two views are none. `ground`: control points, if any."""
+    """Adjust the models of the mapper; those of fewer than two views are none.
+
+    `ground`: control points, if any; `search`: how more matches are found with poses that are known, if they are.
+    """
     from_grid = not predictor.detects_keypoints
     settings = ModellingSettings(
         adjust=config.adjust,
@@ -135,6 +140,7 @@ def finish(
         store=store,
     )
     adjusted = finish_models(starts, given, settings, progress)
+    adjusted, given = adjusted_along_lines(adjusted, given, settings, search, progress)
     for change in adjusted.changes:
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
     found = zip(adjusted.results, adjusted.evidence, strict=True)
