@@ -27,6 +27,8 @@ _MIN_TURN, _TURN_BANDS = 0.08, 3.0
 """Of the control: radians, and in widths of both bands, whichever is more. It must leave the band."""
 _MIN_DEPTH = 0.1
 """Smallest cosine between a ray and the optical axis, for the control."""
+_ROUNDING = 1e-6
+"""More than angles in single precision are off, radians."""
 _NONE = -2.0
 """Less than any cosine."""
 
@@ -158,6 +160,7 @@ class _Pencil:
         sine = np.hypot(*self._across_j.T)
         # the angle of a plane about the baseline that a ray at the edge of the band is off by
         self._reach = np.where(sine > j.band, np.arcsin(np.minimum(j.band / np.maximum(sine, j.band), 1)), np.pi)
+        self._reach = (self._reach + _ROUNDING).astype(np.float32)
         line_j, line_i = i.ray @ essential.T, j.ray @ essential
         self._line_j = line_j.astype(np.float32)
         self._ray_j = j.ray.astype(np.float32)
@@ -169,11 +172,12 @@ class _Pencil:
 
     def blocks(self) -> Iterator[tuple[Int[np.ndarray, "row"], Int[np.ndarray, "column"]]]:
         """Descriptors of i, each once, and those of j that may be in the band of any of them."""
+        full = np.float32(2 * np.pi)
         for first in range(0, len(self._order), _ROWS):
             rows = self._order[first : first + _ROWS]
             low, high = self._angle_i[rows[0]], self._angle_i[rows[-1]]
-            apart = np.abs((self._angle_j - (low + high) / 2 + np.pi) % (2 * np.pi) - np.pi)
-            columns = np.flatnonzero(apart <= (high - low) / 2 + self._reach)
+            apart = np.abs(self._angle_j - (low + high) / 2)
+            columns = np.flatnonzero(np.minimum(apart, full - apart) - self._reach <= (high - low) / 2)
             if len(columns):
                 yield rows, columns
 
