@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.cameras import with_focal_length
-from anchorsfm.geometry.transforms import invert
+from anchorsfm.geometry.transforms import camera_centres, invert
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.consistency import examine
 from anchorsfm.mapping.known import KnownCameras
-from anchorsfm.mapping.pose_check import check_poses, name_doubtful_poses
+from anchorsfm.mapping.pose_check import check_poses, name_doubtful_poses, name_far_poses
 from anchorsfm.mapping.with_poses import along_epipolar_lines, model_of_poses
+from anchorsfm.scene.edit import with_poses
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.tracks.config import AdjustConfig
@@ -82,6 +84,23 @@ def test_poses_that_are_not_exact_are_only_kept_with_a_warning() -> None:
 def test_the_focal_length_of_another_camera_is_noticed() -> None:
     lines = warnings_of(given_with(POSES, focal_px=1900.0))
     assert any("focal lengths are not as exact" in line for line in lines)
+
+
+@pytest.mark.parametrize(("shift", "degrees"), [(0.0, 1.0), (0.2, 0.0), (0.0, 0.05)])
+def test_adjusted_poses_far_from_the_given_ones_are_named(shift: float, degrees: float) -> None:
+    """One view has moved, or turned, by more than a deviation of a centimetre and a twentieth of a degree allows."""
+    given = given_with(POSES, frozen=False)
+    stated = KnownConfig(freeze_poses=False, position_sigma=0.01, rotation_sigma_deg=0.05)
+    assert given.known is not None
+    given = replace(given, known=replace(given.known, config=stated))
+    poses = POSES.copy()
+    turn = Rotation.from_rotvec([0, np.radians(degrees), 0]).as_matrix()
+    rotation = turn @ POSES[3, :, :3]
+    poses[3] = np.column_stack([rotation, -rotation @ (camera_centres(POSES)[3] + [shift, 0, 0])])
+    progress = RecordingProgress(SILENT)
+    name_far_poses(with_poses(SCENE.model, poses), given, progress)
+    assert len(progress.warnings) == (0 if degrees == 0.05 else 1)
+    assert all("1 of 8 adjusted poses" in line and "(3.jpg: " in line for line in progress.warnings)
 
 
 def test_matches_that_poses_exclude_remain_evidence_against_them() -> None:

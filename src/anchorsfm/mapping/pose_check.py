@@ -6,18 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from anchorsfm.geometry.transforms import compose, invert
+from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
 from anchorsfm.mapping.base import MapperInput
 from anchorsfm.mapping.evidence import STRONG
 from anchorsfm.mapping.with_poses import LOOSE_LINE_PX, line_offsets_px, model_of_poses
 from anchorsfm.scene.edit import with_poses
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.agreement import PairAgreement, pair_agreement
 
 INEXACT_PX = 1.5
 """Median distance of matches from the lines, working pixels, from which on poses are not as exact as photographs are:
 as far as a verified match may be off by itself."""
+FAR = 4.0
+"""An adjusted pose is doubted from this many times the expected distance (root mean square) from the given one on."""
 _NAMED = 5
 """Photographs that a line names."""
 _FLIPPED = np.diag([1.0, -1.0, -1.0])
@@ -98,6 +101,31 @@ def name_doubtful_poses(given: MapperInput, progress: Progress) -> None:
         progress.warn(
             f"{source}: verified matches lie {check.off_px:.1f} px (median) off the lines on which these poses place "
             "them: poses or focal lengths are not as exact as the photographs, and are better adjusted than kept"
+        )
+
+
+def name_far_poses(model: Reconstruction, given: MapperInput, progress: Progress) -> None:
+    """Warn of adjusted poses that are further from the given ones than their stated deviations explain."""
+    known = given.known
+    if known is None or known.config.freeze_poses or known.config.position_sigma is None:
+        return
+    view = np.array([row for row, image in enumerate(model.image_index.tolist()) if image in known.poses], np.int64)
+    if not len(view):
+        return
+    found = model.cam_from_world[view]
+    poses = np.stack([known.poses[image] for image in model.image_index[view].tolist()])
+    moved = np.linalg.norm(camera_centres(found) - camera_centres(poses), axis=1)
+    times = moved / (np.sqrt(3) * known.config.position_sigma)
+    if known.config.rotation_sigma_deg is not None:
+        turned = rotation_angle_deg(found[:, :, :3] @ np.swapaxes(poses[:, :, :3], 1, 2))
+        times = np.maximum(times, turned / (np.sqrt(3) * known.config.rotation_sigma_deg))
+    far, worst = int((times > FAR).sum()), int(times.argmax())
+    if far:
+        progress.warn(
+            f"{known.config.model}: {far} of {len(times)} adjusted poses are more than {FAR:.0f} times their stated "
+            f"deviations from the given ones ({given.images.names[model.image_index[view[worst]]]}: "
+            f"{times[worst]:.0f} times): the deviations are too small, these poses wrong, or a focal length is that of "
+            "another camera"
         )
 
 

@@ -37,7 +37,7 @@ def model_remarks(
         *_shape(model),
         *_positions(uncertainty),
         *_focal_lengths(result, uncertainty, images),
-        *_contradictions(evidence, are_poses_given=bool(result.held.pose.any())),
+        *_contradictions(evidence, are_poses_given=bool(result.held.pose.any()) or result.held.positions is not None),
         *_failures(result.failed_steps),
     )
 
@@ -58,7 +58,9 @@ def _contradictions(evidence: PairEvidence | None, *, are_poses_given: bool) -> 
     wrong, strong = int(evidence.contradicted.sum()), int((evidence.matches >= STRONG).sum())
     reason = "these photographs probably show things that only look alike"
     if are_poses_given:
-        reason = "the given poses are wrong or not exact there, or the photographs show things that only look alike"
+        reason = (
+            "given poses or positions are wrong or not exact there, or the photographs show things that only look alike"
+        )
     return [f"the matches of {wrong} of {strong} pairs contradict the model: {reason} (report.json lists them)"]
 
 

@@ -18,6 +18,7 @@ from anchorsfm.mapping.finish import ModellingSettings, finish_models
 from anchorsfm.mapping.georeference import Georeferenced, compare_in_frame, georeference
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.level import levelled
+from anchorsfm.mapping.pose_check import name_far_poses
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.report.control import control_lines
 from anchorsfm.report.places import Places, describe_places, placement_lines, view_lines
@@ -141,6 +142,8 @@ def finish(
     )
     adjusted = finish_models(starts, given, settings, progress)
     adjusted, given = adjusted_along_lines(adjusted, given, settings, search, progress)
+    for result in adjusted.results if config.mapper == "known" else ():
+        name_far_poses(result.model, given, progress)
     for change in adjusted.changes:
         progress.warn(f"{', '.join(given.images.names[image] for image in change.images)}: {change.what}")
     found = zip(adjusted.results, adjusted.evidence, strict=True)
