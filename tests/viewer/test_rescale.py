@@ -103,7 +103,11 @@ def test_what_cannot_be_set_changes_nothing(out: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "change",
-    [TransformConfig(scale=3.0), TransformConfig(up="plane"), TransformConfig(crop_box=(-9.0, -9.0, -0.6, 9.0, 9.0, 9.0))],
+    [
+        TransformConfig(scale=3.0),
+        TransformConfig(up="plane"),
+        TransformConfig(crop_box=(-9.0, -9.0, -0.6, 9.0, 9.0, 9.0)),
+    ],
 )
 def test_a_model_that_has_changed_since_it_was_read_is_left_alone(out: Path, change: TransformConfig) -> None:
     """Also where the distance is what it was, but the points are drawn elsewhere or have other numbers."""
