@@ -106,10 +106,14 @@ NO_RECORD = FocalPriors(focal_px=np.array([np.nan]), sigma_px=np.array([np.nan])
 
 
 def run(
-    result: AdjustResult, geo: GeoPositions, mode: str = "auto", focal: FocalPriors = NO_RECORD
+    result: AdjustResult,
+    geo: GeoPositions,
+    mode: str = "auto",
+    focal: FocalPriors = NO_RECORD,
+    config: AdjustConfig = CONFIG,
 ) -> tuple[JudgedModel, Georeferenced]:
-    judged = settle_focal_lengths(result, focal, CONFIG)
-    return georeference(judged, result, geo, mode, CONFIG, focal)
+    judged = settle_focal_lengths(result, focal, config)
+    return georeference(judged, result, geo, mode, config, focal)
 
 
 def position_rms_m(model: Reconstruction, truth: Reconstruction) -> float:
@@ -311,7 +315,8 @@ def shape_rms_m(model: Reconstruction, truth: Reconstruction) -> float:
     return float(np.sqrt(((scale * centres @ pose[:, :3].T + pose[:, 3] - true) ** 2).mean()))
 
 
-def test_a_bent_strip_is_straightened(strip) -> None:
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, all_points_up_to=10)], ids=["all points", "thinned"])
+def test_a_bent_strip_is_straightened(strip, config: AdjustConfig) -> None:
     """By positions of which a fifth are wrong; these are named, and no other."""
     truth, straight = strip
     result = bent(straight, 0.15)
@@ -319,8 +324,9 @@ def test_a_bent_strip_is_straightened(strip) -> None:
     geo, wrong = recorded(truth, sigma=RTK_M, noise=RTK_M), np.arange(3, STRIP, 5)
     enu_m = geo.enu_m.copy()
     enu_m[wrong] += 3 * np.random.default_rng(1).choice([-1.0, 1.0], (len(wrong), 3))
-    judged, found = run(result, replace(geo, enu_m=enu_m))
+    judged, found = run(result, replace(geo, enu_m=enu_m), config=config)
     assert found.mode == "prior" and found.problem is None
+    assert len(judged.result.model.points) >= 0.99 * len(result.model.points)
     assert np.flatnonzero(found.outliers).tolist() == wrong.tolist()
     assert position_rms_m(judged.result.model, truth) < RTK_M
     assert found.straightened_m > 1

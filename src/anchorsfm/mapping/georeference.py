@@ -16,6 +16,7 @@ from anchorsfm.mapping.placement import Placement, place
 from anchorsfm.mapping.straightening import adjusted_with, largest_change, problem_of_parts, straightened
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
@@ -69,6 +70,7 @@ def georeference(
     mode: str,
     config: AdjustConfig,
     focal: FocalPriors,
+    progress: Progress = SILENT,
 ) -> tuple[JudgedModel, Georeferenced]:
     """A model in the frame of the recorded positions, adjusted with them, as far as they agree with it.
 
@@ -79,6 +81,7 @@ def georeference(
         mode: auto, check, align or prior. Models whose frame or poses are given are checked only.
         config: of the adjustment.
         focal: recorded focal lengths of its cameras.
+        progress: has a stage where a bent model is straightened.
     """
     model = judged.result.at_optimum
     position, sigma = recorded_positions(model, geo)
@@ -88,7 +91,7 @@ def georeference(
     problem = placed if isinstance(placed, str) else placed.problem
     is_straightened = False
     if mode in ("auto", "prior") and not has_frame and judged.result.adjusted:
-        straight = straightened(judged.result, position, sigma, config)
+        straight = straightened(judged.result, position, sigma, config, progress)
         if straight is not None and (mode == "prior" or straight[1].problem is None):
             result, placed = straight
             problem, is_straightened = placed.problem, True

@@ -18,10 +18,14 @@ from scipy.spatial import KDTree
 from anchorsfm.colmap.bundle import Held, PositionPriors
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.mapping.placement import MEDIAN_OF_THREE, MIN_POSITIONS, OUTLIER, Placement, place, similarity_of_most
-from anchorsfm.scene.edit import moved
+from anchorsfm.scene.edit import moved, select_points, with_cameras, with_more_points, with_poses_of
+from anchorsfm.scene.progress import SILENT, Advance, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks.adjust import AdjustResult, readjust
 from anchorsfm.tracks.config import AdjustConfig
+from anchorsfm.tracks.points import triangulate_model
+from anchorsfm.tracks.residuals import with_errors
+from anchorsfm.tracks.selection import spread_points
 
 _BENT = 2.0
 """Claimed deviations that neighbours are off together, from which on a model may be bent."""
@@ -100,45 +104,108 @@ def straightened(
     position: Float[np.ndarray, "view 3"],
     sigma: Float[np.ndarray, "view 3"],
     config: AdjustConfig,
+    progress: Progress = SILENT,
 ) -> tuple[AdjustResult, Placement] | None:
     """A bent model pulled onto the positions, and how these agree with it then; None: it is not bent, or stays so.
 
-    Every other position takes no part in the pulls and says whether they help.
+    Every other position takes no part in the pulls and says whether they help. Large models are pulled with a selection
+    of their points, as their cameras were adjusted before.
     """
-    known = np.flatnonzero(np.isfinite(position).all(axis=1))
-    pulling, judging = position.copy(), position.copy()
-    pulling[known[1::2]], judging[known[::2]] = np.nan, np.nan
-    judge = Bend.of(result.model, judging, sigma)
-    if judge is None or judge.size <= _BENT:
+    whole, thins = result, len(position) > config.all_points_up_to
+    if not _is_bent(result.model, position, sigma):
         return None
-    error_px, bent = result.at_optimum.error_px, result
+    if thins:
+        result = replace(result, model=spread_points(result.at_optimum), added_points=0)
+    bent = result
+    with progress.stage("straightening by recorded positions") as advance:
+        result = _pulled(bent, position, sigma, config, advance)
+        if result is bent:
+            return None
+        result, placed = _settled(result, position, sigma, config, advance)
+    if isinstance(placed, str) or not placed.is_believable:
+        return None
+    if np.median(result.at_optimum.error_px) > _MAX_ERROR_RISE * np.median(bent.at_optimum.error_px):
+        return None
+    if thins:
+        result = _with_all_points(result, whole, config)
+    # residuals of positions that a model was adjusted to say nothing of how exact these are
+    return result, replace(placed, sigma_m=np.fmax(placed.sigma_m, sigma))
+
+
+def _halves(position: Float[np.ndarray, "view 3"]) -> tuple[Float[np.ndarray, "view 3"], Float[np.ndarray, "view 3"]]:
+    """Every other of the known positions, and those between."""
+    known = np.flatnonzero(np.isfinite(position).all(axis=1))
+    first, second = position.copy(), position.copy()
+    first[known[1::2]], second[known[::2]] = np.nan, np.nan
+    return first, second
+
+
+def _is_bent(model: Reconstruction, position: Float[np.ndarray, "view 3"], sigma: Float[np.ndarray, "view 3"]) -> bool:
+    bend = Bend.of(model, _halves(position)[1], sigma)
+    return bend is not None and bend.size > _BENT
+
+
+def _pulled(
+    result: AdjustResult,
+    position: Float[np.ndarray, "view 3"],
+    sigma: Float[np.ndarray, "view 3"],
+    config: AdjustConfig,
+    advance: Advance,
+) -> AdjustResult:
+    """The model brought to every other position as long as it comes nearer to the others, too."""
+    pulling, judging = _halves(position)
+    before = Bend.of(result.model, judging, sigma)
     for _ in range(_PULLS):
         bend = Bend.of(result.model, pulling, sigma)
-        if bend is None:
+        if bend is None or before is None:
             break
-        tried = adjusted_with(result, bend.scale, bend.pose, bend.position, sigma * max(bend.size / _PULL, 1), config)
+        wanted = sigma * max(bend.size / _PULL, 1)
+        tried = adjusted_with(result, bend.scale, bend.pose, bend.position, wanted, config)
         after = Bend.of(tried.model, judging, sigma)
-        if after is None or after.size > _NEARER * judge.size:
+        if after is None or after.size > _NEARER * before.size:
             break
-        result, judge = tried, after
-    if result is bent:
-        return None
+        result, before = tried, after
+        advance(1)
+    return result
+
+
+def _settled(
+    result: AdjustResult,
+    position: Float[np.ndarray, "view 3"],
+    sigma: Float[np.ndarray, "view 3"],
+    config: AdjustConfig,
+    advance: Advance,
+) -> tuple[AdjustResult, Placement | str]:
+    """The model adjusted with all positions as they are claimed, and how they agree with it."""
     placed = place(camera_centres(result.model.cam_from_world), position, sigma)
     for _ in range(_SETTLINGS):
         bend = Bend.of(result.model, position, sigma)
         if bend is None:
-            return None
+            break
         wanted = np.where(bend.goes_along[:, None], position, bend.position)
         result = adjusted_with(result, bend.scale, bend.pose, wanted, bend.factor * sigma, config)
         before, placed = placed, place(camera_centres(result.model.cam_from_world), position, sigma)
+        advance(1)
         if not isinstance(before, str) and not isinstance(placed, str) and not _is_nearer(placed, before):
             break
-    if isinstance(placed, str):
-        return None
-    if not placed.is_believable or np.median(result.at_optimum.error_px) > _MAX_ERROR_RISE * np.median(error_px):
-        return None
-    # residuals of positions that a model was adjusted to say nothing of how exact these are
-    return result, replace(placed, sigma_m=np.fmax(placed.sigma_m, sigma))
+    return result, placed
+
+
+def _with_all_points(thinned: AdjustResult, whole: AdjustResult, config: AdjustConfig) -> AdjustResult:
+    """The adjusted cameras with the points that the model had, triangulated anew."""
+    cameras = with_cameras(with_poses_of(whole.at_optimum, thinned.model), thinned.model.cameras)
+    long_side_px = np.array([max(camera.width, camera.height) for camera in cameras.cameras], float)
+    model = triangulate_model(
+        cameras,
+        cameras.tracks,
+        max_error_px=config.second_error * long_side_px[cameras.camera_index],
+        min_angle_deg=config.min_angle_deg,
+        keep_all=True,
+    )
+    if whole.added_points:  # an adjustment makes these anew, of their observations
+        own = len(whole.at_optimum.points)
+        model = with_more_points(model, select_points(whole.model, whole.model.tracks.obs_point >= own))
+    return replace(thinned, model=with_errors(model), added_points=whole.added_points)
 
 
 def _along_neighbours(
