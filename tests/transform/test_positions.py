@@ -180,7 +180,7 @@ def test_what_leaves_the_frame_comes_back_exactly_and_all_of_it_can_be_undone(ou
 
 
 def test_what_a_run_that_only_compared_has_said_comes_back(out: Path) -> None:
-    checked = {"mode": "check", "problem": None, "rms_m": [1.0, 1.0, 2.0], "residuals": []}
+    checked = {"mode": "check", "problem": None, "rms_m": [1.0, 1.0, 2.0], "residuals": [], "straightened_m": None}
     change_report(out, lambda report: report["models"][0].update(georeference=checked))
     record(out, true_positions(out))
     transform(out, GPS)

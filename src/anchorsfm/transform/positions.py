@@ -11,7 +11,8 @@ from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
-from anchorsfm.mapping.georeference import Georeferenced, Placement, place, recorded_positions
+from anchorsfm.mapping.georeference import Georeferenced, recorded_positions
+from anchorsfm.mapping.placement import Placement, place
 from anchorsfm.report.numbers import report_georeference
 from anchorsfm.report.places import Places, frame_of_positions, place_of_model, placement_lines, view_lines
 from anchorsfm.results.model import StoredModel
