@@ -334,6 +334,22 @@ def test_positions_that_place_nothing_are_refused(out: Path, kept: int, far: flo
     assert snapshot(out) == before
 
 
+def test_positions_with_east_for_west_do_not_turn_a_flat_flight_over(
+    out: Path,
+) -> None:
+    """Positions in a plane fit their mirror image, seen from below."""
+    stored = model_of(out)
+    poses = stored.model.cam_from_world.copy()
+    centres = np.stack(np.meshgrid([-3.0, 0.0, 3.0], [0.0], [-2.0, 0.0, 2.0], indexing="ij"), axis=-1).reshape(-1, 3)
+    poses[:, :, 3] = -np.einsum("vij,vj->vi", poses[:, :, :3], centres)
+    flat = replace(stored, model=replace(stored.model, cam_from_world=poses))
+    record(out, LEVEL.points(centres))
+    np.testing.assert_allclose(find(flat, GPS).similarity.rotation, LEVEL.rotation, atol=1e-3)
+    record(out, LEVEL.points(centres) * [-1, 1, 1])
+    with pytest.raises(InputError, match="upside down, as ones do of which east and west"):
+        find(flat, GPS)
+
+
 def test_photographs_that_are_gone_are_named(out: Path) -> None:
     shutil.rmtree(out.parent / "photos")
     with pytest.raises(InputError, match=f"none of the {NUM} photographs .* put them back"):

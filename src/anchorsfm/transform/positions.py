@@ -8,13 +8,14 @@ from jaxtyping import Float
 from anchorsfm.geometry.geodesy import about_origin, altitude_problem, geo_positions
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.geometry.upright import is_upside_down
 from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
 from anchorsfm.mapping.georeference import Georeferenced, recorded_positions
 from anchorsfm.mapping.placement import Placement, place
 from anchorsfm.report.numbers import report_georeference
-from anchorsfm.report.places import Places, frame_of_positions, place_of_model, placement_lines, view_lines
+from anchorsfm.report.places import UPSIDE_DOWN, Places, frame_of_positions, place_of_model, placement_lines, view_lines
 from anchorsfm.results.model import StoredModel
 from anchorsfm.results.run import StoredRun
 from anchorsfm.run.settings import SURROUNDINGS, read_config
@@ -95,6 +96,10 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
     problem = placed if isinstance(placed, str) else placed.problem
     if isinstance(placed, str) or problem is not None:
         raise InputError(f"--gps: the recorded positions of the model cannot be used: {problem}")
+    if not is_level and is_upside_down(placed.similarity.rotation @ stored.up):
+        raise InputError(
+            f"--gps: the recorded positions of the model cannot be used: {UPSIDE_DOWN}; give a --distance instead"
+        )
     what = "north" if placed.z_is_up else "up and north"
     lines.append(f"{what} from recorded positions, within about {placed.rotation_sigma_deg:.1f} degrees")
     if not placed.z_is_up and stored.is_level:
