@@ -220,6 +220,18 @@ def test_an_origin_of_ones_own_keeps_the_way_to_the_earth(out: Path) -> None:
         assert np.abs(image["residual_m"]).max() < 4 * NOISE_M
 
 
+def test_a_survey_whose_frame_the_model_leaves_is_named(out: Path) -> None:
+    with OwnedFolder(out).publication() as publication:
+        (publication.path / "ground_control.json").write_text("{}")
+        publication.publish(["ground_control.json"])
+    record(out, true_positions(out))
+    noted = []
+    for config in (GPS, TransformConfig(scale=2.0), GPS):
+        transform(out, config, said := Said())
+        noted.append(any("stays in the frame of the survey" in note for note in said.notes))
+    assert noted == [True, True, False]
+
+
 def test_other_models_keep_their_places_in_one_frame(out: Path) -> None:
     origin = {"latitude_deg": 50.821, "longitude_deg": -0.141, "altitude_m": 45.0, "altitude_above": "sea level"}
     place = {"latitude_deg": 50.8, "longitude_deg": -0.1, "altitude_m": 3.0}
