@@ -220,6 +220,14 @@ def test_an_origin_of_ones_own_keeps_the_way_to_the_earth(out: Path) -> None:
         assert np.abs(image["residual_m"]).max() < 4 * NOISE_M
 
 
+def test_a_model_that_agrees_in_parts_is_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(out, true_positions(out))
+    monkeypatch.setattr("anchorsfm.transform.positions.problem_of_parts", lambda *_: "a part of the model is bent")
+    transform(out, GPS, said := Said())
+    assert any("a part of the model is bent" in line for line in said.warnings)
+    assert report_of(out)["models"][0]["georeference"]["problem"] == "a part of the model is bent"
+
+
 def test_a_survey_whose_frame_the_model_leaves_is_named(out: Path) -> None:
     with OwnedFolder(out).publication() as publication:
         (publication.path / "ground_control.json").write_text("{}")

@@ -14,6 +14,7 @@ from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
 from anchorsfm.mapping.georeference import Georeferenced, recorded_positions
 from anchorsfm.mapping.placement import Placement, place
+from anchorsfm.mapping.straightening import problem_of_parts
 from anchorsfm.report.numbers import report_georeference
 from anchorsfm.report.places import UPSIDE_DOWN, Places, frame_of_positions, place_of_model, placement_lines, view_lines
 from anchorsfm.results.model import StoredModel
@@ -42,6 +43,8 @@ class Placed:
     geo: GeoPositions | None = None
     """Of the photographs of the model, if they were looked at; else georeference.json has led there."""
     placement: Placement | None = None
+    problem: str | None = None
+    """Why the frame is doubtful all the same."""
 
     @property
     def source(self) -> str:
@@ -105,7 +108,8 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
     if not placed.z_is_up and stored.is_level:
         tilt = float(np.degrees(np.arccos(np.clip(placed.pose[2, 2], -1, 1))))
         lines.append(f"up is {tilt:.1f} degrees off what it was")
-    found = _compared(placed.similarity.points(centres), position, placed, None)
+    doubt = problem_of_parts(model, placed, position, sigma)
+    found = _compared(placed.similarity.points(centres), position, placed, None, doubt)
     said = placement_lines(found, [printable(name) for name in stored.view_names], "align")
     if geo.view_deg is not None:
         moved = replace(model, cam_from_world=placed.similarity.poses(model.cam_from_world))
@@ -117,6 +121,7 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
         warnings=(*problems, *(f"{number}: {line.text}" for line in said if line.is_warning)),
         geo=geo,
         placement=placed,
+        problem=doubt,
     )
 
 
@@ -140,7 +145,8 @@ def describe_placed(
     way = None if to_new is to_earth else to_earth.after(to_new.inverse)
     centres = camera_centres(model.cam_from_world)
     position, _ = recorded_positions(model, geo)
-    found = _compared(centres if way is None else way.points(centres), position, placed.placement, way)
+    here = centres if way is None else way.points(centres)
+    found = _compared(here, position, placed.placement, way, placed.problem)
     document = read_places(layout)
     if document is None:
         is_recorded = layout.config.is_file()
@@ -158,6 +164,7 @@ def _compared(
     position: Float[np.ndarray, "view 3"],
     placed: Placement,
     way: Similarity | None,
+    problem: str | None,
 ) -> Georeferenced:
     return Georeferenced(
         mode="align",
@@ -165,6 +172,7 @@ def _compared(
         agrees=placed.agrees,
         sigma_m=placed.sigma_m,
         enu_from_model=way,
+        problem=problem,
     )
 
 

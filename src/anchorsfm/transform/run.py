@@ -129,7 +129,11 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
 def _say_what_stays(layout: Layout, entry: Mapping[str, Any], found: Found, progress: Progress) -> None:
     """Name the files that go on speaking of the frame that the model leaves."""
     comes_back = found.takes_place and found.place is None
-    if not found.takes_place and layout.georeference.is_file() and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control"):
+    if (
+        not found.takes_place
+        and layout.georeference.is_file()
+        and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control")
+    ):
         progress.note(f"the model is not in the frame of its recorded positions any more: {layout.georeference} has "
                       "the way back")  # fmt: skip
     if layout.ground_control.is_file() and not comes_back:
