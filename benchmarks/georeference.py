@@ -3,6 +3,7 @@
     python benchmarks/georeference.py real PHOTOS [--work WORK]
     python benchmarks/georeference.py rendered [--scenes 4] [--records 5] [--work WORK]
     python benchmarks/georeference.py observed [--scenes 20]
+    python benchmarks/georeference.py strips
 
 `real`: one command on photographs with GPS positions, with three scene graphs, then with three positions moved by 100 m
 (the EXIF blocks of copies are rewritten), then PyCOLMAP's mapper with position priors on the same matches. Tilt: of
@@ -15,12 +16,18 @@ records are drawn anew for each finished model. Ratio: root mean square error ov
 `observed`: the same flights without photographs. What the true cameras see of points on the ground, with a noise of
 0.3 px, is adjusted, once for each scene with one draw of records; then in still air, which turns cameras and moves them
 off their lines a tenth as much.
+
+`strips`: photographs along a road from 60 m above it, one every 15 m, that see a few points of the ground and
+nothing of other lines. Their start turns a little from photograph to photograph and is adjusted alone; then with
+positions that have a noise of 2 m, of which a fifth may be 100 m off, or with a noise of 30 m that nobody says.
 """
 
 import argparse
 import os
 import shutil
 import tempfile
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,7 +39,7 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import focal_length_px, make_camera
-from anchorsfm.geometry.transforms import camera_centres, compose
+from anchorsfm.geometry.transforms import camera_centres, compose, fit_similarity, invert
 from anchorsfm.io.images import load_image_set
 from anchorsfm.mapping.georeference import georeference
 from anchorsfm.pipeline import RunResult, reconstruct
@@ -52,13 +59,15 @@ GRAPHS = ("auto", "complete", "logwin-7")
 MOVED, BY_M = (2, 9, 14), 100.0
 HEIGHT_M, NOISE_M, FOCAL_ERROR, EXIF_DEVIATION = 60.0, 2.0, 0.01, 0.015
 POINTS_OF_IMAGE, KEYPOINT_PX, STILL = 30, 0.3, 0.1
+STEP_M, STRIP_FOCAL_PX, STRIP_WH, STRIP_POINTS = 15.0, 900.0, (1000, 750), 30
+"""Of strips: points on the ground for each photograph."""
 _GPS = 0x8825
 _DEGREES_PER_M = 1 / 111_195
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("real", "rendered", "observed"))
+    parser.add_argument("kind", choices=("real", "rendered", "observed", "strips"))
     parser.add_argument("photos", type=Path, nargs="?")
     parser.add_argument("--scenes", type=int, help="of each kind (default: 4 rendered ones, 20 without photographs)")
     parser.add_argument("--records", type=int, default=5, help="draws for each rendered scene")
@@ -70,8 +79,10 @@ def main() -> None:
         real(args.photos, work)
     elif args.kind == "rendered":
         rendered(args.scenes or 4, args.records, work)
-    else:
+    elif args.kind == "observed":
         observed(args.scenes or 20)
+    else:
+        strips()
 
 
 def real(photos: Path, work: Path) -> None:
@@ -303,6 +314,141 @@ def drawn(
             )
         )
     return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A line of photographs, and what is recorded of it."""
+
+    name: str
+    photographs: int = 300
+    turn_deg: float = 40.0
+    """Of the road, in all."""
+    drift_deg: tuple[float, float, float] = (0.1, 0.05, 0.1)
+    """Rotation that the start adds from one photograph to the next."""
+    k2: float = 0.0
+    """Of the lens; models have one term only."""
+    noise_m: float = NOISE_M
+    wrong: float = 0.0
+    """Share of positions that are 100 m off."""
+    missing: float = 0.0
+
+
+STRIPS = (
+    Strip(name="150", photographs=150),
+    Strip(name="300", drift_deg=(0.15, 0.1, 0.1)),
+    Strip(name="300, the road is straight", turn_deg=0.0),
+    Strip(name="300, a fifth is 100 m off", wrong=0.2),
+    Strip(name="300, half is missing", missing=0.5),
+    Strip(name="300, round by 330 degrees", turn_deg=330.0, drift_deg=(0.15, 0.1, 0.1)),
+    Strip(name="300, a lens that the model has not", drift_deg=(0.15, 0.1, 0.1), k2=-0.08),
+    Strip(name="300, noise of 30 m", noise_m=30.0),
+    Strip(name="300, noise of 300 m", noise_m=300.0),
+)
+
+
+def strips() -> None:
+    """Long lines of photographs: what the model alone is off, and with positions."""
+    print(
+        "| photographs | alone: RMS (m) | stated | mode | RMS east, north, up (m) | stated | moved (m) "
+        "| outliers, wrong ones among them | CPU s | problem |"
+    )
+    print("|---|---:|---:|---|---|---:|---:|---:|---:|---|")
+    for number, case in enumerate(STRIPS):
+        strip(case, np.random.default_rng(number))
+
+
+def strip(case: Strip, rng: np.random.Generator) -> None:
+    count, config = case.photographs, AdjustConfig()
+    truth, tracks = strip_of_photographs(rng, case)
+    start = drifted(truth, np.array(case.drift_deg))
+    free = adjust_model(start, tracks, config, working_scale=np.ones(count), held=Held.nothing(start))
+    assert len(free.model.image_index) == count, "photographs are missing"
+    centres, own = (camera_centres(model.cam_from_world) for model in (truth, free.model))
+    scale, pose = fit_similarity(own, centres)
+    alone = scale * own @ pose[:, :3].T + pose[:, 3] - centres
+    geo = recorded(centres, rng)
+    enu_m = geo.enu_m + np.sqrt(max(case.noise_m**2 - NOISE_M**2, 0)) * rng.standard_normal(centres.shape)
+    far = rng.permutation(count)[: int(case.wrong * count)]
+    way = rng.standard_normal((len(far), 3))
+    enu_m[far] += BY_M * way / np.linalg.norm(way, axis=1, keepdims=True)
+    enu_m[rng.permutation(count)[: int(case.missing * count)]] = np.nan
+    no_record = FocalPriors(focal_px=np.array([np.nan]), sigma_px=np.array([np.nan]), is_assumed=np.zeros(1, bool))
+    settled = settle_focal_lengths(free, no_record, config)
+    began = time.process_time()
+    judged, found = georeference(settled, free, replace(geo, enu_m=enu_m), "auto", config, no_record)
+    seconds = time.process_time() - began
+    error = camera_centres(judged.result.model.cam_from_world) - centres
+    deviations = [np.sqrt((one.uncertainty.position**2).mean() / 3) for one in (settled, judged)]
+    placed = "| | |"
+    if found.mode != "check":
+        off = " ".join(f"{value:.2f}" for value in np.sqrt((error**2).mean(axis=0)))
+        placed = f"| {off} | {deviations[1]:.2f} | {found.straightened_m or 0:.0f}"
+    outliers = np.flatnonzero(found.outliers)
+    print(
+        f"| {case.name} | {np.sqrt((alone**2).mean()):.1f} | {scale * deviations[0]:.1f} | {found.mode} {placed} "
+        f"| {len(outliers)}, {len(np.intersect1d(outliers, far))} of {len(far)} | {seconds:.0f} "
+        f"| {found.problem or ''} |",
+        flush=True,
+    )
+
+
+def strip_of_photographs(rng: np.random.Generator, case: Strip) -> tuple[Reconstruction, Tracks]:
+    """Cameras above a road, in metres with z up, and what they see of the ground."""
+    count = case.photographs
+    heading = np.radians(case.turn_deg) * np.linspace(0, 1, count)
+    along = np.stack([np.cos(heading), np.sin(heading)], axis=1)
+    road = np.cumsum(STEP_M * along, axis=0)
+    centres = np.c_[road, np.full(count, HEIGHT_M)] + rng.normal(0, 0.7, (count, 3))
+    ahead = Rotation.from_rotvec(np.c_[np.zeros((count, 2)), heading]).as_matrix() @ np.diag([1.0, -1.0, -1.0])
+    rotation = Rotation.from_rotvec(rng.normal(0, 0.02, (count, 3))).as_matrix() @ np.swapaxes(ahead, 1, 2)
+    poses = np.concatenate([rotation, -(rotation @ centres[:, :, None])], axis=2)
+    near = rng.integers(count, size=STRIP_POINTS * count)
+    points = np.c_[road[near] + rng.uniform(-40, 40, (len(near), 2)), rng.uniform(0, 6, len(near))]
+    size = np.array(STRIP_WH)
+    camera = make_camera("SIMPLE_RADIAL", STRIP_FOCAL_PX, *STRIP_WH)
+    image, point, xy = [], [], []
+    for view, pose in enumerate(poses):
+        close = np.flatnonzero(np.abs(points[:, :2] - road[view]).max(axis=1) < 80)
+        seen = points[close] @ pose[:, :3].T + pose[:, 3]
+        plane = seen[:, :2] / seen[:, 2:]
+        at = size / 2 + STRIP_FOCAL_PX * plane * (1 + case.k2 * (plane**2).sum(axis=1, keepdims=True) ** 2)
+        at += KEYPOINT_PX * rng.standard_normal(at.shape)
+        inside = ((at >= 0) & (at < size)).all(axis=1)
+        image.append(np.full(int(inside.sum()), view))
+        point.append(close[inside])
+        xy.append(at[inside])
+    observed = np.concatenate(point)
+    twice = np.bincount(observed, minlength=len(points)) >= 2
+    order = np.argsort(observed, kind="stable")
+    order = order[twice[observed[order]]]
+    renumbered = np.cumsum(twice) - 1
+    tracks = Tracks(
+        obs_point=renumbered[observed[order]], obs_image=np.concatenate(image)[order], obs_xy=np.concatenate(xy)[order]
+    )
+    model = Reconstruction(
+        image_index=np.arange(count),
+        cam_from_world=poses,
+        cameras=(camera,),
+        camera_index=np.zeros(count, np.int64),
+        points=np.zeros((0, 3)),
+        rgb=np.zeros((0, 3), np.uint8),
+        error_px=np.zeros(0),
+        tracks=Tracks.empty(),
+    )
+    return model, tracks
+
+
+def drifted(truth: Reconstruction, drift_deg: np.ndarray) -> Reconstruction:
+    """Each photograph turned a little more than the one before, and moved as it then moves; 1 % of focal length."""
+    links = Rotation.from_rotvec(np.radians(drift_deg) * np.ones((len(truth.image_index), 3)))
+    relative = compose(truth.cam_from_world[1:], invert(truth.cam_from_world[:-1]))
+    turned = np.concatenate([links[1:].as_matrix(), np.zeros((len(relative), 3, 1))], axis=2)
+    poses = [truth.cam_from_world[0]]
+    for step in compose(turned, relative):
+        poses.append(compose(step[None], poses[-1][None])[0])
+    camera = make_camera("SIMPLE_RADIAL", 1.01 * STRIP_FOCAL_PX, *STRIP_WH)
+    return replace(truth, cam_from_world=np.stack(poses), cameras=(camera,))
 
 
 def recorded(truth: np.ndarray, rng: np.random.Generator) -> GeoPositions:

@@ -195,7 +195,7 @@ def _photographs_of(
         root=earlier.root,
         num_settled=earlier.num_settled,
     )
-    images = earlier.in_frame(images)
+    images = earlier.in_frame(images, progress)
     if earlier.keeps:
         if config.gcp.file is not None:
             progress.warn(

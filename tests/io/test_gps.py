@@ -43,11 +43,23 @@ def test_a_position_with_its_signs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "altitude", "is_ellipsoidal"),
-    [(0, 12.5, False), (1, -12.5, False), (2, 12.5, True), (3, -12.5, True)],
+    ("version", "reference", "altitude", "is_ellipsoidal"),
+    [
+        (None, 0, 12.5, False),
+        (b"\2\3\0\0", 1, -12.5, False),
+        (b"\3\2\0\0", 0, 12.5, False),
+        (b"\2\4\0\0", 0, 12.5, True),
+        (b"\2\4\0\0", 1, -12.5, True),
+        (b"\2\4\0\0", 2, 12.5, False),
+        (b"\2\4\0\0", 3, -12.5, False),
+        (None, 3, -12.5, False),
+    ],
 )
-def test_altitudes_are_above_or_below_what_the_file_says(reference: int, altitude: float, is_ellipsoidal: bool) -> None:
-    fix = record(PLACE | {5: bytes([reference])}).fix
+def test_altitudes_are_above_or_below_what_the_file_says(
+    version: bytes | None, reference: int, altitude: float, is_ellipsoidal: bool
+) -> None:
+    """As Exif 3.0 (block 2.4) and the versions before have it; DJI writes 3.2 and means sea level."""
+    fix = record(PLACE | {0: version, 5: bytes([reference])}).fix
     assert (fix.altitude_m, fix.is_ellipsoidal) == (altitude, is_ellipsoidal)
     rtk = DJI.format(attributes='drone-dji:AltitudeType="RtkAlt"', elements="")
     assert record(PLACE | {5: bytes([reference])}, rtk).fix.is_ellipsoidal
@@ -128,7 +140,7 @@ def test_xmp_that_is_none_costs_only_itself(xmp: bytes) -> None:
     assert record(PLACE, b"<other maker's>").problem is None
 
 
-def test_a_set_has_one_frame_and_one_warning(tmp_path) -> None:
+def test_a_set_has_one_frame_and_its_problems_a_line_each(tmp_path) -> None:
     places = [(46.84, 179.9999, 10.0), (46.84, -179.9999, 20.0), None, (91.5, 0.0, 0.0), (46.8401, 179.9999, math.nan)]
     for k, place in enumerate(places):
         noise = np.random.default_rng(k).integers(0, 255, (32, 32, 3), np.uint8)
@@ -138,7 +150,9 @@ def test_a_set_has_one_frame_and_one_warning(tmp_path) -> None:
     assert np.isfinite(geo.enu_m).all(axis=1).tolist() == [True, True, False, False, True]
     assert np.linalg.norm(geo.enu_m[0] - geo.enu_m[1]) == pytest.approx(np.hypot(15.26, 10), abs=0.1)
     assert geo.enu_m[4] - geo.enu_m[0] == pytest.approx([0, 11.1, 5.0], abs=0.1) and geo.sigma_m[4, 2] == 30
-    assert len(lines.warnings) == 1 and "3.jpg" in lines.warnings[0] and "latitude 91.5" in lines.warnings[0]
+    (place, altitude) = lines.warnings
+    assert "3.jpg" in place and "latitude 91.5" in place
+    assert altitude == "of 3 recorded positions 1 have no altitude: heights of these 1 are not used"
 
 
 GIMBAL = " ".join(

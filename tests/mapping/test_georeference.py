@@ -8,8 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from anchorsfm.colmap.bundle import Held
 from anchorsfm.colmap.cameras import focal_length_px
-from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.mapping.georeference import Georeferenced, georeference, place
+from anchorsfm.geometry.transforms import camera_centres, fit_similarity
+from anchorsfm.mapping.georeference import Georeferenced, georeference
+from anchorsfm.mapping.placement import place
 from anchorsfm.report.places import placement_lines
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
@@ -19,6 +20,7 @@ from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
 from anchorsfm.tracks.config import AdjustConfig
 from anchorsfm.tracks.focal_prior import FocalPriors, JudgedModel, settle_focal_lengths
+from anchorsfm.tracks.residuals import with_errors
 from anchorsfm.tracks.uncertainty import Deviations, ModelUncertainty
 from point_scene import perturb, project_pinhole
 
@@ -28,24 +30,27 @@ LINES, ALONG = 3, 5
 NUM = LINES * ALONG
 
 
-def flight(relief: float, seed: int = 0) -> tuple[Reconstruction, KeypointMatches]:
+def flight(
+    relief: float, seed: int = 0, *, lines: int = LINES, along: int = ALONG
+) -> tuple[Reconstruction, KeypointMatches]:
     """Photographs from above, in metres with z up: true cameras, and matches with noise."""
-    rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(np.arange(ALONG) * 12.0, np.arange(LINES) * 16.0), axis=-1).reshape(-1, 2)
-    centres = np.concatenate([grid - grid.mean(axis=0), np.full((NUM, 1), HEIGHT_M)], axis=1)
+    rng, count = np.random.default_rng(seed), lines * along
+    grid = np.stack(np.meshgrid(np.arange(along) * 12.0, np.arange(lines) * 16.0), axis=-1).reshape(-1, 2)
+    centres = np.concatenate([grid - grid.mean(axis=0), np.full((count, 1), HEIGHT_M)], axis=1)
     centres += rng.normal(0, 0.7, centres.shape)
     down = np.diag([1.0, -1.0, -1.0])
-    tilt = Rotation.from_rotvec(rng.normal(0, 0.02, (NUM, 3))).as_matrix()
+    tilt = Rotation.from_rotvec(rng.normal(0, 0.02, (count, 3))).as_matrix()
     rotation = tilt @ down
     poses = np.concatenate([rotation, -(rotation @ centres[:, :, None])], axis=2)
-    points = rng.uniform([-65, -55, 0], [65, 55, relief * HEIGHT_M + 1e-9], (800, 3))
+    edge = np.array([35.0 + 6 * along, 31.0 + 8 * lines])
+    points = rng.uniform([*-edge, 0], [*edge, relief * HEIGHT_M + 1e-9], (round(800 * edge.prod() / 3575), 3))
     camera = Camera(model="SIMPLE_RADIAL", width=1000, height=750, params=(FOCAL_PX, 500.0, 375.0, 0.0))
     xy = np.stack([project_pinhole(camera, pose, points) for pose in poses])
     noisy = xy + 0.3 * rng.standard_normal(xy.shape)
     inside = ((xy >= 0) & (xy < [1000, 750])).all(axis=-1)
     rows = []
-    for i in range(NUM):
-        for j in range(i + 1, NUM):
+    for i in range(count):
+        for j in range(i + 1, count):
             common = np.flatnonzero(inside[i] & inside[j])
             if len(common) > 20:
                 rows.append((np.full(len(common), i), np.full(len(common), j), noisy[i, common], noisy[j, common]))
@@ -54,14 +59,14 @@ def flight(relief: float, seed: int = 0) -> tuple[Reconstruction, KeypointMatche
         image_i=image_i, image_j=image_j, xy_i=xy_i, xy_j=xy_j, confidence=np.full(len(image_i), 10.0)
     )
     truth = Reconstruction(
-        image_index=np.arange(NUM),
+        image_index=np.arange(count),
         cam_from_world=poses,
         cameras=(camera,),
-        camera_index=np.zeros(NUM, np.int64),
+        camera_index=np.zeros(count, np.int64),
         points=np.zeros((0, 3)),
         rgb=np.zeros((0, 3), np.uint8),
         error_px=np.zeros(0),
-        tracks=build_tracks(matches.select(np.zeros(len(image_i), bool)), NUM),
+        tracks=build_tracks(matches.select(np.zeros(len(image_i), bool)), count),
     )
     return truth, matches
 
@@ -80,13 +85,13 @@ def scene(request) -> tuple[Reconstruction, AdjustResult]:
     return reconstructed(request.param)
 
 
-def recorded(truth: Reconstruction, seed: int = 0, sigma: float = NOISE_M) -> GeoPositions:
-    noise = NOISE_M * np.random.default_rng(seed).standard_normal((NUM, 3))
-    enu_m = camera_centres(truth.cam_from_world) + noise
+def recorded(truth: Reconstruction, seed: int = 0, sigma: float = NOISE_M, noise: float = NOISE_M) -> GeoPositions:
+    centres = camera_centres(truth.cam_from_world)
+    enu_m = centres + noise * np.random.default_rng(seed).standard_normal(centres.shape)
     return GeoPositions(
-        lat_lon_alt=np.zeros((NUM, 3)),
+        lat_lon_alt=np.zeros(centres.shape),
         enu_m=enu_m,
-        sigma_m=np.full((NUM, 3), sigma),
+        sigma_m=np.full(centres.shape, sigma),
         origin=(0.0, 0.0, 0.0),
         is_ellipsoidal=False,
     )
@@ -101,10 +106,14 @@ NO_RECORD = FocalPriors(focal_px=np.array([np.nan]), sigma_px=np.array([np.nan])
 
 
 def run(
-    result: AdjustResult, geo: GeoPositions, mode: str = "auto", focal: FocalPriors = NO_RECORD
+    result: AdjustResult,
+    geo: GeoPositions,
+    mode: str = "auto",
+    focal: FocalPriors = NO_RECORD,
+    config: AdjustConfig = CONFIG,
 ) -> tuple[JudgedModel, Georeferenced]:
-    judged = settle_focal_lengths(result, focal, CONFIG)
-    return georeference(judged, result, geo, mode, CONFIG, focal)
+    judged = settle_focal_lengths(result, focal, config)
+    return georeference(judged, result, geo, mode, config, focal)
 
 
 def position_rms_m(model: Reconstruction, truth: Reconstruction) -> float:
@@ -271,3 +280,77 @@ def test_a_level_model_is_turned_about_z_only() -> None:
     upright = np.stack([np.zeros(12), np.zeros(12), np.linspace(0, 100, 12)], axis=1)
     placed = place(upright, upright + rng.normal(0, 1, (12, 3)), np.ones((12, 3)), z_is_up=True)
     assert "where north is" in placed.problem
+
+
+STRIP, RTK_M = 40, 0.05
+"""Photographs of a strip, and what real-time kinematic positions are off."""
+
+
+def bent(result: AdjustResult, degrees: float) -> AdjustResult:
+    """Each photograph turned to the side and upwards a little more than the one before; points go along."""
+    model = result.model
+    before = camera_centres(model.cam_from_world)
+    turn = Rotation.from_rotvec(np.radians(degrees) * np.arange(STRIP)[:, None] * [0.0, 1.0, 1.0]).as_matrix()
+    steps = np.einsum("kij,kj->ki", turn[:-1], np.diff(before, axis=0))
+    after = np.concatenate([before[:1], before[0] + np.cumsum(steps, axis=0)])
+    rotation = model.cam_from_world[:, :, :3] @ np.swapaxes(turn, 1, 2)
+    poses = np.concatenate([rotation, -(rotation @ after[:, :, None])], axis=2)
+    _, first = np.unique(model.tracks.obs_point, return_index=True)
+    view = model.tracks.obs_image[first]
+    points = np.einsum("kij,kj->ki", turn[view], model.points - before[view]) + after[view]
+    return replace(result, model=with_errors(replace(model, cam_from_world=poses, points=points)))
+
+
+@pytest.fixture(scope="module")
+def strip() -> tuple[Reconstruction, AdjustResult]:
+    """The truth, and a model that is right."""
+    truth, matches = flight(0.1, lines=1, along=STRIP)
+    tracks = build_tracks(matches, STRIP)
+    return truth, adjust_model(truth, tracks, CONFIG, working_scale=np.ones(STRIP), held=Held.nothing(truth))
+
+
+def shape_rms_m(model: Reconstruction, truth: Reconstruction) -> float:
+    centres, true = camera_centres(model.cam_from_world), camera_centres(truth.cam_from_world)
+    scale, pose = fit_similarity(centres, true)
+    return float(np.sqrt(((scale * centres @ pose[:, :3].T + pose[:, 3] - true) ** 2).mean()))
+
+
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, all_points_up_to=10)], ids=["all points", "thinned"])
+def test_a_bent_strip_is_straightened(strip, config: AdjustConfig) -> None:
+    """By positions of which a fifth are wrong; these are named, and no other."""
+    truth, straight = strip
+    result = bent(straight, 0.15)
+    assert shape_rms_m(result.model, truth) > 1
+    geo, wrong = recorded(truth, sigma=RTK_M, noise=RTK_M), np.arange(3, STRIP, 5)
+    enu_m = geo.enu_m.copy()
+    enu_m[wrong] += 3 * np.random.default_rng(1).choice([-1.0, 1.0], (len(wrong), 3))
+    judged, found = run(result, replace(geo, enu_m=enu_m), config=config)
+    assert found.mode == "prior" and found.problem is None
+    assert len(judged.result.model.points) >= 0.99 * len(result.model.points)
+    assert np.flatnonzero(found.outliers).tolist() == wrong.tolist()
+    assert position_rms_m(judged.result.model, truth) < RTK_M
+    assert found.straightened_m > 1
+    stated = np.sqrt((judged.uncertainty.position**2).mean() / 3)
+    assert position_rms_m(judged.result.model, truth) < 2 * stated
+    said = [line.text for line in placement_lines(found, [f"{k}.jpg" for k in range(STRIP)], "auto")]
+    assert any("it was bent" in text and f"{found.straightened_m:.1f} m" in text for text in said)
+
+
+def test_noise_that_nobody_claims_straightens_nothing(strip) -> None:
+    truth, straight = strip
+    result = bent(straight, 0.1)
+    for noise in (30 * RTK_M, 300 * RTK_M):
+        judged, found = run(result, recorded(truth, sigma=RTK_M, noise=noise))
+        assert found.mode == "check" and judged.result is result
+        assert found.problem and found.straightened_m is None
+
+
+def test_positions_of_a_part_that_contradict_the_photographs_bend_nothing(strip) -> None:
+    """A third of the way is recorded ten metres to the side."""
+    truth, straight = strip
+    geo = recorded(truth, sigma=RTK_M, noise=RTK_M)
+    enu_m = geo.enu_m.copy()
+    enu_m[-STRIP // 3 :, 1] += 10
+    judged, found = run(straight, replace(geo, enu_m=enu_m))
+    assert found.mode == "check" and judged.result is straight
+    assert "off together with those around them" in found.problem

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +22,10 @@ from anchorsfm.features.sift import SiftDetector
 from anchorsfm.frontend.classical.frontend import ClassicalFrontend
 from anchorsfm.geometry.geodesy import enu_from_geodetic, geodetic_from_enu
 from anchorsfm.geometry.transforms import camera_centres, rotation_angle_deg
+from anchorsfm.io.images import load_image_set
 from anchorsfm.results.model import read_models
-from anchorsfm.run.finished import read_run
+from anchorsfm.run.earlier import Earlier
+from anchorsfm.run.finished import EarthFrame, read_run
 from anchorsfm.run.folder import RunFolder
 from anchorsfm.scene.errors import InputError
 from anchorsfm.stereo import pair as stereo_pair
@@ -29,6 +33,7 @@ from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from command import COMMAND, assert_one_clear_line
 from geotags import geotagged
 from maker_notes import acceleration_of, apple_note, with_note
+from said import Said
 from snapshot import snapshot
 
 
@@ -296,3 +301,20 @@ def test_exports_that_a_stopped_extension_left_behind_follow(
         subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=300),
         "all 5 photographs are those of",
     )
+
+
+@pytest.mark.parametrize("is_ellipsoidal", [True, False])
+def test_altitudes_above_something_else_than_those_of_the_models_are_named(
+    tmp_path: Path, is_ellipsoidal: bool
+) -> None:
+    """Those of the models are above sea level."""
+    geotagged(np.full((32, 32, 3), 90, np.uint8), tmp_path / "a.jpg", (46.8, 7.4, 500), is_ellipsoidal=is_ellipsoidal)
+    images = load_image_set(tmp_path)
+    origin = (46.8, 7.4, 450.0)
+    earth = EarthFrame(origin=origin, is_ellipsoidal=False, enu_from_model={}, by_control=frozenset())
+    earlier: Any = SimpleNamespace(runs=(SimpleNamespace(earth=earth),))
+    geo = Earlier.in_frame(earlier, images, said := Said()).geo
+    assert geo is not None and geo.origin == origin and not geo.is_ellipsoidal
+    assert ["are not used" in line for line in said.warnings] == [True] * is_ellipsoidal
+    assert geo.enu_m[0, 2] == pytest.approx(0 if is_ellipsoidal else 50, abs=1e-6)
+    assert geo.sigma_m[0, 2] == (30 if is_ellipsoidal else 3)

@@ -16,13 +16,18 @@ def geotagged(
     *,
     focal_px: float | None = None,
     yaw_deg: float | None = None,
+    is_ellipsoidal: bool = False,
     quality: int = 95,
 ) -> None:
     """Write a JPEG with a position (degrees, metres; an altitude of NaN is left out), a focal length and a direction.
 
+    The altitude is above sea level, or above the ellipsoid.
+
     A focal length is written as 10 mm on a sensor with as many pixels a millimetre as it takes.
     """
     exif = geotag(lat_lon_alt)
+    if is_ellipsoidal:
+        exif.get_ifd(_GPS)[0] = b"\2\4\0\0"
     if focal_px is not None:
         exif[271], exif[272] = "Nobody", "Rendered"
         height, width = pixels.shape[:2]

@@ -82,6 +82,14 @@ def record(out: Path, enu_m: np.ndarray) -> None:
         geotagged(np.full((240, 320, 3), 90, np.uint8), out.parent / "photos" / name, where)
 
 
+def record_above_ellipsoid(out: Path, enu_m: np.ndarray, names: list[str], undulation_m: float) -> None:
+    for name, place in zip(model_of(out).view_names, enu_m, strict=True):
+        latitude, longitude, altitude = geodetic_from_enu(place, ORIGIN).tolist()
+        if name in names:
+            where = (latitude, longitude, altitude + undulation_m)
+            geotagged(np.full((240, 320, 3), 90, np.uint8), out.parent / "photos" / name, where, is_ellipsoidal=True)
+
+
 def true_positions(out: Path, seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, NOISE_M, (NUM, 3))
     return LEVEL.points(centres_of(out)) + noise
@@ -172,7 +180,7 @@ def test_what_leaves_the_frame_comes_back_exactly_and_all_of_it_can_be_undone(ou
 
 
 def test_what_a_run_that_only_compared_has_said_comes_back(out: Path) -> None:
-    checked = {"mode": "check", "problem": None, "rms_m": [1.0, 1.0, 2.0], "residuals": []}
+    checked = {"mode": "check", "problem": None, "rms_m": [1.0, 1.0, 2.0], "residuals": [], "straightened_m": None}
     change_report(out, lambda report: report["models"][0].update(georeference=checked))
     record(out, true_positions(out))
     transform(out, GPS)
@@ -232,6 +240,33 @@ def test_other_models_keep_their_places_in_one_frame(out: Path) -> None:
     assert names == [*model_of(out).view_names, "other.jpg"]
     transform(out, TransformConfig(reset=True))
     assert json.loads((out / "georeference.json").read_text())["models"] == [other]
+
+
+def test_altitudes_above_the_ellipsoid_among_others_above_sea_level_have_no_say(out: Path) -> None:
+    positions, names = true_positions(out), model_of(out).view_names
+    record(out, positions)
+    record_above_ellipsoid(out, positions, names[:2], 12.0)
+    said, true_m = Said(), LEVEL.points(centres_of(out))
+    transform(out, GPS, said)
+    (warning,) = said.warnings
+    assert "2 have one above the ellipsoid, the others above sea level" in warning
+    origin = json.loads((out / "georeference.json").read_text())["origin"]
+    assert origin["altitude_above"] == "sea level"
+    off_m = centres_of(out) + in_records_frame(out, origin) - true_m
+    assert np.sqrt((off_m**2).sum(axis=1).mean()) < 1.5 * NOISE_M
+
+
+def test_the_frame_of_other_models_may_be_above_something_else(out: Path) -> None:
+    origin = {"latitude_deg": 50.821, "longitude_deg": -0.141, "altitude_m": 85.0, "altitude_above": "ellipsoid"}
+    with OwnedFolder(out).publication() as publication:
+        document = {"frame": "metres", "origin": origin, "epsg": None, "models": []}
+        (publication.path / "georeference.json").write_text(json.dumps(document))
+        publication.publish(["georeference.json"])
+    record(out, 2 * LEVEL.points(centres_of(out)))
+    transform(out, TransformConfig(gps=True, up="plane"), said := Said())
+    assert any("above sea level, those of the models above the ellipsoid" in line for line in said.warnings)
+    document = json.loads((out / "georeference.json").read_text())
+    assert document["origin"] == origin and abs(centres_of(out)[:, 2].mean()) < 5  # not 45
 
 
 def on_a_line(stored: StoredModel) -> StoredModel:

@@ -101,9 +101,18 @@ def test_what_cannot_be_set_changes_nothing(out: Path, monkeypatch: pytest.Monke
     assert snapshot(out) == before
 
 
-def test_a_model_that_has_changed_since_it_was_read_is_left_alone(out: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        TransformConfig(scale=3.0),
+        TransformConfig(up="plane"),
+        TransformConfig(crop_box=(-9.0, -9.0, -0.6, 9.0, 9.0, 9.0)),
+    ],
+)
+def test_a_model_that_has_changed_since_it_was_read_is_left_alone(out: Path, change: TransformConfig) -> None:
+    """Also where the distance is what it was, but the points are drawn elsewhere or have other numbers."""
     viewed, pair = model_of(out), two_points(model_of(out))
-    transform(out, TransformConfig(scale=3.0))
+    transform(out, change)
     before = snapshot(out)
     with pytest.raises(InputError, match="another one than when the viewer has read it"):
         set_scale(viewed, *pair, 2.0)

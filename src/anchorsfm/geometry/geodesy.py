@@ -60,15 +60,19 @@ def geodetic_from_enu(enu_m: Float[np.ndarray, "*batch 3"], origin: Sequence[flo
 def geo_positions(fixes: Sequence[GeoFix | None]) -> GeoPositions | None:
     """Recorded positions of photographs in a frame about their median; None if there are none.
 
-    A missing altitude is taken for the median of the others, with a large deviation.
+    Altitudes are above what most of them are above, sea level or the ellipsoid, which differ by up to 100 m. A missing
+    altitude, or one above the other, is taken for the median of the rest, with a large deviation (`altitude_problem`
+    says so).
     """
     known = [fix for fix in fixes if fix is not None]
     if not known:
         return None
+    is_ellipsoidal = _are_mostly_ellipsoidal(known)
     place, sigma = np.full((len(fixes), 3), np.nan), np.full((len(fixes), 3), np.nan)
     for row, fix in enumerate(fixes):
         if fix is not None:
-            place[row] = fix.latitude_deg, fix.longitude_deg, fix.altitude_m
+            altitude = fix.altitude_m if fix.is_ellipsoidal == is_ellipsoidal else np.nan
+            place[row] = fix.latitude_deg, fix.longitude_deg, altitude
             sigma[row] = fix.sigma_m
     low = np.isfinite(place[:, 0]) & ~np.isfinite(place[:, 2])
     place[low, 2] = np.median(place[np.isfinite(place[:, 2]), 2]) if np.isfinite(place[:, 2]).any() else 0.0
@@ -81,14 +85,57 @@ def geo_positions(fixes: Sequence[GeoFix | None]) -> GeoPositions | None:
         enu_m=enu_from_geodetic(place, origin),
         sigma_m=sigma,
         origin=origin,
-        is_ellipsoidal=all(fix.is_ellipsoidal for fix in known),
+        is_ellipsoidal=is_ellipsoidal,
         view_deg=np.array([(np.nan, np.nan) if fix is None else fix.view_deg for fix in fixes]),
     )
 
 
-def about_origin(geo: GeoPositions, origin: tuple[float, float, float]) -> GeoPositions:
-    """The same positions in the local frame of another origin (latitude, longitude, altitude)."""
-    return replace(geo, enu_m=enu_from_geodetic(geo.lat_lon_alt, origin), origin=origin)
+def altitude_problem(fixes: Sequence[GeoFix | None]) -> str | None:
+    """What is to be said of altitudes that `geo_positions` does not use, in one line; None: nothing."""
+    known = [fix for fix in fixes if fix is not None]
+    missing = sum(not np.isfinite(fix.altitude_m) for fix in known)
+    if not missing and len({fix.is_ellipsoidal for fix in known}) < 2:
+        return None
+    if missing == len(known):
+        return "the recorded positions have no altitude: heights are against the cameras, not above sea level"
+    is_ellipsoidal = _are_mostly_ellipsoidal(known)
+    other = sum(np.isfinite(fix.altitude_m) and fix.is_ellipsoidal != is_ellipsoidal for fix in known)
+    names = ("the ellipsoid", "sea level")
+    of_most, of_few = names if is_ellipsoidal else names[::-1]
+    parts = [f"{missing} have no altitude"] if missing else []
+    parts += [f"{other} have one above {of_few}, the others above {of_most}"] if other else []
+    if not parts:
+        return None
+    return f"of {len(known)} recorded positions {' and '.join(parts)}: heights of these {missing + other} are not used"
+
+
+def _are_mostly_ellipsoidal(fixes: Sequence[GeoFix]) -> bool:
+    """Whether most altitudes are above the ellipsoid."""
+    kinds = [fix.is_ellipsoidal for fix in fixes if np.isfinite(fix.altitude_m)]
+    return 2 * sum(kinds) > len(kinds)
+
+
+def about_origin(
+    geo: GeoPositions, origin: tuple[float, float, float], *, is_ellipsoidal: bool
+) -> tuple[GeoPositions, str | None]:
+    """The same positions in the local frame of another origin, and what is to be said of their altitudes.
+
+    Args:
+        geo: recorded positions.
+        origin: latitude, longitude and altitude.
+        is_ellipsoidal: whether this altitude is above the ellipsoid. Positions whose altitudes are above the other
+            have none in the frame.
+    """
+    problem = None
+    if geo.is_ellipsoidal != is_ellipsoidal:
+        known = np.isfinite(geo.lat_lon_alt[:, 0])
+        place, sigma = geo.lat_lon_alt.copy(), geo.sigma_m.copy()
+        place[known, 2], sigma[known, 2] = origin[2], _UNKNOWN_ALTITUDE_SIGMA_M
+        geo = replace(geo, lat_lon_alt=place, sigma_m=sigma, is_ellipsoidal=is_ellipsoidal)
+        names = ("above the ellipsoid", "above sea level")
+        here, there = names if is_ellipsoidal else names[::-1]
+        problem = f"recorded altitudes are {there}, those of the models {here}: the recorded ones are not used"
+    return replace(geo, enu_m=enu_from_geodetic(geo.lat_lon_alt, origin), origin=origin), problem
 
 
 def _enu_axes(origin: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:

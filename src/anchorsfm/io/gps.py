@@ -26,8 +26,10 @@ _UP_OVER_ACROSS = 1.5
 _ALTITUDE_RANGE_M = (-1000.0, 100_000.0)
 
 _GPS_IFD = 0x8825
-_LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 1, 2, 3, 4, 5, 6
+_VERSION, _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE, _ALTITUDE_REF, _ALTITUDE = 0, 1, 2, 3, 4, 5, 6
 _STATUS, _DIRECTION_REF, _DIRECTION, _HORIZONTAL_ERROR = 9, 16, 17, 31
+_EXIF_3 = b"\2\4"
+"""First two numbers of the version of the GPS block since Exif 3.0."""
 _LATITUDES, _LONGITUDES = ("N", "S"), ("E", "W")
 _DJI = "http://www.dji.com/drone-dji/1.0/"
 
@@ -77,13 +79,21 @@ def read_gps(image: Image.Image) -> GpsRecord:
 
 
 def _altitude(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, bool]:
-    """Metres, and whether above the ellipsoid."""
+    """Metres, and whether above the ellipsoid.
+
+    References 0 and 1 (above and below) are to sea level up to Exif 2.32, and to the ellipsoid since Exif 3.0 (CIPA
+    DC-008-2023), whose blocks have version 2.4; 2 and 3 are those to sea level there. DJI writes version 3.2, which
+    there is not, above sea level.
+    """
+    is_rtk = dji.get("AltitudeType", "").lower().startswith("rtk")
     reference = tags.get(_ALTITUDE_REF)
     kind = reference[0] if isinstance(reference, bytes) and reference else reference
     altitude = _number(tags.get(_ALTITUDE)) * (-1 if kind in (1, 3) else 1)
     if not math.isfinite(altitude):
-        altitude = _number(dji.get("AbsoluteAltitude"))
-    return altitude, kind in (2, 3) or dji.get("AltitudeType", "").lower().startswith("rtk")
+        return _number(dji.get("AbsoluteAltitude")), is_rtk
+    version = tags.get(_VERSION)
+    is_exif_3 = isinstance(version, bytes) and version[:2] == _EXIF_3
+    return altitude, (kind in (0, 1) and is_exif_3) or is_rtk
 
 
 def _sigma(tags: Mapping[int, object], dji: Mapping[str, str]) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from anchorsfm.geometry.geodesy import geo_positions
+from anchorsfm.geometry.geodesy import altitude_problem, geo_positions
 from anchorsfm.io.decoding import draft, eight_bits, open_picture, photo_digest, why_unreadable
 from anchorsfm.io.exif import Exif, exif_down, exif_focal, read_exif
 from anchorsfm.io.files import read_regular
@@ -174,11 +174,13 @@ def _verify(root: Path, name: str) -> _Photo | SkippedImage:
 
 
 def _name_problems(photos: list[_Photo], progress: Progress) -> None:
-    """One line about recorded positions that cannot be used."""
+    """One line about recorded positions that cannot be used, and one about altitudes."""
     wrong = [photo for photo in photos if photo.gps.problem is not None]
     if wrong:
         more = "" if len(wrong) == 1 else f" (and of {len(wrong) - 1} more photographs)"
         progress.warn(f"recorded position of {wrong[0].name}{more}: {wrong[0].gps.problem}; ignored")
+    if (problem := altitude_problem([photo.gps.fix for photo in photos])) is not None:
+        progress.warn(problem)
 
 
 def _is_utf8(name: str) -> bool:

@@ -157,6 +157,7 @@ def report_georeference(model: Reconstruction, found: Georeferenced, names: Sequ
             )
             for view in np.flatnonzero(np.isfinite(found.residual_m).all(axis=1)).tolist()
         ),
+        straightened_m=None if found.straightened_m is None else round(found.straightened_m, 3),
     )
 
 

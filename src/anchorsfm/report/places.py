@@ -73,6 +73,11 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
         lines.append(
             Line(f"{what} {count} recorded positions: {across:.2f} m horizontally and {up:.2f} m vertically (RMS)")
         )
+    if found.straightened_m is not None:
+        far = f"{found.straightened_m:.1f} m"
+        lines.append(
+            Line(f"it was bent: cameras moved by up to {far} against each other, which the photographs bear out")
+        )
     wrong = np.flatnonzero(found.outliers)
     if count and len(wrong):
         named = ", ".join(

@@ -194,6 +194,8 @@ class GeoreferenceReport:
     rms_m: tuple[float, float, float] | None
     """Root mean square residuals by axis, of records that are no outliers; None: there are none."""
     residuals: tuple[PositionResidual, ...]
+    straightened_m: float | None = None
+    """How far cameras were moved against each other, at most, because the model was bent; None: they were not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.pairs import PairList
 from anchorsfm.scene.poses import StoredPose
 from anchorsfm.scene.positions import GeoPositions
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.rigs import Rigs
 from anchorsfm.tracks.adjust import AdjustResult
 from anchorsfm.video.record import VideoFrames
@@ -96,13 +96,16 @@ class Earlier:
     def videos(self) -> tuple[VideoFrames, ...]:
         return tuple(video for run in self.runs for video in run.videos)
 
-    def in_frame(self, images: ImageSet) -> ImageSet:
+    def in_frame(self, images: ImageSet, progress: Progress = SILENT) -> ImageSet:
         """With recorded positions in the frame of the first run that has one; control points may have made it."""
         earth = next((run.earth for run in self.runs if run.earth is not None), None)
         if earth is None:
             return images
         if images.geo is not None:
-            return replace(images, geo=about_origin(images.geo, earth.origin))
+            geo, problem = about_origin(images.geo, earth.origin, is_ellipsoidal=earth.is_ellipsoidal)
+            if problem is not None:
+                progress.warn(problem)
+            return replace(images, geo=geo)
         nothing = GeoPositions.unrecorded(images.num_images, earth.origin, is_ellipsoidal=earth.is_ellipsoidal)
         return replace(images, geo=nothing)
 

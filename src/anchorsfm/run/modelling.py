@@ -156,7 +156,7 @@ def finish(
         if frame is not None and result.held.pose.any() and beginning.keeps:
             model, place = _in_frame(result, frame, given.images, config)
         else:
-            model, place, control = _with_records(result, given.images, config, ground)
+            model, place, control = _with_records(result, given.images, config, ground, progress)
             controlled += [] if control is None else [control]
             if place is not None and place.mode != "check":
                 frame = None  # that of the recorded positions is found anew
@@ -219,7 +219,7 @@ def _in_frame(
 
 
 def _with_records(
-    result: AdjustResult, images: ImageSet, config: PipelineConfig, ground: GroundPoints | None
+    result: AdjustResult, images: ImageSet, config: PipelineConfig, ground: GroundPoints | None, progress: Progress
 ) -> tuple[JudgedModel, Georeferenced | None, Controlled | None]:
     """A finished model with control points and what cameras recorded: focal lengths and positions."""
     focal = FocalPriors.of(result.model, images)
@@ -230,7 +230,7 @@ def _with_records(
     if images.geo is None:
         return judged, None, control
     if control is None or control.problem is not None:
-        return *georeference(judged, result, images.geo, config.gps, config.adjust, focal), control
+        return *georeference(judged, result, images.geo, config.gps, config.adjust, focal, progress), control
     return judged, replace(compare_in_frame(judged, images.geo), mode="control"), control
 
 

@@ -58,6 +58,11 @@ def origin_of(document: dict[str, Any]) -> tuple[float, float, float]:
     return float(origin["latitude_deg"]), float(origin["longitude_deg"]), float(origin["altitude_m"])
 
 
+def has_ellipsoidal_origin(document: dict[str, Any]) -> bool:
+    """Whether that altitude is above the ellipsoid; above sea level otherwise."""
+    return bool(document["origin"]["altitude_above"] == "ellipsoid")
+
+
 def read_places(layout: Layout) -> dict[str, Any] | None:
     """georeference.json; None if there is none.
 
@@ -102,6 +107,7 @@ class _Origin:
     latitude_deg: float
     longitude_deg: float
     altitude_m: float
+    altitude_above: str
 
 
 @dataclass(frozen=True, kw_only=True)

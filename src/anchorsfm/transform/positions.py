@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from anchorsfm.geometry.geodesy import about_origin, geo_positions
+from anchorsfm.geometry.geodesy import about_origin, altitude_problem, geo_positions
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
 from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
-from anchorsfm.mapping.georeference import Georeferenced, Placement, place, recorded_positions
+from anchorsfm.mapping.georeference import Georeferenced, recorded_positions
+from anchorsfm.mapping.placement import Placement, place
 from anchorsfm.report.numbers import report_georeference
 from anchorsfm.report.places import Places, frame_of_positions, place_of_model, placement_lines, view_lines
 from anchorsfm.results.model import StoredModel
@@ -20,7 +21,7 @@ from anchorsfm.run.settings import SURROUNDINGS, read_config
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.positions import GeoFix, GeoPositions
 from anchorsfm.scene.printable import printable
-from anchorsfm.transform.earth import PlaceOnEarth, origin_of, read_places, way_to_earth
+from anchorsfm.transform.earth import PlaceOnEarth, has_ellipsoidal_origin, origin_of, read_places, way_to_earth
 
 _SAME = 1e-6
 FROM_RECORD, FROM_PHOTOGRAPHS = "georeference.json", "photographs"
@@ -78,7 +79,7 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
         return Placed(
             similarity=known.after(so_far.inverse), finds_up=_found_up(run.layout, stored), notes=(note,), warnings=()
         )
-    geo = _read_positions(stored, run)
+    geo, problems = _read_positions(stored, run)
     model = replace(stored.model, cam_from_world=so_far.poses(stored.model.cam_from_world))
     position, sigma = recorded_positions(model, geo)
     centres, lines = camera_centres(model.cam_from_world), []
@@ -108,7 +109,7 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
         similarity=placed.similarity,
         finds_up=not placed.z_is_up,
         notes=(*lines, *(f"{number}: {line.text}" for line in said if not line.is_warning)),
-        warnings=tuple(f"{number}: {line.text}" for line in said if line.is_warning),
+        warnings=(*problems, *(f"{number}: {line.text}" for line in said if line.is_warning)),
         geo=geo,
         placement=placed,
     )
@@ -162,8 +163,9 @@ def _compared(
     )
 
 
-def _read_positions(stored: StoredModel, run: StoredRun) -> GeoPositions:
-    """Of the photographs of a model, in the frame that a run on all photographs of the folder would have."""
+def _read_positions(stored: StoredModel, run: StoredRun) -> tuple[GeoPositions, list[str]]:
+    """Of the photographs of a model, in the frame that a run on all photographs of the folder would have; and what is
+    to be said of them."""
     root, report = stored.image_root, run.report
     names = [image["name"] for image in report["images"] if image["size_wh"] is not None]
     fixes: list[GeoFix | None] = []
@@ -185,11 +187,13 @@ def _read_positions(stored: StoredModel, run: StoredRun) -> GeoPositions:
             )
         raise InputError(f"--gps: none of the {read} photographs that could be read has a recorded position; give a "
                          "--distance instead")  # fmt: skip
+    problems = [altitude_problem(fixes)]
     document = read_places(run.layout)
     if document is not None:  # other models have places in this frame
-        geo = about_origin(geo, origin_of(document))
+        geo, problem = about_origin(geo, origin_of(document), is_ellipsoidal=has_ellipsoidal_origin(document))
+        problems.append(problem)
     row = {name: k for k, name in enumerate(names)}
-    return geo.select([row[name] for name in stored.names])
+    return geo.select([row[name] for name in stored.names]), [line for line in problems if line is not None]
 
 
 def _found_up(layout: Layout, stored: StoredModel) -> bool:

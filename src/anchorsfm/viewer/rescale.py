@@ -55,17 +55,30 @@ def set_scale(viewed: StoredModel, first: int, second: int, metres: float) -> Re
         raise InputError("give the distance in metres first")
     if viewed.run is None or not can_be_rescaled(viewed):
         raise InputError(f"{viewed.folder} is not in an output folder that can be changed")
+    on_disk = _read_again(viewed)
+    if not _are_same(on_disk, viewed):
+        raise InputError(
+            f"the model in {viewed.folder} is another one than when the viewer has read it: start the viewer again"
+        )
     length = measure(viewed, first, second).length
     config = TransformConfig(model=viewed.recorded_number, distance=(*marks(viewed, first, second), f"{metres:.12g}"))
-    factor = find(_read_again(viewed), config).similarity.scale
+    factor = find(on_disk, config).similarity.scale
     if not abs(factor * length / metres - 1) < _SAME:
-        raise InputError(
-            f"the model in {viewed.folder} is another one than when the viewer has read it, or these points are too "
-            "close to each other: start the viewer again, or choose points that are farther apart"
-        )
+        raise InputError("these points are too close to each other: choose points that are farther apart")
     said = _Said()
     done = transform(viewed.run.root, config, said)
     return Rescaled(viewed=_read_again(viewed), said=(*said.lines, *done.notes))
+
+
+def _are_same(on_disk: StoredModel, viewed: StoredModel) -> bool:
+    """Whether points and cameras are still those that are drawn, in the same order and frame: of another model the
+    points that were clicked are other ones, or lie elsewhere than where they are shown."""
+    here, there = on_disk.model, viewed.model
+    return (
+        on_disk.view_names == viewed.view_names
+        and np.array_equal(here.points, there.points)
+        and np.array_equal(here.cam_from_world, there.cam_from_world)
+    )
 
 
 def _read_again(viewed: StoredModel) -> StoredModel:
