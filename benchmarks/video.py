@@ -1,12 +1,12 @@
 """Frames of videos: which are chosen, what models of them are worth, and what choosing costs.
 
-    python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 480 x 360 (--width)
+    python benchmarks/video.py walk WORK            a rendered walk, 60 s at 30 frames a second, 960 x 720 (--width)
     python benchmarks/video.py photos WORK FOLDER   a video of the photographs of FOLDER, at their size
     python benchmarks/video.py cost WORK VIDEO      CPU and wall time of both passes, and as shares of the duration
     python benchmarks/video.py memory WORK          peak memory of long videos up to 3840 x 2160
 
 The walk goes along a street at 1 m/s, a tenth of a metre per rendered pose, stands still three times (15 s in all), and
-swings its view to the side and back within a second once. 40 % of the frames are blurred by 5 to 12 pixels (of 480) in
+swings its view to the side and back within a second once. 40 % of the frames are blurred by 10 to 24 pixels (of 960) in
 bursts of one to five, those of the swing by how far they move. The video of photographs shows each for a fifth of a
 second, and 40 % of its frames are blurred by 10 to 30 pixels. Compared are, each with as many frames: those that
 `reconstruct VIDEO` chooses, sharp ones at even distances (as rendered or photographed, and out of a video without blur,
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("--mapper", default="tracks")
     parser.add_argument("--frames", type=int, default=200, help="most frames, of every variant")
-    parser.add_argument("--width", type=int, default=480, help="of the walk, pixels")
+    parser.add_argument("--width", type=int, default=960, help="of the walk, pixels")
     parser.add_argument("--videos", type=int, default=1, help="number of videos with other blur")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

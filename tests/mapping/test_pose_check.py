@@ -13,7 +13,7 @@ from anchorsfm.mapping.config import KnownConfig
 from anchorsfm.mapping.consistency import examine
 from anchorsfm.mapping.known import KnownCameras
 from anchorsfm.mapping.pose_check import check_poses, name_doubtful_poses, name_far_poses
-from anchorsfm.mapping.with_poses import along_epipolar_lines, model_of_poses
+from anchorsfm.mapping.with_poses import along_epipolar_lines, median_offsets_px, model_of_poses
 from anchorsfm.scene.edit import with_poses
 from anchorsfm.scene.errors import InputError
 from anchorsfm.scene.progress import SILENT, RecordingProgress
@@ -25,17 +25,19 @@ SCENE = make_point_scene(outliers=0.05)
 POSES = SCENE.model.cam_from_world
 
 
-def given_with(poses: np.ndarray, focal_px: float | None = None, *, frozen: bool = True) -> MapperInput:
+def given_with(
+    poses: np.ndarray, focal_px: float | None = None, *, frozen: bool = True, has_lens: bool = True
+) -> MapperInput:
     """Matches of the scene, and poses that are said to be known."""
     camera = SCENE.model.cameras[0]
     camera = camera if focal_px is None else with_focal_length(camera, focal_px)
     known = KnownCameras(
         config=KnownConfig(freeze_poses=frozen),
         poses=dict(enumerate(poses)),
-        cameras={0: camera},
+        cameras={0: camera} if has_lens else {},
         camera_index=SCENE.model.camera_index,
     )
-    return replace(mapper_input(SCENE.matches, 8, camera, is_known=True), known=known)
+    return replace(mapper_input(SCENE.matches, 8, camera, is_known=has_lens), known=known)
 
 
 def warnings_of(given: MapperInput) -> list[str]:
@@ -79,6 +81,71 @@ def test_poses_that_are_not_exact_are_only_kept_with_a_warning() -> None:
     (line,) = warnings_of(given_with(off))
     assert "px (median) off the lines" in line
     assert warnings_of(given_with(off, frozen=False)) == []
+
+
+def test_focal_lengths_that_do_not_come_with_poses_make_these_no_less_exact() -> None:
+    """They are found in the adjustment: what a few percent move the lines is no reason to adjust the poses."""
+    focal_px = 1.04 * float(SCENE.model.cameras[0].params[0])
+    assert 1.5 < check_poses(given_with(POSES, focal_px)).off_px < 8
+    assert len(warnings_of(given_with(POSES, focal_px))) == 1
+    assert warnings_of(given_with(POSES, focal_px, has_lens=False)) == []
+
+
+@pytest.mark.parametrize("degrees", [1.0, 2.5])
+def test_adjusted_poses_may_be_off_by_degrees(degrees: float) -> None:
+    """Nothing speaks of wrong poses where the deviation is stated, and their lines take few matches away."""
+    off = perturb(SCENE.model, degrees=degrees, distance=0.0, focal=1.0).cam_from_world
+    given = given_with(off, frozen=False)
+    assert given.known is not None
+    stated = replace(given.known.config, position_sigma=0.01, rotation_sigma_deg=degrees)
+    assert warnings_of(replace(given, known=replace(given.known, config=stated))) == []
+    count = len(SCENE.matches.image_i)
+    assert len(along_epipolar_lines(given).matches.image_i) > 0.9 * count
+    assert len(along_epipolar_lines(given_with(off)).matches.image_i) < 0.4 * count
+
+
+def test_matches_of_things_that_look_alike_do_not_refuse_poses_that_others_confirm() -> None:
+    """Of a thing with equal sides only neighbours match where they should: 11 of 18 pairs are wrong."""
+    matches = SCENE.matches
+    alike = np.abs(matches.image_i - matches.image_j) > 1
+    moved = replace(matches, xy_j=matches.xy_j + np.where(alike, 150.0, 0.0)[:, None] * [0, 1])
+    given = replace(given_with(POSES), matches=moved)
+    check = check_poses(given)
+    assert check.share > 0.5 and check.confirmed.tolist() == list(range(8))
+    (line,) = warnings_of(given)
+    assert "in 11 of 18 pairs" in line and "things in different places look alike" in line and "wrong" not in line
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_poses_of_one_place_are_refused_by_that_name(offset: float) -> None:
+    rotations = POSES[:, :, :3]
+    place = offset + np.array([[0.1], [0.2], [0.3]])
+    one_place = np.concatenate([rotations, -rotations @ place], axis=2)
+    for frozen in (True, False):
+        with pytest.raises(InputError, match="all 8 poses are in one place"):
+            name_doubtful_poses(given_with(one_place, frozen=frozen), SILENT)
+    with pytest.raises(InputError, match=r"only 0\.jpg has a pose"):
+        name_doubtful_poses(given_with(POSES[:1]), SILENT)
+
+
+def test_offsets_of_a_pair_count_matches_of_both_directions() -> None:
+    """And matches that the lens shows nowhere count for nothing."""
+    matches = SCENE.matches
+    turned = np.arange(len(matches.image_i)) % 2 == 0
+    either = replace(
+        matches,
+        image_i=np.where(turned, matches.image_j, matches.image_i),
+        image_j=np.where(turned, matches.image_i, matches.image_j),
+        xy_i=np.where(turned[:, None], matches.xy_j, matches.xy_i),
+        xy_j=np.where(turned[:, None], matches.xy_i, matches.xy_j),
+    )
+    found, expected = (dict(median_offsets_px(replace(given_with(POSES), matches=m))) for m in (either, matches))
+    assert found.keys() == expected.keys() and len(found) == 18
+    np.testing.assert_allclose([found[pair] for pair in expected], list(expected.values()), rtol=1e-9)
+    xy_i = matches.xy_i.copy()
+    xy_i[::10] = np.nan
+    nowhere = median_offsets_px(replace(given_with(POSES), matches=replace(matches, xy_i=xy_i)))
+    assert np.isfinite([off for _, off in nowhere]).all()
 
 
 def test_the_focal_length_of_another_camera_is_noticed() -> None:
