@@ -58,7 +58,7 @@ def test_altitudes_that_few_have_above_something_else_are_unknown(most: bool) ->
     assert geo.sigma_m[[0, 2, 3, 4], 2].tolist() == [30.0, 3.0, 3.0, 3.0]
     there, here = ("sea level", "the ellipsoid") if most else ("the ellipsoid", "sea level")
     assert altitude_problem(fixes) == (
-        f"of 4 recorded positions 1 have one above {there}, the others above {here}: heights of these 1 are not used"
+        f"heights of 1 of 4 recorded positions are not used: 1 with one above {there} (most are above {here})"
     )
 
 
@@ -67,7 +67,7 @@ def test_what_is_said_of_altitudes() -> None:
     assert altitude_problem([fix(7.0), None]) is None and altitude_problem([]) is None
     assert "have no altitude: heights are against the cameras" in altitude_problem(none)
     some = altitude_problem([*none, fix(7.0)])
-    assert some == "of 3 recorded positions 2 have no altitude: heights of these 2 are not used"
+    assert some == "heights of 2 of 3 recorded positions are not used: 2 without an altitude"
 
 
 def test_a_frame_whose_altitude_is_above_something_else_says_nothing_of_heights() -> None:

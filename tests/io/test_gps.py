@@ -152,7 +152,7 @@ def test_a_set_has_one_frame_and_its_problems_a_line_each(tmp_path) -> None:
     assert geo.enu_m[4] - geo.enu_m[0] == pytest.approx([0, 11.1, 5.0], abs=0.1) and geo.sigma_m[4, 2] == 30
     (place, altitude) = lines.warnings
     assert "3.jpg" in place and "latitude 91.5" in place
-    assert altitude == "of 3 recorded positions 1 have no altitude: heights of these 1 are not used"
+    assert altitude == "heights of 1 of 3 recorded positions are not used: 1 without an altitude"
 
 
 GIMBAL = " ".join(

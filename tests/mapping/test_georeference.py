@@ -374,5 +374,7 @@ def test_positions_with_east_for_west_do_not_turn_a_flat_flight_over(gps: Litera
         judged, place, _ = _with_records(result, images, config, None, SILENT)
         assert place is not None and place.mode == expected
         assert (place.problem or "").startswith("they turn it upside down") == (sign < 0)
+        lines = placement_lines(place, [str(view) for view in range(NUM)], gps)
+        assert lines[0].is_warning == (sign < 0)
         looks_down = judged.result.model.cam_from_world[:, 2, 2] < 0
         assert (place.mode == "check") or (looks_down.all() == (sign > 0))

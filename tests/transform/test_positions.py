@@ -269,7 +269,7 @@ def test_altitudes_above_the_ellipsoid_among_others_above_sea_level_have_no_say(
     said, true_m = Said(), LEVEL.points(centres_of(out))
     transform(out, GPS, said)
     (warning,) = said.warnings
-    assert "2 have one above the ellipsoid, the others above sea level" in warning
+    assert "2 with one above the ellipsoid (most are above sea level)" in warning
     origin = json.loads((out / "georeference.json").read_text())["origin"]
     assert origin["altitude_above"] == "sea level"
     off_m = centres_of(out) + in_records_frame(out, origin) - true_m

@@ -102,11 +102,11 @@ def altitude_problem(fixes: Sequence[GeoFix | None]) -> str | None:
     other = sum(np.isfinite(fix.altitude_m) and fix.is_ellipsoidal != is_ellipsoidal for fix in known)
     names = ("the ellipsoid", "sea level")
     of_most, of_few = names if is_ellipsoidal else names[::-1]
-    parts = [f"{missing} have no altitude"] if missing else []
-    parts += [f"{other} have one above {of_few}, the others above {of_most}"] if other else []
+    parts = [f"{missing} without an altitude"] if missing else []
+    parts += [f"{other} with one above {of_few} (most are above {of_most})"] if other else []
     if not parts:
         return None
-    return f"of {len(known)} recorded positions {' and '.join(parts)}: heights of these {missing + other} are not used"
+    return f"heights of {missing + other} of {len(known)} recorded positions are not used: {', '.join(parts)}"
 
 
 def _are_mostly_ellipsoidal(fixes: Sequence[GeoFix]) -> bool:

@@ -62,7 +62,8 @@ def placement_lines(found: Georeferenced, names: Sequence[str], asked: str) -> l
     count, lines = int(found.agrees.sum()), []
     if found.problem is not None:
         use = "not used" if found.mode == "check" else "used only because that was asked for"
-        lines.append(Line(f"its recorded positions are {use}: {found.problem}", is_warning=asked in ("align", "prior")))
+        is_warning = asked in ("align", "prior") or found.problem == UPSIDE_DOWN
+        lines.append(Line(f"its recorded positions are {use}: {found.problem}", is_warning=is_warning))
     if count:
         east, north, up = found.rms_m()
         what = {
