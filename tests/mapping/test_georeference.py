@@ -1,6 +1,7 @@
 """Models brought into the frame of recorded positions, and focal lengths that photographs and records say together."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.mapping.georeference import Georeferenced, georeference
 from anchorsfm.mapping.placement import place
 from anchorsfm.report.places import placement_lines
+from anchorsfm.run.config import PipelineConfig
+from anchorsfm.run.modelling import _with_records
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
+from anchorsfm.scene.progress import SILENT
 from anchorsfm.scene.reconstruction import Camera, Reconstruction
+from anchorsfm.synthetic import SceneConfig, image_set, make_scene
 from anchorsfm.tracks import focal_prior
 from anchorsfm.tracks.adjust import AdjustResult, adjust_model
 from anchorsfm.tracks.build import KeypointMatches, build_tracks
@@ -354,3 +359,20 @@ def test_positions_of_a_part_that_contradict_the_photographs_bend_nothing(strip)
     judged, found = run(straight, replace(geo, enu_m=enu_m))
     assert found.mode == "check" and judged.result is straight
     assert "off together with those around them" in found.problem
+
+
+@pytest.mark.parametrize("gps", ["auto", "align"])
+def test_positions_with_east_for_west_do_not_turn_a_flat_flight_over(gps: Literal["auto", "align"]) -> None:
+    truth, result = reconstructed(0.0)
+    right = recorded(truth)
+    for sign, expected in ((1, "prior" if gps == "auto" else "align"), (-1, "check" if gps == "auto" else "align")):
+        images = replace(
+            image_set(make_scene(SceneConfig(num_images=NUM, size_wh=(320, 240)))),
+            geo=replace(right, enu_m=right.enu_m * [sign, 1, 1]),
+        )
+        config = PipelineConfig(gps=gps, adjust=CONFIG)
+        judged, place, _ = _with_records(result, images, config, None, SILENT)
+        assert place is not None and place.mode == expected
+        assert (place.problem or "").startswith("they turn it upside down") == (sign < 0)
+        looks_down = judged.result.model.cam_from_world[:, 2, 2] < 0
+        assert (place.mode == "check") or (looks_down.all() == (sign > 0))

@@ -220,6 +220,26 @@ def test_an_origin_of_ones_own_keeps_the_way_to_the_earth(out: Path) -> None:
         assert np.abs(image["residual_m"]).max() < 4 * NOISE_M
 
 
+def test_a_model_that_agrees_in_parts_is_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(out, true_positions(out))
+    monkeypatch.setattr("anchorsfm.transform.positions.problem_of_parts", lambda *_: "a part of the model is bent")
+    transform(out, GPS, said := Said())
+    assert any("a part of the model is bent" in line for line in said.warnings)
+    assert report_of(out)["models"][0]["georeference"]["problem"] == "a part of the model is bent"
+
+
+def test_a_survey_whose_frame_the_model_leaves_is_named(out: Path) -> None:
+    with OwnedFolder(out).publication() as publication:
+        (publication.path / "ground_control.json").write_text("{}")
+        publication.publish(["ground_control.json"])
+    record(out, true_positions(out))
+    noted = []
+    for config in (GPS, TransformConfig(scale=2.0), GPS):
+        transform(out, config, said := Said())
+        noted.append(any("stays in the frame of the survey" in note for note in said.notes))
+    assert noted == [True, True, False]
+
+
 def test_other_models_keep_their_places_in_one_frame(out: Path) -> None:
     origin = {"latitude_deg": 50.821, "longitude_deg": -0.141, "altitude_m": 45.0, "altitude_above": "sea level"}
     place = {"latitude_deg": 50.8, "longitude_deg": -0.1, "altitude_m": 3.0}
@@ -332,6 +352,22 @@ def test_positions_that_place_nothing_are_refused(out: Path, kept: int, far: flo
     with pytest.raises(InputError, match=said):
         transform(out, GPS)
     assert snapshot(out) == before
+
+
+def test_positions_with_east_for_west_do_not_turn_a_flat_flight_over(
+    out: Path,
+) -> None:
+    """Positions in a plane fit their mirror image, seen from below."""
+    stored = model_of(out)
+    poses = stored.model.cam_from_world.copy()
+    centres = np.stack(np.meshgrid([-3.0, 0.0, 3.0], [0.0], [-2.0, 0.0, 2.0], indexing="ij"), axis=-1).reshape(-1, 3)
+    poses[:, :, 3] = -np.einsum("vij,vj->vi", poses[:, :, :3], centres)
+    flat = replace(stored, model=replace(stored.model, cam_from_world=poses))
+    record(out, LEVEL.points(centres))
+    np.testing.assert_allclose(find(flat, GPS).similarity.rotation, LEVEL.rotation, atol=1e-3)
+    record(out, LEVEL.points(centres) * [-1, 1, 1])
+    with pytest.raises(InputError, match="upside down, as ones do of which east and west"):
+        find(flat, GPS)
 
 
 def test_photographs_that_are_gone_are_named(out: Path) -> None:

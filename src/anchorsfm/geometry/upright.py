@@ -31,6 +31,8 @@ from jaxtyping import Float
 from anchorsfm.geometry.planes import Plane, fit_plane
 from anchorsfm.geometry.transforms import camera_centres
 
+_OVER = -0.5
+"""Cosine of an angle that up of cameras is never wrong by."""
 _LEVEL = 0.3
 """Mean length of the y axes below which they say nothing about up."""
 _PARALLEL = 0.9
@@ -93,6 +95,12 @@ def up_direction(
 ) -> Float[np.ndarray, "3"]:
     """Unit vector that points up in the world frame; without cameras against COLMAP's y axis."""
     return up_of_cameras(cam_from_world, points).direction
+
+
+def is_upside_down(up: Float[np.ndarray, "3"]) -> bool:
+    """Whether up of the cameras, in a frame whose z is said to be up, is about the opposite; never across, which it is
+    for cameras that look straight down along a line."""
+    return bool(up[2] < _OVER)
 
 
 def up_of_cameras(cam_from_world: Float[np.ndarray, "view 3 4"], points: Float[np.ndarray, "point 3"]) -> Upward:

@@ -19,6 +19,8 @@ from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
 
+UPSIDE_DOWN = "they turn it upside down, as ones do of which east and west, or north and south, are exchanged"
+"""A flat model fits such positions as well as the true ones."""
 _DEGREES, _METRES = 9, 4
 """Decimals: a tenth of a millimetre."""
 _MAX_NAMED = 5

@@ -8,13 +8,15 @@ from jaxtyping import Float
 from anchorsfm.geometry.geodesy import about_origin, altitude_problem, geo_positions
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
+from anchorsfm.geometry.upright import is_upside_down
 from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
 from anchorsfm.mapping.georeference import Georeferenced, recorded_positions
 from anchorsfm.mapping.placement import Placement, place
+from anchorsfm.mapping.straightening import problem_of_parts
 from anchorsfm.report.numbers import report_georeference
-from anchorsfm.report.places import Places, frame_of_positions, place_of_model, placement_lines, view_lines
+from anchorsfm.report.places import UPSIDE_DOWN, Places, frame_of_positions, place_of_model, placement_lines, view_lines
 from anchorsfm.results.model import StoredModel
 from anchorsfm.results.run import StoredRun
 from anchorsfm.run.settings import SURROUNDINGS, read_config
@@ -41,6 +43,8 @@ class Placed:
     geo: GeoPositions | None = None
     """Of the photographs of the model, if they were looked at; else georeference.json has led there."""
     placement: Placement | None = None
+    problem: str | None = None
+    """Why the frame is doubtful all the same."""
 
     @property
     def source(self) -> str:
@@ -95,12 +99,17 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
     problem = placed if isinstance(placed, str) else placed.problem
     if isinstance(placed, str) or problem is not None:
         raise InputError(f"--gps: the recorded positions of the model cannot be used: {problem}")
+    if not is_level and is_upside_down(placed.similarity.rotation @ stored.up):
+        raise InputError(
+            f"--gps: the recorded positions of the model cannot be used: {UPSIDE_DOWN}; give a --distance instead"
+        )
     what = "north" if placed.z_is_up else "up and north"
     lines.append(f"{what} from recorded positions, within about {placed.rotation_sigma_deg:.1f} degrees")
     if not placed.z_is_up and stored.is_level:
         tilt = float(np.degrees(np.arccos(np.clip(placed.pose[2, 2], -1, 1))))
         lines.append(f"up is {tilt:.1f} degrees off what it was")
-    found = _compared(placed.similarity.points(centres), position, placed, None)
+    doubt = problem_of_parts(model, placed, position, sigma)
+    found = _compared(placed.similarity.points(centres), position, placed, None, doubt)
     said = placement_lines(found, [printable(name) for name in stored.view_names], "align")
     if geo.view_deg is not None:
         moved = replace(model, cam_from_world=placed.similarity.poses(model.cam_from_world))
@@ -112,6 +121,7 @@ def place_by_positions(stored: StoredModel, so_far: Similarity, *, is_level: boo
         warnings=(*problems, *(f"{number}: {line.text}" for line in said if line.is_warning)),
         geo=geo,
         placement=placed,
+        problem=doubt,
     )
 
 
@@ -135,7 +145,8 @@ def describe_placed(
     way = None if to_new is to_earth else to_earth.after(to_new.inverse)
     centres = camera_centres(model.cam_from_world)
     position, _ = recorded_positions(model, geo)
-    found = _compared(centres if way is None else way.points(centres), position, placed.placement, way)
+    here = centres if way is None else way.points(centres)
+    found = _compared(here, position, placed.placement, way, placed.problem)
     document = read_places(layout)
     if document is None:
         is_recorded = layout.config.is_file()
@@ -153,6 +164,7 @@ def _compared(
     position: Float[np.ndarray, "view 3"],
     placed: Placement,
     way: Similarity | None,
+    problem: str | None,
 ) -> Georeferenced:
     return Georeferenced(
         mode="align",
@@ -160,6 +172,7 @@ def _compared(
         agrees=placed.agrees,
         sigma_m=placed.sigma_m,
         enu_from_model=way,
+        problem=problem,
     )
 
 

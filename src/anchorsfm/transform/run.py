@@ -106,8 +106,8 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
             rescales_metres=found.metric,
             place=found.place,
         )
-    if not config.reset and change.moves and not found.takes_place:
-        _say_what_stays(layout, entry, progress)
+    if not config.reset and change.moves:
+        _say_what_stays(layout, entry, found, progress)
     files = [
         name
         for name in owned.files()
@@ -126,12 +126,17 @@ def transform(output: Path, config: TransformConfig, progress: Progress = SILENT
     return Transformed(similarity=change.similarity, notes=found.notes, exports=tuple(exports))
 
 
-def _say_what_stays(layout: Layout, entry: Mapping[str, Any], progress: Progress) -> None:
+def _say_what_stays(layout: Layout, entry: Mapping[str, Any], found: Found, progress: Progress) -> None:
     """Name the files that go on speaking of the frame that the model leaves."""
-    if layout.georeference.is_file() and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control"):
+    comes_back = found.takes_place and found.place is None
+    if (
+        not found.takes_place
+        and layout.georeference.is_file()
+        and (entry["georeference"] or {}).get("mode") in ("align", "prior", "control")
+    ):
         progress.note(f"the model is not in the frame of its recorded positions any more: {layout.georeference} has "
                       "the way back")  # fmt: skip
-    if layout.ground_control.is_file():
+    if layout.ground_control.is_file() and not comes_back:
         progress.note(f"{layout.ground_control} stays in the frame of the survey, from which {layout.transform} has "
                       "the way")  # fmt: skip
 
