@@ -20,13 +20,16 @@ from anchorsfm.features.base import Detector
 from anchorsfm.features.config import FeatureConfig
 from anchorsfm.features.methods import make_detector
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity, rotation_angle_deg
+from anchorsfm.io.owned import OwnedFolder
 from anchorsfm.localisation import looks
+from anchorsfm.localisation.config import LocaliseConfig
 from anchorsfm.localisation.model_errors import ModelErrors
 from anchorsfm.localisation.preparation import prepare
-from anchorsfm.localisation.run import read_localisable
+from anchorsfm.localisation.run import localise, read_localisable
 from anchorsfm.results.model import read_models
 from anchorsfm.scene.edit import select_points, select_views, with_tracks
 from anchorsfm.scene.errors import InputError, StorageError
+from anchorsfm.scene.progress import SILENT, RecordingProgress
 from anchorsfm.synthetic import SceneConfig, make_scene, write_photographs
 from anchorsfm.terminal import Terminal
 from geotags import geotagged
@@ -191,6 +194,19 @@ def test_a_photograph_that_can_no_longer_be_read_is_refused_and_the_others_are_p
     monkeypatch.setattr(looks, "make_detector", detector_of)
     found = anchorsfm.localise([tmp_path / "a.png", tmp_path / "b.png"], scene / "out")
     assert list(found.placed) == ["b.png"] and "no such file" in found.refused["a.png"]
+
+
+def test_frames_of_videos_that_are_not_taken_are_named(scene: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "frames").mkdir(parents=True)
+    shutil.copy(photograph(scene), photos)
+    OwnedFolder(photos / "frames").claim()
+    (photos / "frames" / "frames.json").write_text("{}")
+    progress = RecordingProgress(SILENT)
+    model = read_localisable(scene / "out")
+    found = localise(photos, model, LocaliseConfig(), progress)
+    assert len(found.images) == 1
+    assert any(f"frames of videos in {photos / 'frames'}" in line for line in progress.warnings)
 
 
 def test_the_largest_model_counts(scene: Path, tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def test_poses_of_one_place_are_refused_by_that_name(offset: float) -> None:
         name_doubtful_poses(given_with(POSES[:1]), SILENT)
 
 
+@pytest.mark.parametrize(("count", "warned"), [(2, 1), (3, 0)])
+def test_deviations_of_two_poses_are_said_to_have_no_effect(count: int, warned: int) -> None:
+    given = given_with(POSES[:count], frozen=False)
+    assert given.known is not None
+    stated = replace(given.known.config, position_sigma=0.01)
+    lines = warnings_of(replace(given, known=replace(given.known, config=stated)))
+    assert len(lines) == warned and all("no effect with fewer than 3 poses" in line for line in lines)
+
+
 def test_offsets_of_a_pair_count_matches_of_both_directions() -> None:
     """And matches that the lens shows nowhere count for nothing."""
     matches = SCENE.matches

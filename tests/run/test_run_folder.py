@@ -167,7 +167,7 @@ def test_frames_that_we_wrote_are_taken_where_they_are_named(tmp_path: Path) -> 
     assert said == f"not taken: frames of videos in {frames}; to use them, name that folder too"
     assert load_image_set(frames).names == ("walk/walk_00000.000.png",) and frames_not_taken([frames]) is None
     (tmp_path / "link").symlink_to(frames)
-    for both in ([photos, frames], [photos, tmp_path / "link"]):
+    for both in ([photos, frames], [photos, tmp_path / "link"], [photos, frames / "walk"]):
         assert load_image_set(both).num_images == 2 and frames_not_taken(both) is None
     (photos / "0.png").unlink()
     with pytest.raises(InputError, match=f"no images in {photos} but frames of videos in {frames}: name that folder"):

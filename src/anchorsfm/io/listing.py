@@ -110,14 +110,14 @@ def not_taken(sources: Sequence[Path]) -> str | None:
 
 def frames_not_taken(sources: Sequence[Path]) -> str | None:
     """Which folders of frames of videos, as `anchorsfm frames` writes them, lie below folders and are not taken, and
-    what to do; None: there are none, or they are sources themselves."""
-    named = {os.path.realpath(path) for path in sources}
+    what to do; None: there are none, or they, or what is in them, are sources themselves."""
+    named = [Path(os.path.realpath(path)) for path in sources]
     folders = [
         str(folder)
         for root in sources
         if root.is_dir() and not holds_results(root)
         for folder in _frames_below(root)
-        if os.path.realpath(folder) not in named
+        if not any(path.is_relative_to(os.path.realpath(folder)) for path in named)
     ]
     return f"not taken: frames of videos in {', '.join(dict.fromkeys(folders))}; {_NAME_FRAMES}" if folders else None
 

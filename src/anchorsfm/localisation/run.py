@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from anchorsfm.colmap.sensors import sensor_width_mm
 from anchorsfm.io.images import load_image_set
 from anchorsfm.io.layout import Layout
+from anchorsfm.io.listing import frames_not_taken
 from anchorsfm.io.workers import single_threaded_libraries
 from anchorsfm.localisation.candidates import PointMatches
 from anchorsfm.localisation.config import LocaliseConfig
@@ -153,6 +154,9 @@ def localise(
 
     Raises InputError if there is no photograph that can be read.
     """
+    passed_over = frames_not_taken([source] if isinstance(source, Path) else source)
+    if passed_over is not None:
+        progress.warn(passed_over)
     source = [source] if isinstance(source, Path) and not source.is_dir() else source  # one photograph is enough
     images = load_image_set(
         source,

@@ -28,6 +28,8 @@ _STATED = 2.0
 """Times the stated deviation of rotations that poses may be off without a warning."""
 _ONE_PLACE = 1e-10
 """Positions that differ by less than this share of their coordinates are one."""
+_MIN_PRIORS = 3
+"""Poses that constrain an adjustment by their deviations (`colmap.bundle.Held`)."""
 _NAMED = 5
 """Photographs that a line names."""
 _FLIPPED = np.diag([1.0, -1.0, -1.0])
@@ -101,6 +103,8 @@ def name_doubtful_poses(given: MapperInput, progress: Progress) -> None:
     assert known is not None, "poses are known"
     _require_places(given)
     check, source = check_poses(given), known.config.model
+    if known.config.position_sigma is not None and len(known.poses) < _MIN_PRIORS:
+        progress.warn(f"{source}: stated deviations have no effect with fewer than {_MIN_PRIORS} poses")
     if check.share > 0.5:
         _name_contradicted(check, given, progress)
         return
