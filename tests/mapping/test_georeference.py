@@ -219,6 +219,25 @@ def test_positions_on_a_line_do_not_tell_which_way_is_up() -> None:
     assert "too close to a line" in placed.problem
 
 
+def test_heights_that_few_positions_lack_leave_no_more_open() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(-1, 1, (18, 3)) * [40, 25, 3]
+    sigma = np.broadcast_to([2.0, 2.0, 3.0], (18, 3)).copy()
+    position = centres + sigma * rng.standard_normal(centres.shape)
+    every = place(centres, position, sigma)
+    sigma[::3, 2] = 30.0
+    some = place(centres, position, sigma)
+    assert every.problem is None and some.problem is None
+    assert some.rotation_sigma_deg < 1.2 * every.rotation_sigma_deg
+
+
+def test_positions_that_are_wrong_are_not_said_to_be_close_together() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(-1, 1, (18, 3)) * 40
+    said = place(centres, rng.permutation(centres), np.ones((18, 3)))
+    assert isinstance(said, str) and "times as far from the model" in said
+
+
 def test_deviations_follow_the_residuals() -> None:
     rng = np.random.default_rng(0)
     centres = rng.uniform(-100, 100, (60, 3))

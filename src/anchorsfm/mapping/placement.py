@@ -66,7 +66,7 @@ class Placement:
     def problem(self) -> str | None:
         """Why the frame is not to be relied on; None: it is."""
         if not self.is_believable:
-            return f"they are {max(self.factor):.0f} times as far from the model as their deviations allow"
+            return _far(np.array(self.factor))
         if self.rotation_sigma_deg > _MAX_ROTATION_DEG:
             if self.z_is_up:
                 return "they are too close together to determine where north is"
@@ -111,12 +111,14 @@ def place(
     spread_m = np.full((len(centres), 3), np.nan)
     spread_m[known] = effective
     extent = np.linalg.svd(target[inlier] - target[inlier].mean(axis=0), compute_uv=False)
-    typical = float(np.sqrt((effective[inlier] ** 2).mean()))
+    typical = _typical(effective[inlier])
     if typical > _MAX_SCALE * float(np.linalg.norm(extent)):
+        if factor.max() > _MAX_FACTOR:
+            return _far(factor)
         return "they are too close together to determine the scale"
     off, lever = typical, float(extent[1])
     if z_is_up:
-        off = float(np.sqrt((effective[inlier, :2] ** 2).mean()))
+        off = _typical(effective[inlier, :2])
         lever = float(np.linalg.norm((target[inlier] - target[inlier].mean(axis=0))[:, :2]))
     return Placement(
         scale=scale,
@@ -147,6 +149,15 @@ def similarity_of_most(
     score[~np.isfinite(score) | (scale <= 0)] = np.inf
     best = int(score.argmin())
     return float(scale[best]), pose[best], max(float(score[best]) / MEDIAN_OF_THREE, 1.0)
+
+
+def _far(factor: Float[np.ndarray, "2"]) -> str:
+    return f"they are {factor.max():.0f} times as far from the model as their deviations allow"
+
+
+def _typical(sigma_m: Float[np.ndarray, "inlier axis"]) -> float:
+    """The deviation that as many equal ones would have: a few that are unknown, so very large, hardly count."""
+    return float(1 / np.sqrt((1 / sigma_m**2).mean()))
 
 
 def _fit(
