@@ -27,7 +27,7 @@ from anchorsfm.run.modelling import _with_records, name_undetermined
 from anchorsfm.scene.edit import select_views, without_points
 from anchorsfm.scene.images import ImageSet
 from anchorsfm.scene.masks import ImageMask
-from anchorsfm.scene.progress import Progress
+from anchorsfm.scene.progress import SILENT, Progress
 from anchorsfm.scene.reconstruction import Reconstruction
 from anchorsfm.tracks import focal_prior
 from anchorsfm.tracks.adjust import AdjustResult
@@ -187,7 +187,7 @@ class Photographed:
 
     def judged(self, images: ImageSet) -> JudgedModel:
         """As a run has it."""
-        return _with_records(self.result, images, PipelineConfig(adjust=SETTINGS.adjust), None)[0]
+        return _with_records(self.result, images, PipelineConfig(adjust=SETTINGS.adjust), None, SILENT)[0]
 
 
 def photographed(folder: Path, given: MapperInput, start: Reconstruction) -> Photographed:
