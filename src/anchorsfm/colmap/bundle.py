@@ -16,7 +16,7 @@ from anchorsfm.scene.edit import scaled, with_former_cameras
 from anchorsfm.scene.reconstruction import Reconstruction
 
 _USUAL_SIZE = 1000.0
-_MIN_PRIORS = 3
+MIN_PRIORS = 3
 """Positions that a frame needs."""
 _ANY_DISTANCE = 1e12
 """World units; further than any camera is from its prior."""
@@ -87,7 +87,7 @@ class Held:
     def sets_frame(self) -> bool:
         """Whether it determines the frame and the scale of the model."""
         known = 0 if self.positions is None else int(np.isfinite(self.positions.position).all(axis=1).sum())
-        return bool(self.pose.sum() >= 2 or max(known, self.last_points) >= _MIN_PRIORS)
+        return bool(self.pose.sum() >= 2 or max(known, self.last_points) >= MIN_PRIORS)
 
     def scaled(self, factor: float) -> "Held":
         """For a model that is larger by a factor."""
@@ -206,10 +206,10 @@ def bundle_problem(reconstruction: Reconstruction, options: BundleOptions, held:
             _ceres_options(options), prior_options, config, priors, model
         )
     else:
-        is_free = not held.pose.any() and held.last_points < _MIN_PRIORS
+        is_free = not held.pose.any() and held.last_points < MIN_PRIORS
         if is_free and baselines_are_fixed(reconstruction):  # they say the scale: one pose is enough
             config.set_constant_rig_from_world_pose(model.images[int(reconstruction.image_index[0]) + 1].frame_id)
-        elif held.pose.sum() < 2 and held.last_points < _MIN_PRIORS:
+        elif held.pose.sum() < 2 and held.last_points < MIN_PRIORS:
             config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(_ceres_options(options), config, model)
     return BundleProblem(model=model, adjuster=adjuster, options=options)
@@ -255,7 +255,7 @@ def _pose_priors(
             prior.pose_prior_id = int(image) + 1
             prior.corr_data_id = model.images[int(image) + 1].data_id
             priors.append(prior)
-    return priors if len(priors) >= _MIN_PRIORS else []
+    return priors if len(priors) >= MIN_PRIORS else []
 
 
 def _ceres_options(options: BundleOptions) -> pycolmap.BundleAdjustmentOptions:

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres
-from anchorsfm.mapping.placement import Placement, place
+from anchorsfm.geometry.upright import is_upside_down, up_direction
+from anchorsfm.mapping.placement import UPSIDE_DOWN, Placement, place
 from anchorsfm.mapping.straightening import adjusted_with, largest_change, problem_of_parts, straightened
 from anchorsfm.scene.edit import moved
 from anchorsfm.scene.positions import GeoPositions
@@ -99,7 +100,7 @@ def georeference(
         nothing = np.full_like(position, np.nan)
         agrees = np.zeros(len(position), bool)
         return judged, Georeferenced(mode="check", residual_m=nothing, agrees=agrees, sigma_m=sigma, problem=problem)
-    problem = problem or problem_of_parts(result.model, placed, position, sigma)
+    problem = problem or _doubt(result.model, placed, position, sigma)
     if has_frame:
         mode, problem = "check", None
     elif mode == "auto":
@@ -145,6 +146,18 @@ def compare_in_frame(judged: JudgedModel, geo: GeoPositions, enu_from_model: Sim
     )
 
 
+def _doubt(
+    model: Reconstruction,
+    placed: Placement,
+    position: Float[np.ndarray, "view 3"],
+    sigma: Float[np.ndarray, "view 3"],
+) -> str | None:
+    """What speaks against positions that agree with most of a model."""
+    if is_upside_down(placed.similarity.rotation @ up_direction(model.cam_from_world, model.points)):
+        return UPSIDE_DOWN
+    return problem_of_parts(model, placed, position, sigma)
+
+
 def _one_of_each_frame(
     position: Float[np.ndarray, "view 3"], frame: Int[np.ndarray, "view"]
 ) -> Float[np.ndarray, "view 3"]:
@@ -166,7 +179,7 @@ def _with_priors(
 ) -> JudgedModel:
     """The model adjusted with the positions that agree; where they help to find its focal lengths, these anew."""
     agreeing = placed.agreeing(position)
-    result = adjusted_with(result, placed.scale, placed.pose, agreeing, placed.sigma_m, config, free.held)
+    result = adjusted_with(result, placed.similarity, agreeing, placed.sigma_m, config, free.held)
     if any(result.focal) and is_better_determined(result):
         options = replace(free.options, refine_focal=True)
         result = readjust(replace(result, focal=()), result.at_optimum, config, options=options, held=result.held)

@@ -16,6 +16,8 @@ from scipy.spatial.transform import Rotation
 from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import fit_level_similarities, fit_similarities
 
+UPSIDE_DOWN = "they turn it upside down, as ones do of which east and west, or north and south, are exchanged"
+"""A flat model fits such positions as well as the true ones."""
 MIN_POSITIONS = 4
 """Three determine a similarity and leave nothing to check it by."""
 OUTLIER = 4.6
@@ -138,7 +140,10 @@ def similarity_of_most(
     *,
     z_is_up: bool,
 ) -> tuple[float, Float[np.ndarray, "3 4"], float]:
-    """The best similarity of three points by the median distance, and that distance over the expected one."""
+    """The best similarity of three points by the median distance, and that distance over the expected one.
+
+    The distance is infinite if there is none.
+    """
     generator = np.random.default_rng(0)
     sample = np.stack([generator.permutation(len(source))[:3] for _ in range(_SAMPLES)])
     fit = fit_level_similarities if z_is_up else fit_similarities

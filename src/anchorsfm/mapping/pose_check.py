@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from anchorsfm.colmap.bundle import MIN_PRIORS
 from anchorsfm.colmap.cameras import focal_length_px
 from anchorsfm.geometry.transforms import camera_centres, compose, invert, rotation_angle_deg
 from anchorsfm.mapping.base import MapperInput
@@ -28,8 +29,6 @@ _STATED = 2.0
 """Times the stated deviation of rotations that poses may be off without a warning."""
 _ONE_PLACE = 1e-10
 """Positions that differ by less than this share of their coordinates are one."""
-_MIN_PRIORS = 3
-"""Poses that constrain an adjustment by their deviations (`colmap.bundle.Held`)."""
 _NAMED = 5
 """Photographs that a line names."""
 _FLIPPED = np.diag([1.0, -1.0, -1.0])
@@ -103,8 +102,8 @@ def name_doubtful_poses(given: MapperInput, progress: Progress) -> None:
     assert known is not None, "poses are known"
     _require_places(given)
     check, source = check_poses(given), known.config.model
-    if known.config.position_sigma is not None and len(known.poses) < _MIN_PRIORS:
-        progress.warn(f"{source}: stated deviations have no effect with fewer than {_MIN_PRIORS} poses")
+    if known.config.position_sigma is not None and len(known.poses) < MIN_PRIORS:
+        progress.warn(f"{source}: stated deviations have no effect with fewer than {MIN_PRIORS} poses")
     if check.share > 0.5:
         _name_contradicted(check, given, progress)
         return

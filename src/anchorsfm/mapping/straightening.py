@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial import KDTree
 
 from anchorsfm.colmap.bundle import Held, PositionPriors
+from anchorsfm.geometry.similarity import Similarity
 from anchorsfm.geometry.transforms import camera_centres, fit_similarity
 from anchorsfm.mapping.placement import MEDIAN_OF_THREE, MIN_POSITIONS, OUTLIER, Placement, place, similarity_of_most
 from anchorsfm.scene.edit import moved, select_points, with_cameras, with_more_points, with_poses_of
@@ -53,9 +54,8 @@ class Bend:
     nearly the same, noise and wrong positions do not.
     """
 
-    scale: float
-    pose: Float[np.ndarray, "3 4"]
-    """The similarity onto `position`."""
+    similarity: Similarity
+    """From the model onto `position`."""
     position: Float[np.ndarray, "view 3"]
     """Where the cameras are to be; NaN without a record."""
     deviations: Float[np.ndarray, "view 3"]
@@ -86,17 +86,17 @@ class Bend:
         _, near = KDTree(source).query(source, min(_AROUND, len(known)))
         for _ in range(2):  # first the similarity that is best for half of them, then the one of all
             moved_to = scale * source @ pose[:, :3].T + pose[:, 3]
-            shift = _along_neighbours(source[near], (position[known] - moved_to)[near])
-            wanted = moved_to + shift
+            wanted = moved_to + _along_neighbours(source[near], (position[known] - moved_to)[near])
             scale, pose = fit_similarity(source, wanted)
+        similarity = Similarity(scale=scale, pose=pose)
         at, off = np.full((2, *centres.shape), np.nan)
         at[known] = wanted
-        off[known] = (wanted - scale * source @ pose[:, :3].T - pose[:, 3]) / sigma[known]
+        off[known] = (wanted - similarity.points(source)) / sigma[known]
         alone = np.linalg.norm((position[known] - wanted) / sigma[known], axis=1)
         factor = max(float(np.median(alone)) / MEDIAN_OF_THREE, 1.0)
         goes_along = np.zeros(len(centres), bool)
         goes_along[known] = alone < factor * OUTLIER
-        return Bend(scale=scale, pose=pose, position=at, deviations=off, goes_along=goes_along, factor=factor)
+        return Bend(similarity=similarity, position=at, deviations=off, goes_along=goes_along, factor=factor)
 
 
 def straightened(
@@ -159,8 +159,8 @@ def _pulled(
         bend = Bend.of(result.model, pulling, sigma)
         if bend is None or before is None:
             break
-        wanted = sigma * max(bend.size / _PULL, 1)
-        tried = adjusted_with(result, bend.scale, bend.pose, bend.position, wanted, config)
+        sigma_m = sigma * max(bend.size / _PULL, 1)
+        tried = adjusted_with(result, bend.similarity, bend.position, sigma_m, config)
         after = Bend.of(tried.model, judging, sigma)
         if after is None or after.size > _NEARER * before.size:
             break
@@ -183,7 +183,7 @@ def _settled(
         if bend is None:
             break
         wanted = np.where(bend.goes_along[:, None], position, bend.position)
-        result = adjusted_with(result, bend.scale, bend.pose, wanted, bend.factor * sigma, config)
+        result = adjusted_with(result, bend.similarity, wanted, bend.factor * sigma, config)
         before, placed = placed, place(camera_centres(result.model.cam_from_world), position, sigma)
         advance(1)
         if not isinstance(before, str) and not isinstance(placed, str) and not _is_nearer(placed, before):
@@ -250,14 +250,12 @@ def _is_nearer(placed: Placement, before: Placement) -> bool:
 def largest_change(before: Float[np.ndarray, "view 3"], after: Float[np.ndarray, "view 3"]) -> float:
     """Of the shape that places have, in the unit of the later ones."""
     scale, pose = fit_similarity(before, after)
-    moved_to = scale * before @ pose[:, :3].T + pose[:, 3]
-    return float(np.linalg.norm(moved_to - after, axis=1).max())
+    return float(np.linalg.norm(Similarity(scale=scale, pose=pose).points(before) - after, axis=1).max())
 
 
 def adjusted_with(
     result: AdjustResult,
-    scale: float,
-    pose: Float[np.ndarray, "3 4"],
+    similarity: Similarity,
     position: Float[np.ndarray, "view 3"],
     sigma_m: Float[np.ndarray, "view 3"],
     config: AdjustConfig,
@@ -265,4 +263,5 @@ def adjusted_with(
 ) -> AdjustResult:
     """The model moved by a similarity and adjusted with positions."""
     held = replace(held or result.held, positions=PositionPriors(position=position, sigma=sigma_m), rotations=None)
-    return readjust(result, moved(result.at_optimum, scale, pose), config, options=result.options, held=held)
+    start = moved(result.at_optimum, similarity.scale, similarity.pose)
+    return readjust(result, start, config, options=result.options, held=held)

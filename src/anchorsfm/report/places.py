@@ -15,12 +15,11 @@ from anchorsfm.io.layout import Layout
 from anchorsfm.io.reference_systems import projected
 from anchorsfm.io.store import to_json, write_atomic
 from anchorsfm.mapping.georeference import Georeferenced
+from anchorsfm.mapping.placement import UPSIDE_DOWN
 from anchorsfm.scene.positions import GeoPositions
 from anchorsfm.scene.printable import printable
 from anchorsfm.scene.reconstruction import Reconstruction
 
-UPSIDE_DOWN = "they turn it upside down, as ones do of which east and west, or north and south, are exchanged"
-"""A flat model fits such positions as well as the true ones."""
 _DEGREES, _METRES = 9, 4
 """Decimals: a tenth of a millimetre."""
 _MAX_NAMED = 5

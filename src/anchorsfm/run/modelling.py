@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 from anchorsfm.frontend.base import PairPredictor
 from anchorsfm.geometry.transforms import compose, invert, rotation_angle_deg
-from anchorsfm.geometry.upright import is_upside_down, up_direction
 from anchorsfm.io.store import Store
 from anchorsfm.mapping.base import DepthInput, MapperInput, MapperSettings, Start
 from anchorsfm.mapping.config import POSE_MAPPERS
@@ -22,7 +21,7 @@ from anchorsfm.mapping.level import levelled
 from anchorsfm.mapping.pose_check import name_far_poses
 from anchorsfm.mapping.start_cameras import start_cameras
 from anchorsfm.report.control import control_lines
-from anchorsfm.report.places import UPSIDE_DOWN, Places, describe_places, placement_lines, view_lines
+from anchorsfm.report.places import Places, describe_places, placement_lines, view_lines
 from anchorsfm.results.record import UpReport
 from anchorsfm.run.beginning import Beginning
 from anchorsfm.run.config import PipelineConfig
@@ -231,13 +230,7 @@ def _with_records(
     if images.geo is None:
         return judged, None, control
     if control is None or control.problem is not None:
-        placed, place = georeference(judged, result, images.geo, config.gps, config.adjust, focal, progress)
-        model = placed.result.model
-        if place.mode in ("align", "prior") and is_upside_down(up_direction(model.cam_from_world, model.points)):
-            if config.gps == "auto":
-                placed, place = georeference(judged, result, images.geo, "check", config.adjust, focal)
-            place = replace(place, problem=UPSIDE_DOWN)
-        return placed, place, control
+        return *georeference(judged, result, images.geo, config.gps, config.adjust, focal, progress), control
     return judged, replace(compare_in_frame(judged, images.geo), mode="control"), control
 
 

@@ -13,10 +13,10 @@ from anchorsfm.io.json_files import read_json
 from anchorsfm.io.layout import Layout
 from anchorsfm.io.pictures import read_header
 from anchorsfm.mapping.georeference import Georeferenced, recorded_positions
-from anchorsfm.mapping.placement import Placement, place
+from anchorsfm.mapping.placement import UPSIDE_DOWN, Placement, place
 from anchorsfm.mapping.straightening import problem_of_parts
 from anchorsfm.report.numbers import report_georeference
-from anchorsfm.report.places import UPSIDE_DOWN, Places, frame_of_positions, place_of_model, placement_lines, view_lines
+from anchorsfm.report.places import Places, frame_of_positions, place_of_model, placement_lines, view_lines
 from anchorsfm.results.model import StoredModel
 from anchorsfm.results.run import StoredRun
 from anchorsfm.run.settings import SURROUNDINGS, read_config
